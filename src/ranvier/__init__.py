@@ -1,0 +1,1 @@
+"""Ranvier: an optimizing compiler for spiking neural networks on JAX."""

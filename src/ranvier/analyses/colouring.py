@@ -1,0 +1,32 @@
+"""Seeds for forward-mode products: elements that share a result get different colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def colour(size: int, conflicts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Greedy colouring of elements 0..size-1.
+
+    Args:
+        size: number of elements.
+        conflicts: pairs of index arrays of equal length; elements that stand beside each other in a pair must
+            differ in colour, equal elements and negative indices are passed over.
+
+    Returns:
+        int array ``[size]`` of colours from 0.
+    """
+    edges = [np.stack([a, b])[:, (a != b) & (a >= 0) & (b >= 0)] for a, b in conflicts]
+    colours = np.zeros(size, dtype=np.int64)
+    if not any(edge.size for edge in edges):
+        return colours
+    both = np.concatenate([*edges, *(edge[::-1] for edge in edges)], axis=1)
+    both = np.unique(both, axis=1)
+    starts = np.searchsorted(both[0], np.arange(size + 1))
+    colours[:] = -1
+    for element in range(size):
+        taken = set(colours[both[1, starts[element] : starts[element + 1]]].tolist())
+        colours[element] = next(c for c in range(len(taken) + 1) if c not in taken)
+    return colours

@@ -1,0 +1,262 @@
+"""Which elements of an equation's operands each element of its results depends on, without mixing.
+
+A dependence through a mixing or opaque equation is left out here: populations end there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..ir._jax import Atom, Equation, Literal, Var, is_floating, open_jaxpr
+from ..ir.nested import bodies, called_body, has_own_derivative, loop_of
+from ..ir.primitives import Kind, PrimitiveRule, rule_of
+from .levels import aval_size
+from .position_map import ONLY_IDENTITY, Maps, PositionMap, compose, union
+
+Key = tuple[int, bool]
+"""Number of an operand or target, and whether a derivative passes."""
+
+Dependences = dict[Key, Maps]
+ConstantValue = Callable[[Atom], np.ndarray | None]
+
+
+def equation_dependences(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
+    """For each result, the position maps to each operand.
+
+    Args:
+        eqn: the equation.
+        constant_value: gives the value of constant operands, such as the indices of a static gather.
+
+    Returns:
+        One dictionary per result; keys are (operand number, whether a derivative passes).
+    """
+    rule = rule_of(eqn.primitive)
+    if rule.kind is Kind.ELEMENTWISE:
+        found = [_elementwise(eqn, out, rule.differentiable) for out in eqn.outvars]
+    elif rule.kind is Kind.STRUCTURAL:
+        found = _structural(eqn, rule, constant_value)
+    elif rule.kind is Kind.NESTED:
+        found = _nested(eqn, constant_value)
+    else:
+        found = [{} for _ in eqn.outvars]
+    return [_without_gradient(d) if not is_floating(out.aval.dtype) else d for d, out in zip(found, eqn.outvars)]
+
+
+def _without_gradient(found: Dependences) -> Dependences:
+    return {(operand, False): maps for (operand, _), maps in found.items()}
+
+
+def passes_gradient(eqn: Equation, operand: Atom) -> bool:
+    """Whether a derivative can pass from this operand to some floating-point result."""
+    rule = rule_of(eqn.primitive)
+    if rule.kind is Kind.OPAQUE or not rule.differentiable or isinstance(operand, Literal):
+        return False
+    return is_floating(operand.aval.dtype) and any(is_floating(out.aval.dtype) for out in eqn.outvars)
+
+
+def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
+    found: Dependences = {}
+    size = aval_size(out)
+    for k, atom in enumerate(eqn.invars):
+        if isinstance(atom, Literal):
+            continue
+        gradient = differentiable and is_floating(atom.aval.dtype)
+        if aval_size(atom) == size:
+            found[k, gradient] = ONLY_IDENTITY
+        elif aval_size(atom) == 1:
+            found[k, gradient] = (PositionMap(np.zeros(size, dtype=np.int64)),)
+    return found
+
+
+def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue) -> list[Dependences]:
+    indices = _index_operands(eqn, rule)
+    constants = {k: constant_value(eqn.invars[k]) for k in indices}
+    if any(value is None for value in constants.values()):
+        return [{} for _ in eqn.outvars]
+    found: list[Dependences] = [{} for _ in eqn.outvars]
+    for k, atom in enumerate(eqn.invars):
+        if k in indices or isinstance(atom, Literal):
+            continue
+        moved = _move(eqn, rule, k, constants)
+        for d, index in zip(found, moved, strict=True):
+            position_map = PositionMap.of(index, aval_size(atom))
+            if not position_map.is_empty:
+                d[k, rule.differentiable and is_floating(atom.aval.dtype)] = (position_map,)
+    return found
+
+
+def _index_operands(eqn: Equation, rule: PrimitiveRule) -> list[int]:
+    if rule.index_operands is None:
+        return []
+    if eqn.primitive.name.startswith("scatter"):
+        return [1]
+    return list(range(rule.index_operands, len(eqn.invars)))
+
+
+def _move(
+    eqn: Equation, rule: PrimitiveRule, traced: int, constants: dict[int, np.ndarray | None]
+) -> Sequence[np.ndarray]:
+    """Where the elements of one operand go: the equation run on their numbers, -1 everywhere else."""
+    operands: list[Any] = []
+    for k, atom in enumerate(eqn.invars):
+        if k in constants:
+            operands.append(constants[k])
+        elif k == traced:
+            operands.append(np.arange(aval_size(atom), dtype=np.int32).reshape(atom.aval.shape))
+        else:
+            operands.append(np.full(atom.aval.shape, -1, dtype=np.int32))
+    if rule.move is not None:
+        return [rule.move(eqn.params, operands)]
+    if eqn.primitive.name in ("scatter-add", "scatter-sub"):
+        return [_moved_by_scatter_add(eqn, operands, traced)]
+    return [np.asarray(result) for result in _run_on_indices(eqn, operands)]
+
+
+def _run_on_indices(eqn: Equation, operands: list[Any]) -> list[Any]:
+    params = dict(eqn.params)
+    if "fill_value" in params:
+        params["fill_value"] = -1
+    with jax.ensure_compile_time_eval():
+        results = eqn.primitive.bind(*map(jax.numpy.asarray, operands), **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def _moved_by_scatter_add(eqn: Equation, operands: list[Any], traced: int) -> np.ndarray:
+    """Addition keeps the old value in place; updates that hit one element twice would mix."""
+    operand, _, updates = operands
+    hits = _run_on_indices(eqn, [np.zeros_like(operand), operands[1], np.ones_like(updates)])[0]
+    counted = np.abs(np.asarray(hits))
+    if traced == 0:
+        return operand
+    if counted.max(initial=0) > 1:
+        return np.full(operand.shape, -1)
+    sign = -1 if eqn.primitive.name == "scatter-sub" else 1
+    moved = _run_on_indices(eqn, [np.zeros_like(operand), operands[1], updates + 1])[0]
+    return sign * np.asarray(moved) - 1
+
+
+def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
+    if eqn.primitive.name == "cond":
+        return _of_branches(eqn)
+    if eqn.primitive.name == "scan":
+        return _of_loop(eqn)
+    body = called_body(eqn)
+    if body is None:
+        return [{} for _ in eqn.outvars]
+    constants = [constant_value(atom) if _is_index_like(atom) else None for atom in eqn.invars]
+    found = body_dependences(body, constants)
+    if has_own_derivative(eqn):
+        found = [_with_gradient(d, eqn) for d in found]
+    return found
+
+
+def _is_index_like(atom: Atom) -> bool:
+    return not is_floating(atom.aval.dtype)
+
+
+def _with_gradient(found: Dependences, eqn: Equation) -> Dependences:
+    """A custom derivative passes whatever the body's own derivative would do, such as a spike's zero."""
+    result: Dependences = {}
+    for (operand, _), maps in found.items():
+        gradient = is_floating(eqn.invars[operand].aval.dtype)
+        key = (operand, gradient)
+        result[key] = maps if key not in result else result[key]
+    return result
+
+
+def _of_branches(eqn: Equation) -> list[Dependences]:
+    sizes = [aval_size(atom) for atom in eqn.invars]
+    merged: list[Dependences] = [{} for _ in eqn.outvars]
+    for branch in bodies(eqn):
+        for d, found, out in zip(merged, body_dependences(branch), eqn.outvars, strict=True):
+            for (operand, gradient), maps in found.items():
+                add_dependence(d, (operand + 1, gradient), maps, aval_size(out), sizes[operand + 1])
+    if not isinstance(eqn.invars[0], Literal):
+        for d, out in zip(merged, eqn.outvars, strict=True):
+            d[0, False] = (PositionMap(np.zeros(aval_size(out), dtype=np.int64)),)
+    return merged
+
+
+def _of_loop(eqn: Equation) -> list[Dependences]:
+    """Dependences of a loop's results; what is read or written along time counts as mixing."""
+    loop = loop_of(eqn)
+    first, last = loop.num_constants, loop.num_constants + loop.num_carried
+    sizes = [aval_size(atom) for atom in eqn.invars]
+    outputs = eqn.outvars[: loop.num_carried]
+    per_step = [
+        {key: maps for key, maps in found.items() if key[0] < last}
+        for found in body_dependences(loop.body)[: loop.num_carried]
+    ]
+    current: list[Dependences] = [{(first + j, True): ONLY_IDENTITY} for j in range(loop.num_carried)]
+    for _ in range(loop.num_carried + 2):
+        following = [dict(found) for found in current]
+        for d, found, out in zip(following, per_step, outputs, strict=True):
+            for (operand, gradient), maps in found.items():
+                inner = current[operand - first] if operand >= first else {(operand, True): ONLY_IDENTITY}
+                for key, through in chained(maps, gradient, inner, aval_size(out), sizes).items():
+                    add_dependence(d, key, through, aval_size(out), sizes[key[0]])
+        if following == current:
+            return [*current, *({} for _ in eqn.outvars[loop.num_carried :])]
+        current = following
+    return [{} for _ in eqn.outvars]
+
+
+def chained(outer: Maps, outer_gradient: bool, inner: Dependences, target_size: int, sizes: Sequence[int]) -> Dependences:
+    """Dependences through a middle value: ``outer`` to the middle, ``inner`` from there."""
+    result: Dependences = {}
+    for (operand, gradient), maps in inner.items():
+        through = compose(outer, maps, target_size, sizes[operand])
+        if through != ():
+            add_dependence(result, (operand, gradient and outer_gradient), through, target_size, sizes[operand])
+    return result
+
+
+def add_dependence(into: Dependences, key: Key, maps: Maps, target_size: int, source_size: int) -> None:
+    """Adds the maps under this key, in place."""
+    into[key] = union(into[key], maps, target_size, source_size) if key in into else maps
+
+
+def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> list[Dependences]:
+    """For each result of a jaxpr, the position maps to each of its operands."""
+    jaxpr, consts = open_jaxpr(body)
+    known: dict[Var, np.ndarray] = {v: np.asarray(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+    known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
+    sizes = [aval_size(var) for var in jaxpr.invars]
+    found: dict[Var, Dependences] = {
+        var: {(k, is_floating(var.aval.dtype)): ONLY_IDENTITY} for k, var in enumerate(jaxpr.invars)
+    }
+
+    def constant_value(atom: Atom) -> np.ndarray | None:
+        return np.asarray(atom.val) if isinstance(atom, Literal) else known.get(atom)
+
+    for eqn in jaxpr.eqns:
+        _fold_constants(eqn, known, constant_value)
+        for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value), strict=True):
+            total: Dependences = {}
+            for (operand, gradient), maps in of_eqn.items():
+                inner = found.get(eqn.invars[operand], {})
+                for key, through in chained(maps, gradient, inner, aval_size(out), sizes).items():
+                    add_dependence(total, key, through, aval_size(out), sizes[key[0]])
+            found[out] = total
+    return [{} if isinstance(atom, Literal) else found.get(atom, {}) for atom in jaxpr.outvars]
+
+
+def _fold_constants(eqn: Equation, known: dict[Var, np.ndarray], constant_value: ConstantValue) -> None:
+    """Computes integer values made of constants, which may address positions later."""
+    if any(is_floating(out.aval.dtype) for out in eqn.outvars) or bodies(eqn) or eqn.effects:
+        return
+    operands = [constant_value(atom) for atom in eqn.invars]
+    if all(value is not None for value in operands) and rule_of(eqn.primitive).kind in (
+        Kind.ELEMENTWISE,
+        Kind.STRUCTURAL,
+    ):
+        with jax.ensure_compile_time_eval():
+            results = eqn.primitive.bind(*map(jax.numpy.asarray, operands), **eqn.params)
+        results = results if eqn.primitive.multiple_results else [results]
+        known.update(zip(eqn.outvars, map(np.asarray, results), strict=True))
+
+

@@ -1,0 +1,137 @@
+"""What each variable feeds: hidden states position by position, and anything at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir._jax import Atom, Equation, Literal, Var, is_floating
+from ..ir.program import ModuleInfo
+from .cache import cached_by_program
+from .dependence import Dependences, add_dependence, equation_dependences, passes_gradient
+from .levels import aval_size, levels_of
+from .position_map import ONLY_IDENTITY, Maps, compose
+
+NOTHING: Dependences = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Feeds:
+    """Paths from variables to new hidden states without mixing in between.
+
+    Attributes:
+        of_variable: for every variable, (index of the hidden state, whether a derivative passes) to the maps
+            from the elements of the new hidden state to the elements of the variable.
+        of_equation: for every equation on such a path, by ``id``, the dependences of its results.
+        consumers: variable to the numbers of the equations that read it, in order.
+    """
+
+    of_variable: dict[Var, Dependences]
+    of_equation: dict[int, list[Dependences]]
+    consumers: dict[Var, list[int]]
+
+    def of(self, atom: Atom) -> Dependences:
+        return NOTHING if isinstance(atom, Literal) else self.of_variable.get(atom, NOTHING)
+
+    def reaches(self, atom: Atom, states: frozenset[int]) -> bool:
+        return any(j in states for j, _ in self.of(atom))
+
+    def passes(self, eqn: Equation, operand: int) -> bool:
+        """Whether the operand reaches a result position by position with a derivative."""
+        return any((operand, True) in found for found in self.of_equation.get(id(eqn), ()))
+
+
+@cached_by_program
+def feeds_of(info: ModuleInfo) -> Feeds:
+    """The feeds of all variables, by one pass backward over the program."""
+    levels = levels_of(info)
+    sizes = [aval_size(var) for var in info.hidden_outvars]
+    of_variable: dict[Var, Dependences] = {
+        var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)
+    }
+    of_equation: dict[int, list[Dependences]] = {}
+    for eqn in reversed(info.equations):
+        if not any(var in of_variable for var in eqn.outvars):
+            continue
+        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value)
+        for out, found in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
+            fed = of_variable.get(out, NOTHING)
+            for (operand, gradient), maps in found.items():
+                source = eqn.invars[operand]
+                if not isinstance(source, Literal):
+                    _extend(of_variable, source, fed, gradient, maps, sizes)
+    return Feeds(of_variable, of_equation, _consumers(info))
+
+
+def _extend(
+    of_variable: dict[Var, Dependences], source: Var, fed: Dependences, gradient: bool, maps: Maps, sizes: list[int]
+) -> None:
+    size = aval_size(source)
+    for (j, passes), to_out in fed.items():
+        through = compose(to_out, maps, sizes[j], size)
+        if through != ():
+            into = of_variable.setdefault(source, {})
+            add_dependence(into, (j, passes and gradient), through, sizes[j], size)
+
+
+def _consumers(info: ModuleInfo) -> dict[Var, list[int]]:
+    consumers: dict[Var, list[int]] = {}
+    for number, eqn in enumerate(info.equations):
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal) and consumers.setdefault(atom, [])[-1:] != [number]:
+                consumers[atom].append(number)
+    return consumers
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Bit masks of what each variable can affect, through any equation.
+
+    Bits below ``num_hidden`` stand for the new hidden states in order; then come one bit for the outputs
+    and one for the new other states.
+    """
+
+    masks: dict[Var, int]
+    num_hidden: int
+
+    def hidden(self, atom: Atom) -> list[int]:
+        """Indices of the hidden states reached."""
+        mask = self._mask(atom)
+        return [j for j in range(self.num_hidden) if mask >> j & 1]
+
+    def outputs(self, atom: Atom) -> bool:
+        return bool(self._mask(atom) >> self.num_hidden & 1)
+
+    def other(self, atom: Atom) -> bool:
+        return bool(self._mask(atom) >> self.num_hidden + 1 & 1)
+
+    def anything(self, atom: Atom) -> bool:
+        return self._mask(atom) != 0
+
+    def _mask(self, atom: Atom) -> int:
+        return 0 if isinstance(atom, Literal) else self.masks.get(atom, 0)
+
+
+def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
+    """Computes what variables reach.
+
+    Args:
+        info: the program.
+        by_gradient: count only paths along which a derivative passes.
+        past_hidden: whether a path goes on after it has reached a new hidden state.
+    """
+    count = len(info.hidden)
+    own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
+    masks: dict[Var, int] = dict(own)
+    for position, outvars in ((count, info.output_outvars), (count + 1, info.other_outvars)):
+        for atom in outvars:
+            if not isinstance(atom, Literal) and (not by_gradient or is_floating(atom.aval.dtype)):
+                masks[atom] = masks.get(atom, 0) | 1 << position
+    for eqn in reversed(info.equations):
+        mask = 0
+        for var in eqn.outvars:
+            mask |= masks.get(var, 0) if past_hidden or var not in own else own[var]
+        if mask:
+            for atom in eqn.invars:
+                if not isinstance(atom, Literal) and (not by_gradient or passes_gradient(eqn, atom)):
+                    masks[atom] = masks.get(atom, 0) | mask
+    return Reach(masks, count)

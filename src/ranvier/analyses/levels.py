@@ -1,0 +1,120 @@
+"""Of what a variable is made: constants alone, parameters, or data of the step."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ir._jax import Atom, Equation, Literal, Var, bind
+from ..ir.program import ModuleInfo
+from .cache import cached_by_program
+
+
+class Level(enum.IntEnum):
+    """How a variable's value is bound in time."""
+
+    CONSTANT = 0
+    """The same in every run."""
+    STATIC = 1
+    """Made of parameters and of states that the step never changes: fixed while weights are fixed."""
+    DYNAMIC = 2
+    """Made of inputs or changing states."""
+
+
+@dataclass(eq=False)
+class Levels:
+    """The level of every variable, and for each the set of operands it is made of, as a bit mask.
+
+    Attributes:
+        level: variable to level.
+        sources: variable to bit mask over ``bits``.
+        bits: operand to its bit.
+        producers: variable to the equation that computes it.
+    """
+
+    level: dict[Var, Level]
+    sources: dict[Var, int]
+    bits: dict[Var, int]
+    producers: dict[Var, Equation]
+    _values: dict[Var, np.ndarray] = field(default_factory=dict)
+
+    def of(self, atom: Atom) -> Level:
+        return Level.CONSTANT if isinstance(atom, Literal) else self.level[atom]
+
+    def is_static(self, atom: Atom) -> bool:
+        return self.of(atom) is not Level.DYNAMIC
+
+    def sources_of(self, atom: Atom) -> int:
+        return 0 if isinstance(atom, Literal) else self.sources[atom]
+
+    def constant_value(self, atom: Atom) -> np.ndarray | None:
+        """The value of a constant variable, computed when first asked for; None for other levels."""
+        if isinstance(atom, Literal):
+            return np.asarray(atom.val)
+        if self.level[atom] is not Level.CONSTANT:
+            return None
+        for eqn in self._pending(atom):
+            results = bind(eqn, [self._known(operand) for operand in eqn.invars])
+            self._values.update(zip(eqn.outvars, results, strict=True))
+        return np.asarray(self._values[atom])
+
+    def _known(self, atom: Atom) -> Any:
+        return atom.val if isinstance(atom, Literal) else self._values[atom]
+
+    def _pending(self, var: Var) -> list[Equation]:
+        """Equations still to run before ``var`` is known, in order."""
+        order: dict[int, Equation] = {}
+        stack: list[tuple[Var, bool]] = [(var, False)]
+        while stack:
+            current, ready = stack.pop()
+            if current in self._values:
+                continue
+            eqn = self.producers[current]
+            if ready:
+                order.setdefault(id(eqn), eqn)
+            elif id(eqn) not in order:
+                stack.append((current, True))
+                stack += [(atom, False) for atom in eqn.invars if not isinstance(atom, Literal)]
+        return list(order.values())
+
+
+@cached_by_program
+def levels_of(info: ModuleInfo) -> Levels:
+    """Levels and sources of all variables of a program."""
+    unchanged = _unchanged_states(info)
+    level: dict[Var, Level] = dict.fromkeys(info.jaxpr.invars, Level.DYNAMIC)
+    level.update(dict.fromkeys(info.weight_invars, Level.STATIC))
+    level.update(dict.fromkeys(unchanged, Level.STATIC))
+    level.update(dict.fromkeys(info.jaxpr.constvars, Level.CONSTANT))
+    bits = {var: 1 << k for k, var in enumerate(info.jaxpr.invars)}
+    sources = dict(bits) | dict.fromkeys(info.jaxpr.constvars, 0)
+    producers: dict[Var, Equation] = {}
+    for eqn in info.equations:
+        made_of = Level.CONSTANT if not eqn.effects else Level.DYNAMIC
+        mask = 0
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal):
+                made_of, mask = max(made_of, level[atom]), mask | sources[atom]
+        for var in eqn.outvars:
+            level[var], sources[var], producers[var] = made_of, mask, eqn
+    constants = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
+    return Levels(level, sources, bits, producers, constants)
+
+
+def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:
+    pairs = zip(info.other_invars, info.other_outvars, strict=True)
+    return [before for before, after in pairs if after is before]
+
+
+def aval_size(atom: Atom) -> int:
+    return int(np.prod(atom.aval.shape, dtype=np.int64))
+
+
+def is_scalar(atom: Atom) -> bool:
+    return atom.aval.shape == ()
+
+

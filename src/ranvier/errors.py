@@ -1,0 +1,25 @@
+"""Every error Ranvier raises on purpose. The message says what was passed, why it fails, what to write."""
+
+
+class RanvierError(Exception):
+    """Base class of all errors raised by Ranvier."""
+
+
+class ModelError(RanvierError):
+    """The object given is no model, or the model cannot be traced."""
+
+
+class InputError(RanvierError):
+    """An example input, parameter or state does not fit the model."""
+
+
+class AnalysisError(RanvierError):
+    """An analysis was asked for something the model does not have."""
+
+
+class RegistrationError(RanvierError):
+    """A primitive was registered in a way that contradicts itself."""
+
+
+class PictureError(RanvierError):
+    """A picture cannot be drawn or written."""

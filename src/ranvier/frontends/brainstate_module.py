@@ -1,0 +1,168 @@
+"""brainstate modules; the only code that imports brainstate and brainunit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import brainstate
+import brainunit
+import jax
+import jax.numpy as jnp
+
+from ..errors import InputError, ModelError, RanvierError
+from ..ir._jax import is_floating
+from ..ir.diagnostic import Diagnostic, DiagnosticKind
+from ..ir.paths import Path, path_text
+from ..ir.program import ModuleInfo, Role, Slot, shape_text
+from .build import build_program, named_leaves
+
+
+def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
+    """The program of one call ``model(*inputs)``.
+
+    Raises:
+        ModelError: states are not initialised, there is no hidden state, or one has no derivative.
+        InputError: the module cannot run on these inputs.
+    """
+    name = type(model).__name__
+    touched, function = _traced_states(model, name, inputs)
+    paths = _state_paths(model, touched)
+    states = list({id(s): s for s in (*_parameters_of(model), *touched)}.values())
+    by_role = {role: [s for s in states if _role(s) is role] for role in Role}
+    slots = {role: [slot for s in by_role[role] for slot in _slots_of(s, paths[id(s)], role)] for role in Role}
+    if not slots[Role.HIDDEN]:
+        raise ModelError(
+            f"{name} has no hidden state: none of the {len(touched)} states it uses is a brainstate.HiddenState. "
+            "Keep membrane potentials and currents in brainstate.HiddenState and read them in update()."
+        )
+
+    def step(args: Any, params: list[Any], hidden: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        values: dict[int, Any] = {}
+        given = {Role.PARAMETER: params, Role.HIDDEN: hidden, Role.OTHER: other}
+        for role, leaves in given.items():
+            rest = list(leaves)
+            for state in by_role[role]:
+                treedef = jax.tree.structure(state.value)
+                values[id(state)] = jax.tree.unflatten(treedef, rest[: treedef.num_leaves])
+                rest = rest[treedef.num_leaves :]
+        new_values, output = function.jaxpr_call([values[id(state)] for state in touched], *args)
+        values.update({id(state): new for state, new in zip(touched, new_values, strict=True)})
+        return output, _leaves(by_role[Role.HIDDEN], values), _leaves(by_role[Role.OTHER], values)
+
+    return build_program(
+        step, inputs, slots[Role.PARAMETER], slots[Role.HIDDEN], slots[Role.OTHER],
+        name=name, notes=_notes(slots[Role.OTHER]), remedy="check shapes and units of the inputs",
+    )
+
+
+def _traced_states(model: Any, name: str, inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The states one call reads or writes, and the call as a function of their values."""
+    function = brainstate.transform.StatefulFunction(lambda *args: model(*args), return_only_write=False)
+    try:
+        function.make_jaxpr(*inputs)
+        return list(function.get_states(*inputs)), function
+    except RanvierError:
+        raise
+    except Exception as error:
+        raise _tracing_error(model, name, inputs, error) from error
+
+
+def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Exception) -> RanvierError:
+    reason = (str(error).strip().splitlines() or [""])[0]
+    found = f"{type(error).__name__}: {reason}"
+    if not model.states(brainstate.HiddenState):
+        return ModelError(
+            f"the states of {name} are not initialised ({found}). Call "
+            "brainstate.nn.init_all_states(model) first, or init_all_states(model, batch_size=...) for a batch."
+        )
+    if isinstance(error, KeyError) and "dt" in str(error):
+        return ModelError(
+            f"{name} needs the time step dt ({found}). "
+            "Call brainstate.environ.set(dt=0.1 * brainunit.ms), with your value, before analysing it."
+        )
+    shapes = ", ".join(_input_text(leaf) for leaf in jax.tree.leaves(inputs)) or "no inputs"
+    return InputError(
+        f"{name} cannot be traced with {shapes}: {found} (check the number, the shapes and the units of the inputs)."
+    )
+
+
+def _input_text(leaf: Any) -> str:
+    try:
+        return f"{jnp.asarray(leaf).dtype}{shape_text(jnp.shape(leaf))}"
+    except (TypeError, ValueError):
+        return f"{leaf!r} of type {type(leaf).__name__}"
+
+
+def _parameters_of(model: Any) -> Iterable[Any]:
+    return model.states(brainstate.ParamState).values()
+
+
+def _state_paths(model: Any, touched: Iterable[Any]) -> dict[int, Path]:
+    paths = {id(state): tuple(path) for path, state in model.states().items()}
+    for index, state in enumerate(touched):
+        outside = "random" if state is brainstate.random.DEFAULT else f"{type(state).__name__}{index}"
+        paths.setdefault(id(state), ("brainstate", outside))
+    return paths
+
+
+def _role(state: Any) -> Role:
+    if isinstance(state, brainstate.ParamState):
+        floating = all(is_floating(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(state.value))
+        return Role.PARAMETER if floating else Role.OTHER
+    return Role.HIDDEN if isinstance(state, brainstate.HiddenState) else Role.OTHER
+
+
+def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
+    if role is not Role.HIDDEN:
+        leaves, treedef = jax.tree.flatten(state.value)
+        return [_slot(path, role, treedef, leaves, _unit_text(state.value), state)]
+    slots = []
+    parts = named_leaves(state.value, "value", is_leaf=_is_quantity)
+    for part_path, part in parts:
+        leaves, treedef = jax.tree.flatten(part)
+        full_path = path if len(parts) == 1 else path + part_path
+        _check_floating(full_path, leaves)
+        slots.append(_slot(full_path, role, treedef, leaves, _unit_text(part), state))
+    return slots
+
+
+def _slot(path: Path, role: Role, treedef: Any, leaves: list[Any], unit: str, state: Any) -> Slot:
+    arrays = tuple(jnp.asarray(leaf) for leaf in leaves)
+    avals = tuple(jax.typeof(array) for array in arrays)
+    return Slot(path, role, treedef, avals, arrays, unit, type(state).__name__, state)
+
+
+def _check_floating(path: Path, leaves: list[Any]) -> None:
+    for leaf in leaves:
+        dtype = jnp.asarray(leaf).dtype
+        if not is_floating(dtype):
+            raise ModelError(
+                f"hidden state {path_text(path)} has dtype {dtype}, for which no derivative exists. Make it a "
+                "floating-point array, or keep it in brainstate.ShortTermState if it is a counter or a flag."
+            )
+
+
+def _is_quantity(value: Any) -> bool:
+    return isinstance(value, brainunit.Quantity)
+
+
+def _unit_text(value: Any) -> str:
+    units = [leaf.unit for leaf in jax.tree.leaves(value, is_leaf=_is_quantity) if _is_quantity(leaf)]
+    return " ".join(dict.fromkeys(str(unit) for unit in units if not unit.is_unitless))
+
+
+def _leaves(states: list[Any], values: dict[int, Any]) -> list[Any]:
+    return [leaf for state in states for leaf in jax.tree.leaves(values[id(state)])]
+
+
+def _notes(other: list[Slot]) -> list[Diagnostic]:
+    return [
+        Diagnostic(
+            DiagnosticKind.NON_FLOATING_STATE,
+            f"is a {slot.label} without derivative (dtype {slot.leaves[0].dtype}); it is carried as other state.",
+            paths=(slot.path,),
+        )
+        for slot in other
+        if slot.leaves and not is_floating(slot.leaves[0].dtype)
+    ]

@@ -1,0 +1,100 @@
+"""What the frontends share: from a step over slot leaves to a :class:`ModuleInfo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import InputError, RanvierError
+from ..ir.diagnostic import Diagnostic
+from ..ir.normalize import normalize
+from ..ir.paths import Path, leaf_path
+from ..ir.program import ModuleInfo, Slot, shape_text
+
+Leaves = list[Any]
+SlotStep = Callable[[Any, Leaves, Leaves, Leaves], tuple[Any, Leaves, Leaves]]
+
+
+def named_leaves(tree: Any, root: str, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[Path, Any]]:
+    """Leaves of a pytree with their key paths; a bare leaf is called ``root``."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return [(leaf_path(path) or (root,), leaf) for path, leaf in found]
+
+
+def build_program(
+    step: SlotStep,
+    inputs: tuple[Any, ...],
+    parameters: Sequence[Slot],
+    hidden: Sequence[Slot],
+    other: Sequence[Slot],
+    *,
+    name: str,
+    notes: Sequence[Diagnostic],
+    remedy: str,
+) -> ModuleInfo:
+    """Traces ``step(inputs, parameter leaves, hidden leaves, other leaves)`` into a program.
+
+    Raises:
+        InputError: an input is no array, or the step cannot be traced with these inputs.
+    """
+    input_leaves, input_treedef = jax.tree.flatten(inputs)
+    input_avals = tuple(_abstract(leaf, name) for leaf in input_leaves)
+    slots = (parameters, hidden, other)
+    counts = [len(input_avals), *(sum(len(slot.leaves) for slot in group) for group in slots)]
+    avals = [*input_avals, *(leaf for group in slots for slot in group for leaf in slot.leaves)]
+    result: dict[str, Any] = {}
+
+    def flat_step(*operands: Any) -> list[Any]:
+        parts, start = [], 0
+        for count in counts:
+            parts.append(list(operands[start : start + count]))
+            start += count
+        output, new_hidden, new_other = step(jax.tree.unflatten(input_treedef, parts[0]), *parts[1:])
+        leaves, result["treedef"] = jax.tree.flatten(output)
+        result["avals"] = tuple(jax.typeof(leaf) for leaf in leaves)
+        return [*leaves, *new_hidden, *new_other]
+
+    num_outputs = len(_probe(flat_step, avals, name, input_avals, remedy)) - counts[2] - counts[3]
+    closed = normalize(flat_step, avals, slice(num_outputs, num_outputs + counts[2]))
+    return ModuleInfo(
+        closed_jaxpr=closed,
+        input_treedef=input_treedef,
+        output_treedef=result["treedef"],
+        input_avals=input_avals,
+        output_avals=result["avals"],
+        parameters=tuple(parameters),
+        hidden=tuple(hidden),
+        other=tuple(other),
+        name=name,
+        notes=tuple(notes),
+    )
+
+
+def _abstract(leaf: Any, name: str) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.typeof(jnp.zeros(leaf.shape, leaf.dtype))
+    try:
+        return jax.typeof(jnp.asarray(leaf))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"an example input of {name} is {leaf!r} of type {type(leaf).__name__}, which is no array; "
+            "pass arrays such as jnp.zeros(n_inputs)."
+        ) from None
+
+
+def _probe(function: Callable[..., Any], avals: Sequence[Any], name: str, inputs: Sequence[Any], remedy: str) -> Any:
+    """Output shapes of the step; an error that names the inputs where it cannot run."""
+    try:
+        return jax.eval_shape(function, *avals)
+    except RanvierError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{aval.dtype}{shape_text(aval.shape)}" for aval in inputs) or "no inputs"
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"{name} cannot be traced with {shapes}: {type(error).__name__}: {reason[0] if reason else ''} "
+            f"({remedy})."
+        ) from error

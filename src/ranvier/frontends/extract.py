@@ -1,0 +1,47 @@
+"""One entry for every kind of model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ..errors import ModelError
+from ..ir.program import ModuleInfo
+from .step_function import StepFunction, trace_step_function
+
+
+def extract_module_info(model: Any, *inputs: Any) -> ModuleInfo:
+    """Traces one time step of a model and names its operands and results.
+
+    Args:
+        model: a ``brainstate.nn.Module`` with initialised states, or a step function wrapped by
+            :func:`ranvier.step_function`. The model needs no marks.
+        *inputs: example inputs of one step, as the model takes them; only shapes, dtypes and units count.
+
+    Returns:
+        The program, with the fields brainscale's ``ModuleInfo`` has.
+
+    Raises:
+        ModelError: the object is no model, its states are not initialised, or it has no hidden state.
+        InputError: the model cannot be traced with these inputs.
+    """
+    if isinstance(model, ModuleInfo):
+        return model
+    if isinstance(model, StepFunction):
+        return trace_step_function(model, *inputs)
+    brainstate = sys.modules.get("brainstate")
+    if brainstate is not None and isinstance(model, brainstate.nn.Module):
+        from .brainstate_module import trace_module
+
+        return trace_module(model, *inputs)
+    hint = (
+        "wrap a step function with ranvier.step_function(step, params, state)"
+        if callable(model) and not isinstance(model, type)
+        else "pass a brainstate.nn.Module or ranvier.step_function(step, params, state)"
+    )
+    raise ModelError(f"{type(model).__name__} {_short(model)} is no model Ranvier can read; {hint}.")
+
+
+def _short(model: Any) -> str:
+    text = repr(model).splitlines()[0]
+    return text if len(text) <= 60 else text[:57] + "..."

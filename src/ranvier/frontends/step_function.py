@@ -1,0 +1,206 @@
+"""Plain JAX step functions ``step(params, state, *inputs) -> (state, output)`` over pytrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import InputError, ModelError
+from ..ir._jax import is_floating
+from ..ir.diagnostic import Diagnostic, DiagnosticKind
+from ..ir.paths import Path, leaf_path, path_text
+from ..ir.program import ModuleInfo, Role, Slot, shape_text
+from .build import build_program, named_leaves
+
+
+@dataclass(frozen=True, eq=False)
+class StepFunction:
+    """A step function with its parameters and initial state; made by :func:`step_function`."""
+
+    step: Callable[..., tuple[Any, Any]]
+    params: Any
+    state: Any
+    other: tuple[Path, ...] = ()
+    name: str = "step"
+
+
+def step_function(
+    step: Callable[..., tuple[Any, Any]],
+    params: Any,
+    state: Any,
+    *,
+    other: Sequence[Any] = (),
+    name: str | None = None,
+) -> StepFunction:
+    """Makes a plain JAX step function a model that every entry point of Ranvier accepts.
+
+    Args:
+        step: ``step(params, state, *inputs) -> (new_state, output)``, traceable by JAX. The new state has
+            the structure, shapes and dtypes of the old one.
+        params: pytree of parameters. Floating-point leaves are trainable; their key paths are their names.
+        state: pytree of initial state. Floating-point leaves are hidden states; integer, boolean and
+            random-key leaves are carried as other state.
+        other: names (key paths, or single keys) of floating-point state leaves that are no hidden state,
+            such as delay buffers or running statistics.
+        name: what to call the model; the function's name by default.
+
+    Returns:
+        A model for :func:`ranvier.extract_module_info` and all other entry points.
+
+    Raises:
+        ModelError: ``step`` is not callable, or ``other`` names a leaf that is not there.
+
+    Example:
+        >>> def step(params, state, x):
+        ...     v = 0.9 * state["v"] + x @ params["w"]
+        ...     return {"v": v}, v
+        >>> model = step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.zeros(4)})
+    """
+    if not callable(step):
+        raise ModelError(
+            f"step_function needs a function step(params, state, x) -> (state, y) first, got {type(step).__name__}; "
+            "write ranvier.step_function(step, params, state)."
+        )
+    paths = tuple(tuple(entry) if isinstance(entry, (tuple, list)) else (entry,) for entry in other)
+    known = [path for path, _ in named_leaves(state, "state")]
+    missing = [path_text(path) for path in paths if path not in known]
+    if missing:
+        raise ModelError(
+            f"other={list(other)!r} names {', '.join(missing)}, but the leaves of the state are "
+            f"{', '.join(map(path_text, known)) or 'none'}; name one of these."
+        )
+    return StepFunction(step, params, state, paths, name or getattr(step, "__name__", "step"))
+
+
+def trace_step_function(model: StepFunction, *inputs: Any) -> ModuleInfo:
+    """The program of a step function for example inputs."""
+    parameters, constants = _parameter_slots(model)
+    hidden, carried, notes = _state_slots(model)
+    if not hidden:
+        found = ", ".join(f"{path_text(s.path)} {s.dtype}{s.shapes_text}" for s in carried) or "no leaves at all"
+        raise ModelError(
+            f"{model.name} has no hidden state: its state has {found}, none of them floating-point. "
+            "Keep membrane potentials and currents as floating-point arrays in the state."
+        )
+    order = _StateOrder.of(model)
+
+    def step(args: Any, params: list[Any], state: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        fixed, carried_values = other[: len(constants)], other[len(constants) :]
+        new_state, output = _split_result(model, model.step(
+            order.params(params, fixed), order.state(state, carried_values), *args
+        ))
+        new_hidden, new_carried = order.parts(_checked_leaves(model, new_state))
+        return output, new_hidden, [*fixed, *new_carried]
+
+    return build_program(
+        step, inputs, parameters, hidden, [*constants, *carried], name=model.name, notes=notes,
+        remedy="check the shapes and the arguments of the step function",
+    )
+
+
+def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
+    parameters, constants = [], []
+    for path, leaf in named_leaves(model.params, "params"):
+        trainable = is_floating(jnp.asarray(leaf).dtype)
+        role = Role.PARAMETER if trainable else Role.OTHER
+        slot = array_slot(path, role, leaf, "parameter" if trainable else "constant")
+        (parameters if trainable else constants).append(slot)
+    return parameters, constants
+
+
+def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diagnostic]]:
+    hidden, carried, notes = [], [], []
+    for path, leaf in named_leaves(model.state, "state"):
+        dtype = jnp.asarray(leaf).dtype
+        if path in model.other:
+            carried.append(array_slot(path, Role.OTHER, leaf, "other state"))
+        elif is_floating(dtype):
+            hidden.append(array_slot(path, Role.HIDDEN, leaf, "hidden state"))
+        else:
+            carried.append(array_slot(path, Role.OTHER, leaf, "other state"))
+            notes.append(
+                Diagnostic(
+                    DiagnosticKind.NON_FLOATING_STATE,
+                    f"has dtype {dtype}, for which no derivative exists; it is carried as other state.",
+                    paths=(path,),
+                )
+            )
+    return hidden, carried, notes
+
+
+def array_slot(path: Path, role: Role, leaf: Any, label: str) -> Slot:
+    array = jnp.asarray(leaf)
+    aval = jax.typeof(array)
+    return Slot(path, role, jax.tree.structure(0), (aval,), (array,), label=label)
+
+
+@dataclass(frozen=True)
+class _StateOrder:
+    """How the leaves of parameters and state are dealt out to slots."""
+
+    params_def: Any
+    state_def: Any
+    trainable: tuple[bool, ...]
+    hidden: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, model: StepFunction) -> _StateOrder:
+        params, params_def = jax.tree.flatten(model.params)
+        _, state_def = jax.tree.flatten(model.state)
+        state = named_leaves(model.state, "state")
+        return cls(
+            params_def,
+            state_def,
+            tuple(is_floating(jnp.asarray(leaf).dtype) for leaf in params),
+            tuple(path not in model.other and is_floating(jnp.asarray(leaf).dtype) for path, leaf in state),
+        )
+
+    def params(self, trainable: list[Any], fixed: list[Any]) -> Any:
+        return jax.tree.unflatten(self.params_def, _interleave(self.trainable, trainable, fixed))
+
+    def state(self, hidden: list[Any], carried: list[Any]) -> Any:
+        return jax.tree.unflatten(self.state_def, _interleave(self.hidden, hidden, carried))
+
+    def parts(self, leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+        chosen = [leaf for leaf, first in zip(leaves, self.hidden, strict=True) if first]
+        rest = [leaf for leaf, first in zip(leaves, self.hidden, strict=True) if not first]
+        return chosen, rest
+
+
+def _interleave(first: tuple[bool, ...], chosen: list[Any], rest: list[Any]) -> list[Any]:
+    a, b = iter(chosen), iter(rest)
+    return [next(a) if is_first else next(b) for is_first in first]
+
+
+def _split_result(model: StepFunction, result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ModelError(
+            f"{model.name} returned {type(result).__name__}, but a step function returns (new_state, output); "
+            "end it with `return state, y`."
+        )
+    return result
+
+
+def _checked_leaves(model: StepFunction, new_state: Any) -> list[Any]:
+    old, new = named_leaves(model.state, "state"), jax.tree.leaves(new_state)
+    if jax.tree.structure(new_state) != jax.tree.structure(model.state):
+        raise ModelError(
+            f"{model.name} takes a state of structure {jax.tree.structure(model.state)} and returns one of "
+            f"{jax.tree.structure(new_state)}; return the state with the same keys. If the two are swapped, "
+            "end the step with `return state, y`."
+        )
+    for (path, before), after in zip(old, new, strict=True):
+        a, b = jax.typeof(jnp.asarray(before)), jax.typeof(after)
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ModelError(
+                f"state {path_text(path)} of {model.name} goes in as {a.dtype}{shape_text(a.shape)} and comes out as "
+                f"{b.dtype}{shape_text(b.shape)}; keep shape and dtype the same over a step."
+            )
+    return new
+
+
+__all__ = ["InputError", "StepFunction", "leaf_path", "step_function", "trace_step_function"]

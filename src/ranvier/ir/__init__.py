@@ -1,0 +1,1 @@
+"""The program: a traced time step with named slots, and what is known of each primitive."""

@@ -1,0 +1,80 @@
+"""The one module that touches JAX internals.
+
+JAX 0.11 merged ``ClosedJaxpr`` into ``Jaxpr`` and changed how ``scan`` records its operands; everything
+that differs between supported versions is answered here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax._src import source_info_util
+from jax._src.lax.lax import copy_p
+from jax.extend import core as jex_core
+
+Var = jex_core.Var
+Literal = jex_core.Literal
+Equation = jex_core.JaxprEqn
+Atom = Any  # Var | Literal
+
+
+def is_literal(atom: Atom) -> bool:
+    return isinstance(atom, Literal)
+
+
+def open_jaxpr(closed: Any) -> tuple[Any, list[Any]]:
+    """Splits a closed jaxpr into the object that has ``eqns`` and the values of its ``constvars``."""
+    inner = getattr(closed, "jaxpr", closed)
+    return inner, list(getattr(closed, "consts", ()))
+
+
+def bind(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
+    """Applies the equation's primitive to new operands, custom derivative rules included."""
+    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def located_at(eqn: Equation) -> Any:
+    """A context in which newly traced equations keep the source line of ``eqn``."""
+    info = eqn.source_info
+    stack = source_info_util.current_name_stack() + info.name_stack
+    return source_info_util.user_context(info.traceback, name_stack=stack)
+
+
+def source_line(eqn: Equation) -> str:
+    """``file:line (function)`` of the user's code that made the equation."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def copy(value: jax.Array) -> jax.Array:
+    """An identity that appears as an equation of its own."""
+    return copy_p.bind(value)
+
+
+def spec(aval: Any) -> jax.ShapeDtypeStruct:
+    """The abstract value as something ``jax.make_jaxpr`` takes as an example argument."""
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+
+
+def trace(function: Callable[..., Any], avals: Sequence[Any]) -> Any:
+    """Closed jaxpr of ``function`` over flat arrays of these abstract values."""
+    return jax.make_jaxpr(function)(*[spec(aval) for aval in avals])
+
+
+def scan_operand_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """(number of loop constants, number of carried values) of a ``scan`` equation."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].elts
+    return len(list(constants)), len(list(carried))
+
+
+def is_key(dtype: Any) -> bool:
+    return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def is_floating(dtype: Any) -> bool:
+    """True where a derivative exists: real and complex floating point."""
+    return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.inexact)

@@ -1,0 +1,68 @@
+"""Running a jaxpr equation by equation, with a say in how each equation is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ._jax import Atom, Equation, Literal, Var, bind, located_at, open_jaxpr
+
+Apply = Callable[[Equation, list[Any]], Sequence[Any]]
+Environment = dict[Var, Any]
+
+
+def read(environment: Mapping[Var, Any], atom: Atom) -> Any:
+    return atom.val if isinstance(atom, Literal) else environment[atom]
+
+
+def run_equations(equations: Iterable[Equation], environment: Environment, apply: Apply = bind) -> None:
+    """Runs equations in order, reading from and writing into ``environment``."""
+    for eqn in equations:
+        with located_at(eqn):
+            results = apply(eqn, [read(environment, atom) for atom in eqn.invars])
+        environment.update(zip(eqn.outvars, results, strict=True))
+
+
+def evaluate(closed: Any, operands: Sequence[Any], apply: Apply = bind) -> list[Any]:
+    """Runs a closed jaxpr on flat operands; the list of its outputs."""
+    jaxpr, consts = open_jaxpr(closed)
+    environment: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
+    environment.update(zip(jaxpr.invars, operands, strict=True))
+    run_equations(jaxpr.eqns, environment, apply)
+    return [read(environment, atom) for atom in jaxpr.outvars]
+
+
+def needed_equations(equations: Sequence[Equation], outputs: Iterable[Atom]) -> list[Equation]:
+    """The equations that the outputs depend on, in order; also those that act on the outside."""
+    wanted = {atom for atom in outputs if not isinstance(atom, Literal)}
+    kept = []
+    for eqn in reversed(equations):
+        if eqn.effects or any(var in wanted for var in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(atom for atom in eqn.invars if not isinstance(atom, Literal))
+    return kept[::-1]
+
+
+def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Sequence[Any]:
+    """Applies ``cond`` or ``scan`` with ``apply`` used for every equation of their bodies."""
+    from .nested import branches_of, loop_of
+
+    if eqn.primitive.name == "cond":
+        index, *rest = operands
+        branches = [_as_function(branch, apply) for branch in branches_of(eqn)]
+        return jax.lax.switch(index, branches, *rest)
+    loop = loop_of(eqn)
+    constants, carried, scanned = loop.split(operands)
+
+    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        results = evaluate(loop.body, [*constants, *carry, *inputs], apply)
+        return tuple(results[: len(carry)]), tuple(results[len(carry) :])
+
+    final, stacked = jax.lax.scan(step, tuple(carried), tuple(scanned), length=loop.length, reverse=loop.reverse)
+    return [*final, *stacked]
+
+
+def _as_function(closed: Any, apply: Apply) -> Callable[..., Any]:
+    return lambda *operands: tuple(evaluate(closed, operands, apply))

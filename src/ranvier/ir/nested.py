@@ -1,0 +1,126 @@
+"""Equations that carry other equations: calls, branches and loops, under one description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ._jax import Equation, open_jaxpr, scan_operand_counts, trace
+from .primitives import Kind, rule_of
+
+CALLS = frozenset("jit pjit closed_call core_call remat2 checkpoint remat custom_lin".split())
+CUSTOM_DERIVATIVES = frozenset({"custom_jvp_call", "custom_vjp_call"})
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A ``scan`` equation: operands are loop constants, carried values, scanned inputs, in this order."""
+
+    body: Any
+    length: int
+    reverse: bool
+    num_constants: int
+    num_carried: int
+
+    def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        end = self.num_constants + self.num_carried
+        return list(operands[: self.num_constants]), list(operands[self.num_constants : end]), list(operands[end:])
+
+
+def is_nested(eqn: Equation) -> bool:
+    return rule_of(eqn.primitive).kind is Kind.NESTED
+
+
+def has_own_derivative(eqn: Equation) -> bool:
+    return eqn.primitive.name in CUSTOM_DERIVATIVES
+
+
+def branches_of(eqn: Equation) -> tuple[Any, ...]:
+    return tuple(eqn.params["branches"])
+
+
+def loop_of(eqn: Equation) -> Loop:
+    constants, carried = scan_operand_counts(eqn.params)
+    return Loop(eqn.params["jaxpr"], eqn.params["length"], eqn.params["reverse"], constants, carried)
+
+
+def called_body(eqn: Equation) -> Any | None:
+    """The body of an equation that runs it once on all its operands; None for branches and loops."""
+    rule = rule_of(eqn.primitive)
+    if rule.expand is not None:
+        return _expanded(eqn)
+    for key in ("call_jaxpr", "jaxpr", "call"):
+        if eqn.primitive.name != "scan" and key in eqn.params:
+            return eqn.params[key]
+    return None
+
+
+def _expanded(eqn: Equation) -> Any:
+    function = rule_of(eqn.primitive).expand
+    assert function is not None
+    return trace(function(**eqn.params), [atom.aval for atom in eqn.invars])
+
+
+def bodies(eqn: Equation) -> tuple[Any, ...]:
+    """All jaxprs inside a nested equation."""
+    if eqn.primitive.name == "cond":
+        return branches_of(eqn)
+    if eqn.primitive.name == "scan":
+        return (eqn.params["jaxpr"],)
+    body = called_body(eqn)
+    return () if body is None else (body,)
+
+
+def classify(eqn: Equation) -> Kind:
+    """What the equation does to positions, by the table or, for nested equations, by the body.
+
+    Args:
+        eqn: an equation of a jaxpr.
+
+    Returns:
+        One of the four kinds; never ``Kind.NESTED``.
+    """
+    kind = rule_of(eqn.primitive).kind
+    if kind is not Kind.NESTED:
+        return kind
+    kinds = {_body_kind(body) for body in _Hashed.all(bodies(eqn))}
+    for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
+        if verdict in kinds:
+            return verdict
+    if eqn.primitive.name == "scan" and not _carries_all(eqn):
+        return Kind.MIXING
+    return Kind.ELEMENTWISE if kinds else Kind.OPAQUE
+
+
+def _carries_all(eqn: Equation) -> bool:
+    """Whether a loop neither reads nor writes along time, so that positions keep their place."""
+    loop = loop_of(eqn)
+    return len(eqn.outvars) == loop.num_carried and len(eqn.invars) == loop.num_constants + loop.num_carried
+
+
+@dataclass(frozen=True, eq=False)
+class _Hashed:
+    """A body under its identity, for caches: equal jaxprs need not be the same object."""
+
+    body: Any
+
+    @classmethod
+    def all(cls, found: Sequence[Any]) -> list[_Hashed]:
+        return [cls(body) for body in found]
+
+    def __hash__(self) -> int:
+        return id(self.body)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and other.body is self.body
+
+
+@lru_cache(maxsize=4096)
+def _body_kind(hashed: _Hashed) -> Kind:
+    kinds = {classify(eqn) for eqn in open_jaxpr(hashed.body)[0].eqns}
+    for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
+        if verdict in kinds:
+            return verdict
+    return Kind.ELEMENTWISE
