@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
 from ..ir.interpret import Environment, apply_with_bodies, read, run_equations
@@ -62,11 +63,41 @@ class Slice:
 def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
     """Applies an equation; mixing inside its body passes no derivative."""
     kind = classify(eqn)
+    if kind is Kind.ELEMENTWISE and eqn.primitive.name == "custom_vjp_call":
+        return _with_forward_rule(eqn, operands)
     if kind in (Kind.ELEMENTWISE, Kind.STRUCTURAL):
         return bind(eqn, operands)
     if eqn.primitive.name in ("cond", "scan"):
         return apply_with_bodies(eqn, operands, _apply_unmixed)
     return bind(eqn, [_hold(x) for x in operands])
+
+
+def _with_forward_rule(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+    """An elementwise ``custom_vjp`` with the forward-mode rule that its reverse-mode rule implies.
+
+    The Jacobian is diagonal, so pulling back ones gives all of it.
+    """
+    moving = [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
+
+    def function(*values: Any) -> tuple[Any, ...]:
+        given = list(operands)
+        for k, value in zip(moving, values, strict=True):
+            given[k] = value
+        return tuple(bind(eqn, given))
+
+    def pushed(values: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        results, pull = jax.vjp(function, *values)
+        return results, tuple(
+            sum(d * t for d, t in zip(pull(_one_at(results, k)), tangents, strict=True)) for k in range(len(results))
+        )
+
+    with_rule = jax.custom_jvp(function)
+    with_rule.defjvp(pushed)
+    return with_rule(*(operands[k] for k in moving))
+
+
+def _one_at(results: Sequence[Any], chosen: int) -> tuple[Any, ...]:
+    return tuple((jnp.ones_like if k == chosen else jnp.zeros_like)(result) for k, result in enumerate(results))
 
 
 def _hold(value: Any) -> Any:

@@ -11,7 +11,6 @@ from ._jax import Equation, open_jaxpr, scan_operand_counts, trace
 from .primitives import Kind, rule_of
 
 CALLS = frozenset("jit pjit closed_call core_call remat2 checkpoint remat custom_lin".split())
-CUSTOM_DERIVATIVES = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ def is_nested(eqn: Equation) -> bool:
 
 
 def has_own_derivative(eqn: Equation) -> bool:
-    return eqn.primitive.name in CUSTOM_DERIVATIVES
+    """Whether the derivative is declared beside the function, as for a surrogate gradient."""
+    return rule_of(eqn.primitive).surrogate
 
 
 def branches_of(eqn: Equation) -> tuple[Any, ...]:

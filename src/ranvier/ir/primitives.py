@@ -49,6 +49,7 @@ class PrimitiveRule:
             primitive itself is run on index arrays.
         expand: for primitives that only wrap plain JAX code, ``expand(**params)`` gives the function of
             the operands that replaces the equation.
+        surrogate: True where the derivative is declared and need not be that of the function, as for a spike.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class PrimitiveRule:
     index_operands: int | None = None
     move: MoveIndices | None = None
     expand: Callable[..., Callable[..., Any]] | None = None
+    surrogate: bool = False
 
 
 UNKNOWN = PrimitiveRule(Kind.OPAQUE)
@@ -76,6 +78,7 @@ def register_primitive(
     index_operands: int | None = None,
     move: MoveIndices | None = None,
     expand: Callable[..., Callable[..., Any]] | None = None,
+    surrogate: bool = False,
 ) -> None:
     """Tells Ranvier what a primitive does to positions; replaces what was known of it.
 
@@ -88,6 +91,7 @@ def register_primitive(
         index_operands: see :class:`PrimitiveRule`.
         move: see :class:`PrimitiveRule`.
         expand: see :class:`PrimitiveRule`.
+        surrogate: see :class:`PrimitiveRule`.
 
     Raises:
         RegistrationError: the kind is unknown or contradicts the other arguments.
@@ -105,7 +109,9 @@ def register_primitive(
             f"primitive {name!r}: `move` runs a structural primitive on index arrays, but the kind given is "
             f"{kind.value!r}; drop `move` or write kind='structural'."
         )
-    _TABLE[name] = PrimitiveRule(kind, operation, differentiable, linear, index_operands, move, expand)
+    _TABLE[name] = PrimitiveRule(
+        kind, operation, differentiable, linear, index_operands, move, expand, surrogate
+    )
 
 
 def register_family(prefix: str, rule: Callable[[Any], PrimitiveRule]) -> None:
@@ -140,13 +146,14 @@ _register_all(
     " sinh cosh asin acos atan asinh acosh atanh atan2 erf erfc erf_inv lgamma digamma polygamma"
     " igamma igammac igamma_grad_a zeta regularized_incomplete_beta random_gamma_grad bessel_i0e bessel_i1e"
     " abs max min clamp select_n rem nextafter conj complex one_minus_square"
-    # brainstate, brainunit and braintools: exponential integration and surrogate spike functions
-    " exprel heaviside_surrogate_gradient",
+    " exprel",  # brainunit: (exp(x) - 1) / x, for exponential integration
     Kind.ELEMENTWISE,
 )
+register_primitive("heaviside_surrogate_gradient", Kind.ELEMENTWISE, surrogate=True)  # braintools: spikes
+register_primitive("stop_gradient", Kind.ELEMENTWISE, differentiable=False, surrogate=True)
 _register_all(
     "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_arithmetic shift_right_logical"
-    " population_count clz mulhi is_finite sign floor ceil round stop_gradient bitcast_convert_type",
+    " population_count clz mulhi is_finite sign floor ceil round bitcast_convert_type",
     Kind.ELEMENTWISE,
     differentiable=False,
 )
@@ -235,7 +242,8 @@ register_family("binary_jit", lambda _: PrimitiveRule(Kind.MIXING, operation="sp
 register_family("event_jit", lambda _: PrimitiveRule(Kind.MIXING, operation="sparse"))
 
 _register_all("jit pjit closed_call core_call remat2 checkpoint remat custom_lin", Kind.NESTED)
-_register_all("cond scan custom_jvp_call custom_vjp_call custom_vmap_call", Kind.NESTED)
+_register_all("cond scan custom_vmap_call", Kind.NESTED)
+_register_all("custom_jvp_call custom_vjp_call", Kind.NESTED, surrogate=True)
 _register_all("while pure_callback io_callback ffi_call custom_partitioning", Kind.OPAQUE)
 _register_all("debug_callback debug_print", Kind.OPAQUE, differentiable=False)
 

@@ -1,0 +1,309 @@
+"""Hidden perturbations: the learning signal dL/dh, by automatic differentiation and by finite differences.
+
+Every new hidden state gets a perturbation p added to it, and dL/dp at p = 0 is the learning signal. The
+signal is partial (design, section 3): the states of one group are independent leaves, so a path
+``g -> V -> loss`` inside the group belongs to V alone. A perturbation is therefore seen by everything in
+the step except the computation of its own group's other states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import AnalysisError
+from ..ir._jax import Equation, Literal, Var, bind, is_floating, located_at, open_jaxpr, trace
+from ..ir.interpret import evaluate
+from ..ir.nested import classify, has_own_derivative
+from ..ir.paths import Path, path_text
+from ..ir.primitives import Kind
+from ..ir.program import ModuleInfo, Slot
+from ..ir.table import table
+from .cache import cached_by_program
+from .hidden_groups import analyse_groups
+
+Loss = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenPerturbation:
+    """The step with a perturbation added to every new hidden state.
+
+    Attributes:
+        perturb_jaxpr: closed jaxpr; operands are those of ``info.closed_jaxpr``, then one perturbation per
+            hidden state; results are those of ``info.closed_jaxpr``.
+        perturb_hidden_paths: names of the hidden states, in the order of the perturbations.
+        perturb_hidden_states: their slots.
+        info: the program that was rewritten.
+    """
+
+    perturb_jaxpr: Any
+    perturb_hidden_paths: tuple[Path, ...]
+    perturb_hidden_states: tuple[Slot, ...]
+    info: ModuleInfo
+
+    @cached_property
+    def perturb_vars(self) -> tuple[Var, ...]:
+        """Operands of ``perturb_jaxpr`` that are perturbations."""
+        return tuple(open_jaxpr(self.perturb_jaxpr)[0].invars[-len(self.perturb_hidden_paths) :])
+
+    def zeros(self) -> list[jax.Array]:
+        """No perturbation: one array of zeros per hidden state."""
+        return [jnp.zeros(slot.shape, slot.dtype) for slot in self.perturb_hidden_states]
+
+    def learning_signal(self, loss: Loss, *inputs: Any, **states: Any) -> dict[Path, jax.Array]:
+        """dL/dh for every new hidden state, by reverse-mode differentiation.
+
+        Args:
+            loss: takes the step's output in the model's own form, gives a scalar.
+            *inputs: the step's arguments.
+            **states: ``params``, ``hidden``, ``other`` to replace initial values, as in :meth:`ModuleInfo.step`.
+
+        Returns:
+            Hidden path to array of the state's shape; states of one group are independent leaves.
+        """
+        value = self._loss_function(loss, self.info.flat_operands(*inputs, **states))
+        return dict(zip(self.perturb_hidden_paths, jax.grad(value)(self.zeros()), strict=True))
+
+    def finite_differences(
+        self, loss: Loss, *inputs: Any, step: float | None = None, **states: Any
+    ) -> dict[Path, jax.Array]:
+        """dL/dh for every new hidden state, by central finite differences.
+
+        A function with a declared derivative, such as a spike with a surrogate gradient, counts as its first-order
+        expansion around the unperturbed step, so that the result estimates the same number as
+        :meth:`learning_signal`; everything else is evaluated as it is.
+
+        Args:
+            loss: as in :meth:`learning_signal`.
+            *inputs: as in :meth:`learning_signal`.
+            step: half the distance of the two points, relative to ``max(1, |h|)``; the cube root of the
+                machine epsilon by default.
+            **states: as in :meth:`learning_signal`.
+        """
+        operands = self.info.flat_operands(*inputs, **states)
+        recorded: list[list[Any]] = []
+        evaluate(self.perturb_jaxpr, [*operands, *self.zeros()], _recorder(recorded))
+        value = jax.jit(self._loss_function(loss, operands, recorded))
+        hidden = evaluate(self.info.closed_jaxpr, operands)[len(self.info.output_avals) :]
+        found = {}
+        for k, path in enumerate(self.perturb_hidden_paths):
+            scale = step or float(jnp.finfo(self.perturb_hidden_states[k].dtype).eps) ** (1 / 3)
+            found[path] = self._differences(value, k, np.asarray(hidden[k]), scale)
+        return found
+
+    def _differences(self, value: Callable[..., Any], k: int, state: np.ndarray, scale: float) -> jax.Array:
+        result = np.zeros(state.shape, state.dtype)
+        for index in np.ndindex(*state.shape):
+            width = np.asarray(scale * max(1.0, abs(float(state[index]))), state.dtype)
+            ends = []
+            for sign in (1, -1):
+                shifts = self.zeros()
+                shifts[k] = shifts[k].at[index].set(sign * width)
+                ends.append(np.asarray(value(shifts), np.float64))
+            result[index] = (ends[0] - ends[1]) / (2 * float(width))
+        return jnp.asarray(result)
+
+    def compare(self, loss: Loss, *inputs: Any, step: float | None = None, **states: Any) -> SignalComparison:
+        """Both learning signals side by side; arguments as in :meth:`finite_differences`."""
+        return SignalComparison(
+            self.learning_signal(loss, *inputs, **states),
+            self.finite_differences(loss, *inputs, step=step, **states),
+        )
+
+    def _loss_function(
+        self, loss: Loss, operands: Sequence[Any], recorded: Sequence[Sequence[Any]] | None = None
+    ) -> Callable[[list[Any]], Any]:
+        count = len(self.info.output_avals)
+
+        def value(perturbations: list[Any]) -> Any:
+            apply = bind if recorded is None else _expander(recorded)
+            results = evaluate(self.perturb_jaxpr, [*operands, *perturbations], apply)
+            scalar = loss(jax.tree.unflatten(self.info.output_treedef, results[:count]))
+            leaves = jax.tree.leaves(scalar)
+            if len(leaves) != 1 or jnp.shape(leaves[0]) != ():
+                raise AnalysisError(
+                    f"the loss gave {len(leaves)} arrays of shapes {[jnp.shape(leaf) for leaf in leaves]}, but a learning "
+                    "signal needs one scalar; end the loss with .sum() or .mean()."
+                )
+            return leaves[0]
+
+        return value
+
+    def __str__(self) -> str:
+        rows = [(path_text(slot.path), f"{slot.dtype}{slot.shapes_text}", slot.unit) for slot in self.perturb_hidden_states]
+        count = len(rows)
+        head = f"HiddenPerturbation: {count} perturbation{'s' * (count != 1)}, one added to each new hidden state"
+        return "\n".join([head, *table(("hidden state", "perturbation", "unit"), rows)])
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class SignalComparison:
+    """Learning signals by two methods.
+
+    Attributes:
+        automatic: hidden path to dL/dh by automatic differentiation.
+        differences: hidden path to dL/dh by central finite differences.
+    """
+
+    automatic: dict[Path, jax.Array]
+    differences: dict[Path, jax.Array]
+
+    @property
+    def errors(self) -> dict[Path, float]:
+        """Largest absolute difference by state, relative to the largest signal of all states."""
+        largest = max(float(jnp.abs(signal).max(initial=0.0)) for signal in self.automatic.values())
+        scale = largest or 1.0
+        return {
+            path: float(jnp.abs(signal - self.differences[path]).max(initial=0.0)) / scale
+            for path, signal in self.automatic.items()
+        }
+
+    def agree(self, tolerance: float = 1e-2) -> bool:
+        """Whether every relative error is within the tolerance; float32 differences reach about 1e-2."""
+        return all(error <= tolerance for error in self.errors.values())
+
+    def __str__(self) -> str:
+        rows = [
+            (path_text(p), f"{float(jnp.abs(self.automatic[p]).max(initial=0.0)):.4g}", f"{error:.1e}")
+            for p, error in self.errors.items()
+        ]
+        return "\n".join(["Learning signals dL/dh", *table(("hidden state", "largest", "relative error"), rows)])
+
+
+@cached_by_program
+def add_hidden_perturbation_from_minfo(info: ModuleInfo) -> HiddenPerturbation:
+    """Adds a perturbation to every new hidden state of a program.
+
+    Args:
+        info: from :func:`ranvier.extract_module_info`.
+    """
+    plan = _Plan(info)
+    avals = [var.aval for var in (*info.jaxpr.invars, *info.hidden_outvars)]
+    closed = trace(lambda *operands: plan.run(operands), avals)
+    return HiddenPerturbation(closed, tuple(slot.path for slot in info.hidden), info.hidden, info)
+
+
+class _Plan:
+    """Which variables are needed in which versions, a version being the set of groups whose own perturbations it
+    must not see (a bit mask); a new state is computed without its own group's perturbations."""
+
+    def __init__(self, info: ModuleInfo) -> None:
+        self.info = info
+        group_bit = {j: 1 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
+        self.own_bit = {var: group_bit[j] for j, var in enumerate(info.hidden_outvars)}
+        self.upstream = self._upstream()
+        self.versions = self._versions()
+
+    def _upstream(self) -> dict[Var, int]:
+        """For every variable, the groups whose new states it is made of."""
+        found: dict[Var, int] = {}
+        for eqn in self.info.equations:
+            mask = self._upstream_of(eqn, found)
+            for var in eqn.outvars:
+                found[var] = mask | self.own_bit.get(var, 0)
+        return found
+
+    @staticmethod
+    def _upstream_of(eqn: Equation, found: Mapping[Var, int]) -> int:
+        mask = 0
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal):
+                mask |= found.get(atom, 0)
+        return mask
+
+    def _versions(self) -> dict[Var, set[int]]:
+        wanted: dict[Var, set[int]] = {}
+        for atom in self.info.jaxpr.outvars:
+            if not isinstance(atom, Literal):
+                wanted.setdefault(atom, set()).add(0)
+        for eqn in reversed(self.info.equations):
+            for version in self._runs(eqn, wanted):
+                for atom in eqn.invars:
+                    if not isinstance(atom, Literal):
+                        wanted.setdefault(atom, set()).add(version & self.upstream.get(atom, 0))
+        return wanted
+
+    def _runs(self, eqn: Equation, wanted: Mapping[Var, set[int]]) -> set[int]:
+        """The versions in which an equation runs."""
+        reaching = self._upstream_of(eqn, self.upstream)
+        runs = {
+            (version | self.own_bit.get(var, 0)) & reaching
+            for var in eqn.outvars
+            for version in wanted.get(var, ())
+        }
+        return runs | ({0} if eqn.effects else set())
+
+    def run(self, operands: Sequence[Any]) -> list[Any]:
+        jaxpr = self.info.jaxpr
+        count = len(jaxpr.invars)
+        added = dict(zip(self.info.hidden_outvars, operands[count:], strict=True))
+        values: dict[tuple[Var, int], Any] = {(v, 0): x for v, x in zip(jaxpr.invars, operands, strict=False)}
+        values.update({(v, 0): x for v, x in zip(jaxpr.constvars, self.info.consts, strict=True)})
+
+        def read(atom: Any, version: int) -> Any:
+            return atom.val if isinstance(atom, Literal) else values[atom, version & self.upstream.get(atom, 0)]
+
+        for eqn in self.info.equations:
+            results = {}
+            for version in sorted(self._runs(eqn, self.versions)):
+                with located_at(eqn):
+                    results[version] = bind(eqn, [read(atom, version) for atom in eqn.invars])
+            reaching = self._upstream_of(eqn, self.upstream)
+            for number, var in enumerate(eqn.outvars):
+                own = self.own_bit.get(var, 0)
+                for version in self.versions.get(var, ()):
+                    value = results[(version | own) & reaching][number]
+                    values[var, version] = value + added[var] if own and not version & own else value
+        return [read(atom, 0) for atom in jaxpr.outvars]
+
+
+def _recorder(recorded: list[list[Any]]) -> Callable[[Equation, list[Any]], Sequence[Any]]:
+    def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        if _is_declared(eqn):
+            recorded.append(operands)
+        return bind(eqn, operands)
+
+    return apply
+
+
+def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any]], Sequence[Any]]:
+    """Replaces functions with declared derivatives by their expansion around the recorded operands."""
+    order = iter(recorded)
+
+    def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        if not _is_declared(eqn):
+            return bind(eqn, operands)
+        base = next(order)
+        moving = [k for k, x in enumerate(base) if is_floating(jax.typeof(x).dtype)]
+        results, pull = jax.vjp(lambda *xs: tuple(bind(eqn, _with(base, moving, xs))), *(base[k] for k in moving))
+        slopes = [pull(_unit(results, n)) for n in range(len(results))]
+        return [
+            y + sum(s * (operands[k] - base[k]) for s, k in zip(slope, moving, strict=True))
+            for y, slope in zip(results, slopes, strict=True)
+        ]
+
+    return apply
+
+
+def _is_declared(eqn: Equation) -> bool:
+    return has_own_derivative(eqn) and classify(eqn) is Kind.ELEMENTWISE
+
+
+def _with(base: Sequence[Any], places: Sequence[int], values: Sequence[Any]) -> list[Any]:
+    given = list(base)
+    for k, value in zip(places, values, strict=True):
+        given[k] = value
+    return given
+
+
+def _unit(results: Sequence[Any], chosen: int) -> tuple[Any, ...]:
+    return tuple((jnp.ones_like if k == chosen else jnp.zeros_like)(result) for k, result in enumerate(results))

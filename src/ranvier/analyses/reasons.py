@@ -1,0 +1,110 @@
+"""Why a parameter is in no relation, and what opaque equations hide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir._jax import Equation, Literal, Var, is_floating, source_line
+from ..ir.diagnostic import Diagnostic, DiagnosticKind
+from ..ir.nested import classify
+from ..ir.paths import Path
+from ..ir.primitives import Kind, is_known
+from ..ir.program import ModuleInfo
+from .feeds import Reach, reach
+from .levels import Levels, levels_of
+
+
+def equation_text(eqn: Equation) -> str:
+    """Primitive and source line, for a diagnostic."""
+    return f"{eqn.primitive.name} at {source_line(eqn)}"
+
+
+def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
+    """One diagnostic for every opaque equation that stands between parameters or states and results."""
+    levels = levels_of(info)
+    anything = reach(info, by_gradient=False, past_hidden=True)
+    names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
+    found = []
+    for eqn in info.equations:
+        if classify(eqn) is not Kind.OPAQUE or not any(anything.anything(var) for var in eqn.outvars):
+            continue
+        hidden_paths = _hidden_behind(eqn, levels, names)
+        if not hidden_paths:
+            continue
+        known = is_known(eqn.primitive)
+        found.append(
+            Diagnostic(
+                DiagnosticKind.OPAQUE_EQUATION if known else DiagnosticKind.UNKNOWN_PRIMITIVE,
+                _opaque_message(eqn, known),
+                equation_text(eqn),
+                hidden_paths,
+            )
+        )
+    return found
+
+
+def _opaque_message(eqn: Equation, known: bool) -> str:
+    if not known:
+        return (
+            f"the primitive {eqn.primitive.name} is not known, so nothing is assumed of it and what passes through it "
+            f"has no trace; ranvier.register_primitive({eqn.primitive.name!r}, kind) says what it does to positions."
+        )
+    remedy = "write it as lax.scan or lax.fori_loop with a fixed number of turns" if eqn.primitive.name == "while" else (
+        "keep it outside the step, or write it in JAX operations"
+    )
+    return f"no derivative passes through {eqn.primitive.name}, which hides these from learning; {remedy}."
+
+
+def _hidden_behind(eqn: Equation, levels: Levels, names: Mapping[Var, Path]) -> tuple[Path, ...]:
+    mask = 0
+    for atom in eqn.invars:
+        if not isinstance(atom, Literal) and is_floating(atom.aval.dtype):
+            mask |= levels.sources[atom]
+    return tuple(dict.fromkeys(path for var, path in names.items() if mask & levels.bits[var]))
+
+
+def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> list[Diagnostic]:
+    """Why each parameter without a connection has none.
+
+    Args:
+        info: the program.
+        related: path to whether the parameter reaches a group directly, for parameters with a relation.
+    """
+    by_gradient = reach(info, by_gradient=True, past_hidden=False)
+    by_any = reach(info, by_gradient=False, past_hidden=True)
+    behind_opaque = {path for d in opaque_diagnostics(info) for path in d.paths}
+    found = []
+    for slot in info.parameters:
+        if related.get(slot.path):
+            continue
+        leaves = info.weight_path_to_invars[slot.path]
+        kind, message = _reason(slot.path, leaves, related, by_gradient, by_any, behind_opaque)
+        found.append(Diagnostic(kind, message, paths=(slot.path,)))
+    return found
+
+
+def _reason(
+    path: Path, leaves: list[Var], related: Mapping[Path, bool], by_gradient: Reach, by_any: Reach,
+    behind_opaque: set[Path],
+) -> tuple[DiagnosticKind, str]:
+    if path in related:
+        return DiagnosticKind.INDIRECT_PARAMETER, (
+            "reaches hidden states only through another mixing operation of the same step; it gets its exact "
+            "same-step gradient and no trace."
+        )
+    if not any(by_any.anything(var) for var in leaves):
+        return DiagnosticKind.UNUSED_PARAMETER, "the step computes nothing from it; its gradient is zero."
+    if path in behind_opaque and not any(by_gradient.anything(var) for var in leaves):
+        return DiagnosticKind.OPAQUE_EQUATION, "reaches results only through an opaque equation; it has no gradient."
+    if any(by_gradient.outputs(var) for var in leaves):
+        return DiagnosticKind.READOUT_PARAMETER, "reaches outputs only; its same-step gradient is its whole gradient."
+    if any(by_gradient.other(var) for var in leaves):
+        return DiagnosticKind.OTHER_STATE_PARAMETER, (
+            "acts on a state that is not hidden, so its effect on later steps has no trace; make that state a "
+            "hidden state."
+        )
+    return DiagnosticKind.GRADIENT_STOPPED, (
+        "every path from it ends in stop_gradient, a comparison or an integer; it has no gradient."
+    )
+
+

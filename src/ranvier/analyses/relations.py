@@ -1,0 +1,270 @@
+"""Hidden-parameter relations: which projections, with which parameters, drive which populations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..ir._jax import Var
+from ..ir.diagnostic import Diagnostic
+from ..ir.paths import Path, path_text
+from ..ir.program import ModuleInfo
+from .cache import cached_by_program
+from .colouring import colour
+from .feeds import Feeds, feeds_of, reach
+from .hidden_groups import HiddenGroup, analyse_groups, element_positions
+from .levels import aval_size, levels_of
+from .operations import Operation, operations_of
+from .reasons import parameter_diagnostics
+from .slices import Slice, slice_between
+
+
+@dataclass(frozen=True, eq=False)
+class Connection:
+    """How the result y of a relation reaches one group.
+
+    A lane is a pair (element of y, position of the group) with a path between them. Where every element of y
+    feeds one position, lanes are the elements of y.
+
+    Attributes:
+        group: the group reached.
+        states: indices of the hidden states reached, within the group.
+        y_index: int64 ``[lanes]``, flat index in y.
+        position: int64 ``[lanes]``, flat position in the group.
+        path: the equations from y to the group's new hidden states.
+    """
+
+    group: HiddenGroup
+    states: tuple[int, ...]
+    y_index: np.ndarray
+    position: np.ndarray
+    path: Slice
+    _info: ModuleInfo
+
+    @property
+    def hidden_paths(self) -> tuple[Path, ...]:
+        return tuple(self.group.hidden_paths[state] for state in self.states)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether element k of y feeds position k and nothing else."""
+        size = self.group.positions.size
+        straight = np.arange(size)
+        return np.array_equal(self.y_index, straight) and np.array_equal(self.position, straight)
+
+    def f(self, values: Mapping[Var, Any]) -> jax.Array:
+        """f = dh/dy for the step that ``values`` come from, along elementwise and structural paths.
+
+        Args:
+            values: variable to array, from :meth:`ranvier.ModuleInfo.values`.
+
+        Returns:
+            ``[lanes, S]``; entry ``[l, a]`` is d component a at ``position[l]`` / d element ``y_index[l]`` of y.
+        """
+        (y,) = self.path.sources_from(values)
+        residuals = self.path.residuals_from(values)
+        colours = self._colours
+        total = jnp.zeros((self.y_index.size, self.group.num_state), y.dtype)
+        for c in range(int(colours.max(initial=0)) + 1):
+            seed = jnp.asarray(colours == c, dtype=y.dtype).reshape(y.shape)
+            _, pushed = jax.jvp(lambda value: self.path([value], residuals), (y,), (seed,))
+            answers = jnp.asarray(colours[self.y_index] == c, dtype=y.dtype)[:, None]
+            total = total + self._read(pushed) * answers
+        return total
+
+    def _read(self, pushed: Sequence[Any]) -> jax.Array:
+        columns = []
+        for component in self.group.positions.components:
+            if component.state in self.states:
+                flat = pushed[self.states.index(component.state)].reshape(-1)
+                columns.append(flat[component.elements[self.position]])
+            else:
+                columns.append(jnp.zeros(self.position.size))
+        return jnp.stack(columns, axis=-1)
+
+    @cached_property
+    def _colours(self) -> np.ndarray:
+        """Colours of y's elements so that a position is fed by at most one element of each colour."""
+        order = np.argsort(self.position, kind="stable")
+        position, y_index = self.position[order], self.y_index[order]
+        conflicts = []
+        for distance in range(1, self._most_per_position(position)):
+            same = position[distance:] == position[:-distance]
+            conflicts.append((y_index[distance:][same], y_index[:-distance][same]))
+        return colour(aval_size(self.path.sources[0]), conflicts)
+
+    @staticmethod
+    def _most_per_position(position: np.ndarray) -> int:
+        return int(np.bincount(position).max(initial=0)) if position.size else 0
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenParamOpRelation:
+    """One parameter's part in one projection.
+
+    Attributes:
+        path: the parameter's name.
+        leaves: variables of the parameter's stored leaves that take part.
+        operation: the projection ``y = op(xs, transform(parameter))``, its kind and why it has that kind.
+        connections: the groups reached from y without mixing in between.
+        indirect_groups: groups that y reaches only through another mixing operation of the same step. With no
+            connection at all the relation is weight to weight: the parameter has its exact same-step gradient
+            and no trace.
+    """
+
+    path: Path
+    leaves: tuple[Var, ...]
+    operation: Operation
+    connections: tuple[Connection, ...]
+    indirect_groups: tuple[HiddenGroup, ...]
+    _info: ModuleInfo
+
+    @property
+    def x(self) -> Var | tuple[Var, ...] | None:
+        """The data operand; None for an elementwise parameter, a tuple where there are several."""
+        xs = self.operation.xs
+        return xs[0] if len(xs) == 1 else xs or None
+
+    @property
+    def y(self) -> Var:
+        """The result of the projection; for an elementwise parameter the operand itself."""
+        return self.operation.y
+
+    @property
+    def kind(self) -> str:
+        """The class of the relation: ``"affine"``, ``"conv"``, ..., or ``"weight-to-weight"``."""
+        return self.operation.kind.value if self.connections else "weight-to-weight"
+
+    @property
+    def reason(self) -> str:
+        """Why the relation has its class."""
+        if self.connections:
+            return self.operation.reason
+        return "every path to a hidden state goes through another mixing operation of the same step"
+
+    @property
+    def hidden_groups(self) -> tuple[HiddenGroup, ...]:
+        return tuple(connection.group for connection in self.connections)
+
+    @property
+    def connected_hidden_paths(self) -> tuple[Path, ...]:
+        return tuple(path for connection in self.connections for path in connection.hidden_paths)
+
+    def __str__(self) -> str:
+        text = self._info.text
+        xs = ", ".join(text(x) for x in self.operation.xs) or "none"
+        rows = [
+            ("parameter", ", ".join(text(leaf) for leaf in self.leaves)),
+            ("x", xs),
+            ("y", text(self.y)),
+            ("kind", f"{self.kind}: {self.reason}"),
+        ]
+        for connection in self.connections:
+            names = ", ".join(map(path_text, connection.hidden_paths))
+            rows.append((f"group {connection.group.index}", names + _lanes_text(connection, aval_size(self.y))))
+        for group in self.indirect_groups:
+            rows.append((f"group {group.index}", "through another mixing operation: same-step gradient, no trace"))
+        width = max(len(label) for label, _ in rows)
+        head = f"HiddenParamOpRelation {path_text(self.path)}"
+        return "\n".join([head, *(f"  {label.ljust(width)}  {value}" for label, value in rows)])
+
+    __repr__ = __str__
+
+
+def _lanes_text(connection: Connection, y_size: int) -> str:
+    if connection.is_identity and y_size == connection.group.positions.size:
+        return ""
+    return f"  ({connection.y_index.size} of {y_size} elements of y to {connection.group.positions.size} positions)"
+
+
+@dataclass(frozen=True, eq=False)
+class RelationAnalysis:
+    """All relations of a program, with the reasons for what is no relation."""
+
+    relations: tuple[HiddenParamOpRelation, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def find_hidden_param_op_relations_from_minfo(
+    info: ModuleInfo, hid_path_to_group: Mapping[Path, HiddenGroup] | None = None
+) -> list[HiddenParamOpRelation]:
+    """Finds the relations between parameters and hidden groups.
+
+    Args:
+        info: from :func:`ranvier.extract_module_info`.
+        hid_path_to_group: the dictionary from :func:`ranvier.find_hidden_groups_from_minfo`; the program's own
+            groups where it is left out.
+
+    Returns:
+        One relation per parameter and projection, in program order. Weight-to-weight relations are among
+        them, with no hidden groups.
+    """
+    relations = analyse_relations(info).relations
+    if hid_path_to_group is None:
+        return list(relations)
+    kept = {id(group) for group in hid_path_to_group.values()}
+    return [r for r in relations if not r.connections or any(id(g) in kept for g in r.hidden_groups)]
+
+
+@cached_by_program
+def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
+    """Relations with the diagnostics about parameters that have none."""
+    feeds, levels = feeds_of(info), levels_of(info)
+    groups = analyse_groups(info).groups
+    group_of_state = {j: group for group in groups for j in group.state_indices}
+    indirect = reach(info, by_gradient=True, past_hidden=False)
+    relations: list[HiddenParamOpRelation] = []
+    for operation in operations_of(info):
+        connections = _connections(info, feeds, operation, groups)
+        reached = dict.fromkeys(group_of_state[j] for j in indirect.hidden(operation.y))
+        rest = tuple(g for g in reached if all(g is not c.group for c in connections))
+        if not connections and not rest:
+            continue
+        for slot in sorted(operation.slots):
+            path = info.parameters[slot].path
+            leaves = tuple(
+                var for var in info.weight_path_to_invars[path]
+                if any(levels.sources_of(w) & levels.bits[var] for w in operation.operands)
+            )
+            relations.append(HiddenParamOpRelation(path, leaves, operation, connections, rest, info))
+    return RelationAnalysis(tuple(relations), tuple(parameter_diagnostics(info, _related_paths(relations))))
+
+
+def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, bool]:
+    """Parameter path to whether any of its relations has a connection."""
+    found: dict[Path, bool] = {}
+    for relation in relations:
+        found[relation.path] = found.get(relation.path, False) or bool(relation.connections)
+    return found
+
+
+def _connections(
+    info: ModuleInfo, feeds: Feeds, operation: Operation, groups: Sequence[HiddenGroup]
+) -> tuple[Connection, ...]:
+    fed = {j: maps for (j, gradient), maps in feeds.of(operation.y).items() if gradient}
+    found = []
+    for group in groups:
+        states = tuple(n for n, j in enumerate(group.state_indices) if j in fed)
+        if not states:
+            continue
+        pairs = []
+        for state in states:
+            j = group.state_indices[state]
+            position, _ = element_positions(group, state)
+            for position_map in fed[j] or ():
+                index = position_map.indices(position.size)
+                used = index >= 0
+                pairs.append(np.stack([index[used], position[used]]))
+        if not pairs:
+            continue
+        lanes = np.unique(np.concatenate(pairs, axis=1), axis=1)
+        path = slice_between(info, [operation.y], [group.state_indices[s] for s in states])
+        found.append(Connection(group, states, lanes[0], lanes[1], path, info))
+    return tuple(found)
+
