@@ -1,1 +1,100 @@
-"""Ranvier: an optimizing compiler for spiking neural networks on JAX."""
+"""Ranvier: an optimizing compiler for spiking neural networks on JAX.
+
+Names are loaded when first used, so that ``import ranvier`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "analyses.hidden_groups": ["HiddenGroup", "find_hidden_groups_from_minfo"],
+    "analyses.memory": ["RuleMemory"],
+    "analyses.operations": ["Operation", "OperationKind"],
+    "analyses.perturbation": ["HiddenPerturbation", "SignalComparison", "add_hidden_perturbation_from_minfo"],
+    "analyses.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
+    "analyses.transition": ["EntryFacts", "Transition"],
+    "analyses.levels": ["Level"],
+    "driver.analyse": [
+        "Analysis",
+        "add_hidden_perturbation_in_module",
+        "analyse",
+        "explain",
+        "find_hidden_groups_from_module",
+        "find_hidden_param_op_relations_from_module",
+    ],
+    "errors": ["AnalysisError", "InputError", "ModelError", "PictureError", "RanvierError", "RegistrationError"],
+    "frontends.extract": ["extract_module_info"],
+    "frontends.step_function": ["StepFunction", "step_function"],
+    "ir.diagnostic": ["Diagnostic", "DiagnosticKind"],
+    "ir.nested": ["classify"],
+    "ir.primitives": ["Kind", "register_family", "register_primitive"],
+    "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
+    "report.picture": ["draw"],
+}
+
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ranvier' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ranvier.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
+
+
+if TYPE_CHECKING:
+    from .analyses.hidden_groups import HiddenGroup as HiddenGroup
+    from .analyses.hidden_groups import find_hidden_groups_from_minfo as find_hidden_groups_from_minfo
+    from .analyses.levels import Level as Level
+    from .analyses.memory import RuleMemory as RuleMemory
+    from .analyses.operations import Operation as Operation
+    from .analyses.operations import OperationKind as OperationKind
+    from .analyses.perturbation import HiddenPerturbation as HiddenPerturbation
+    from .analyses.perturbation import SignalComparison as SignalComparison
+    from .analyses.perturbation import add_hidden_perturbation_from_minfo as add_hidden_perturbation_from_minfo
+    from .analyses.relations import Connection as Connection
+    from .analyses.relations import HiddenParamOpRelation as HiddenParamOpRelation
+    from .analyses.relations import (
+        find_hidden_param_op_relations_from_minfo as find_hidden_param_op_relations_from_minfo,
+    )
+    from .analyses.transition import EntryFacts as EntryFacts
+    from .analyses.transition import Transition as Transition
+    from .driver.analyse import Analysis as Analysis
+    from .driver.analyse import add_hidden_perturbation_in_module as add_hidden_perturbation_in_module
+    from .driver.analyse import analyse as analyse
+    from .driver.analyse import explain as explain
+    from .driver.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
+    from .driver.analyse import (
+        find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module,
+    )
+    from .errors import AnalysisError as AnalysisError
+    from .errors import InputError as InputError
+    from .errors import ModelError as ModelError
+    from .errors import PictureError as PictureError
+    from .errors import RanvierError as RanvierError
+    from .errors import RegistrationError as RegistrationError
+    from .frontends.extract import extract_module_info as extract_module_info
+    from .frontends.step_function import StepFunction as StepFunction
+    from .frontends.step_function import step_function as step_function
+    from .ir.diagnostic import Diagnostic as Diagnostic
+    from .ir.diagnostic import DiagnosticKind as DiagnosticKind
+    from .ir.nested import classify as classify
+    from .ir.primitives import Kind as Kind
+    from .ir.primitives import register_family as register_family
+    from .ir.primitives import register_primitive as register_primitive
+    from .ir.program import ModuleInfo as ModuleInfo
+    from .ir.program import Program as Program
+    from .ir.program import Role as Role
+    from .ir.program import Slot as Slot
+    from .report.picture import draw as draw

@@ -11,10 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..ir._jax import Atom, Equation, Literal, Var, is_floating, open_jaxpr
+from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
 from ..ir.nested import bodies, called_body, has_own_derivative, loop_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
-from .levels import aval_size
 from .position_map import ONLY_IDENTITY, Maps, PositionMap, compose, union
 
 Key = tuple[int, bool]
@@ -43,7 +42,7 @@ def equation_dependences(eqn: Equation, constant_value: ConstantValue) -> list[D
         found = _nested(eqn, constant_value)
     else:
         found = [{} for _ in eqn.outvars]
-    return [_without_gradient(d) if not is_floating(out.aval.dtype) else d for d, out in zip(found, eqn.outvars)]
+    return [_without_gradient(d) if not is_floating(dtype_of(out)) else d for d, out in zip(found, eqn.outvars)]
 
 
 def _without_gradient(found: Dependences) -> Dependences:
@@ -55,19 +54,19 @@ def passes_gradient(eqn: Equation, operand: Atom) -> bool:
     rule = rule_of(eqn.primitive)
     if rule.kind is Kind.OPAQUE or not rule.differentiable or isinstance(operand, Literal):
         return False
-    return is_floating(operand.aval.dtype) and any(is_floating(out.aval.dtype) for out in eqn.outvars)
+    return is_floating(dtype_of(operand)) and any(is_floating(dtype_of(out)) for out in eqn.outvars)
 
 
 def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
     found: Dependences = {}
-    size = aval_size(out)
+    size = size_of(out)
     for k, atom in enumerate(eqn.invars):
         if isinstance(atom, Literal):
             continue
-        gradient = differentiable and is_floating(atom.aval.dtype)
-        if aval_size(atom) == size:
+        gradient = differentiable and is_floating(dtype_of(atom))
+        if size_of(atom) == size:
             found[k, gradient] = ONLY_IDENTITY
-        elif aval_size(atom) == 1:
+        elif size_of(atom) == 1:
             found[k, gradient] = (PositionMap(np.zeros(size, dtype=np.int64)),)
     return found
 
@@ -83,9 +82,9 @@ def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValu
             continue
         moved = _move(eqn, rule, k, constants)
         for d, index in zip(found, moved, strict=True):
-            position_map = PositionMap.of(index, aval_size(atom))
+            position_map = PositionMap.of(index, size_of(atom))
             if not position_map.is_empty:
-                d[k, rule.differentiable and is_floating(atom.aval.dtype)] = (position_map,)
+                d[k, rule.differentiable and is_floating(dtype_of(atom))] = (position_map,)
     return found
 
 
@@ -106,9 +105,9 @@ def _move(
         if k in constants:
             operands.append(constants[k])
         elif k == traced:
-            operands.append(np.arange(aval_size(atom), dtype=np.int32).reshape(atom.aval.shape))
+            operands.append(np.arange(size_of(atom), dtype=np.int32).reshape(shape_of(atom)))
         else:
-            operands.append(np.full(atom.aval.shape, -1, dtype=np.int32))
+            operands.append(np.full(shape_of(atom), -1, dtype=np.int32))
     if rule.move is not None:
         return [rule.move(eqn.params, operands)]
     if eqn.primitive.name in ("scatter-add", "scatter-sub"):
@@ -155,29 +154,29 @@ def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
 
 
 def _is_index_like(atom: Atom) -> bool:
-    return not is_floating(atom.aval.dtype)
+    return not is_floating(dtype_of(atom))
 
 
 def _with_gradient(found: Dependences, eqn: Equation) -> Dependences:
     """A custom derivative passes whatever the body's own derivative would do, such as a spike's zero."""
     result: Dependences = {}
     for (operand, _), maps in found.items():
-        gradient = is_floating(eqn.invars[operand].aval.dtype)
+        gradient = is_floating(dtype_of(eqn.invars[operand]))
         key = (operand, gradient)
-        result[key] = maps if key not in result else result[key]
+        result[key] = result.get(key, maps)
     return result
 
 
 def _of_branches(eqn: Equation) -> list[Dependences]:
-    sizes = [aval_size(atom) for atom in eqn.invars]
+    sizes = [size_of(atom) for atom in eqn.invars]
     merged: list[Dependences] = [{} for _ in eqn.outvars]
     for branch in bodies(eqn):
         for d, found, out in zip(merged, body_dependences(branch), eqn.outvars, strict=True):
             for (operand, gradient), maps in found.items():
-                add_dependence(d, (operand + 1, gradient), maps, aval_size(out), sizes[operand + 1])
+                add_dependence(d, (operand + 1, gradient), maps, size_of(out), sizes[operand + 1])
     if not isinstance(eqn.invars[0], Literal):
         for d, out in zip(merged, eqn.outvars, strict=True):
-            d[0, False] = (PositionMap(np.zeros(aval_size(out), dtype=np.int64)),)
+            d[0, False] = (PositionMap(np.zeros(size_of(out), dtype=np.int64)),)
     return merged
 
 
@@ -185,7 +184,7 @@ def _of_loop(eqn: Equation) -> list[Dependences]:
     """Dependences of a loop's results; what is read or written along time counts as mixing."""
     loop = loop_of(eqn)
     first, last = loop.num_constants, loop.num_constants + loop.num_carried
-    sizes = [aval_size(atom) for atom in eqn.invars]
+    sizes = [size_of(atom) for atom in eqn.invars]
     outputs = eqn.outvars[: loop.num_carried]
     per_step = [
         {key: maps for key, maps in found.items() if key[0] < last}
@@ -197,15 +196,17 @@ def _of_loop(eqn: Equation) -> list[Dependences]:
         for d, found, out in zip(following, per_step, outputs, strict=True):
             for (operand, gradient), maps in found.items():
                 inner = current[operand - first] if operand >= first else {(operand, True): ONLY_IDENTITY}
-                for key, through in chained(maps, gradient, inner, aval_size(out), sizes).items():
-                    add_dependence(d, key, through, aval_size(out), sizes[key[0]])
+                for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
+                    add_dependence(d, key, through, size_of(out), sizes[key[0]])
         if following == current:
             return [*current, *({} for _ in eqn.outvars[loop.num_carried :])]
         current = following
     return [{} for _ in eqn.outvars]
 
 
-def chained(outer: Maps, outer_gradient: bool, inner: Dependences, target_size: int, sizes: Sequence[int]) -> Dependences:
+def chained(
+    outer: Maps, outer_gradient: bool, inner: Dependences, target_size: int, sizes: Sequence[int]
+) -> Dependences:
     """Dependences through a middle value: ``outer`` to the middle, ``inner`` from there."""
     result: Dependences = {}
     for (operand, gradient), maps in inner.items():
@@ -225,9 +226,9 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
     jaxpr, consts = open_jaxpr(body)
     known: dict[Var, np.ndarray] = {v: np.asarray(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
     known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
-    sizes = [aval_size(var) for var in jaxpr.invars]
+    sizes = [size_of(var) for var in jaxpr.invars]
     found: dict[Var, Dependences] = {
-        var: {(k, is_floating(var.aval.dtype)): ONLY_IDENTITY} for k, var in enumerate(jaxpr.invars)
+        var: {(k, is_floating(dtype_of(var))): ONLY_IDENTITY} for k, var in enumerate(jaxpr.invars)
     }
 
     def constant_value(atom: Atom) -> np.ndarray | None:
@@ -239,15 +240,15 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
                 inner = found.get(eqn.invars[operand], {})
-                for key, through in chained(maps, gradient, inner, aval_size(out), sizes).items():
-                    add_dependence(total, key, through, aval_size(out), sizes[key[0]])
+                for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
+                    add_dependence(total, key, through, size_of(out), sizes[key[0]])
             found[out] = total
     return [{} if isinstance(atom, Literal) else found.get(atom, {}) for atom in jaxpr.outvars]
 
 
 def _fold_constants(eqn: Equation, known: dict[Var, np.ndarray], constant_value: ConstantValue) -> None:
     """Computes integer values made of constants, which may address positions later."""
-    if any(is_floating(out.aval.dtype) for out in eqn.outvars) or bodies(eqn) or eqn.effects:
+    if any(is_floating(dtype_of(out)) for out in eqn.outvars) or bodies(eqn) or eqn.effects:
         return
     operands = [constant_value(atom) for atom in eqn.invars]
     if all(value is not None for value in operands) and rule_of(eqn.primitive).kind in (
@@ -258,5 +259,3 @@ def _fold_constants(eqn: Equation, known: dict[Var, np.ndarray], constant_value:
             results = eqn.primitive.bind(*map(jax.numpy.asarray, operands), **eqn.params)
         results = results if eqn.primitive.multiple_results else [results]
         known.update(zip(eqn.outvars, map(np.asarray, results), strict=True))
-
-

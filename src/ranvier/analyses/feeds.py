@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir._jax import Atom, Equation, Literal, Var, is_floating
+from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .dependence import Dependences, add_dependence, equation_dependences, passes_gradient
-from .levels import aval_size, levels_of
+from .levels import levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
 
 NOTHING: Dependences = {}
@@ -44,10 +44,8 @@ class Feeds:
 def feeds_of(info: ModuleInfo) -> Feeds:
     """The feeds of all variables, by one pass backward over the program."""
     levels = levels_of(info)
-    sizes = [aval_size(var) for var in info.hidden_outvars]
-    of_variable: dict[Var, Dependences] = {
-        var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)
-    }
+    sizes = [size_of(var) for var in info.hidden_outvars]
+    of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
     for eqn in reversed(info.equations):
         if not any(var in of_variable for var in eqn.outvars):
@@ -65,7 +63,7 @@ def feeds_of(info: ModuleInfo) -> Feeds:
 def _extend(
     of_variable: dict[Var, Dependences], source: Var, fed: Dependences, gradient: bool, maps: Maps, sizes: list[int]
 ) -> None:
-    size = aval_size(source)
+    size = size_of(source)
     for (j, passes), to_out in fed.items():
         through = compose(to_out, maps, sizes[j], size)
         if through != ():
@@ -124,7 +122,7 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
     masks: dict[Var, int] = dict(own)
     for position, outvars in ((count, info.output_outvars), (count + 1, info.other_outvars)):
         for atom in outvars:
-            if not isinstance(atom, Literal) and (not by_gradient or is_floating(atom.aval.dtype)):
+            if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
                 masks[atom] = masks.get(atom, 0) | 1 << position
     for eqn in reversed(info.equations):
         mask = 0

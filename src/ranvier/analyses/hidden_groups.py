@@ -7,14 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from ..ir._jax import Var
+from ..ir._jax import Var, size_of
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.table import table
 from .cache import cached_by_program
 from .feeds import Feeds, feeds_of
-from .levels import aval_size
 from .position_map import ONLY_IDENTITY, Maps, is_injective, union
 from .positions import Positions, arrange, simple_positions
 from .transition import Entry, Transition
@@ -130,7 +129,7 @@ def _state_edges(info: ModuleInfo, feeds: Feeds) -> StateEdges:
                 if is_new and target == source:
                     continue
                 by_gradient = edges.setdefault((target, source), {})
-                size, source_size = aval_size(info.hidden_outvars[target]), aval_size(var)
+                size, source_size = size_of(info.hidden_outvars[target]), size_of(var)
                 passes = gradient and not is_new
                 known = by_gradient.get(passes, maps)
                 by_gradient[passes] = union(known, maps, size, source_size)
@@ -151,7 +150,7 @@ def _links(info: ModuleInfo, edges: StateEdges, diagnostics: list[Diagnostic]) -
     """The dependences that join states into one population."""
     links: Links = {}
     for (target, source), by_gradient in edges.items():
-        sizes = aval_size(info.hidden_outvars[target]), aval_size(info.hidden_invars[source])
+        sizes = size_of(info.hidden_outvars[target]), size_of(info.hidden_invars[source])
         maps = _all_maps(by_gradient, *sizes)
         if maps is None or is_injective(maps):
             links[target, source] = maps
@@ -208,7 +207,8 @@ def _arranged(
         )
     )
     kept = {
-        pair: ONLY_IDENTITY for pair, maps in links.items()
+        pair: ONLY_IDENTITY
+        for pair, maps in links.items()
         if pair[0] in place and maps is not None and any(m.is_identity for m in maps)
     }
     parts = []

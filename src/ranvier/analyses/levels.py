@@ -108,13 +108,3 @@ def levels_of(info: ModuleInfo) -> Levels:
 def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:
     pairs = zip(info.other_invars, info.other_outvars, strict=True)
     return [before for before, after in pairs if after is before]
-
-
-def aval_size(atom: Atom) -> int:
-    return int(np.prod(atom.aval.shape, dtype=np.int64))
-
-
-def is_scalar(atom: Atom) -> bool:
-    return atom.aval.shape == ()
-
-

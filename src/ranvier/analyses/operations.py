@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr
+from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, shape_of, size_of
 from ..ir.interpret import Environment, needed_equations, read, run_equations
 from ..ir.nested import bodies, classify
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
 from .feeds import Feeds, feeds_of
-from .levels import Level, Levels, aval_size, levels_of
+from .levels import Level, Levels, levels_of
 
 
 class OperationKind(enum.Enum):
@@ -236,7 +236,7 @@ class _Finder:
         if eqn.primitive.name in ("add", "add_any", "sub") and len(rest) == 1:
             other = rest[0]
             if self.levels.of(other) is Level.STATIC and self._slots_of(other) == node.slots:
-                return self._replace([node], [*chain, eqn], eqn.outvars[0], (other,), aval_size(eqn.outvars[0]))
+                return self._replace([node], [*chain, eqn], eqn.outvars[0], (other,), size_of(eqn.outvars[0]))
             second = owner.get(other)
             if second is not None and second is not node and second.slots == node.slots and second in self.nodes:
                 between = self._equations_between(second.y, other)
@@ -250,8 +250,8 @@ class _Finder:
         if following is None or following is node or not affine or len(node.equations) != 1:
             return None
         joined = self._replace([node, following], [*chain, eqn], following.y, (), 0)
-        inputs = node.pairs // max(aval_size(node.y), 1)
-        joined.pairs = inputs * aval_size(joined.y)
+        inputs = node.pairs // max(size_of(node.y), 1)
+        joined.pairs = inputs * size_of(joined.y)
         joined.xs = node.xs
         joined.reason = "products in a row with static operands alone are one product with a low-rank matrix"
         return joined
@@ -298,8 +298,15 @@ class _Finder:
                 continue
             self.nodes.append(
                 Operation(
-                    OperationKind.ELEMENTWISE, var, (), (var,), (), self._slots_of(var), aval_size(var),
-                    "enters position by position, without mixing", self.info,
+                    OperationKind.ELEMENTWISE,
+                    var,
+                    (),
+                    (var,),
+                    (),
+                    self._slots_of(var),
+                    size_of(var),
+                    "enters position by position, without mixing",
+                    self.info,
                 )
             )
 
@@ -322,8 +329,15 @@ class _Finder:
             y = following.outvars[0]
             if following.primitive.name == "reduce_sum":
                 return Operation(
-                    OperationKind.AFFINE, y, tuple(xs), (w,), tuple(equations), self._slots_of(w),
-                    aval_size(eqn.outvars[0]), "an elementwise product that is summed is a matrix product", self.info,
+                    OperationKind.AFFINE,
+                    y,
+                    tuple(xs),
+                    (w,),
+                    tuple(equations),
+                    self._slots_of(w),
+                    size_of(eqn.outvars[0]),
+                    "an elementwise product that is summed is a matrix product",
+                    self.info,
                 )
         return None
 
@@ -370,16 +384,16 @@ def _kind_of(eqn: Equation) -> tuple[OperationKind, str]:
 
 def _count_pairs(kind: OperationKind, eqn: Equation, y: Var, operands: Sequence[Var]) -> int:
     """(element of y, weight element) pairs; an upper bound where the operation is not known in detail."""
-    size = aval_size(y)
-    weights = sum(aval_size(var) for var in operands)
+    size = size_of(y)
+    weights = sum(size_of(var) for var in operands)
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
-        return size * int(np.prod([eqn.invars[0].aval.shape[d] for d in contracted], dtype=np.int64))
+        return size * int(np.prod([shape_of(eqn.invars[0])[d] for d in contracted], dtype=np.int64))
     if kind is OperationKind.CONV:
         features = eqn.params["dimension_numbers"].rhs_spec[0]
-        return size * (weights // max(eqn.invars[1].aval.shape[features], 1))
+        return size * (weights // max(shape_of(eqn.invars[1])[features], 1))
     if kind is OperationKind.SPARSE:
-        return weights * max(1, size // max(y.aval.shape[0], 1)) if len(y.aval.shape) > 1 else weights
+        return weights * max(1, size // max(shape_of(y)[0], 1)) if len(shape_of(y)) > 1 else weights
     if kind is OperationKind.EMBEDDING:
         picked = int(np.prod(eqn.params.get("slice_sizes", (1,)), dtype=np.int64))
         return size * max(1, weights // max(picked, 1))

@@ -137,7 +137,9 @@ class HiddenPerturbation:
         return value
 
     def __str__(self) -> str:
-        rows = [(path_text(slot.path), f"{slot.dtype}{slot.shapes_text}", slot.unit) for slot in self.perturb_hidden_states]
+        rows = [
+            (path_text(slot.path), f"{slot.dtype}{slot.shapes_text}", slot.unit) for slot in self.perturb_hidden_states
+        ]
         count = len(rows)
         head = f"HiddenPerturbation: {count} perturbation{'s' * (count != 1)}, one added to each new hidden state"
         return "\n".join([head, *table(("hidden state", "perturbation", "unit"), rows)])
@@ -236,9 +238,7 @@ class _Plan:
         """The versions in which an equation runs."""
         reaching = self._upstream_of(eqn, self.upstream)
         runs = {
-            (version | self.own_bit.get(var, 0)) & reaching
-            for var in eqn.outvars
-            for version in wanted.get(var, ())
+            (version | self.own_bit.get(var, 0)) & reaching for var in eqn.outvars for version in wanted.get(var, ())
         }
         return runs | ({0} if eqn.effects else set())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,14 +72,14 @@ def arrange(shapes: Sequence[tuple[int, ...]], edges: Edges) -> Positions | None
         return None
     classes, labels = _classes(sizes, edges)
     starts = np.cumsum([0, *sizes])
-    counts = [np.bincount(labels[a:b], minlength=classes) for a, b in zip(starts, starts[1:], strict=False)]
+    counts = [np.bincount(labels[a:b], minlength=classes) for a, b in itertools.pairwise(starts)]
     if any(np.unique(count).size != 1 for count in counts):
         return None
     if sum(int(count[0]) for count in counts) > MAX_COMPONENTS:
         return None
     order = _order_of_classes(labels, classes)
     components: list[Component] = []
-    for s, (a, b) in enumerate(zip(starts, starts[1:], strict=False)):
+    for s, (a, b) in enumerate(itertools.pairwise(starts)):
         position = order[labels[a:b]]
         members = np.lexsort((np.arange(b - a), position)).reshape(classes, -1)
         for k in range(members.shape[1]):
@@ -127,6 +128,7 @@ def _position_shape(
         if packed[axis] % factor == 0:
             part = np.take(flat, np.arange(packed[axis] // factor), axis=axis)
             if np.array_equal(part.reshape(-1), first.elements):
-                kept = packed[:axis] + ((packed[axis] // factor,) if packed[axis] != factor else ()) + packed[axis + 1 :]
-                return kept
+                return (
+                    packed[:axis] + ((packed[axis] // factor,) if packed[axis] != factor else ()) + packed[axis + 1 :]
+                )
     return (classes,)

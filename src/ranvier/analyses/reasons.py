@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..ir._jax import Equation, Literal, Var, is_floating, source_line
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.nested import classify
 from ..ir.paths import Path
@@ -49,8 +49,10 @@ def _opaque_message(eqn: Equation, known: bool) -> str:
             f"the primitive {eqn.primitive.name} is not known, so nothing is assumed of it and what passes through it "
             f"has no trace; ranvier.register_primitive({eqn.primitive.name!r}, kind) says what it does to positions."
         )
-    remedy = "write it as lax.scan or lax.fori_loop with a fixed number of turns" if eqn.primitive.name == "while" else (
-        "keep it outside the step, or write it in JAX operations"
+    remedy = (
+        "write it as lax.scan or lax.fori_loop with a fixed number of turns"
+        if eqn.primitive.name == "while"
+        else ("keep it outside the step, or write it in JAX operations")
     )
     return f"no derivative passes through {eqn.primitive.name}, which hides these from learning; {remedy}."
 
@@ -58,7 +60,7 @@ def _opaque_message(eqn: Equation, known: bool) -> str:
 def _hidden_behind(eqn: Equation, levels: Levels, names: Mapping[Var, Path]) -> tuple[Path, ...]:
     mask = 0
     for atom in eqn.invars:
-        if not isinstance(atom, Literal) and is_floating(atom.aval.dtype):
+        if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
             mask |= levels.sources[atom]
     return tuple(dict.fromkeys(path for var, path in names.items() if mask & levels.bits[var]))
 
@@ -84,7 +86,11 @@ def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> lis
 
 
 def _reason(
-    path: Path, leaves: list[Var], related: Mapping[Path, bool], by_gradient: Reach, by_any: Reach,
+    path: Path,
+    leaves: list[Var],
+    related: Mapping[Path, bool],
+    by_gradient: Reach,
+    by_any: Reach,
     behind_opaque: set[Path],
 ) -> tuple[DiagnosticKind, str]:
     if path in related:
@@ -106,5 +112,3 @@ def _reason(
     return DiagnosticKind.GRADIENT_STOPPED, (
         "every path from it ends in stop_gradient, a comparison or an integer; it has no gradient."
     )
-
-

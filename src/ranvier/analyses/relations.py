@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir._jax import Var
+from ..ir._jax import Var, size_of
 from ..ir.diagnostic import Diagnostic
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo
@@ -19,7 +19,7 @@ from .cache import cached_by_program
 from .colouring import colour
 from .feeds import Feeds, feeds_of, reach
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
-from .levels import aval_size, levels_of
+from .levels import levels_of
 from .operations import Operation, operations_of
 from .reasons import parameter_diagnostics
 from .slices import Slice, slice_between
@@ -97,7 +97,7 @@ class Connection:
         for distance in range(1, self._most_per_position(position)):
             same = position[distance:] == position[:-distance]
             conflicts.append((y_index[distance:][same], y_index[:-distance][same]))
-        return colour(aval_size(self.path.sources[0]), conflicts)
+        return colour(size_of(self.path.sources[0]), conflicts)
 
     @staticmethod
     def _most_per_position(position: np.ndarray) -> int:
@@ -167,7 +167,7 @@ class HiddenParamOpRelation:
         ]
         for connection in self.connections:
             names = ", ".join(map(path_text, connection.hidden_paths))
-            rows.append((f"group {connection.group.index}", names + _lanes_text(connection, aval_size(self.y))))
+            rows.append((f"group {connection.group.index}", names + _lanes_text(connection, size_of(self.y))))
         for group in self.indirect_groups:
             rows.append((f"group {group.index}", "through another mixing operation: same-step gradient, no trace"))
         width = max(len(label) for label, _ in rows)
@@ -229,7 +229,8 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
         for slot in sorted(operation.slots):
             path = info.parameters[slot].path
             leaves = tuple(
-                var for var in info.weight_path_to_invars[path]
+                var
+                for var in info.weight_path_to_invars[path]
                 if any(levels.sources_of(w) & levels.bits[var] for w in operation.operands)
             )
             relations.append(HiddenParamOpRelation(path, leaves, operation, connections, rest, info))
@@ -267,4 +268,3 @@ def _connections(
         path = slice_between(info, [operation.y], [group.state_indices[s] for s in states])
         found.append(Connection(group, states, lanes[0], lanes[1], path, info))
     return tuple(found)
-

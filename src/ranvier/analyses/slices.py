@@ -118,9 +118,7 @@ def slice_between(info: ModuleInfo, sources: Sequence[Var], states: Sequence[int
     return Slice(equations, tuple(sources), tuple(residuals), targets, constants, feeds)
 
 
-def _equations_between(
-    info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states: frozenset[int]
-) -> list[int]:
+def _equations_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states: frozenset[int]) -> list[int]:
     """Numbers of the equations on the way, found forward from the sources."""
     found: set[int] = set()
     queue = list(sources)

@@ -218,5 +218,3 @@ class Transition:
 
 def _lookup(position: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.where(index >= 0, position[index], -1)
-
-

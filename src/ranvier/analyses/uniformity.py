@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr
+from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, size_of
 from ..ir.interpret import needed_equations, run_equations
 from ..ir.nested import classify
 from ..ir.primitives import Kind
@@ -32,14 +32,14 @@ def jaxpr_facts(
     level.update(dict.fromkeys(jaxpr.constvars, Level.CONSTANT))
     known = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: x for v, x in zip(jaxpr.invars, operand_values, strict=True) if x is not None})
-    uniform: dict[Var, bool] = {var: var.aval.size == 1 for var in jaxpr.invars}
+    uniform: dict[Var, bool] = {var: size_of(var) == 1 for var in jaxpr.invars}
     uniform.update({var: _all_equal(value) for var, value in known.items()})
 
     for eqn in jaxpr.eqns:
         made_of = max((_level(level, atom) for atom in eqn.invars), default=Level.CONSTANT)
         even = _stays_uniform(eqn) and all(_uniform(uniform, atom) for atom in eqn.invars)
         for var in eqn.outvars:
-            level[var], uniform[var] = made_of, even or var.aval.size == 1
+            level[var], uniform[var] = made_of, even or size_of(var) == 1
 
     constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is Level.CONSTANT]
     if constant:

@@ -51,8 +51,14 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
         return output, _leaves(by_role[Role.HIDDEN], values), _leaves(by_role[Role.OTHER], values)
 
     return build_program(
-        step, inputs, slots[Role.PARAMETER], slots[Role.HIDDEN], slots[Role.OTHER],
-        name=name, notes=_notes(slots[Role.OTHER]), remedy="check shapes and units of the inputs",
+        step,
+        inputs,
+        slots[Role.PARAMETER],
+        slots[Role.HIDDEN],
+        slots[Role.OTHER],
+        name=name,
+        notes=_notes(slots[Role.OTHER]),
+        remedy="check shapes and units of the inputs",
     )
 
 

@@ -95,6 +95,5 @@ def _probe(function: Callable[..., Any], avals: Sequence[Any], name: str, inputs
         shapes = ", ".join(f"{aval.dtype}{shape_text(aval.shape)}" for aval in inputs) or "no inputs"
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"{name} cannot be traced with {shapes}: {type(error).__name__}: {reason[0] if reason else ''} "
-            f"({remedy})."
+            f"{name} cannot be traced with {shapes}: {type(error).__name__}: {reason[0] if reason else ''} ({remedy})."
         ) from error

@@ -90,14 +90,20 @@ def trace_step_function(model: StepFunction, *inputs: Any) -> ModuleInfo:
 
     def step(args: Any, params: list[Any], state: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         fixed, carried_values = other[: len(constants)], other[len(constants) :]
-        new_state, output = _split_result(model, model.step(
-            order.params(params, fixed), order.state(state, carried_values), *args
-        ))
+        new_state, output = _split_result(
+            model, model.step(order.params(params, fixed), order.state(state, carried_values), *args)
+        )
         new_hidden, new_carried = order.parts(_checked_leaves(model, new_state))
         return output, new_hidden, [*fixed, *new_carried]
 
     return build_program(
-        step, inputs, parameters, hidden, [*constants, *carried], name=model.name, notes=notes,
+        step,
+        inputs,
+        parameters,
+        hidden,
+        [*constants, *carried],
+        name=model.name,
+        notes=notes,
         remedy="check the shapes and the arguments of the step function",
     )
 

@@ -6,6 +6,7 @@ that differs between supported versions is answered here, and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,3 +79,16 @@ def is_key(dtype: Any) -> bool:
 def is_floating(dtype: Any) -> bool:
     """True where a derivative exists: real and complex floating point."""
     return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.inexact)
+
+
+def shape_of(atom: Atom) -> tuple[int, ...]:
+    return tuple(atom.aval.shape)
+
+
+def dtype_of(atom: Atom) -> Any:
+    return atom.aval.dtype
+
+
+def size_of(atom: Atom) -> int:
+    """Number of elements of a variable or literal."""
+    return math.prod(atom.aval.shape)

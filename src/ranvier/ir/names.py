@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._jax import Literal, Var
+from ._jax import Literal, Var, dtype_of, shape_of
 from .paths import path_text
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def variable_text(atom: Any, names: Mapping[Var, str]) -> str:
     """Name, dtype and shape of a variable, or the value of a literal."""
     if isinstance(atom, Literal):
         return str(atom.val)
-    shape = ",".join(str(size) for size in atom.aval.shape)
-    return f"{names[atom]}:{atom.aval.dtype}[{shape}]"
+    shape = ",".join(str(size) for size in shape_of(atom))
+    return f"{names[atom]}:{dtype_of(atom)}[{shape}]"
 
 
 def _letters() -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from ._jax import Equation, open_jaxpr, scan_operand_counts, trace
 from .primitives import Kind, rule_of
 
-CALLS = frozenset("jit pjit closed_call core_call remat2 checkpoint remat custom_lin".split())
+CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_lin"])
 
 
 @dataclass(frozen=True)

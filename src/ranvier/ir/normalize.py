@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._jax import Equation, bind, copy, is_literal, open_jaxpr, trace
+from ._jax import Equation, bind, copy, dtype_of, is_literal, open_jaxpr, shape_of, trace
 from .interpret import evaluate
 from .nested import CALLS, called_body, loop_of
 from .primitives import rule_of
@@ -78,8 +78,8 @@ def _unroll(eqn: Equation, operands: list[Any]) -> list[Any]:
         carried, collected[step] = results[: loop.num_carried], results[loop.num_carried :]
     per_output = zip(*(collected[step] for step in range(loop.length)), strict=True)
     if not loop.length:
-        stacked_avals = [var.aval for var in eqn.outvars[loop.num_carried :]]
-        return [*carried, *(jnp.zeros(aval.shape, aval.dtype) for aval in stacked_avals)]
+        empty = [jnp.zeros(shape_of(var), dtype_of(var)) for var in eqn.outvars[loop.num_carried :]]
+        return [*carried, *empty]
     return [*carried, *(_stack(values) for values in per_output)]
 
 

@@ -109,9 +109,7 @@ def register_primitive(
             f"primitive {name!r}: `move` runs a structural primitive on index arrays, but the kind given is "
             f"{kind.value!r}; drop `move` or write kind='structural'."
         )
-    _TABLE[name] = PrimitiveRule(
-        kind, operation, differentiable, linear, index_operands, move, expand, surrogate
-    )
+    _TABLE[name] = PrimitiveRule(kind, operation, differentiable, linear, index_operands, move, expand, surrogate)
 
 
 def register_family(prefix: str, rule: Callable[[Any], PrimitiveRule]) -> None:

@@ -281,9 +281,7 @@ class ModuleInfo:
         count = len(self.equations)
         head = f"{self.name}: one time step, {count} equation{'s' * (count != 1)}"
         rows = [("input", f"x{index}", aval) for index, aval in enumerate(self.input_avals)]
-        lines = [
-            (role, name, f"{aval.dtype}{shape_text(aval.shape)}", "", "") for role, name, aval in rows
-        ] + [
+        lines = [(role, name, f"{aval.dtype}{shape_text(aval.shape)}", "", "") for role, name, aval in rows] + [
             (slot.role.value, path_text(slot.path), _leaf_text(leaf), slot.unit, slot.label)
             for slot in (*self.hidden, *self.other, *self.parameters)
             for leaf in slot.leaves
@@ -336,4 +334,3 @@ def _slot_values(slots: Sequence[Slot], given: Mapping[Path, Any], noun: str) ->
             )
         leaves += found
     return leaves
-

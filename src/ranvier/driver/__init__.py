@@ -1,0 +1,1 @@
+"""Whole jobs, from a model to what a person asked for."""

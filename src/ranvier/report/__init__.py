@@ -1,0 +1,1 @@
+"""What a person sees: explanations, summaries, JSON and pictures."""

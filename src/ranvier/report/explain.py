@@ -1,0 +1,95 @@
+"""Why each parameter is, or is not, related to each group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..analyses.feeds import Reach, reach
+from ..analyses.hidden_groups import HiddenGroup, analyse_groups
+from ..analyses.reasons import equation_text, opaque_diagnostics
+from ..analyses.relations import analyse_relations
+from ..ir._jax import Literal, Var
+from ..ir.nested import classify
+from ..ir.paths import path_text
+from ..ir.primitives import Kind
+from ..ir.program import ModuleInfo, Slot
+
+
+def explain_program(info: ModuleInfo) -> str:
+    """Text with one entry per parameter and one line per group: related or not, and why."""
+    groups = analyse_groups(info).groups
+    explainer = _Explainer(info, groups)
+    lines = [_group_line(group) for group in groups]
+    for slot in info.parameters:
+        lines += ["", f"{path_text(slot.path)} {slot.shapes_text}"]
+        lines += [f"  group {group.index}: {explainer.line(slot, group)}" for group in groups]
+        lines += [f"  {line}" for line in explainer.results(slot)]
+    notes = [*info.notes, *analyse_groups(info).diagnostics, *opaque_diagnostics(info)]
+    if notes:
+        lines += ["", *(str(note) for note in notes)]
+    return "\n".join(lines)
+
+
+def _group_line(group: HiddenGroup) -> str:
+    return f"group {group.index}: {', '.join(map(path_text, group.hidden_paths))}"
+
+
+class _Explainer:
+    def __init__(self, info: ModuleInfo, groups: Sequence[HiddenGroup]) -> None:
+        self.info = info
+        self.groups = groups
+        self.analysis = analyse_relations(info)
+        self.direct = reach(info, by_gradient=True, past_hidden=False)
+        self.onward = reach(info, by_gradient=True, past_hidden=True)
+        self.anyhow = reach(info, by_gradient=False, past_hidden=True)
+
+    def line(self, slot: Slot, group: HiddenGroup) -> str:
+        related = [
+            (relation, connection)
+            for relation in self.analysis.relations
+            if relation.path == slot.path
+            for connection in relation.connections
+            if connection.group is group
+        ]
+        if related:
+            parts = [
+                f"{relation.kind} ({relation.reason}), drives {', '.join(map(path_text, connection.hidden_paths))}"
+                for relation, connection in related
+            ]
+            return "related: " + "; ".join(parts)
+        leaves = self.info.weight_path_to_invars[slot.path]
+        if self._reaches(self.direct, leaves, group):
+            between = self._last_mixing(leaves, group)
+            through = f", {between}," if between else ""
+            return f"no trace: another mixing operation{through} stands between; same-step gradient only"
+        if self._reaches(self.onward, leaves, group):
+            others = [g for g in self.groups if g is not group and self._reaches(self.direct, leaves, g)]
+            names = ", ".join(f"group {g.index}" for g in others)
+            return f"not related: reached only through the new states of {names}, whose learning signal holds it"
+        if self._reaches(self.anyhow, leaves, group):
+            return "not related: every path ends in stop_gradient, a comparison, an integer or an opaque equation"
+        return "not related: no path within the step"
+
+    def results(self, slot: Slot) -> list[str]:
+        """What the parameter reaches besides groups, and the diagnostic about it."""
+        leaves = self.info.weight_path_to_invars[slot.path]
+        lines = []
+        if any(self.direct.outputs(var) for var in leaves):
+            lines.append("outputs: reached in the same step, not through a hidden state")
+        lines += [f"{d.kind.value}: {d.message}" for d in self.analysis.diagnostics if slot.path in d.paths]
+        return lines
+
+    @staticmethod
+    def _reaches(reached: Reach, leaves: Sequence[Var], group: HiddenGroup) -> bool:
+        wanted = set(group.state_indices)
+        return any(wanted & set(reached.hidden(var)) for var in leaves)
+
+    def _last_mixing(self, leaves: Sequence[Var], group: HiddenGroup) -> str | None:
+        """The last mixing equation on the way to the group."""
+        tainted, found = set(leaves), None
+        for eqn in self.info.equations:
+            if any(not isinstance(a, Literal) and a in tainted for a in eqn.invars):
+                tainted.update(eqn.outvars)
+                if classify(eqn) is Kind.MIXING and self._reaches(self.direct, eqn.outvars, group):
+                    found = equation_text(eqn)
+        return found
