@@ -23,3 +23,11 @@ class RegistrationError(RanvierError):
 
 class PictureError(RanvierError):
     """A picture cannot be drawn or written."""
+
+
+def reason_text(error: BaseException) -> str:
+    """Type and message of another library's error, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line.strip("-")]
+    message = " ".join(told[:2])
+    return f"{type(error).__name__}: {message if len(message) <= 240 else message[:237] + '...'}"

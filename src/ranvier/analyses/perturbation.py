@@ -128,9 +128,10 @@ class HiddenPerturbation:
             scalar = loss(jax.tree.unflatten(self.info.output_treedef, results[:count]))
             leaves = jax.tree.leaves(scalar)
             if len(leaves) != 1 or jnp.shape(leaves[0]) != ():
+                shapes = [jnp.shape(leaf) for leaf in leaves]
                 raise AnalysisError(
-                    f"the loss gave {len(leaves)} arrays of shapes {[jnp.shape(leaf) for leaf in leaves]}, but a learning "
-                    "signal needs one scalar; end the loss with .sum() or .mean()."
+                    f"the loss gave {len(leaves)} arrays of shapes {shapes}, but a learning signal needs one scalar; "
+                    "end the loss with .sum() or .mean()."
                 )
             return leaves[0]
 

@@ -10,7 +10,7 @@ import brainunit
 import jax
 import jax.numpy as jnp
 
-from ..errors import InputError, ModelError, RanvierError
+from ..errors import InputError, ModelError, RanvierError, reason_text
 from ..ir._jax import is_floating
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, path_text
@@ -75,8 +75,7 @@ def _traced_states(model: Any, name: str, inputs: tuple[Any, ...]) -> tuple[list
 
 
 def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Exception) -> RanvierError:
-    reason = (str(error).strip().splitlines() or [""])[0]
-    found = f"{type(error).__name__}: {reason}"
+    found = reason_text(error)
     if not model.states(brainstate.HiddenState):
         return ModelError(
             f"the states of {name} are not initialised ({found}). Call "

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import InputError, RanvierError
+from ..errors import InputError, RanvierError, reason_text
 from ..ir.diagnostic import Diagnostic
 from ..ir.normalize import normalize
 from ..ir.paths import Path, leaf_path
@@ -93,7 +93,4 @@ def _probe(function: Callable[..., Any], avals: Sequence[Any], name: str, inputs
         raise
     except Exception as error:
         shapes = ", ".join(f"{aval.dtype}{shape_text(aval.shape)}" for aval in inputs) or "no inputs"
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"{name} cannot be traced with {shapes}: {type(error).__name__}: {reason[0] if reason else ''} ({remedy})."
-        ) from error
+        raise InputError(f"{name} cannot be traced with {shapes}: {reason_text(error)} ({remedy}).") from error

@@ -17,9 +17,8 @@ def variable_names(info: ModuleInfo) -> dict[Var, str]:
     names: dict[Var, str] = {}
     for index, var in enumerate(info.input_invars):
         names[var] = f"x{index}"
-    for path, found in (info.weight_path_to_invars | info.other_path_to_invars).items():
-        for index, var in enumerate(found):
-            names[var] = path_text(path) + (f"[{index}]" if len(found) > 1 else "")
+    for slots, invars in ((info.parameters, info.weight_invars), (info.other, info.other_invars)):
+        names.update(zip(invars, (name for slot in slots for name in slot.leaf_names), strict=True))
     for path, var in info.hidden_path_to_invar.items():
         names[var] = path_text(path)
     for path, var in info.hidden_path_to_outvar.items():

@@ -15,7 +15,7 @@ from ._jax import Var, open_jaxpr
 from .diagnostic import Diagnostic
 from .interpret import Environment, evaluate, run_equations
 from .names import variable_names, variable_text
-from .paths import Path, path_text
+from .paths import Path, leaf_path, path_text
 from .table import table
 
 
@@ -65,6 +65,19 @@ class Slot:
     def dtype(self) -> Any:
         """Dtype of the single leaf."""
         return self.leaves[0].dtype
+
+    @cached_property
+    def leaf_names(self) -> tuple[str, ...]:
+        """Names of the leaves: the slot's own, with the leaf's key where there are several."""
+        name = path_text(self.path)
+        if len(self.leaves) == 1:
+            return (name,)
+        numbered = jax.tree.unflatten(self.treedef, list(range(len(self.leaves))))
+        found, _ = jax.tree_util.tree_flatten_with_path(numbered)
+        keys = [[str(part) for part in leaf_path(path)] for path, _ in found]
+        shared = [len({tuple(key[: k + 1]) for key in keys}) for k in range(max(map(len, keys)))]
+        kept = next(k + 1 for k, count in enumerate(shared) if count == len(keys))
+        return tuple(".".join([name, *key[:kept]]) for key in keys)
 
     @property
     def shapes_text(self) -> str:
@@ -280,11 +293,11 @@ class ModuleInfo:
     def __str__(self) -> str:
         count = len(self.equations)
         head = f"{self.name}: one time step, {count} equation{'s' * (count != 1)}"
-        rows = [("input", f"x{index}", aval) for index, aval in enumerate(self.input_avals)]
-        lines = [(role, name, f"{aval.dtype}{shape_text(aval.shape)}", "", "") for role, name, aval in rows] + [
-            (slot.role.value, path_text(slot.path), _leaf_text(leaf), slot.unit, slot.label)
+        lines = [("input", f"x{i}", _leaf_text(aval), "", "") for i, aval in enumerate(self.input_avals)]
+        lines += [
+            (slot.role.value, name, _leaf_text(leaf), slot.unit, slot.label)
             for slot in (*self.hidden, *self.other, *self.parameters)
-            for leaf in slot.leaves
+            for name, leaf in zip(slot.leaf_names, slot.leaves, strict=True)
         ]
         lines += [("output", f"y{i}", _leaf_text(aval), "", "") for i, aval in enumerate(self.output_avals)]
         return "\n".join([head, *table(("role", "name", "array", "unit", "kind"), lines)])

@@ -1,0 +1,50 @@
+"""The job behind ``ranvier show``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from ..frontends.extract import extract_module_info
+from ..ir.program import ModuleInfo
+from ..report.as_json import program_as_dict
+from ..report.explain import explain_program
+from ..report.picture import draw
+from ..report.summary import summary
+from .locate import locate_model
+
+
+def show_model(
+    console: Console, spec: str, input_specs: list[str], *, as_json: bool, picture: Path | None, explain: bool
+) -> None:
+    """Analyses the model that ``spec`` names and prints what was found."""
+    model, inputs = locate_model(spec, input_specs)
+    info = extract_module_info(model, *inputs)
+    if as_json:
+        print(json.dumps(program_as_dict(info), indent=2, ensure_ascii=False))
+    elif explain:
+        print_plain(console, explain_program(info))
+    else:
+        print_summary(console, info)
+    if picture is not None:
+        written = draw(info, picture)
+        if not as_json:
+            print_plain(console, f"\npicture written to {written}")
+
+
+def print_summary(console: Console, info: ModuleInfo) -> None:
+    count = len(info.equations)
+    heading(console, f"{info.name}: {count} equations per time step")
+    for title, lines in summary(info):
+        heading(console, f"\n{title}")
+        print_plain(console, "\n".join(lines))
+
+
+def heading(console: Console, text: str) -> None:
+    console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plain(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,3 @@
+"""Example models. Each factory returns ``(model, *example_inputs)``, ready for every entry point."""
+
+from .alif_stp import alif_stp as alif_stp

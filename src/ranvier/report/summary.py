@@ -1,0 +1,70 @@
+"""What ``ranvier show`` prints: a model at a glance, as sections of aligned text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..analyses.hidden_groups import analyse_groups
+from ..analyses.memory import SYMBOLS, RuleMemory, rule_memory, size_text
+from ..analyses.reasons import opaque_diagnostics
+from ..analyses.relations import HiddenParamOpRelation, analyse_relations
+from ..ir.diagnostic import Diagnostic
+from ..ir.paths import path_text
+from ..ir.program import ModuleInfo, Slot
+from ..ir.table import table
+
+Section = tuple[str, list[str]]
+
+
+def summary(info: ModuleInfo) -> Iterator[Section]:
+    """Titles and lines of the sections, in the order a newcomer reads them."""
+    groups = analyse_groups(info)
+    relations = analyse_relations(info)
+    yield "Hidden states", _slots(info.hidden, {p: f"group {g.index}" for p, g in groups.group_of.items()})
+    if info.other:
+        yield "Other states, carried but not hidden", _slots(info.other, {})
+    yield "Groups", "\n\n".join(str(group) for group in groups.groups).splitlines()
+    yield "Relations", _relations(info, relations.relations)
+    yield "Parameters without a relation", _diagnostics(relations.diagnostics)
+    notes = [*info.notes, *groups.diagnostics, *opaque_diagnostics(info)]
+    if notes:
+        yield "Notes", _diagnostics(notes)
+    yield "Memory of each learning rule", memory_lines(rule_memory(info))
+
+
+def _slots(slots: Sequence[Slot], belongs: dict) -> list[str]:
+    rows = [
+        (path_text(s.path), " ".join(str(leaf.dtype) for leaf in s.leaves), s.shapes_text, s.unit, s.label,
+         belongs.get(s.path, ""))
+        for s in slots
+    ]  # fmt: skip
+    return table(("name", "dtype", "shape", "unit", "kind", "group"), rows)
+
+
+def _relations(info: ModuleInfo, relations: Sequence[HiddenParamOpRelation]) -> list[str]:
+    if not relations:
+        return ["  none: no parameter drives a hidden state"]
+    rows = []
+    for relation in relations:
+        xs = " ".join(info.text(x) for x in relation.operation.xs)
+        driven = ", ".join(map(path_text, relation.connected_hidden_paths)) or "same-step gradient only"
+        rows.append((path_text(relation.path), relation.kind, xs, info.text(relation.y), driven))
+    return table(("parameter", "kind", "x", "y", "drives"), rows)
+
+
+def _diagnostics(found: Sequence[Diagnostic]) -> list[str]:
+    if not found:
+        return ["  none"]
+    return [f"  {diagnostic}" for diagnostic in found]
+
+
+def memory_lines(rows: Sequence[RuleMemory]) -> list[str]:
+    """The memory table with the meaning of its symbols."""
+    cells = [
+        (row.rule, row.formula, row.numbers if len(row.numbers) <= 48 else row.numbers[:45] + "...",
+         size_text(row.bytes) + (" · T" if row.grows else ""), f"{row.bytes / 2**20:.6f}")
+        for row in rows
+    ]  # fmt: skip
+    lines = table(("rule", "keeps", "elements", "bytes per sample", "MiB"), cells)
+    legend = [f"  {symbol}: {meaning}" for symbol, meaning in SYMBOLS.items()]
+    return [*lines, "", *legend]
