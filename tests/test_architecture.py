@@ -1,0 +1,75 @@
+"""The tree says what it promises: light import, one door to JAX internals, one name per exported thing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ranvier
+
+SOURCES = Path(ranvier.__file__).parent
+
+
+def test_import_is_light() -> None:
+    heavy = ["jax", "brainstate", "brainunit", "brainpy", "braintools", "brainevent", "nir", "matplotlib", "networkx"]
+    code = f"import sys, ranvier; print([name for name in {heavy!r} if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"
+
+
+def test_a_step_function_needs_no_brainstate() -> None:
+    code = """
+import sys, jax.numpy as jnp, ranvier
+model = ranvier.step_function(lambda p, s, x: ({"v": 0.9 * s["v"] + x @ p["w"]}, s["v"]),
+                              {"w": jnp.ones((3, 4))}, {"v": jnp.zeros(4)})
+analysis = ranvier.analyse(model, jnp.ones(3))
+assert len(analysis.relations) == 1 and analysis.explain()
+print([name for name in ("brainstate", "brainpy", "matplotlib", "nir") if name in sys.modules])
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"
+
+
+def imported_modules(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+    return found
+
+
+def test_one_module_touches_jax_internals() -> None:
+    internal = ("jax._src", "jax.extend", "jax.interpreters", "jax.core")
+    users = [
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if any(name.startswith(internal) for name in imported_modules(path))
+    ]
+    assert users == ["ir/_jax.py"]
+
+
+def test_one_frontend_imports_brainstate() -> None:
+    users = {
+        path.relative_to(SOURCES).parts[0] + "/" + path.name
+        for path in SOURCES.rglob("*.py")
+        if imported_modules(path) & {"brainstate", "brainunit", "brainpy", "brainpy.state"}
+    }
+    assert {user for user in users if not user.startswith("models/")} == {"frontends/brainstate_module.py"}
+
+
+@pytest.mark.parametrize("name", ranvier.__all__)
+def test_every_exported_name_loads(name: str) -> None:
+    value = getattr(ranvier, name)
+    assert value is not None
+    assert name.startswith("__") or value.__doc__
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = ranvier.nonsense
