@@ -134,6 +134,10 @@ def probing(probes: Mapping[str, Any]) -> Iterator[None]:
         _probes = before
 
 
+def is_probing() -> bool:
+    return _probes is not None
+
+
 def mixed(name: str, value: jax.Array) -> jax.Array:
     """Marks the result of a mixing operation; the value itself outside :func:`probing`."""
     return value if _probes is None else probed(name, jax.lax.stop_gradient(value))

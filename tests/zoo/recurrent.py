@@ -30,7 +30,9 @@ def _affine(params, name, *parts):
 
 
 @zoo_model(
-    group("h"), relations=(relation("w_h", "affine", connected="h", **DIRECT), elementwise("b_h", "h"))
+    group("h"),
+    relations=(relation("w_h", "affine", connected="h", **DIRECT), elementwise("b_h", "h")),
+    remarks={"h": DiagnosticKind.STATE_MIXED},
 )
 def elman(dtype=jnp.float32):
     def step(params, state, x):
@@ -188,7 +190,7 @@ def minimal_rnn(dtype=jnp.float32):
         relation("b_re", "affine", (N_IN,), (N_REC,), "re"),
         relation("b_im", "affine", (N_IN,), (N_REC,), "im"),
     ),
-    unrelated={name: DiagnosticKind.READOUT_PARAMETER for name in ("c_re", "c_im", "d")},
+    unrelated=dict.fromkeys(("c_re", "c_im", "d"), DiagnosticKind.READOUT_PARAMETER),
 )
 def lru(dtype=jnp.float32):
     """A linear recurrent unit with its complex state as two real ones; lambda = a + ib."""
@@ -242,16 +244,15 @@ def leaky_two_layers(dtype=jnp.float32):
 
 @zoo_model(
     group("h", (2, N_REC)),
-    relations=(relation("w_h", "affine", (2, N_XH), (2, N_REC), "h"), elementwise("b_h", "h")),
+    relations=(relation("w_h", "affine", (2, N_XH), (2, N_REC), "h"), elementwise("b_h", "h", (1, N_REC))),
 )
 def batched_by_vmap(dtype=jnp.float32):
-    """One cell under ``vmap``: the population has the batch axis, the bias does not."""
-
-    def cell(params, h, x):
-        return 0.5 * h + jnp.tanh(_affine(params, "h", x, h))
+    """Two samples under ``vmap``: the population has the batch axis, the bias is one row for both."""
 
     def step(params, state, x):
-        h = jax.vmap(cell, in_axes=(None, 0, 0))(params, state["h"], x)
+        y = mixed("w_h", jax.vmap(lambda x, h: jnp.concatenate([x, h]) @ params["w_h"])(x, state["h"]))
+        drive = y + probed("b_h", params["b_h"][None])
+        h = jax.vmap(lambda h, d: 0.5 * h + jnp.tanh(d))(state["h"], drive)
         return {"h": h}, h
 
     return ranvier.step_function(step, _weights("h", dtype), zeros(dtype, h=(2, N_REC))), (jnp.ones((2, N_IN), dtype),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,12 +13,12 @@ Result = TypeVar("Result")
 
 def cached_by_program(analysis: Callable[[ModuleInfo], Result]) -> Callable[[ModuleInfo], Result]:
     """Runs ``analysis`` once for every program object."""
-    results: weakref.WeakKeyDictionary[ModuleInfo, Any] = weakref.WeakKeyDictionary()
 
     @functools.wraps(analysis)
     def cached(info: ModuleInfo) -> Result:
-        if info not in results:
-            results[info] = analysis(info)
-        return results[info]
+        results: dict[Any, Any] = info.__dict__.setdefault("_analyses", {})
+        if cached not in results:
+            results[cached] = analysis(info)
+        return results[cached]
 
     return cached

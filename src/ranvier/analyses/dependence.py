@@ -6,6 +6,7 @@ A dependence through a mixing or opaque equation is left out here: populations e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -51,10 +52,15 @@ def _without_gradient(found: Dependences) -> Dependences:
 
 def passes_gradient(eqn: Equation, operand: Atom) -> bool:
     """Whether a derivative can pass from this operand to some floating-point result."""
+    return is_floating(dtype_of(operand)) and not isinstance(operand, Literal) and has_derivative(eqn)
+
+
+def has_derivative(eqn: Equation) -> bool:
+    """Whether a derivative can pass through the equation from any floating-point operand."""
     rule = rule_of(eqn.primitive)
-    if rule.kind is Kind.OPAQUE or not rule.differentiable or isinstance(operand, Literal):
+    if rule.kind is Kind.OPAQUE or not rule.differentiable:
         return False
-    return is_floating(dtype_of(operand)) and any(is_floating(dtype_of(out)) for out in eqn.outvars)
+    return any(is_floating(dtype_of(out)) for out in eqn.outvars)
 
 
 def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
@@ -67,8 +73,14 @@ def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
         if size_of(atom) == size:
             found[k, gradient] = ONLY_IDENTITY
         elif size_of(atom) == 1:
-            found[k, gradient] = (PositionMap(np.zeros(size, dtype=np.int64)),)
+            found[k, gradient] = _broadcast(size)
     return found
+
+
+@lru_cache(maxsize=64)
+def _broadcast(size: int) -> Maps:
+    """Every element of the target depends on the only one of the source."""
+    return (PositionMap(np.zeros(size, dtype=np.int64)),)
 
 
 def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue) -> list[Dependences]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .dependence import Dependences, add_dependence, equation_dependences, passes_gradient
+from .dependence import Dependences, add_dependence, equation_dependences, has_derivative
 from .levels import levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
 
@@ -93,8 +93,12 @@ class Reach:
 
     def hidden(self, atom: Atom) -> list[int]:
         """Indices of the hidden states reached."""
-        mask = self._mask(atom)
-        return [j for j in range(self.num_hidden) if mask >> j & 1]
+        mask, found = self._mask(atom) & (1 << self.num_hidden) - 1, []
+        while mask:
+            lowest = mask & -mask
+            found.append(lowest.bit_length() - 1)
+            mask ^= lowest
+        return found
 
     def outputs(self, atom: Atom) -> bool:
         return bool(self._mask(atom) >> self.num_hidden & 1)
@@ -107,6 +111,18 @@ class Reach:
 
     def _mask(self, atom: Atom) -> int:
         return 0 if isinstance(atom, Literal) else self.masks.get(atom, 0)
+
+
+@cached_by_program
+def reach_by_gradient(info: ModuleInfo) -> Reach:
+    """What variables reach with a derivative, up to the first new hidden state."""
+    return reach(info, by_gradient=True, past_hidden=False)
+
+
+@cached_by_program
+def reach_by_any(info: ModuleInfo) -> Reach:
+    """What variables reach in any way."""
+    return reach(info, by_gradient=False, past_hidden=True)
 
 
 def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
@@ -128,8 +144,8 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
         mask = 0
         for var in eqn.outvars:
             mask |= masks.get(var, 0) if past_hidden or var not in own else own[var]
-        if mask:
+        if mask and (not by_gradient or has_derivative(eqn)):
             for atom in eqn.invars:
-                if not isinstance(atom, Literal) and (not by_gradient or passes_gradient(eqn, atom)):
+                if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
                     masks[atom] = masks.get(atom, 0) | mask
     return Reach(masks, count)

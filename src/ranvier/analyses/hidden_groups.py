@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -109,9 +111,12 @@ def analyse_groups(info: ModuleInfo) -> GroupAnalysis:
     diagnostics: list[Diagnostic] = []
     links = _links(info, edges, diagnostics)
     groups: list[HiddenGroup] = []
-    for members in _clusters(len(info.hidden), links):
-        for part, positions in _arranged(info, members, edges, links, diagnostics):
-            groups.append(_make_group(info, len(groups), part, positions, edges))
+    clusters = _clusters(len(info.hidden), links)
+    for members, links_inside, edges_inside in zip(
+        clusters, _by_cluster(clusters, links), _by_cluster(clusters, edges), strict=True
+    ):
+        for part, positions in _arranged(info, members, links_inside, diagnostics):
+            groups.append(_make_group(info, len(groups), part, positions, edges_inside))
     group_of = {path: group for group in groups for path in group.hidden_paths}
     return GroupAnalysis(tuple(groups), {slot.path: group_of[slot.path] for slot in info.hidden}, tuple(diagnostics))
 
@@ -136,36 +141,70 @@ def _state_edges(info: ModuleInfo, feeds: Feeds) -> StateEdges:
     return edges
 
 
-def _all_maps(by_gradient: dict[bool, Maps], target_size: int, source_size: int) -> Maps:
-    first, *rest = by_gradient.values()
-    for maps in rest:
-        first = union(first, maps, target_size, source_size)
-    return first
-
-
 Links = dict[tuple[int, int], Maps]
+Value = TypeVar("Value")
 
 
 def _links(info: ModuleInfo, edges: StateEdges, diagnostics: list[Diagnostic]) -> Links:
-    """The dependences that join states into one population."""
+    """The dependences that join states into one population.
+
+    A dependence without derivative (a refractory flag, say) joins states where it is one to one, and is no
+    reason against a population where it is not.
+    """
     links: Links = {}
+    loose: list[tuple[int, int, bool, Maps]] = []
     for (target, source), by_gradient in edges.items():
-        sizes = size_of(info.hidden_outvars[target]), size_of(info.hidden_invars[source])
-        maps = _all_maps(by_gradient, *sizes)
-        if maps is None or is_injective(maps):
-            links[target, source] = maps
-            continue
-        paths = (info.hidden[source].path, info.hidden[target].path)
-        diagnostics.append(
-            Diagnostic(
-                DiagnosticKind.STATE_BROADCAST,
-                f"one element of {path_text(paths[0])} {info.hidden[source].shapes_text} feeds many elements of "
-                f"{path_text(paths[1])} {info.hidden[target].shapes_text}, so the two are no population; learning "
-                "rules that keep D inside a population leave this path out in time.",
-                paths=paths,
-            )
-        )
+        for gradient, maps in by_gradient.items():
+            if gradient and (target == source or maps is None or is_injective(maps)):
+                links[target, source] = maps
+            elif target != source and maps is not None:
+                loose.append((target, source, gradient, maps))
+    position = _element_positions_by(info, links)
+    for target, source, gradient, maps in loose:
+        if _is_one_to_one(maps, position[target], position[source]):
+            known = links.get((target, source), maps)
+            links[target, source] = union(known, maps, position[target].size, position[source].size)
+        elif gradient:
+            diagnostics.append(_broadcast_diagnostic(info.hidden[source], info.hidden[target]))
     return links
+
+
+def _element_positions_by(info: ModuleInfo, links: Links) -> list[np.ndarray]:
+    """For every hidden state, the positions of its elements in the population that these links make."""
+    found: dict[int, np.ndarray] = {}
+    for members in _clusters(len(info.hidden), links):
+        place = {k: n for n, k in enumerate(members)}
+        inside = {(place[t], place[s]): maps for (t, s), maps in links.items() if t in place}
+        shapes = [info.hidden[k].shape for k in members]
+        arranged = (arrange(shapes, inside) if inside else None) or simple_positions(shapes)
+        for k in members:
+            size = int(np.prod(info.hidden[k].shape, dtype=np.int64))
+            scattered = [
+                c.scatter(size) for c in arranged.components if c.state == place[k] and c.elements.max() < size
+            ]
+            found[k] = np.max([np.full(size, -1), *scattered], axis=0)
+    return [found[k] for k in range(len(info.hidden))]
+
+
+def _is_one_to_one(maps: Maps, target_position: np.ndarray, source_position: np.ndarray) -> bool:
+    """Whether the dependence joins each position of the target with one of the source, and the other way."""
+    pairs = []
+    for position_map in maps or ():
+        index = position_map.indices(target_position.size)
+        used = index >= 0
+        pairs.append(np.stack([target_position[used], source_position[index[used]]]))
+    joined = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    return all(np.unique(side).size == side.size for side in joined)
+
+
+def _broadcast_diagnostic(source: Slot, target: Slot) -> Diagnostic:
+    return Diagnostic(
+        DiagnosticKind.STATE_BROADCAST,
+        f"one element of {path_text(source.path)} {source.shapes_text} feeds many positions of "
+        f"{path_text(target.path)} {target.shapes_text}, so the two are no population; learning rules that keep D "
+        "inside a population leave this path out in time.",
+        paths=(source.path, target.path),
+    )
 
 
 def _clusters(count: int, links: Links) -> list[list[int]]:
@@ -186,17 +225,28 @@ def _clusters(count: int, links: Links) -> list[list[int]]:
     return list(members.values())
 
 
+def _by_cluster(
+    clusters: list[list[int]], pairs: Mapping[tuple[int, int], Value]
+) -> list[dict[tuple[int, int], Value]]:
+    """Deals out what is keyed by (target, source) to the clusters of the targets."""
+    cluster_of = {k: n for n, members in enumerate(clusters) for k in members}
+    dealt: list[dict[tuple[int, int], Value]] = [{} for _ in clusters]
+    for pair, value in pairs.items():
+        dealt[cluster_of[pair[0]]][pair] = value
+    return dealt
+
+
 def _arranged(
-    info: ModuleInfo, members: list[int], edges: StateEdges, links: Links, diagnostics: list[Diagnostic]
+    info: ModuleInfo, members: list[int], links: Links, diagnostics: list[Diagnostic]
 ) -> list[tuple[list[int], Positions]]:
     """The cluster with its positions; where there are none, its parts joined by identity alone."""
     shapes = [info.hidden[k].shape for k in members]
     place = {k: n for n, k in enumerate(members)}
-    inside = {(place[t], place[s]): maps for (t, s), maps in links.items() if t in place}
+    inside = {(place[t], place[s]): maps for (t, s), maps in links.items()}
     positions = arrange(shapes, inside) if inside else simple_positions(shapes)
     if positions is not None:
         return [(members, positions)]
-    moved = {pair: maps for pair, maps in links.items() if pair[0] in place and maps != ONLY_IDENTITY}
+    moved = {pair: maps for pair, maps in links.items() if maps != ONLY_IDENTITY}
     paths = tuple(dict.fromkeys(info.hidden[k].path for pair in moved for k in pair))
     diagnostics.append(
         Diagnostic(
@@ -207,9 +257,7 @@ def _arranged(
         )
     )
     kept = {
-        pair: ONLY_IDENTITY
-        for pair, maps in links.items()
-        if pair[0] in place and maps is not None and any(m.is_identity for m in maps)
+        pair: ONLY_IDENTITY for pair, maps in links.items() if maps is not None and any(m.is_identity for m in maps)
     }
     parts = []
     for part in _clusters(len(members), {(place[t], place[s]): m for (t, s), m in kept.items()}):
@@ -239,12 +287,7 @@ def _make_group(
     )
 
 
-def element_positions(group: HiddenGroup, state: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every element of a group's state: its position and its component (-1 where it has none)."""
+def element_positions(group: HiddenGroup, state: int) -> np.ndarray:
+    """For every element of a group's state its position."""
     size = int(np.prod(group.hidden_states[state].shape, dtype=np.int64))
-    position, component = np.full(size, -1), np.full(size, -1)
-    for number, c in enumerate(group.positions.components):
-        if c.state == state:
-            position[c.elements] = np.arange(c.elements.size)
-            component[c.elements] = number
-    return position, component
+    return group.positions.of_elements(state, size)

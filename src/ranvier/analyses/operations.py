@@ -121,10 +121,11 @@ class _Finder:
 
     def __post_init__(self) -> None:
         self.levels: Levels = levels_of(self.info)
+        self.users: dict[int, Operation] = {}
         self.feeds: Feeds = feeds_of(self.info)
         self.slot_of_bit = self._slot_bits()
         self.results = {a for a in self.info.jaxpr.outvars if not isinstance(a, Literal)}
-        self.nodes: list[Operation] = []
+        self.nodes: dict[Operation, None] = {}
 
     def find(self) -> list[Operation]:
         entering: dict[Var, None] = {}
@@ -143,7 +144,7 @@ class _Finder:
                 entering[var] = None
         self._grow()
         self._add_elementwise(entering)
-        return self.nodes
+        return list(self.nodes)
 
     def _slot_bits(self) -> dict[int, int]:
         found = {}
@@ -153,8 +154,13 @@ class _Finder:
         return found
 
     def _slots_of(self, atom: Atom) -> frozenset[int]:
-        sources = self.levels.sources_of(atom)
-        return frozenset(slot for bit, slot in self.slot_of_bit.items() if sources & bit)
+        sources = self.levels.sources_of(atom) & self._parameter_mask
+        found = set()
+        while sources:
+            lowest = sources & -sources
+            found.add(self.slot_of_bit[lowest])
+            sources ^= lowest
+        return frozenset(found)
 
     def _parameter_operands(self, eqn: Equation) -> list[int]:
         return [
@@ -181,9 +187,11 @@ class _Finder:
         for y in eqn.outvars:
             pairs = _count_pairs(kind, eqn, y, operands)
             xs = tuple(dict.fromkeys(dynamic))
-            self.nodes.append(
-                Operation(kind, y, xs, tuple(dict.fromkeys(static)), (eqn,), slots, pairs, reason, self.info)
-            )
+            self._add(Operation(kind, y, xs, tuple(dict.fromkeys(static)), (eqn,), slots, pairs, reason, self.info))
+
+    def _add(self, node: Operation) -> None:
+        self.nodes[node] = None
+        self.users.update((id(eqn), node) for eqn in node.equations)
 
     def _grow(self) -> None:
         """Joins products and biases of one parameter, and products in a row, into one operation each."""
@@ -206,7 +214,7 @@ class _Finder:
                 chain.append(eqn)
                 y = eqn.outvars[0]
                 owner[y] = node
-        self.nodes.sort(key=lambda node: self._number(node.equations[-1]))
+        self.nodes = dict.fromkeys(sorted(self.nodes, key=lambda node: self._number(node.equations[-1])))
 
     def _number(self, eqn: Equation) -> int:
         return self._numbers[id(eqn)]
@@ -245,9 +253,11 @@ class _Finder:
 
     def _join_product(self, node: Operation, eqn: Equation, chain: list[Equation]) -> Operation | None:
         """``(x @ A) @ B``: a product with a low-rank matrix."""
-        following = next((n for n in self.nodes if n.equations == (eqn,)), None)
+        following = self.users.get(id(eqn))
         affine = node.kind is OperationKind.AFFINE and eqn.primitive.name == "dot_general"
-        if following is None or following is node or not affine or len(node.equations) != 1:
+        if following is None or following is node or not affine:
+            return None
+        if len(node.equations) != 1 or len(following.equations) != 1:
             return None
         joined = self._replace([node, following], [*chain, eqn], following.y, (), 0)
         inputs = node.pairs // max(size_of(node.y), 1)
@@ -283,7 +293,9 @@ class _Finder:
             reason=first.reason,
             _info=self.info,
         )
-        self.nodes = [node for node in self.nodes if node not in nodes] + [joined]
+        for node in nodes:
+            del self.nodes[node]
+        self._add(joined)
         return joined
 
     def _add_elementwise(self, entering: Iterable[Var]) -> None:
@@ -294,9 +306,9 @@ class _Finder:
                 continue
             product = self._summed_product(var)
             if product is not None:
-                self.nodes.append(product)
+                self._add(product)
                 continue
-            self.nodes.append(
+            self._add(
                 Operation(
                     OperationKind.ELEMENTWISE,
                     var,
@@ -312,8 +324,7 @@ class _Finder:
 
     def _used_outside(self, var: Var) -> bool:
         """Whether an equation that belongs to no operation reads the variable."""
-        inside = {id(eqn) for node in self.nodes for eqn in node.equations}
-        return any(id(self.info.equations[k]) not in inside for k in self.feeds.consumers.get(var, ()))
+        return any(id(self.info.equations[k]) not in self.users for k in self.feeds.consumers.get(var, ()))
 
     def _summed_product(self, w: Var) -> Operation | None:
         """``(w * x).sum(axis)``: a matrix product written as elementwise product and sum."""

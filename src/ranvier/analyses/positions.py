@@ -22,7 +22,8 @@ class Component:
 
     Attributes:
         state: index of the hidden state in its group.
-        elements: int64 ``[positions]``, flat index in the hidden state for every position.
+        elements: int64 ``[positions]``, flat index in the hidden state for every position, -1 where the state
+            has no element there.
         suffix: ``""``, or ``"[k]"`` where the hidden state holds several components.
         whole: True where the elements are all elements of the state, in order.
     """
@@ -31,6 +32,13 @@ class Component:
     elements: np.ndarray
     suffix: str
     whole: bool
+
+    def scatter(self, size: int) -> np.ndarray:
+        """int64 ``[size]``: for every element of the state the position it has here, -1 for none."""
+        position = np.full(size, -1)
+        present = (self.elements >= 0) & (self.elements < size)
+        position[self.elements[present]] = np.flatnonzero(present)
+        return position
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +51,11 @@ class Positions:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
+
+    def of_elements(self, state: int, size: int) -> np.ndarray:
+        """int64 ``[size]``: the position of every element of a state."""
+        scattered = [c.scatter(size) for c in self.components if c.state == state]
+        return np.max(scattered, axis=0)
 
 
 Edges = Mapping[tuple[int, int], Maps]
@@ -72,21 +85,28 @@ def arrange(shapes: Sequence[tuple[int, ...]], edges: Edges) -> Positions | None
         return None
     classes, labels = _classes(sizes, edges)
     starts = np.cumsum([0, *sizes])
-    counts = [np.bincount(labels[a:b], minlength=classes) for a, b in itertools.pairwise(starts)]
-    if any(np.unique(count).size != 1 for count in counts):
-        return None
-    if sum(int(count[0]) for count in counts) > MAX_COMPONENTS:
+    bounds = list(itertools.pairwise(starts.tolist()))
+    counts = [int(np.bincount(labels[a:b], minlength=classes).max()) for a, b in bounds]
+    if sum(counts) > MAX_COMPONENTS:
         return None
     order = _order_of_classes(labels, classes)
     components: list[Component] = []
-    for s, (a, b) in enumerate(itertools.pairwise(starts)):
-        position = order[labels[a:b]]
-        members = np.lexsort((np.arange(b - a), position)).reshape(classes, -1)
-        for k in range(members.shape[1]):
-            whole = members.shape[1] == 1 and np.array_equal(members[:, 0], np.arange(sizes[s]))
-            suffix = "" if members.shape[1] == 1 else f"[{k}]"
-            components.append(Component(s, members[:, k], suffix, whole))
+    for s, (a, b) in enumerate(bounds):
+        members = _members(order[labels[a:b]], classes, counts[s])
+        for k in range(counts[s]):
+            whole = counts[s] == 1 and np.array_equal(members[:, 0], np.arange(sizes[s]))
+            components.append(Component(s, members[:, k], "" if counts[s] == 1 else f"[{k}]", whole))
     return Positions(_position_shape(shapes, components, classes), tuple(components))
+
+
+def _members(position: np.ndarray, classes: int, count: int) -> np.ndarray:
+    """``[classes, count]``: the elements at every position in order, -1 where there are fewer."""
+    order = np.argsort(position, kind="stable")
+    ranked = position[order]
+    rank = np.arange(ranked.size) - np.searchsorted(ranked, ranked)
+    members = np.full((classes, count), -1)
+    members[ranked, rank] = order
+    return members
 
 
 def _classes(sizes: Sequence[int], edges: Edges) -> tuple[int, np.ndarray]:

@@ -10,7 +10,7 @@ from ..ir.nested import classify
 from ..ir.paths import Path
 from ..ir.primitives import Kind, is_known
 from ..ir.program import ModuleInfo
-from .feeds import Reach, reach
+from .feeds import Reach, reach_by_any, reach_by_gradient
 from .levels import Levels, levels_of
 
 
@@ -22,7 +22,7 @@ def equation_text(eqn: Equation) -> str:
 def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     """One diagnostic for every opaque equation that stands between parameters or states and results."""
     levels = levels_of(info)
-    anything = reach(info, by_gradient=False, past_hidden=True)
+    anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
     found = []
     for eqn in info.equations:
@@ -72,8 +72,8 @@ def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> lis
         info: the program.
         related: path to whether the parameter reaches a group directly, for parameters with a relation.
     """
-    by_gradient = reach(info, by_gradient=True, past_hidden=False)
-    by_any = reach(info, by_gradient=False, past_hidden=True)
+    by_gradient = reach_by_gradient(info)
+    by_any = reach_by_any(info)
     behind_opaque = {path for d in opaque_diagnostics(info) for path in d.paths}
     found = []
     for slot in info.parameters:

@@ -17,12 +17,13 @@ from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .colouring import colour
-from .feeds import Feeds, feeds_of, reach
+from .feeds import Feeds, feeds_of, reach_by_gradient
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
 from .levels import levels_of
 from .operations import Operation, operations_of
 from .reasons import parameter_diagnostics
 from .slices import Slice, slice_between
+from .transition import take_component
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +38,19 @@ class Connection:
         states: indices of the hidden states reached, within the group.
         y_index: int64 ``[lanes]``, flat index in y.
         position: int64 ``[lanes]``, flat position in the group.
-        path: the equations from y to the group's new hidden states.
     """
 
     group: HiddenGroup
     states: tuple[int, ...]
     y_index: np.ndarray
     position: np.ndarray
-    path: Slice
+    _y: Var
     _info: ModuleInfo
+
+    @cached_property
+    def path(self) -> Slice:
+        """The equations from y to the group's new hidden states."""
+        return slice_between(self._info, [self._y], [self.group.state_indices[s] for s in self.states])
 
     @property
     def hidden_paths(self) -> tuple[Path, ...]:
@@ -82,8 +87,8 @@ class Connection:
         columns = []
         for component in self.group.positions.components:
             if component.state in self.states:
-                flat = pushed[self.states.index(component.state)].reshape(-1)
-                columns.append(flat[component.elements[self.position]])
+                state = pushed[self.states.index(component.state)]
+                columns.append(take_component(state, component, self.position))
             else:
                 columns.append(jnp.zeros(self.position.size))
         return jnp.stack(columns, axis=-1)
@@ -217,12 +222,12 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     """Relations with the diagnostics about parameters that have none."""
     feeds, levels = feeds_of(info), levels_of(info)
     groups = analyse_groups(info).groups
-    group_of_state = {j: group for group in groups for j in group.state_indices}
-    indirect = reach(info, by_gradient=True, past_hidden=False)
+    place = {j: (group, n) for group in groups for n, j in enumerate(group.state_indices)}
+    indirect = reach_by_gradient(info)
     relations: list[HiddenParamOpRelation] = []
     for operation in operations_of(info):
-        connections = _connections(info, feeds, operation, groups)
-        reached = dict.fromkeys(group_of_state[j] for j in indirect.hidden(operation.y))
+        connections = _connections(info, feeds, operation, place)
+        reached = dict.fromkeys(place[j][0] for j in indirect.hidden(operation.y))
         rest = tuple(g for g in reached if all(g is not c.group for c in connections))
         if not connections and not rest:
             continue
@@ -246,25 +251,34 @@ def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, boo
 
 
 def _connections(
-    info: ModuleInfo, feeds: Feeds, operation: Operation, groups: Sequence[HiddenGroup]
+    info: ModuleInfo, feeds: Feeds, operation: Operation, place: Mapping[int, tuple[HiddenGroup, int]]
 ) -> tuple[Connection, ...]:
     fed = {j: maps for (j, gradient), maps in feeds.of(operation.y).items() if gradient}
+    reached: dict[HiddenGroup, list[int]] = {}
+    for group, state in (place[j] for j in fed):
+        reached.setdefault(group, []).append(state)
     found = []
-    for group in groups:
-        states = tuple(n for n, j in enumerate(group.state_indices) if j in fed)
-        if not states:
-            continue
+    for group in sorted(reached, key=lambda group: group.index):
+        states = tuple(sorted(reached[group]))
         pairs = []
         for state in states:
             j = group.state_indices[state]
-            position, _ = element_positions(group, state)
+            position = element_positions(group, state)
             for position_map in fed[j] or ():
                 index = position_map.indices(position.size)
-                used = index >= 0
+                used = (index >= 0) & (position >= 0)
                 pairs.append(np.stack([index[used], position[used]]))
         if not pairs:
             continue
-        lanes = np.unique(np.concatenate(pairs, axis=1), axis=1)
-        path = slice_between(info, [operation.y], [group.state_indices[s] for s in states])
-        found.append(Connection(group, states, lanes[0], lanes[1], path, info))
+        y_index, position = _lanes(pairs, group.positions.size)
+        found.append(Connection(group, states, y_index, position, operation.y, info))
     return tuple(found)
+
+
+def _lanes(pairs: Sequence[np.ndarray], positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct (element of y, position) pairs, in order."""
+    y_index, position = np.concatenate(pairs, axis=1)
+    keys = y_index * positions + position
+    if not bool((np.diff(keys) > 0).all()):
+        keys = np.unique(keys)
+    return keys // positions, keys % positions

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
-from ..ir.interpret import Environment, apply_with_bodies, read, run_equations
-from ..ir.nested import classify
+from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
+from ..ir.nested import called_body, classify, is_call
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .feeds import Feeds, feeds_of
@@ -61,15 +61,16 @@ class Slice:
 
 
 def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    """Applies an equation; mixing inside its body passes no derivative."""
-    kind = classify(eqn)
-    if kind is Kind.ELEMENTWISE and eqn.primitive.name == "custom_vjp_call":
-        return _with_forward_rule(eqn, operands)
-    if kind in (Kind.ELEMENTWISE, Kind.STRUCTURAL):
-        return bind(eqn, operands)
+    """Applies an equation so that forward-mode derivatives pass, but not through mixing in its body."""
     if eqn.primitive.name in ("cond", "scan"):
         return apply_with_bodies(eqn, operands, _apply_unmixed)
-    return bind(eqn, [_hold(x) for x in operands])
+    if is_call(eqn):
+        return evaluate(called_body(eqn), operands, _apply_unmixed)
+    if classify(eqn) in (Kind.MIXING, Kind.OPAQUE):
+        return bind(eqn, [_hold(x) for x in operands])
+    if eqn.primitive.name == "custom_vjp_call":
+        return _with_forward_rule(eqn, operands)
+    return bind(eqn, operands)
 
 
 def _with_forward_rule(eqn: Equation, operands: list[Any]) -> Sequence[Any]:

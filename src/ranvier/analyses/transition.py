@@ -17,7 +17,7 @@ from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from .colouring import colour
 from .levels import Level, levels_of
-from .positions import Edges, Positions
+from .positions import Component, Edges, Positions
 from .slices import Slice, slice_between
 from .uniformity import jaxpr_facts
 
@@ -131,27 +131,28 @@ class Transition:
 
     def _read(self, pushed: Sequence[Any], a: int, at: np.ndarray | None) -> jax.Array:
         component = self._positions.components[a]
-        flat = pushed[component.state].reshape(-1)
-        taken = flat if component.whole else flat[component.elements]
+        taken = take_component(pushed[component.state], component)
         return taken if at is None else taken * jnp.asarray(at, dtype=taken.dtype)
 
     def _seeds(self, b: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """Seed vectors for component b, each with a mask of the positions it answers for (None: all)."""
         component = self._positions.components[b]
-        state_size = int(np.prod(self._info.hidden[self._states[component.state]].shape, dtype=np.int64))
-        colours = colour(component.elements.size, self._conflicts(b, state_size))
+        size = self._state_size(component.state)
+        colours = colour(component.elements.size, self._conflicts(b))
         seeds = []
         for c in range(int(colours.max(initial=0)) + 1):
-            seed = np.zeros(state_size)
-            seed[component.elements[colours == c]] = 1.0
+            seed = np.zeros(size)
+            seed[component.elements[(colours == c) & (component.elements >= 0)]] = 1.0
             seeds.append((seed, None if colours.max(initial=0) == 0 else colours == c))
         return seeds
 
-    def _conflicts(self, b: int, state_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _state_size(self, state: int) -> int:
+        return int(np.prod(self._info.hidden[self._states[state]].shape, dtype=np.int64))
+
+    def _conflicts(self, b: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of positions of component b that reach one and the same result."""
         component = self._positions.components[b]
-        position = np.full(state_size, -1)
-        position[component.elements] = np.arange(component.elements.size)
+        position = component.scatter(self._state_size(component.state))
         pairs = []
         for (target, source), maps in self._edges.items():
             if source != component.state:
@@ -162,9 +163,9 @@ class Transition:
                     f"D of {path} cannot be told apart by position: the step combines too many moved copies of the "
                     "state. Write the combination as one matrix product or convolution, which is then a projection."
                 )
-            target_size = int(np.prod(self._info.hidden[self._states[target]].shape, dtype=np.int64))
+            target_size = self._state_size(target)
             here = [_lookup(position, m.indices(target_size)) for m in maps]
-            here += [np.arange(target_size)] if target_size == component.elements.size else []
+            here += [c.scatter(target_size) for c in self._positions.components if c.state == target]
             pairs += [(p, q) for n, p in enumerate(here) for q in here[n + 1 :]]
         return pairs
 
@@ -176,12 +177,12 @@ class Transition:
         for (target, source), maps in self._edges.items():
             rows = [a for a, c in enumerate(components) if c.state == target]
             columns = [b for b, c in enumerate(components) if c.state == source]
-            target_size = int(np.prod(self._info.hidden[self._states[target]].shape, dtype=np.int64))
-            indices = None if maps is None else [m.indices(target_size) for m in maps]
+            indices = None if maps is None else [m.indices(self._state_size(target)) for m in maps]
             for a in rows:
                 for b in columns:
                     here, there = components[a].elements, components[b].elements
-                    if indices is None or any((index[here] == there).any() for index in indices):
+                    both = (here >= 0) & (there >= 0)
+                    if indices is None or any((index[here[both]] == there[both]).any() for index in indices):
                         found.add((a, b))
         return frozenset(found)
 
@@ -214,6 +215,16 @@ class Transition:
         found = jaxpr_facts(traced, given, constants)
         facts = {key: EntryFacts(*fact) for key, fact in zip(order, found, strict=True)}
         return {key: fact for key, fact in facts.items() if fact.value != 0.0}
+
+
+def take_component(state: jax.Array, component: Component, at: np.ndarray | None = None) -> jax.Array:
+    """The elements of a component, at all positions or at these; zero where the state has none."""
+    flat = state.reshape(-1)
+    if component.whole and at is None:
+        return flat
+    elements = component.elements if at is None else component.elements[at]
+    taken = flat[np.maximum(elements, 0)]
+    return taken if (elements >= 0).all() else taken * jnp.asarray(elements >= 0, dtype=taken.dtype)
 
 
 def _lookup(position: np.ndarray, index: np.ndarray) -> np.ndarray:

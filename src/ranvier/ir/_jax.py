@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -76,6 +77,7 @@ def is_key(dtype: Any) -> bool:
     return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
+@cache
 def is_floating(dtype: Any) -> bool:
     """True where a derivative exists: real and complex floating point."""
     return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.inexact)

@@ -32,6 +32,11 @@ def is_nested(eqn: Equation) -> bool:
     return rule_of(eqn.primitive).kind is Kind.NESTED
 
 
+def is_call(eqn: Equation) -> bool:
+    """Whether the equation only wraps others and can be replaced by them."""
+    return eqn.primitive.name in CALLS or rule_of(eqn.primitive).expand is not None
+
+
 def has_own_derivative(eqn: Equation) -> bool:
     """Whether the derivative is declared beside the function, as for a surrogate gradient."""
     return rule_of(eqn.primitive).surrogate

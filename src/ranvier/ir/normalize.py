@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from ._jax import Equation, bind, copy, dtype_of, is_literal, open_jaxpr, shape_of, trace
 from .interpret import evaluate
-from .nested import CALLS, called_body, loop_of
-from .primitives import rule_of
+from .nested import called_body, is_call, loop_of
 
 UNROLL_LENGTH = 32
 UNROLL_EQUATIONS = 512
@@ -34,7 +33,8 @@ def normalize(function: Callable[..., Sequence[Any]], avals: Sequence[Any], hidd
         variable of its own, computed by an equation.
     """
     traced = trace(function, avals)
-    inlined = trace(lambda *operands: evaluate(traced, operands, _inline), avals)
+    needed = any(_is_inlined(eqn) for eqn in open_jaxpr(traced)[0].eqns)
+    inlined = trace(lambda *operands: evaluate(traced, operands, _inline), avals) if needed else traced
     if _has_own_variables(inlined, hidden):
         return inlined
 
@@ -53,8 +53,12 @@ def _has_own_variables(closed: Any, hidden: slice) -> bool:
     return len(set(states) & computed) == len(jaxpr.outvars[hidden])
 
 
+def _is_inlined(eqn: Equation) -> bool:
+    return is_call(eqn) or (eqn.primitive.name == "scan" and _is_short(eqn))
+
+
 def _inline(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    if rule_of(eqn.primitive).expand is not None or eqn.primitive.name in CALLS:
+    if is_call(eqn):
         return evaluate(called_body(eqn), operands, _inline)
     if eqn.primitive.name == "scan" and _is_short(eqn):
         return _unroll(eqn, operands)

@@ -137,7 +137,7 @@ def _register_all(names: str, kind: Kind, **knowledge: Any) -> None:
         register_primitive(name, kind, **knowledge)
 
 
-_register_all("add sub neg add_any convert_element_type copy copy_p real imag", Kind.ELEMENTWISE, linear=True)
+_register_all("add sub neg add_any convert_element_type copy real imag", Kind.ELEMENTWISE, linear=True)
 _register_all("reduce_precision name optimization_barrier", Kind.ELEMENTWISE, linear=True)
 _register_all(
     "mul div pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p log2 logistic tanh tan sin cos"
