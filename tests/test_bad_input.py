@@ -66,7 +66,7 @@ def test_input_that_is_no_array() -> None:
 
 
 def test_no_hidden_state() -> None:
-    with pytest.raises(ranvier.ModelError, match="no hidden state.*brainstate.HiddenState"):
+    with pytest.raises(ranvier.ModelError, match=r"no hidden state.*brainstate.HiddenState"):
         ranvier.extract_module_info(brainstate.nn.Linear(3, 4), jnp.ones(3))
 
 
@@ -80,7 +80,7 @@ def test_integer_hidden_state() -> None:
             self.n.value = self.n.value + 1
             return x
 
-    with pytest.raises(ranvier.ModelError, match="hidden state n has dtype int32.*ShortTermState"):
+    with pytest.raises(ranvier.ModelError, match=r"hidden state n has dtype int32.*ShortTermState"):
         ranvier.extract_module_info(Counter(), jnp.ones(3))
 
 

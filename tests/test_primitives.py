@@ -56,7 +56,8 @@ MIXING = [
     lambda a: a @ jnp.ones((N, N)), jnp.cumsum, jnp.cumprod, lax.cumlogsumexp, lambda a: lax.cummax(a), jnp.sort,
     lambda a: lax.reduce_max(a, (0,)), jnp.sum, lambda a: jnp.convolve(a, jnp.ones(3), mode="same"), jnp.fft.fft,
     lambda a: lax.reduce_window(a, 0.0, lax.add, (3,), (1,), "SAME"), lambda a: lax.top_k(a, 2)[0], jnp.argmax,
-    lambda a: jnp.zeros(N).at[jnp.zeros(N, int)].add(a), lambda a: lax.while_loop(lambda c: c[0] < 2, lambda c: c * 2, a),
+    lambda a: jnp.zeros(N).at[jnp.zeros(N, int)].add(a),
+    lambda a: lax.while_loop(lambda c: c[0] < 2, lambda c: c * 2, a),
 ]  # fmt: skip
 
 

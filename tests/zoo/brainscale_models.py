@@ -72,6 +72,7 @@ def braintrace_gru(dtype=jnp.float32):
         relation("cell.Wo.weight", "affine", connected="cell.h", **CELL),
     ),
     unrelated=READOUT,
+    remarks={"cell.h": DiagnosticKind.STATE_MIXED},
 )
 def braintrace_lstm(dtype=jnp.float32):
     return _cell("LSTMCell", dtype)

@@ -100,6 +100,7 @@ def gru_reset_after(dtype=jnp.float32):
         relation("w_o", "affine", connected="h", **DIRECT),
         elementwise("b_o", "h"),
     ),
+    remarks={"h": DiagnosticKind.STATE_MIXED},
 )
 def lstm(dtype=jnp.float32):
     def step(params, state, x):

@@ -334,6 +334,7 @@ def brainstate_gru(dtype=jnp.float32):
     group("cell.c cell.h"),
     relations=(relation("cell.W.weight", "affine", (N_XZ,), (4 * N_REC,), "cell.c cell.h"),),
     unrelated={"readout.weight": DiagnosticKind.READOUT_PARAMETER},
+    remarks={"cell.h": DiagnosticKind.STATE_MIXED},
 )
 def brainstate_lstm(dtype=jnp.float32):
     with settings(dtype):

@@ -5,6 +5,7 @@ A dependence through a mixing or opaque equation is left out here: populations e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -50,19 +51,6 @@ def _without_gradient(found: Dependences) -> Dependences:
     return {(operand, False): maps for (operand, _), maps in found.items()}
 
 
-def passes_gradient(eqn: Equation, operand: Atom) -> bool:
-    """Whether a derivative can pass from this operand to some floating-point result."""
-    return is_floating(dtype_of(operand)) and not isinstance(operand, Literal) and has_derivative(eqn)
-
-
-def has_derivative(eqn: Equation) -> bool:
-    """Whether a derivative can pass through the equation from any floating-point operand."""
-    rule = rule_of(eqn.primitive)
-    if rule.kind is Kind.OPAQUE or not rule.differentiable:
-        return False
-    return any(is_floating(dtype_of(out)) for out in eqn.outvars)
-
-
 def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
     found: Dependences = {}
     size = size_of(out)
@@ -70,17 +58,15 @@ def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
         if isinstance(atom, Literal):
             continue
         gradient = differentiable and is_floating(dtype_of(atom))
-        if size_of(atom) == size:
-            found[k, gradient] = ONLY_IDENTITY
-        elif size_of(atom) == 1:
-            found[k, gradient] = _broadcast(size)
+        found[k, gradient] = ONLY_IDENTITY if size_of(atom) == size else _broadcast(shape_of(atom), shape_of(out))
     return found
 
 
 @lru_cache(maxsize=64)
-def _broadcast(size: int) -> Maps:
-    """Every element of the target depends on the only one of the source."""
-    return (PositionMap(np.zeros(size, dtype=np.int64)),)
+def _broadcast(source: tuple[int, ...], target: tuple[int, ...]) -> Maps:
+    """Axes of size one, and scalars, feed every element along the target's axis."""
+    elements = np.arange(math.prod(source)).reshape(source)
+    return (PositionMap.of(np.broadcast_to(elements, target), elements.size),)
 
 
 def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue) -> list[Dependences]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
+from ..ir.nested import has_derivative
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .dependence import Dependences, add_dependence, equation_dependences, has_derivative
+from .dependence import Dependences, add_dependence, equation_dependences
 from .levels import levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
 

@@ -15,7 +15,7 @@ from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.table import table
 from .cache import cached_by_program
-from .feeds import Feeds, feeds_of
+from .feeds import Feeds, feeds_of, reach_by_gradient
 from .position_map import ONLY_IDENTITY, Maps, is_injective, union
 from .positions import Positions, arrange, simple_positions
 from .transition import Entry, Transition
@@ -117,8 +117,22 @@ def analyse_groups(info: ModuleInfo) -> GroupAnalysis:
     ):
         for part, positions in _arranged(info, members, links_inside, diagnostics):
             groups.append(_make_group(info, len(groups), part, positions, edges_inside))
+    diagnostics += _mixed_state_diagnostics(info, feeds)
     group_of = {path: group for group in groups for path in group.hidden_paths}
     return GroupAnalysis(tuple(groups), {slot.path: group_of[slot.path] for slot in info.hidden}, tuple(diagnostics))
+
+
+def _mixed_state_diagnostics(info: ModuleInfo, feeds: Feeds) -> list[Diagnostic]:
+    by_gradient = reach_by_gradient(info)
+    message = (
+        "reaches the next step only through mixing operations, so D is zero for it and learning rules built on D carry "
+        "nothing through it."
+    )
+    return [
+        Diagnostic(DiagnosticKind.STATE_MIXED, message, paths=(slot.path,))
+        for slot, var in zip(info.hidden, info.hidden_invars, strict=True)
+        if by_gradient.hidden(var) and not any(gradient for _, gradient in feeds.of(var))
+    ]
 
 
 StateEdges = dict[tuple[int, int], dict[bool, Maps]]

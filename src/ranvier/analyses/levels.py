@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ir._jax import Atom, Equation, Literal, Var, bind
+from ..ir._jax import Atom, Equation, Literal, Var, bind, dtype_of, is_floating
+from ..ir.nested import has_derivative
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 
@@ -32,12 +33,14 @@ class Levels:
     Attributes:
         level: variable to level.
         sources: variable to bit mask over ``bits``.
+        learned: variable to the part of ``sources`` from which a derivative passes.
         bits: operand to its bit.
         producers: variable to the equation that computes it.
     """
 
     level: dict[Var, Level]
     sources: dict[Var, int]
+    learned: dict[Var, int]
     bits: dict[Var, int]
     producers: dict[Var, Equation]
     _values: dict[Var, np.ndarray] = field(default_factory=dict)
@@ -50,6 +53,9 @@ class Levels:
 
     def sources_of(self, atom: Atom) -> int:
         return 0 if isinstance(atom, Literal) else self.sources[atom]
+
+    def learned_of(self, atom: Atom) -> int:
+        return 0 if isinstance(atom, Literal) else self.learned[atom]
 
     def constant_value(self, atom: Atom) -> np.ndarray | None:
         """The value of a constant variable, computed when first asked for; None for other levels."""
@@ -92,17 +98,22 @@ def levels_of(info: ModuleInfo) -> Levels:
     level.update(dict.fromkeys(info.jaxpr.constvars, Level.CONSTANT))
     bits = {var: 1 << k for k, var in enumerate(info.jaxpr.invars)}
     sources = dict(bits) | dict.fromkeys(info.jaxpr.constvars, 0)
+    learned = dict(sources)
     producers: dict[Var, Equation] = {}
     for eqn in info.equations:
         made_of = Level.CONSTANT if not eqn.effects else Level.DYNAMIC
-        mask = 0
+        mask = learned_mask = 0
+        passes = has_derivative(eqn)
         for atom in eqn.invars:
             if not isinstance(atom, Literal):
                 made_of, mask = max(made_of, level[atom]), mask | sources[atom]
+                if passes and is_floating(dtype_of(atom)):
+                    learned_mask |= learned[atom]
         for var in eqn.outvars:
             level[var], sources[var], producers[var] = made_of, mask, eqn
+            learned[var] = learned_mask if is_floating(dtype_of(var)) else 0
     constants = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
-    return Levels(level, sources, bits, producers, constants)
+    return Levels(level, sources, learned, bits, producers, constants)
 
 
 def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:

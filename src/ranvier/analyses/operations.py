@@ -154,7 +154,7 @@ class _Finder:
         return found
 
     def _slots_of(self, atom: Atom) -> frozenset[int]:
-        sources = self.levels.sources_of(atom) & self._parameter_mask
+        sources = self.levels.learned_of(atom) & self._parameter_mask
         found = set()
         while sources:
             lowest = sources & -sources
@@ -170,7 +170,7 @@ class _Finder:
         ]
 
     def _has_parameters(self, atom: Atom) -> bool:
-        return bool(self.levels.sources_of(atom) & self._parameter_mask)
+        return bool(self.levels.learned_of(atom) & self._parameter_mask)
 
     @cached_property
     def _parameter_mask(self) -> int:
@@ -246,10 +246,22 @@ class _Finder:
             if self.levels.of(other) is Level.STATIC and self._slots_of(other) == node.slots:
                 return self._replace([node], [*chain, eqn], eqn.outvars[0], (other,), size_of(eqn.outvars[0]))
             second = owner.get(other)
-            if second is not None and second is not node and second.slots == node.slots and second in self.nodes:
+            if second is not None and second in self.nodes and self._are_parts_of_one(node, second):
                 between = self._equations_between(second.y, other)
                 return self._replace([node, second], [*chain, *between, eqn], eqn.outvars[0], (), 0)
         return self._join_product(node, eqn, chain)
+
+    def _are_parts_of_one(self, first: Operation, second: Operation) -> bool:
+        """Whether two products come from different leaves of one parameter; one weight used twice stays two."""
+        if first is second or first.slots != second.slots:
+            return False
+        return not self._leaves_of(first) & self._leaves_of(second)
+
+    def _leaves_of(self, node: Operation) -> int:
+        mask = 0
+        for var in node.operands:
+            mask |= self.levels.learned_of(var)
+        return mask & self._parameter_mask
 
     def _join_product(self, node: Operation, eqn: Equation, chain: list[Equation]) -> Operation | None:
         """``(x @ A) @ B``: a product with a low-rank matrix."""

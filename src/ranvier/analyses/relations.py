@@ -21,7 +21,7 @@ from .feeds import Feeds, feeds_of, reach_by_gradient
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
 from .levels import levels_of
 from .operations import Operation, operations_of
-from .reasons import parameter_diagnostics
+from .reasons import mixed_path_diagnostics, parameter_diagnostics
 from .slices import Slice, slice_between
 from .transition import take_component
 
@@ -225,6 +225,7 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     place = {j: (group, n) for group in groups for n, j in enumerate(group.state_indices)}
     indirect = reach_by_gradient(info)
     relations: list[HiddenParamOpRelation] = []
+    notes: list[Diagnostic] = []
     for operation in operations_of(info):
         connections = _connections(info, feeds, operation, place)
         reached = dict.fromkeys(place[j][0] for j in indirect.hidden(operation.y))
@@ -236,10 +237,15 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
             leaves = tuple(
                 var
                 for var in info.weight_path_to_invars[path]
-                if any(levels.sources_of(w) & levels.bits[var] for w in operation.operands)
+                if any(levels.learned_of(w) & levels.bits[var] for w in operation.operands)
             )
             relations.append(HiddenParamOpRelation(path, leaves, operation, connections, rest, info))
-    return RelationAnalysis(tuple(relations), tuple(parameter_diagnostics(info, _related_paths(relations))))
+        if connections:
+            paths = tuple(info.parameters[slot].path for slot in sorted(operation.slots))
+            states = {j for connection in connections for j in connection.group.state_indices}
+            notes += mixed_path_diagnostics(info, paths, operation.y, states)
+    notes += parameter_diagnostics(info, _related_paths(relations))
+    return RelationAnalysis(tuple(relations), tuple(notes))
 
 
 def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, bool]:

@@ -19,6 +19,9 @@ class DiagnosticKind(enum.Enum):
     """The parameter reaches outputs only, never a hidden state: its same-step gradient is complete."""
     INDIRECT_PARAMETER = "indirect-parameter"
     """Between the parameter and every hidden state stands another mixing operation."""
+    MIXED_PATH = "mixed-path"
+    """A projection reaches a hidden state directly and also through another mixing operation of the same step;
+    f holds the direct path alone."""
     GRADIENT_STOPPED = "gradient-stopped"
     """Every path from the parameter ends in stop_gradient, an integer or a comparison."""
     OTHER_STATE_PARAMETER = "other-state-parameter"
@@ -30,7 +33,7 @@ class DiagnosticKind(enum.Enum):
     STATE_BROADCAST = "state-broadcast"
     """One position of a hidden state feeds many positions of another."""
     STATE_MIXED = "state-mixed"
-    """A hidden state reaches the next step through mixing operations alone, so its row of D is zero."""
+    """A hidden state reaches the next step through mixing operations alone, so its column of D is zero."""
     NON_FLOATING_STATE = "non-floating-state"
     """A state leaf without derivative (integer, boolean, random key), carried as other state."""
 

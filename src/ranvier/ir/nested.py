@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ._jax import Equation, open_jaxpr, scan_operand_counts, trace
+from ._jax import Atom, Equation, Literal, dtype_of, is_floating, open_jaxpr, scan_operand_counts, trace
 from .primitives import Kind, rule_of
 
 CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_lin"])
@@ -66,6 +66,19 @@ def _expanded(eqn: Equation) -> Any:
     function = rule_of(eqn.primitive).expand
     assert function is not None
     return trace(function(**eqn.params), [atom.aval for atom in eqn.invars])
+
+
+def passes_gradient(eqn: Equation, operand: Atom) -> bool:
+    """Whether a derivative can pass from this operand to some floating-point result."""
+    return is_floating(dtype_of(operand)) and not isinstance(operand, Literal) and has_derivative(eqn)
+
+
+def has_derivative(eqn: Equation) -> bool:
+    """Whether a derivative can pass through the equation from any floating-point operand."""
+    rule = rule_of(eqn.primitive)
+    if rule.kind is Kind.OPAQUE or not rule.differentiable:
+        return False
+    return any(is_floating(dtype_of(out)) for out in eqn.outvars)
 
 
 def bodies(eqn: Equation) -> tuple[Any, ...]:
