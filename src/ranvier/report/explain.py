@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ..analyses.feeds import Reach, reach
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
 from ..analyses.reasons import equation_text, opaque_diagnostics
-from ..analyses.relations import analyse_relations
+from ..analyses.relations import Connection, HiddenParamOpRelation, analyse_relations
 from ..ir._jax import Literal, Var
 from ..ir.nested import classify
-from ..ir.paths import path_text
+from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Slot
 
@@ -39,18 +39,17 @@ class _Explainer:
         self.info = info
         self.groups = groups
         self.analysis = analyse_relations(info)
+        self.connections: dict[tuple[Path, int], list[tuple[HiddenParamOpRelation, Connection]]] = {}
+        for relation in self.analysis.relations:
+            for connection in relation.connections:
+                key = relation.path, connection.group.index
+                self.connections.setdefault(key, []).append((relation, connection))
         self.direct = reach(info, by_gradient=True, past_hidden=False)
         self.onward = reach(info, by_gradient=True, past_hidden=True)
         self.anyhow = reach(info, by_gradient=False, past_hidden=True)
 
     def line(self, slot: Slot, group: HiddenGroup) -> str:
-        related = [
-            (relation, connection)
-            for relation in self.analysis.relations
-            if relation.path == slot.path
-            for connection in relation.connections
-            if connection.group is group
-        ]
+        related = self.connections.get((slot.path, group.index))
         if related:
             parts = [
                 f"{relation.kind} ({relation.reason}), drives {', '.join(map(path_text, connection.hidden_paths))}"
