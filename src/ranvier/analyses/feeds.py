@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
-from ..ir.nested import has_derivative
+from ..ir.nested import classify, has_derivative
+from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .dependence import Dependences, add_dependence, equation_dependences
@@ -150,3 +151,27 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
                 if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
                     masks[atom] = masks.get(atom, 0) | mask
     return Reach(masks, count)
+
+
+@cached_by_program
+def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
+    """For every variable with such a path: the hidden states it reaches within the step through at least one mixing
+    equation along which a derivative passes (bit mask), and one such equation."""
+    masks, new_states = reach_by_gradient(info).masks, set(info.hidden_outvars)
+    found: dict[Var, tuple[int, Equation]] = {}
+    for eqn in reversed(info.equations):
+        if not has_derivative(eqn):
+            continue
+        mask, through = 0, eqn
+        mixing = classify(eqn) is Kind.MIXING
+        for var in eqn.outvars:
+            if mixing:
+                mask |= masks.get(var, 0)
+            elif var in found and var not in new_states:
+                mask, through = mask | found[var][0], found[var][1]
+        if mask:
+            for atom in eqn.invars:
+                if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
+                    known, first = found.get(atom, (0, through))
+                    found[atom] = known | mask, first
+    return found

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
-from ..ir.nested import classify, has_derivative
+from ..ir.nested import classify
 from ..ir.paths import Path
 from ..ir.primitives import Kind, is_known
 from ..ir.program import ModuleInfo
-from .feeds import Reach, feeds_of, reach_by_any, reach_by_gradient
+from .feeds import Reach, paths_through_mixing, reach_by_any, reach_by_gradient
 from .levels import Levels, levels_of
 
 
@@ -68,7 +68,7 @@ def _hidden_behind(eqn: Equation, levels: Levels, names: Mapping[Var, Path]) -> 
 def mixed_path_diagnostics(
     info: ModuleInfo, paths: tuple[Path, ...], y: Var, states: Iterable[int]
 ) -> list[Diagnostic]:
-    """A note for each mixing equation by which y reaches states that it also reaches directly.
+    """A note where y also reaches, through a mixing equation, states of groups that it reaches directly.
 
     Args:
         info: the program.
@@ -76,25 +76,11 @@ def mixed_path_diagnostics(
         y: its result.
         states: indices of the hidden states of the groups it reaches directly.
     """
-    wanted, by_gradient, consumers = set(states), reach_by_gradient(info), feeds_of(info).consumers
-    new_states = set(info.hidden_outvars)
-    queue, seen, found = [y], {y}, []
-    while queue:
-        for number in consumers.get(queue.pop(), ()):
-            eqn = info.equations[number]
-            if not has_derivative(eqn) or not any(wanted & set(by_gradient.hidden(out)) for out in eqn.outvars):
-                continue
-            if classify(eqn) is Kind.MIXING:
-                found.append(eqn)
-                continue
-            more = [out for out in eqn.outvars if out not in seen and out not in new_states]
-            seen.update(more)
-            queue += more
+    mask, eqn = paths_through_mixing(info).get(y, (0, None))
+    if eqn is None or not any(mask >> j & 1 for j in states):
+        return []
     message = "f and the trace hold the direct path; the one through this equation is in the same-step gradient alone."
-    return [
-        Diagnostic(DiagnosticKind.MIXED_PATH, message, equation_text(eqn), paths)
-        for eqn in {id(eqn): eqn for eqn in found}.values()
-    ]
+    return [Diagnostic(DiagnosticKind.MIXED_PATH, message, equation_text(eqn), paths)]
 
 
 def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> list[Diagnostic]:
