@@ -135,6 +135,72 @@ def test_a_path_through_the_mean_is_left_out_of_f_and_said() -> None:
     np.testing.assert_allclose(connection.f(analysis.info.values(jnp.ones(3))), 1.0)
 
 
+def test_paths_through_a_state_that_is_not_hidden_are_said() -> None:
+    """A delay buffer: the state and the weight act on a later step where no trace follows."""
+
+    def step(p, s, x):
+        h = 0.9 * s["h"] + x @ p["w"] + s["buffer"][0]
+        direct = x @ p["direct"]
+        return {"h": h, "buffer": jnp.stack([s["buffer"][1], jnp.tanh(h) + direct])}, h + direct
+
+    params = {"w": normal(3, N), "direct": normal(3, N)}
+    state = {"h": jnp.full(N, 0.3), "buffer": jnp.zeros((2, N))}
+    analysis = ranvier.analyse(ranvier.step_function(step, params, state, other=["buffer"]), jnp.ones(3))
+    found = {(d.kind, d.paths[0]) for d in analysis.diagnostics}
+    assert found == {
+        (DiagnosticKind.STATE_THROUGH_OTHER, ("h",)),
+        (DiagnosticKind.OTHER_STATE_PARAMETER, ("direct",)),
+    }
+
+
+def test_running_statistics_that_nothing_reads_are_no_finding() -> None:
+    def step(p, s, x):
+        h = 0.9 * s["h"] + x @ p["w"]
+        return {"h": h, "mean": 0.99 * s["mean"] + 0.01 * h}, h
+
+    state = {"h": jnp.full(N, 0.3), "mean": jnp.zeros(N)}
+    analysis = ranvier.analyse(ranvier.step_function(step, {"w": normal(3, N)}, state, other=["mean"]), jnp.ones(3))
+    assert analysis.diagnostics == []
+
+
+def test_a_weight_that_mixes_in_a_long_loop_has_no_trace() -> None:
+    def step(p, s, x):
+        y = jax.lax.fori_loop(0, 60, lambda _, c: jnp.tanh(c @ p["l"]), x @ p["w"])
+        return {"h": 0.9 * s["h"] + y}, s["h"]
+
+    analysis = analyse(step, {"w": normal(3, N), "l": normal(N, N)})
+    kinds = {r.path[0]: r.kind for r in analysis.relations}
+    assert kinds == {"w": "weight-to-weight", "l": "loop"}
+
+
+@pytest.mark.parametrize("declare", ["jvp", "vjp"])
+def test_a_declared_derivative_that_mixes_ends_the_population(declare: str) -> None:
+    if declare == "vjp":
+        function = jax.custom_vjp(jnp.tanh)
+        function.defvjp(lambda v: (jnp.tanh(v), None), lambda _, g: (jnp.cumsum(g),))
+    else:
+        function = jax.custom_jvp(jnp.tanh)
+        function.defjvp(lambda v, t: (jnp.tanh(v[0]), jnp.cumsum(t[0])))
+
+    analysis = analyse(lambda p, s, x: ({"h": 0.9 * s["h"] + function(s["h"])}, x), {})
+    D = analysis.groups[0].transition.jacobian(analysis.info.values(jnp.linspace(0.5, 1.0, 3)))
+    np.testing.assert_allclose(D[:, 0, 0], 0.9, rtol=1e-6)
+
+
+def test_an_unknown_primitive_inside_a_branch_is_named() -> None:
+    import jax.extend.core
+
+    primitive = jax.extend.core.Primitive("ranvier_test_hidden_away")
+    primitive.def_abstract_eval(lambda v: v)
+
+    def step(p, s, x):
+        y = jax.lax.cond(x[0] > 0, lambda v: primitive.bind(v), lambda v: v, x @ p["w"])
+        return {"h": 0.9 * s["h"] + y}, s["h"]
+
+    kinds = {d.kind: d for d in analyse(step, {"w": normal(3, N)}).diagnostics}
+    assert "ranvier_test_hidden_away" in kinds[DiagnosticKind.UNKNOWN_PRIMITIVE].message
+
+
 def test_opaque_equations_are_named_with_their_line_and_what_they_hide() -> None:
     def step(p, s, x):
         y = jax.lax.while_loop(lambda c: jnp.sum(c) < 10, lambda c: c + s["h"] + x @ p["w"], s["h"])
@@ -158,7 +224,7 @@ def test_explanations_name_every_parameter_and_group() -> None:
     params = {"reset": normal(3, N), "w": normal(N, N), "out": normal(N, 2), "spare": jnp.ones(2)}
     text = analyse(step, params).explain()
     assert "related: affine" in text
-    assert "no trace: another mixing operation, dot_general at " in text
+    assert "no trace: a mixing operation, dot_general at " in text
     for path, kind in (
         ("reset", "indirect-parameter"), ("out", "readout-parameter"), ("spare", "unused-parameter")
     ):  # fmt: skip

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
-from ..ir.nested import bodies, called_body, has_own_derivative, loop_of
+from ..ir.nested import bodies, called_body, classify, has_own_derivative, loop_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
 from .position_map import ONLY_IDENTITY, Maps, PositionMap, compose, union
 
@@ -73,7 +73,7 @@ def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValu
     indices = _index_operands(eqn, rule)
     constants = {k: constant_value(eqn.invars[k]) for k in indices}
     if any(value is None for value in constants.values()):
-        return [{} for _ in eqn.outvars]
+        return [_kept_in_place(eqn) for _ in eqn.outvars]
     found: list[Dependences] = [{} for _ in eqn.outvars]
     for k, atom in enumerate(eqn.invars):
         if k in indices or isinstance(atom, Literal):
@@ -84,6 +84,14 @@ def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValu
             if not position_map.is_empty:
                 d[k, rule.differentiable and is_floating(dtype_of(atom))] = (position_map,)
     return found
+
+
+def _kept_in_place(eqn: Equation) -> Dependences:
+    """Written at positions that data decide: every other element of the first operand stays where it is."""
+    writes = eqn.primitive.name.startswith("scatter") or eqn.primitive.name == "dynamic_update_slice"
+    if not writes or isinstance(eqn.invars[0], Literal):
+        return {}
+    return {(0, is_floating(dtype_of(eqn.invars[0]))): ONLY_IDENTITY}
 
 
 def _index_operands(eqn: Equation, rule: PrimitiveRule) -> list[int]:
@@ -147,7 +155,9 @@ def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
     constants = [constant_value(atom) if _is_index_like(atom) else None for atom in eqn.invars]
     found = body_dependences(body, constants)
     if has_own_derivative(eqn):
-        found = [_with_gradient(d, eqn) for d in found]
+        if classify(eqn) is Kind.MIXING:
+            return [_without_gradient(d) for d in found]
+        found = [_with_gradient(d, eqn, out) for d, out in zip(found, eqn.outvars, strict=True)]
     return found
 
 
@@ -155,13 +165,19 @@ def _is_index_like(atom: Atom) -> bool:
     return not is_floating(dtype_of(atom))
 
 
-def _with_gradient(found: Dependences, eqn: Equation) -> Dependences:
-    """A custom derivative passes whatever the body's own derivative would do, such as a spike's zero."""
+def _with_gradient(found: Dependences, eqn: Equation, out: Var) -> Dependences:
+    """A custom derivative passes whatever the body's own derivative would do, such as a spike's zero; an operand that
+    the body does not read, such as the width of a surrogate gradient, may be read by the derivative."""
     result: Dependences = {}
     for (operand, _), maps in found.items():
-        gradient = is_floating(dtype_of(eqn.invars[operand]))
-        key = (operand, gradient)
-        result[key] = result.get(key, maps)
+        result.setdefault((operand, is_floating(dtype_of(eqn.invars[operand]))), maps)
+    named = {operand for operand, _ in result}
+    for operand, atom in enumerate(eqn.invars):
+        if operand not in named and is_floating(dtype_of(atom)) and not isinstance(atom, Literal):
+            if size_of(atom) == size_of(out):
+                result[operand, True] = ONLY_IDENTITY
+            elif size_of(atom) == 1:
+                result[operand, True] = _broadcast(shape_of(atom), shape_of(out))
     return result
 
 
@@ -191,15 +207,28 @@ def _of_loop(eqn: Equation) -> list[Dependences]:
     current: list[Dependences] = [{(first + j, True): ONLY_IDENTITY} for j in range(loop.num_carried)]
     for _ in range(loop.num_carried + 2):
         following = [dict(found) for found in current]
-        for d, found, out in zip(following, per_step, outputs, strict=True):
-            for (operand, gradient), maps in found.items():
-                inner = current[operand - first] if operand >= first else {(operand, True): ONLY_IDENTITY}
-                for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
-                    add_dependence(d, key, through, size_of(out), sizes[key[0]])
+        turned = _one_turn(per_step, current, first, outputs, sizes)
+        for d, more, out in zip(following, turned, outputs, strict=True):
+            for key, maps in more.items():
+                add_dependence(d, key, maps, size_of(out), sizes[key[0]])
         if following == current:
-            return [*current, *({} for _ in eqn.outvars[loop.num_carried :])]
+            after_last = _one_turn(per_step, current, first, outputs, sizes) if loop.length else current
+            return [*after_last, *({} for _ in eqn.outvars[loop.num_carried :])]
         current = following
     return [{} for _ in eqn.outvars]
+
+
+def _one_turn(
+    per_step: Sequence[Dependences], before: Sequence[Dependences], first: int, outputs: Sequence[Var], sizes: list[int]
+) -> list[Dependences]:
+    """Dependences of the carried values after one more turn of a loop."""
+    after: list[Dependences] = [{} for _ in outputs]
+    for d, found, out in zip(after, per_step, outputs, strict=True):
+        for (operand, gradient), maps in found.items():
+            inner = before[operand - first] if operand >= first else {(operand, True): ONLY_IDENTITY}
+            for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
+                add_dependence(d, key, through, size_of(out), sizes[key[0]])
+    return after
 
 
 def chained(

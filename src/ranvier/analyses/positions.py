@@ -16,6 +16,10 @@ MAX_COMPONENTS = 64
 """A state whose elements depend on more elements than this has no useful block diagonal D."""
 
 
+MAX_IN_ONE = 8
+"""A state with more elements than this, all of them one position, moves its elements around."""
+
+
 @dataclass(frozen=True, eq=False)
 class Component:
     """One entry of a population's state vector: one element of a hidden state at every position.
@@ -87,7 +91,7 @@ def arrange(shapes: Sequence[tuple[int, ...]], edges: Edges) -> Positions | None
     starts = np.cumsum([0, *sizes])
     bounds = list(itertools.pairwise(starts.tolist()))
     counts = [int(np.bincount(labels[a:b], minlength=classes).max()) for a, b in bounds]
-    if sum(counts) > MAX_COMPONENTS:
+    if sum(counts) > MAX_COMPONENTS or (classes == 1 and max(counts) > MAX_IN_ONE):
         return None
     order = _order_of_classes(labels, classes)
     components: list[Component] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, source_line
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
-from ..ir.nested import classify
+from ..ir.nested import bodies, classify
 from ..ir.paths import Path
 from ..ir.primitives import Kind, is_known
 from ..ir.program import ModuleInfo
@@ -25,12 +25,13 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
     found = []
-    for eqn in info.equations:
-        if classify(eqn) is not Kind.OPAQUE or not any(anything.anything(var) for var in eqn.outvars):
+    for outer in info.equations:
+        if classify(outer) is not Kind.OPAQUE or not any(anything.anything(var) for var in outer.outvars):
             continue
-        hidden_paths = _hidden_behind(eqn, levels, names)
+        hidden_paths = _hidden_behind(outer, levels, names)
         if not hidden_paths:
             continue
+        eqn = _innermost_opaque(outer)
         known = is_known(eqn.primitive)
         found.append(
             Diagnostic(
@@ -41,6 +42,15 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
             )
         )
     return found
+
+
+def _innermost_opaque(eqn: Equation) -> Equation:
+    """The equation inside branches, loops and calls that makes this one opaque."""
+    for body in bodies(eqn):
+        for inner in open_jaxpr(body)[0].eqns:
+            if classify(inner) is Kind.OPAQUE:
+                return _innermost_opaque(inner)
+    return eqn
 
 
 def _opaque_message(eqn: Equation, known: bool) -> str:
@@ -83,6 +93,25 @@ def mixed_path_diagnostics(
     return [Diagnostic(DiagnosticKind.MIXED_PATH, message, equation_text(eqn), paths)]
 
 
+def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
+    """Hidden states and parameters that act on later steps through floating-point states that are not hidden."""
+    by_gradient = reach_by_gradient(info)
+    if not any(by_gradient.hidden(var) or by_gradient.outputs(var) for var in info.other_invars):
+        return []
+    message = (
+        "acts on a later step through a state that is not hidden, and learning carries nothing through that; make the "
+        "state a hidden state, or take the gradient to be without this path."
+    )
+    kinds = [(DiagnosticKind.STATE_THROUGH_OTHER, {s.path: [v] for s, v in zip(info.hidden, info.hidden_outvars)})]
+    kinds.append((DiagnosticKind.OTHER_STATE_PARAMETER, info.weight_path_to_invars))
+    return [
+        Diagnostic(kind, message, paths=(path,))
+        for kind, variables in kinds
+        for path, found in variables.items()
+        if any(by_gradient.other(var) for var in found)
+    ]
+
+
 def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> list[Diagnostic]:
     """Why each parameter without a connection has none.
 
@@ -93,11 +122,12 @@ def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> lis
     by_gradient = reach_by_gradient(info)
     by_any = reach_by_any(info)
     behind_opaque = {path for d in opaque_diagnostics(info) for path in d.paths}
-    found = []
+    found = other_state_diagnostics(info)
+    told = {path for note in found for path in note.paths}
     for slot in info.parameters:
-        if related.get(slot.path):
-            continue
         leaves = info.weight_path_to_invars[slot.path]
+        if related.get(slot.path) or (slot.path in told and slot.path not in related):
+            continue
         kind, message = _reason(slot.path, leaves, related, by_gradient, by_any, behind_opaque)
         found.append(Diagnostic(kind, message, paths=(slot.path,)))
     return found
@@ -113,7 +143,7 @@ def _reason(
 ) -> tuple[DiagnosticKind, str]:
     if path in related:
         return DiagnosticKind.INDIRECT_PARAMETER, (
-            "reaches hidden states only through another mixing operation of the same step; it gets its exact "
+            "a mixing operation stands between it and every hidden state it reaches in the step; it gets its exact "
             "same-step gradient and no trace."
         )
     if not any(by_any.anything(var) for var in leaves):
@@ -122,11 +152,6 @@ def _reason(
         return DiagnosticKind.OPAQUE_EQUATION, "reaches results only through an opaque equation; it has no gradient."
     if any(by_gradient.outputs(var) for var in leaves):
         return DiagnosticKind.READOUT_PARAMETER, "reaches outputs only; its same-step gradient is its whole gradient."
-    if any(by_gradient.other(var) for var in leaves):
-        return DiagnosticKind.OTHER_STATE_PARAMETER, (
-            "acts on a state that is not hidden, so its effect on later steps has no trace; make that state a "
-            "hidden state."
-        )
     return DiagnosticKind.GRADIENT_STOPPED, (
         "every path from it ends in stop_gradient, a comparison or an integer; it has no gradient."
     )

@@ -151,7 +151,7 @@ class HiddenParamOpRelation:
         """Why the relation has its class."""
         if self.connections:
             return self.operation.reason
-        return "every path to a hidden state goes through another mixing operation of the same step"
+        return "every path to a hidden state goes through a mixing operation of the same step"
 
     @property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:
@@ -174,7 +174,7 @@ class HiddenParamOpRelation:
             names = ", ".join(map(path_text, connection.hidden_paths))
             rows.append((f"group {connection.group.index}", names + _lanes_text(connection, size_of(self.y))))
         for group in self.indirect_groups:
-            rows.append((f"group {group.index}", "through another mixing operation: same-step gradient, no trace"))
+            rows.append((f"group {group.index}", "through a mixing operation: same-step gradient, no trace"))
         width = max(len(label) for label, _ in rows)
         head = f"HiddenParamOpRelation {path_text(self.path)}"
         return "\n".join([head, *(f"  {label.ljust(width)}  {value}" for label, value in rows)])

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import AnalysisError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
 from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
 from ..ir.nested import called_body, classify, is_call
@@ -50,14 +51,25 @@ class Slice:
 
     def residuals_from(self, values: Mapping[Var, Any]) -> list[Any]:
         """Picks the residuals out of the values of a step (:meth:`ModuleInfo.values`)."""
-        return [values[var] for var in self.residuals]
+        return _picked(values, self.residuals)
 
     def sources_from(self, values: Mapping[Var, Any]) -> list[Any]:
-        return [values[var] for var in self.sources]
+        """Picks the sources out of the values of a step."""
+        return _picked(values, self.sources)
 
     def _apply(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         held = [x if self._feeds.passes(eqn, k) else _hold(x) for k, x in enumerate(operands)]
         return _apply_unmixed(eqn, held)
+
+
+def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
+    missing = [var for var in variables if var not in values]
+    if missing:
+        raise AnalysisError(
+            f"{len(missing)} of {len(variables)} variables of the step are missing from the values given; pass what "
+            "info.values(*inputs) returns, of the same program."
+        )
+    return [values[var] for var in variables]
 
 
 def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:

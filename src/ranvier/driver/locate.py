@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..errors import InputError, ModelError, RanvierError, reason_text
+from ..frontends.extract import check_is_model
 from ..frontends.step_function import StepFunction
 
 FORM = "MODEL is package.module:object_or_factory, or path/to/file.py:object_or_factory"
@@ -39,6 +40,7 @@ def locate_model(spec: str, input_specs: list[str]) -> tuple[Any, tuple[Any, ...
     model, *inputs = found if isinstance(found, tuple) else (found,)
     if input_specs:
         inputs = [_example(text) for text in input_specs]
+    check_is_model(model)
     if not inputs:
         raise InputError(
             f"{spec} comes without example inputs; add --input SHAPE for each argument of a step, e.g. --input 3 for "
@@ -81,7 +83,7 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            known = [n for n in vars(module) if not n.startswith("_")]
+            known = [n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, ModuleType)]
             raise ModelError(f"{place} has no {name!r}; it has {', '.join(known) or 'no public names'}.")
         value = getattr(value, part)
     return value

@@ -11,7 +11,7 @@ from ..frontends.extract import extract_module_info
 from ..ir.program import ModuleInfo
 from ..report.as_json import program_as_dict
 from ..report.explain import explain_program
-from ..report.picture import draw
+from ..report.picture import check_target, draw
 from ..report.summary import summary
 from .locate import locate_model
 
@@ -20,6 +20,8 @@ def show_model(
     console: Console, spec: str, input_specs: list[str], *, as_json: bool, picture: Path | None, explain: bool
 ) -> None:
     """Analyses the model that ``spec`` names and prints what was found."""
+    if picture is not None:
+        check_target(picture)
     model, inputs = locate_model(spec, input_specs)
     info = extract_module_info(model, *inputs)
     if as_json:

@@ -76,6 +76,8 @@ def _traced_states(model: Any, name: str, inputs: tuple[Any, ...]) -> tuple[list
 
 def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Exception) -> RanvierError:
     found = reason_text(error)
+    if isinstance(error, NotImplementedError):
+        return ModelError(f"{name} cannot run ({found}). Define update(self, x), one time step, and pass an instance.")
     if not model.states(brainstate.HiddenState):
         return ModelError(
             f"the states of {name} are not initialised ({found}). Call "

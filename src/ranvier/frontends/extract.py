@@ -27,13 +27,20 @@ def extract_module_info(model: Any, *inputs: Any) -> ModuleInfo:
     """
     if isinstance(model, ModuleInfo):
         return model
+    check_is_model(model)
     if isinstance(model, StepFunction):
         return trace_step_function(model, *inputs)
-    brainstate = sys.modules.get("brainstate")
-    if brainstate is not None and isinstance(model, brainstate.nn.Module):
-        from .brainstate_module import trace_module
+    from .brainstate_module import trace_module
 
-        return trace_module(model, *inputs)
+    return trace_module(model, *inputs)
+
+
+def check_is_model(model: Any) -> None:
+    """Raises :class:`ModelError` unless a frontend reads this object."""
+    brainstate = sys.modules.get("brainstate")
+    is_module = brainstate is not None and isinstance(model, brainstate.nn.Module)
+    if is_module or isinstance(model, (ModuleInfo, StepFunction)):
+        return
     hint = (
         "wrap a step function with ranvier.step_function(step, params, state)"
         if callable(model) and not isinstance(model, type)

@@ -66,6 +66,8 @@ def step_function(
             "write ranvier.step_function(step, params, state)."
         )
     paths = tuple(tuple(entry) if isinstance(entry, (tuple, list)) else (entry,) for entry in other)
+    for path, leaf in [*named_leaves(params, "params"), *named_leaves(state, "state")]:
+        _check_array(path, leaf)
     known = [path for path, _ in named_leaves(state, "state")]
     missing = [path_text(path) for path in paths if path not in known]
     if missing:
@@ -74,6 +76,16 @@ def step_function(
             f"{', '.join(map(path_text, known)) or 'none'}; name one of these."
         )
     return StepFunction(step, params, state, paths, name or getattr(step, "__name__", "step"))
+
+
+def _check_array(path: Path, leaf: Any) -> None:
+    try:
+        jnp.asarray(leaf)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"{path_text(path)} is {leaf!r} of type {type(leaf).__name__}, which is no array; keep arrays in params "
+            "and state, and settings in the step function's closure."
+        ) from None
 
 
 def trace_step_function(model: StepFunction, *inputs: Any) -> ModuleInfo:

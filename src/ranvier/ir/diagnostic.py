@@ -24,6 +24,8 @@ class DiagnosticKind(enum.Enum):
     f holds the direct path alone."""
     GRADIENT_STOPPED = "gradient-stopped"
     """Every path from the parameter ends in stop_gradient, an integer or a comparison."""
+    STATE_THROUGH_OTHER = "state-through-other"
+    """A hidden state acts on a later step through a state that is not hidden, which no trace follows."""
     OTHER_STATE_PARAMETER = "other-state-parameter"
     """The parameter's effect is kept in a state that is not hidden, which no trace follows."""
     UNKNOWN_PRIMITIVE = "unknown-primitive"

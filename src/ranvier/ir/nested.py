@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ._jax import Atom, Equation, Literal, dtype_of, is_floating, open_jaxpr, scan_operand_counts, trace
-from .primitives import Kind, rule_of
+import jax
+
+from ._jax import Atom, Equation, Literal, bind, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
+from .interpret import needed_equations
+from .primitives import Kind, on_change, rule_of
 
 CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_lin"])
 
@@ -98,12 +101,18 @@ def classify(eqn: Equation) -> Kind:
         eqn: an equation of a jaxpr.
 
     Returns:
-        One of the four kinds; never ``Kind.NESTED``.
+        One of the four kinds; never ``Kind.NESTED``. A function whose declared derivative mixes is mixing.
     """
+    return _kind(eqn, True)
+
+
+def _kind(eqn: Equation, with_derivatives: bool) -> Kind:
     kind = rule_of(eqn.primitive).kind
     if kind is not Kind.NESTED:
         return kind
-    kinds = {_body_kind(body) for body in _Hashed.all(bodies(eqn))}
+    kinds = {_body_kind(_Hashed(body), with_derivatives) for body in bodies(eqn)}
+    if with_derivatives and eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+        kinds.add(_derivative_kind(_Hashed(called_body(eqn), eqn)))
     for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
         if verdict in kinds:
             return verdict
@@ -123,10 +132,7 @@ class _Hashed:
     """A body under its identity, for caches: equal jaxprs need not be the same object."""
 
     body: Any
-
-    @classmethod
-    def all(cls, found: Sequence[Any]) -> list[_Hashed]:
-        return [cls(body) for body in found]
+    equation: Equation | None = None
 
     def __hash__(self) -> int:
         return id(self.body)
@@ -136,9 +142,51 @@ class _Hashed:
 
 
 @lru_cache(maxsize=4096)
-def _body_kind(hashed: _Hashed) -> Kind:
-    kinds = {classify(eqn) for eqn in open_jaxpr(hashed.body)[0].eqns}
+def _body_kind(hashed: _Hashed, with_derivatives: bool) -> Kind:
+    kinds = {_kind(eqn, with_derivatives) for eqn in open_jaxpr(hashed.body)[0].eqns}
     for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
         if verdict in kinds:
             return verdict
     return Kind.ELEMENTWISE
+
+
+@lru_cache(maxsize=4096)
+def _derivative_kind(hashed: _Hashed) -> Kind:
+    """Mixing where a declared derivative, unlike the function itself, mixes positions."""
+    eqn = hashed.equation
+    assert eqn is not None
+    moving = [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
+    size = max((size_of(out) for out in eqn.outvars), default=0)
+    derivative = trace(_derivative_of(eqn, moving), [atom.aval for atom in (*eqn.invars, *_seeds(eqn, moving))])
+    jaxpr, _ = open_jaxpr(derivative)
+    full = [atom for atom in jaxpr.outvars if size_of(atom) == size]
+    kinds = {_kind(inner, False) for inner in needed_equations(jaxpr.eqns, full)}
+    return Kind.MIXING if kinds & {Kind.MIXING, Kind.OPAQUE} else Kind.ELEMENTWISE
+
+
+def _seeds(eqn: Equation, moving: Sequence[int]) -> list[Atom]:
+    """Variables with the shapes of what the derivative is applied to: tangents, or cotangents for a custom_vjp."""
+    return list(eqn.outvars) if eqn.primitive.name == "custom_vjp_call" else [eqn.invars[k] for k in moving]
+
+
+def _derivative_of(eqn: Equation, moving: Sequence[int]) -> Callable[..., Any]:
+    count = len(eqn.invars)
+
+    def function(given: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        operands = list(given)
+        for k, value in zip(moving, values, strict=True):
+            operands[k] = value
+        return bind(eqn, operands)
+
+    def derivative(*operands: Any) -> Any:
+        given, seeds = operands[:count], list(operands[count:])
+        values = [given[k] for k in moving]
+        if eqn.primitive.name == "custom_vjp_call":
+            return jax.vjp(lambda *x: function(given, x), *values)[1](seeds)
+        return jax.jvp(lambda *x: function(given, x), values, seeds)[1]
+
+    return derivative
+
+
+on_change(_body_kind.cache_clear)
+on_change(_derivative_kind.cache_clear)

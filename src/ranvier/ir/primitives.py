@@ -65,6 +65,7 @@ class PrimitiveRule:
 UNKNOWN = PrimitiveRule(Kind.OPAQUE)
 
 _TABLE: dict[str, PrimitiveRule] = {}
+_ON_CHANGE: list[Callable[[], None]] = []
 _FAMILIES: dict[str, Callable[[Any], PrimitiveRule]] = {}
 
 
@@ -109,12 +110,21 @@ def register_primitive(
             f"primitive {name!r}: `move` runs a structural primitive on index arrays, but the kind given is "
             f"{kind.value!r}; drop `move` or write kind='structural'."
         )
+    for forget in _ON_CHANGE:
+        forget()
     _TABLE[name] = PrimitiveRule(kind, operation, differentiable, linear, index_operands, move, expand, surrogate)
 
 
 def register_family(prefix: str, rule: Callable[[Any], PrimitiveRule]) -> None:
     """Answers for every primitive whose name starts with ``prefix``: ``rule(primitive)`` gives its rule."""
+    for forget in _ON_CHANGE:
+        forget()
     _FAMILIES[prefix] = rule
+
+
+def on_change(forget: Callable[[], None]) -> None:
+    """Has ``forget`` called whenever the table changes, for caches of what was read from it."""
+    _ON_CHANGE.append(forget)
 
 
 def rule_of(primitive: Any) -> PrimitiveRule:

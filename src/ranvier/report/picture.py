@@ -58,6 +58,15 @@ def draw(info: ModuleInfo, path: str | FilePath) -> FilePath:
         PictureError: unknown ending, missing folder, or the extra ``picture`` is not installed.
     """
     target = FilePath(path)
+    check_target(target)
+    figure = _figure(info)
+    content = _page(info, figure) if target.suffix.lower() == ".html" else _image(figure, target.suffix[1:].lower())
+    write_atomically(target, content)
+    return target
+
+
+def check_target(target: FilePath) -> None:
+    """Raises :class:`PictureError` unless a picture can be written there."""
     if target.suffix.lower() not in FORMATS:
         raise PictureError(
             f"{target.name}: pictures end in {', '.join(FORMATS)}, not {target.suffix or 'nothing'}; "
@@ -65,10 +74,6 @@ def draw(info: ModuleInfo, path: str | FilePath) -> FilePath:
         )
     if not target.parent.is_dir():
         raise PictureError(f"the folder {target.parent} does not exist; make it first or choose another.")
-    figure = _figure(info)
-    content = _page(info, figure) if target.suffix.lower() == ".html" else _image(figure, target.suffix[1:].lower())
-    write_atomically(target, content)
-    return target
 
 
 def _figure(info: ModuleInfo) -> Any:
