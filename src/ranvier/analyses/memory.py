@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..ir._jax import size_of
+from ..ir._jax import shape_of, size_of
 from ..ir.nested import classify
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
@@ -23,7 +23,7 @@ class RuleMemory:
         rule: name of the rule.
         formula: what it keeps, in the symbols of :data:`SYMBOLS`.
         numbers: the formula with this program's numbers, in elements.
-        elements: how many array elements that is, per step where ``grows`` is True.
+        elements: how many array elements that is for one sample, per step where ``grows`` is True.
         bytes: the same in bytes of the program's widest hidden dtype.
         grows: whether it grows with the number of steps T.
     """
@@ -60,11 +60,12 @@ class TraceTerm:
 
 @cached_by_program
 def rule_memory(info: ModuleInfo) -> list[RuleMemory]:
-    """Memory of the learning rules for a program, for the shapes it was traced with."""
-    terms = trace_terms(info)
-    hidden = sum(size_of(var) for var in info.hidden_invars)
+    """Memory of the learning rules for one sample of a program; a leading batch axis is divided out."""
+    batch = batch_size(info)
+    terms = [TraceTerm(t.pairs // batch, t.inputs // batch, t.lanes // batch, t.states) for t in trace_terms(info)]
+    hidden = sum(size_of(var) for var in info.hidden_invars) // batch
     parameters = sum(size_of(var) for var in info.weight_invars)
-    kept = _kept_results(info)
+    kept = _kept_results(info) // batch
     itemsize = max(slot.dtype.itemsize for slot in info.hidden)
 
     def row(rule: str, formula: str, numbers: str, elements: int, grows: bool = False) -> RuleMemory:
@@ -86,6 +87,20 @@ def rule_memory(info: ModuleInfo) -> list[RuleMemory]:
         row("ES_D_RTRL", "Σ (x + y·s)", _sum(f"{t.inputs} + {t.lanes}·{t.states}" for t in terms), split),
         row("OTTT", "Σ x", _sum(str(t.inputs) for t in terms), sum(t.inputs for t in terms)),
     ]
+
+
+def batch_size(info: ModuleInfo) -> int:
+    """Size of the leading axis that all inputs and hidden states share besides other axes; 1 without a batch."""
+    shapes = [*(aval.shape for aval in info.input_avals), *(slot.shape for slot in info.hidden)]
+    leading = {shape[0] if len(shape) > 1 else None for shape in shapes}
+    images = {
+        shape_of(eqn.invars[0])[eqn.params["dimension_numbers"].lhs_spec[0]]
+        for eqn in info.equations
+        if eqn.primitive.name == "conv_general_dilated"
+    }
+    if len(leading | images) != 1 or None in leading:
+        return 1
+    return leading.pop() or 1
 
 
 def trace_terms(info: ModuleInfo) -> list[TraceTerm]:

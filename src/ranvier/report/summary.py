@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..analyses.hidden_groups import analyse_groups
-from ..analyses.memory import SYMBOLS, RuleMemory, rule_memory, size_text
+from ..analyses.memory import SYMBOLS, RuleMemory, batch_size, rule_memory, size_text
 from ..analyses.reasons import opaque_diagnostics
 from ..analyses.relations import HiddenParamOpRelation, analyse_relations
 from ..ir.diagnostic import Diagnostic
@@ -29,7 +29,9 @@ def summary(info: ModuleInfo) -> Iterator[Section]:
     notes = [*info.notes, *groups.diagnostics, *opaque_diagnostics(info)]
     if notes:
         yield "Notes", _diagnostics(notes)
-    yield "Memory of each learning rule", memory_lines(rule_memory(info))
+    batch = batch_size(info)
+    per = f", for one sample of the batch of {batch}" if batch > 1 else ""
+    yield f"Memory of each learning rule{per}", memory_lines(rule_memory(info))
 
 
 def _slots(slots: Sequence[Slot], belongs: dict) -> list[str]:
