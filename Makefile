@@ -9,12 +9,13 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/pytest
 
-check: .venv/ready
+check: lint test
+
+lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest
 
 format: .venv/ready
 	$(BIN)/ruff check --fix
@@ -22,7 +23,7 @@ format: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/pip install --quiet --editable ".[bench]"
-	$(BIN)/python -m benchmarks.analysis_time
+	$(BIN)/python -m benchmarks.analysis_time --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
