@@ -150,7 +150,7 @@ def grouped_einsum_notation(dtype=jnp.float32):
     return _layer(current, params, (2, 3, 4), dtype, jnp.ones((2, 3, 2), dtype))
 
 
-@zoo_model(
+low_rank_model = zoo_model(
     group("v"),
     relations=(
         relation("a", "affine", (N_IN,), (N_REC,), "v", probe="y"),
@@ -158,20 +158,16 @@ def grouped_einsum_notation(dtype=jnp.float32):
     ),
     spiking=True,
 )
+
+
+@low_rank_model
 def low_rank_matrix(dtype=jnp.float32):
     """``x @ (A @ B)``: one product with a matrix made of two parameters."""
     params = {"a": normal(8, N_IN, 2, dtype=dtype), "b": normal(9, 2, N_REC, dtype=dtype)}
     return _layer(lambda p, x: mixed("y", x @ (p["a"] @ p["b"])), params, (N_REC,), dtype)
 
 
-@zoo_model(
-    group("v"),
-    relations=(
-        relation("a", "affine", (N_IN,), (N_REC,), "v", probe="y"),
-        relation("b", "affine", (N_IN,), (N_REC,), "v", probe="y"),
-    ),
-    spiking=True,
-)
+@low_rank_model
 def low_rank_chain(dtype=jnp.float32):
     """``(x @ A) @ B`` is the same function, so it has the same relations."""
     params = {"a": normal(8, N_IN, 2, dtype=dtype), "b": normal(9, 2, N_REC, dtype=dtype)}

@@ -51,9 +51,6 @@ class Levels:
     def is_static(self, atom: Atom) -> bool:
         return self.of(atom) is not Level.DYNAMIC
 
-    def sources_of(self, atom: Atom) -> int:
-        return 0 if isinstance(atom, Literal) else self.sources[atom]
-
     def learned_of(self, atom: Atom) -> int:
         return 0 if isinstance(atom, Literal) else self.learned[atom]
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import AnalysisError
-from ..ir._jax import Equation, Literal, Var, bind, is_floating, located_at, open_jaxpr, trace
+from ..ir._jax import Equation, Literal, Var, bind, located_at, open_jaxpr, trace
+from ..ir.derivatives import as_function, floating_operands, results_and_slopes
 from ..ir.interpret import evaluate
 from ..ir.nested import classify, has_own_derivative
 from ..ir.paths import Path, path_text
@@ -295,9 +296,8 @@ def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any
         if not _is_declared(eqn):
             return bind(eqn, operands)
         base = next(order)
-        moving = [k for k, x in enumerate(base) if is_floating(jax.typeof(x).dtype)]
-        results, pull = jax.vjp(lambda *xs: tuple(bind(eqn, _with(base, moving, xs))), *(base[k] for k in moving))
-        slopes = [pull(_unit(results, n)) for n in range(len(results))]
+        moving = floating_operands(base)
+        results, slopes = results_and_slopes(as_function(eqn, base, moving), *(base[k] for k in moving))
         return [
             y + sum(s * (operands[k] - base[k]) for s, k in zip(slope, moving, strict=True))
             for y, slope in zip(results, slopes, strict=True)
@@ -308,14 +308,3 @@ def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any
 
 def _is_declared(eqn: Equation) -> bool:
     return has_own_derivative(eqn) and classify(eqn) is Kind.ELEMENTWISE
-
-
-def _with(base: Sequence[Any], places: Sequence[int], values: Sequence[Any]) -> list[Any]:
-    given = list(base)
-    for k, value in zip(places, values, strict=True):
-        given[k] = value
-    return given
-
-
-def _unit(results: Sequence[Any], chosen: int) -> tuple[Any, ...]:
-    return tuple((jnp.ones_like if k == chosen else jnp.zeros_like)(result) for k, result in enumerate(results))

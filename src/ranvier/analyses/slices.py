@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..errors import AnalysisError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
+from ..ir.derivatives import as_function, floating_operands, results_and_slopes
 from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
 from ..ir.nested import called_body, classify, is_call
 from ..ir.primitives import Kind
@@ -86,31 +86,17 @@ def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
 
 
 def _with_forward_rule(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    """An elementwise ``custom_vjp`` with the forward-mode rule that its reverse-mode rule implies.
-
-    The Jacobian is diagonal, so pulling back ones gives all of it.
-    """
-    moving = [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
-
-    def function(*values: Any) -> tuple[Any, ...]:
-        given = list(operands)
-        for k, value in zip(moving, values, strict=True):
-            given[k] = value
-        return tuple(bind(eqn, given))
+    """An elementwise ``custom_vjp`` with the forward-mode rule that its reverse-mode rule implies."""
+    moving = floating_operands(operands)
+    function = as_function(eqn, operands, moving)
 
     def pushed(values: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        results, pull = jax.vjp(function, *values)
-        return results, tuple(
-            sum(d * t for d, t in zip(pull(_one_at(results, k)), tangents, strict=True)) for k in range(len(results))
-        )
+        results, slopes = results_and_slopes(function, *values)
+        return results, tuple(sum(d * t for d, t in zip(slope, tangents, strict=True)) for slope in slopes)
 
     with_rule = jax.custom_jvp(function)
     with_rule.defjvp(pushed)
     return with_rule(*(operands[k] for k in moving))
-
-
-def _one_at(results: Sequence[Any], chosen: int) -> tuple[Any, ...]:
-    return tuple((jnp.ones_like if k == chosen else jnp.zeros_like)(result) for k, result in enumerate(results))
 
 
 def _hold(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from ._jax import Atom, Equation, Literal, bind, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
+from ._jax import Atom, Equation, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
+from .derivatives import as_function
 from .interpret import needed_equations
 from .primitives import Kind, on_change, rule_of
 
@@ -29,10 +30,6 @@ class Loop:
     def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         end = self.num_constants + self.num_carried
         return list(operands[: self.num_constants]), list(operands[self.num_constants : end]), list(operands[end:])
-
-
-def is_nested(eqn: Equation) -> bool:
-    return rule_of(eqn.primitive).kind is Kind.NESTED
 
 
 def is_call(eqn: Equation) -> bool:
@@ -69,11 +66,6 @@ def _expanded(eqn: Equation) -> Any:
     function = rule_of(eqn.primitive).expand
     assert function is not None
     return trace(function(**eqn.params), [atom.aval for atom in eqn.invars])
-
-
-def passes_gradient(eqn: Equation, operand: Atom) -> bool:
-    """Whether a derivative can pass from this operand to some floating-point result."""
-    return is_floating(dtype_of(operand)) and not isinstance(operand, Literal) and has_derivative(eqn)
 
 
 def has_derivative(eqn: Equation) -> bool:
@@ -172,18 +164,12 @@ def _seeds(eqn: Equation, moving: Sequence[int]) -> list[Atom]:
 def _derivative_of(eqn: Equation, moving: Sequence[int]) -> Callable[..., Any]:
     count = len(eqn.invars)
 
-    def function(given: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-        operands = list(given)
-        for k, value in zip(moving, values, strict=True):
-            operands[k] = value
-        return bind(eqn, operands)
-
     def derivative(*operands: Any) -> Any:
         given, seeds = operands[:count], list(operands[count:])
         values = [given[k] for k in moving]
         if eqn.primitive.name == "custom_vjp_call":
-            return jax.vjp(lambda *x: function(given, x), *values)[1](seeds)
-        return jax.jvp(lambda *x: function(given, x), values, seeds)[1]
+            return jax.vjp(as_function(eqn, given, moving), *values)[1](tuple(seeds))
+        return jax.jvp(as_function(eqn, given, moving), values, seeds)[1]
 
     return derivative
 
