@@ -26,13 +26,26 @@ _HOME = {
         "find_hidden_groups_from_module",
         "find_hidden_param_op_relations_from_module",
     ],
-    "errors": ["AnalysisError", "InputError", "ModelError", "PictureError", "RanvierError", "RegistrationError"],
+    "errors": [
+        "AnalysisError",
+        "InputError",
+        "ModelError",
+        "PictureError",
+        "RanvierError",
+        "RegistrationError",
+        "RuleError",
+    ],
     "frontends.extract": ["extract_module_info"],
     "frontends.step_function": ["StepFunction", "step_function"],
     "ir.diagnostic": ["Diagnostic", "DiagnosticKind"],
     "ir.nested": ["classify"],
     "ir.primitives": ["Kind", "register_family", "register_primitive"],
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
+    "learn.compile": ["compile"],
+    "learn.learner": ["Learner"],
+    "learn.rules.bptt": ["BPTT"],
+    "learn.rules.d_rtrl": ["D_RTRL"],
+    "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
 }
 
@@ -84,6 +97,7 @@ if TYPE_CHECKING:
     from .errors import PictureError as PictureError
     from .errors import RanvierError as RanvierError
     from .errors import RegistrationError as RegistrationError
+    from .errors import RuleError as RuleError
     from .frontends.extract import extract_module_info as extract_module_info
     from .frontends.step_function import StepFunction as StepFunction
     from .frontends.step_function import step_function as step_function
@@ -97,4 +111,10 @@ if TYPE_CHECKING:
     from .ir.program import Program as Program
     from .ir.program import Role as Role
     from .ir.program import Slot as Slot
+    from .learn.compile import compile as compile
+    from .learn.learner import Learner as Learner
+    from .learn.rules.bptt import BPTT as BPTT
+    from .learn.rules.d_rtrl import D_RTRL as D_RTRL
+    from .learn.state import Aux as Aux
+    from .learn.state import LearnerState as LearnerState
     from .report.picture import draw as draw

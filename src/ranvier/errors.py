@@ -17,6 +17,10 @@ class AnalysisError(RanvierError):
     """An analysis was asked for something the model does not have."""
 
 
+class RuleError(RanvierError):
+    """A learning rule cannot be applied to the model, or is set up in a way that contradicts itself."""
+
+
 class RegistrationError(RanvierError):
     """A primitive was registered in a way that contradicts itself."""
 

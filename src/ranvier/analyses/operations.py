@@ -135,7 +135,7 @@ class _Finder:
                 continue
             if classify(eqn) is Kind.OPAQUE:
                 continue
-            mixed = [k for k in static if _mixes(eqn, k)]
+            mixed = [k for k in static if mixes(eqn, k)]
             entering.update(dict.fromkeys(eqn.invars[k] for k in static if k not in mixed))
             if mixed:
                 self._add_mixing(eqn, [eqn.invars[k] for k in mixed])
@@ -369,7 +369,7 @@ def _is_var(atom: Atom) -> bool:
     return not isinstance(atom, Literal)
 
 
-def _mixes(eqn: Equation, operand: int) -> bool:
+def mixes(eqn: Equation, operand: int) -> bool:
     """Whether the operand takes part in mixing, in this equation or in its body."""
     rule = rule_of(eqn.primitive)
     if rule.kind is Kind.NESTED:
@@ -387,7 +387,7 @@ def _body_mixes(eqn: Equation, body: Any, operand: int) -> bool:
     tainted = {jaxpr.invars[number]}
     for inner in jaxpr.eqns:
         hit = [k for k, a in enumerate(inner.invars) if not isinstance(a, Literal) and a in tainted]
-        if any(_mixes(inner, k) or rule_of(inner.primitive).kind is Kind.OPAQUE for k in hit):
+        if any(mixes(inner, k) or rule_of(inner.primitive).kind is Kind.OPAQUE for k in hit):
             return True
         if hit:
             tainted.update(inner.outvars)

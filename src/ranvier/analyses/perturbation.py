@@ -8,7 +8,7 @@ the step except the computation of its own group's other states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import AnalysisError
-from ..ir._jax import Equation, Literal, Var, bind, located_at, open_jaxpr, trace
+from ..ir._jax import Equation, Var, bind, open_jaxpr, trace
 from ..ir.derivatives import as_function, floating_operands, results_and_slopes
 from ..ir.interpret import evaluate
 from ..ir.nested import classify, has_own_derivative
@@ -27,7 +27,7 @@ from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Slot
 from ..ir.table import table
 from .cache import cached_by_program
-from .hidden_groups import analyse_groups
+from .versions import perturbed_step
 
 Loss = Callable[[Any], Any]
 
@@ -201,82 +201,16 @@ def add_hidden_perturbation_from_minfo(info: ModuleInfo) -> HiddenPerturbation:
     Args:
         info: from :func:`ranvier.extract_module_info`.
     """
-    plan = _Plan(info)
-    avals = [var.aval for var in (*info.jaxpr.invars, *info.hidden_outvars)]
-    closed = trace(lambda *operands: plan.run(operands), avals)
+    step = perturbed_step(info)
+    count = len(info.jaxpr.invars)
+
+    def run(*operands: Any) -> list[Any]:
+        values = dict(zip(info.jaxpr.invars, operands, strict=False))
+        values.update(zip(info.jaxpr.constvars, info.consts, strict=True))
+        return step.run(values, dict(zip(info.hidden_outvars, operands[count:], strict=True)))
+
+    closed = trace(run, [var.aval for var in (*info.jaxpr.invars, *info.hidden_outvars)])
     return HiddenPerturbation(closed, tuple(slot.path for slot in info.hidden), info.hidden, info)
-
-
-class _Plan:
-    """Which variables are needed in which versions, a version being the set of groups whose own perturbations it
-    must not see (a bit mask); a new state is computed without its own group's perturbations."""
-
-    def __init__(self, info: ModuleInfo) -> None:
-        self.info = info
-        group_bit = {j: 1 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
-        self.own_bit = {var: group_bit[j] for j, var in enumerate(info.hidden_outvars)}
-        self.upstream = self._upstream()
-        self.versions = self._versions()
-
-    def _upstream(self) -> dict[Var, int]:
-        """For every variable, the groups whose new states it is made of."""
-        found: dict[Var, int] = {}
-        for eqn in self.info.equations:
-            mask = self._upstream_of(eqn, found)
-            for var in eqn.outvars:
-                found[var] = mask | self.own_bit.get(var, 0)
-        return found
-
-    @staticmethod
-    def _upstream_of(eqn: Equation, found: Mapping[Var, int]) -> int:
-        mask = 0
-        for atom in eqn.invars:
-            if not isinstance(atom, Literal):
-                mask |= found.get(atom, 0)
-        return mask
-
-    def _versions(self) -> dict[Var, set[int]]:
-        wanted: dict[Var, set[int]] = {}
-        for atom in self.info.jaxpr.outvars:
-            if not isinstance(atom, Literal):
-                wanted.setdefault(atom, set()).add(0)
-        for eqn in reversed(self.info.equations):
-            for version in self._runs(eqn, wanted):
-                for atom in eqn.invars:
-                    if not isinstance(atom, Literal):
-                        wanted.setdefault(atom, set()).add(version & self.upstream.get(atom, 0))
-        return wanted
-
-    def _runs(self, eqn: Equation, wanted: Mapping[Var, set[int]]) -> set[int]:
-        """The versions in which an equation runs."""
-        reaching = self._upstream_of(eqn, self.upstream)
-        runs = {
-            (version | self.own_bit.get(var, 0)) & reaching for var in eqn.outvars for version in wanted.get(var, ())
-        }
-        return runs | ({0} if eqn.effects else set())
-
-    def run(self, operands: Sequence[Any]) -> list[Any]:
-        jaxpr = self.info.jaxpr
-        count = len(jaxpr.invars)
-        added = dict(zip(self.info.hidden_outvars, operands[count:], strict=True))
-        values: dict[tuple[Var, int], Any] = {(v, 0): x for v, x in zip(jaxpr.invars, operands, strict=False)}
-        values.update({(v, 0): x for v, x in zip(jaxpr.constvars, self.info.consts, strict=True)})
-
-        def read(atom: Any, version: int) -> Any:
-            return atom.val if isinstance(atom, Literal) else values[atom, version & self.upstream.get(atom, 0)]
-
-        for eqn in self.info.equations:
-            results = {}
-            for version in sorted(self._runs(eqn, self.versions)):
-                with located_at(eqn):
-                    results[version] = bind(eqn, [read(atom, version) for atom in eqn.invars])
-            reaching = self._upstream_of(eqn, self.upstream)
-            for number, var in enumerate(eqn.outvars):
-                own = self.own_bit.get(var, 0)
-                for version in self.versions.get(var, ()):
-                    value = results[(version | own) & reaching][number]
-                    values[var, version] = value + added[var] if own and not version & own else value
-        return [read(atom, 0) for atom in jaxpr.outvars]
 
 
 def _recorder(recorded: list[list[Any]]) -> Callable[[Equation, list[Any]], Sequence[Any]]:

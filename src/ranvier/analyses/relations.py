@@ -11,19 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir._jax import Var, size_of
+from ..ir._jax import Var, size_of, trace
 from ..ir.diagnostic import Diagnostic
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .colouring import colour
-from .feeds import Feeds, feeds_of, reach_by_gradient
+from .feeds import feeds_of, reach_by_gradient
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
-from .levels import levels_of
+from .levels import Level, levels_of
 from .operations import Operation, operations_of
 from .reasons import mixed_path_diagnostics, parameter_diagnostics
 from .slices import Slice, slice_between
-from .transition import take_component
+from .transition import EntryFacts, take_component
+from .uniformity import jaxpr_facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,25 +74,49 @@ class Connection:
             ``[lanes, S]``; entry ``[l, a]`` is d component a at ``position[l]`` / d element ``y_index[l]`` of y.
         """
         (y,) = self.path.sources_from(values)
-        residuals = self.path.residuals_from(values)
+        columns = self.columns_at(y, self.path.residuals_from(values))
+        zero = jnp.zeros(self.y_index.size, y.dtype)
+        return jnp.stack([columns.get(a, zero) for a in range(self.group.num_state)], axis=-1)
+
+    def columns_at(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
+        """f at this y and these residuals: component to ``[lanes]``, for the components that y can reach."""
         colours = self._colours
-        total = jnp.zeros((self.y_index.size, self.group.num_state), y.dtype)
-        for c in range(int(colours.max(initial=0)) + 1):
+        last = int(colours.max(initial=0))
+        columns: dict[int, jax.Array] = {}
+        for c in range(last + 1):
             seed = jnp.asarray(colours == c, dtype=y.dtype).reshape(y.shape)
             _, pushed = jax.jvp(lambda value: self.path([value], residuals), (y,), (seed,))
-            answers = jnp.asarray(colours[self.y_index] == c, dtype=y.dtype)[:, None]
-            total = total + self._read(pushed) * answers
-        return total
+            answers = jnp.asarray(colours[self.y_index] == c, dtype=y.dtype) if last else None
+            for a in self.components:
+                entry = self._read(pushed, a)
+                entry = entry if answers is None else entry * answers
+                columns[a] = columns[a] + entry if a in columns else entry
+        return columns
 
-    def _read(self, pushed: Sequence[Any]) -> jax.Array:
-        columns = []
-        for component in self.group.positions.components:
-            if component.state in self.states:
-                state = pushed[self.states.index(component.state)]
-                columns.append(take_component(state, component, self.position))
-            else:
-                columns.append(jnp.zeros(self.position.size))
-        return jnp.stack(columns, axis=-1)
+    @cached_property
+    def components(self) -> tuple[int, ...]:
+        """The components of the group that y reaches within the step."""
+        return tuple(a for a, c in enumerate(self.group.positions.components) if c.state in self.states)
+
+    @cached_property
+    def facts(self) -> dict[int, EntryFacts]:
+        """What is known of f before any data is seen, by component."""
+        (source,), residuals = self.path.sources, self.path.residuals
+        levels = levels_of(self._info)
+        traced = trace(
+            lambda y, *rest: list(self.columns_at(y, rest).values()), [var.aval for var in (source, *residuals)]
+        )
+        given = [Level.DYNAMIC, *(levels.of(var) for var in residuals)]
+        constants = [None, *(levels.constant_value(var) for var in residuals)]
+        found = jaxpr_facts(traced, given, constants)
+        return {a: EntryFacts(*fact) for a, fact in zip(self.components, found, strict=True)}
+
+    def _read(self, pushed: Sequence[Any], a: int) -> jax.Array:
+        component = self.group.positions.components[a]
+        state = pushed[self.states.index(component.state)]
+        size = self.group.positions.size
+        straight = self.position.size == size and np.array_equal(self.position, np.arange(size))
+        return take_component(state, component, None if straight else self.position)
 
     @cached_property
     def _colours(self) -> np.ndarray:
@@ -220,14 +245,12 @@ def find_hidden_param_op_relations_from_minfo(
 @cached_by_program
 def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     """Relations with the diagnostics about parameters that have none."""
-    feeds, levels = feeds_of(info), levels_of(info)
-    groups = analyse_groups(info).groups
-    place = {j: (group, n) for group in groups for n, j in enumerate(group.state_indices)}
+    levels, place = levels_of(info), _places(info)
     indirect = reach_by_gradient(info)
     relations: list[HiddenParamOpRelation] = []
     notes: list[Diagnostic] = []
     for operation in operations_of(info):
-        connections = _connections(info, feeds, operation, place)
+        connections = connections_of(info, operation.y)
         reached = dict.fromkeys(place[j][0] for j in indirect.hidden(operation.y))
         rest = tuple(g for g in reached if all(g is not c.group for c in connections))
         if not connections and not rest:
@@ -248,6 +271,13 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     return RelationAnalysis(tuple(relations), tuple(notes))
 
 
+@cached_by_program
+def _places(info: ModuleInfo) -> dict[int, tuple[HiddenGroup, int]]:
+    """For every hidden state its group and its number there."""
+    groups = analyse_groups(info).groups
+    return {j: (group, n) for group in groups for n, j in enumerate(group.state_indices)}
+
+
 def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, bool]:
     """Parameter path to whether any of its relations has a connection."""
     found: dict[Path, bool] = {}
@@ -256,10 +286,12 @@ def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, boo
     return found
 
 
-def _connections(
-    info: ModuleInfo, feeds: Feeds, operation: Operation, place: Mapping[int, tuple[HiddenGroup, int]]
-) -> tuple[Connection, ...]:
-    fed = {j: maps for (j, gradient), maps in feeds.of(operation.y).items() if gradient}
+def connections_of(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
+    """How a variable of the step reaches hidden groups without mixing in between."""
+    fed = {j: maps for (j, gradient), maps in feeds_of(info).of(y).items() if gradient}
+    if not fed:
+        return ()
+    place = _places(info)
     reached: dict[HiddenGroup, list[int]] = {}
     for group, state in (place[j] for j in fed):
         reached.setdefault(group, []).append(state)
@@ -277,7 +309,7 @@ def _connections(
         if not pairs:
             continue
         y_index, position = _lanes(pairs, group.positions.size)
-        found.append(Connection(group, states, y_index, position, operation.y, info))
+        found.append(Connection(group, states, y_index, position, y, info))
     return tuple(found)
 
 

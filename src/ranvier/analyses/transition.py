@@ -99,17 +99,20 @@ class Transition:
         """D at these old values and residuals; see :meth:`jacobian`."""
         size, count = self._positions.size, len(self._positions.components)
         dtype = jnp.result_type(*hidden)
-        columns = self._columns(hidden, residuals)
+        columns = self.columns_at(hidden, residuals)
         zero = jnp.zeros(size, dtype)
         rows = [[columns.get((a, b), zero) for b in range(count)] for a in range(count)]
         stacked = jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
         return stacked.reshape(*self._positions.shape, count, count)
 
-    def _columns(self, hidden: Sequence[Any], residuals: Sequence[Any]) -> dict[tuple[int, int], jax.Array]:
-        """The entries of D that are not structural zeros, each ``[positions]``."""
+    def columns_at(
+        self, hidden: Sequence[Any], residuals: Sequence[Any], wanted: frozenset[tuple[int, int]] | None = None
+    ) -> dict[tuple[int, int], jax.Array]:
+        """The entries (a, b) of D that are not structural zeros, or those wanted, each ``[positions]``."""
         columns: dict[tuple[int, int], jax.Array] = {}
+        wanted = self.nonzero if wanted is None else wanted
         for b, component in enumerate(self._positions.components):
-            rows = [a for a in range(len(self._positions.components)) if (a, b) in self.nonzero]
+            rows = [a for a in range(len(self._positions.components)) if (a, b) in wanted]
             if not rows:
                 continue
             push = self._push(hidden, residuals, component.state)
@@ -205,7 +208,7 @@ class Transition:
             return dict.fromkeys(order, EntryFacts(Level.DYNAMIC, False))
 
         def entries(*operands: Any) -> list[Any]:
-            columns = self._columns(operands[: len(sources)], operands[len(sources) :])
+            columns = self.columns_at(operands[: len(sources)], operands[len(sources) :])
             return [columns[key] for key in order]
 
         traced = trace(entries, [var.aval for var in (*sources, *residuals)])

@@ -1,0 +1,46 @@
+"""Putting new parameter values into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from ..errors import ModelError
+from ..ir.paths import Path
+from ..ir.program import ModuleInfo
+from .build import named_leaves
+from .step_function import StepFunction
+
+
+def with_params(model: Any, info: ModuleInfo, params: Mapping[Path, Any], leaves: Sequence[Any]) -> Any:
+    """The model with new parameters.
+
+    Args:
+        model: what the program was extracted from.
+        info: the program.
+        params: new values by path.
+        leaves: all parameter leaves, the new ones among them, in the program's order.
+
+    Raises:
+        ModelError: the model is a bare program, which has nowhere to put values.
+    """
+    if isinstance(model, StepFunction):
+        return _with_new_params(model, info, leaves)
+    if isinstance(model, ModuleInfo):
+        raise ModelError(
+            "this learner was compiled from a program, which holds no parameters of its own to replace; compile it from "
+            "the brainstate module or the step function, or pass params= to learner.grad."
+        )
+    for slot in info.parameters:
+        if slot.path in params:
+            slot.handle.value = params[slot.path]
+    return model
+
+
+def _with_new_params(model: StepFunction, info: ModuleInfo, leaves: Sequence[Any]) -> StepFunction:
+    values = dict(zip((slot.path for slot in info.parameters), leaves, strict=True))
+    new = [values.get(path, leaf) for path, leaf in named_leaves(model.params, "params")]
+    return replace(model, params=jax.tree.unflatten(jax.tree.structure(model.params), new))

@@ -1,0 +1,91 @@
+"""A program for one sample as a program for a batch of samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._jax import Literal, is_key
+from .interpret import evaluate
+from .normalize import normalize
+from .program import ModuleInfo, Slot
+
+
+def batched(info: ModuleInfo, size: int) -> ModuleInfo:
+    """The program of ``size`` independent samples: inputs, states and outputs get a leading batch axis.
+
+    Parameters, and states that the step never changes, stay without one. Random keys are split, so that samples have
+    noise of their own.
+    """
+    fixed = [a is b for a, b in zip(info.other_invars, info.other_outvars, strict=True)]
+    axes = {
+        "inputs": [0] * len(info.input_invars),
+        "parameters": [None] * len(info.weight_invars),
+        "hidden": [0] * len(info.hidden_invars),
+        "other": [None if is_fixed else 0 for is_fixed in fixed],
+    }
+    in_axes = [axis for part in axes.values() for axis in part]
+    out_axes = [0] * len(info.output_outvars) + axes["hidden"] + axes["other"]
+    vmapped = jax.vmap(
+        lambda *operands: tuple(_arrays(evaluate(info.closed_jaxpr, operands))),
+        in_axes=tuple(in_axes),
+        out_axes=tuple(out_axes),
+        axis_size=size,
+    )
+    avals = [
+        var.aval if axis is None else _batched_aval(var.aval, size)
+        for var, axis in zip(info.jaxpr.invars, in_axes, strict=True)
+    ]
+    start = len(info.output_outvars)
+    closed = normalize(lambda *operands: list(vmapped(*operands)), avals, slice(start, start + len(info.hidden)))
+    return ModuleInfo(
+        closed_jaxpr=closed,
+        input_treedef=info.input_treedef,
+        output_treedef=info.output_treedef,
+        input_avals=tuple(_batched_aval(aval, size) for aval in info.input_avals),
+        output_avals=tuple(_batched_aval(aval, size) for aval in info.output_avals),
+        parameters=info.parameters,
+        hidden=tuple(_batched_slot(slot, size, [0]) for slot in info.hidden),
+        other=_batched_others(info, size, axes["other"]),
+        name=info.name,
+        notes=info.notes,
+    )
+
+
+def _arrays(results: list[Any]) -> list[Any]:
+    return [jnp.asarray(result.val if isinstance(result, Literal) else result) for result in results]
+
+
+def _batched_others(info: ModuleInfo, size: int, axes: list[int | None]) -> tuple[Slot, ...]:
+    slots, start = [], 0
+    for slot in info.other:
+        end = start + len(slot.leaves)
+        slots.append(_batched_slot(slot, size, axes[start:end]))
+        start = end
+    return tuple(slots)
+
+
+def _batched_slot(slot: Slot, size: int, axes: list[int | None]) -> Slot:
+    initial = tuple(
+        value if axis is None else _batched_value(slot, value, size)
+        for value, axis in zip(slot.initial, axes, strict=True)
+    )
+    return replace(slot, initial=initial, leaves=tuple(jax.typeof(value) for value in initial))
+
+
+def _batched_value(slot: Slot, value: Any, size: int) -> Any:
+    is_raw_key = slot.label == "RandomState" and value.dtype == jnp.uint32
+    if is_raw_key or is_key(value.dtype):
+        return jax.random.split(value, size)
+    return jnp.broadcast_to(value, (size, *value.shape))
+
+
+def _batched_aval(aval: Any, size: int) -> Any:
+    return (
+        jax.typeof(jnp.zeros((size, *aval.shape), aval.dtype))
+        if not is_key(aval.dtype)
+        else aval.update(shape=(size, *aval.shape))
+    )

@@ -1,0 +1,1 @@
+"""Online learning: learners, the machinery they share, and the rules."""

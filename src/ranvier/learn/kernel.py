@@ -1,0 +1,91 @@
+"""What a rule makes of a program: code that takes one chunk of steps."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ..ir._jax import Var
+from ..ir.interpret import Environment
+from ..ir.program import ModuleInfo
+from .state import LearnerState
+
+Loss = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The data of one chunk of K steps.
+
+    Attributes:
+        inputs: input leaves, ``[K, ...]``.
+        targets: pytree of targets, ``[K, ...]``.
+        weights: weight of the loss of each step, ``[K]``.
+    """
+
+    inputs: list[jax.Array]
+    targets: Any
+    weights: jax.Array
+
+    @property
+    def length(self) -> int:
+        return self.weights.shape[0]
+
+    def part(self, start: int, end: int) -> Chunk:
+        """The steps from ``start`` to ``end``."""
+        return Chunk(*jax.tree.map(lambda x: x[start:end], (self.inputs, self.targets, self.weights)))
+
+    def split(self, count: int) -> tuple[list[jax.Array], Any, jax.Array]:
+        """Inputs, targets and weights of equal chunks, ``[count, K, ...]``."""
+        whole = (self.inputs, self.targets, self.weights)
+        return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), whole)
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a chunk gives.
+
+    Attributes:
+        gradients: entering variable to the gradient of the sum of the losses.
+        losses: ``[K]``, times the weights.
+        outputs: output leaves ``[K, ...]``.
+        state: what the next chunk starts from.
+    """
+
+    gradients: dict[Var, jax.Array]
+    losses: jax.Array
+    outputs: list[jax.Array]
+    state: LearnerState
+
+
+class Kernel(abc.ABC):
+    """A rule for one program.
+
+    Attributes:
+        info: the program.
+    """
+
+    info: ModuleInfo
+
+    @abc.abstractmethod
+    def init(self, static: Environment) -> Any:
+        """The rule's memory before the first step."""
+
+    @abc.abstractmethod
+    def run(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        """Runs one chunk.
+
+        Args:
+            loss: ``loss(output, target) -> scalar``.
+            static: values of static variables.
+            state: what the chunk starts from.
+            chunk: the chunk's data.
+            fresh: whether the memory is known to be as :meth:`init` made it.
+            keep: whether the memory after the chunk is wanted.
+        """

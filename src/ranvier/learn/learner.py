@@ -1,0 +1,254 @@
+"""The learner: gradients of a model over sequences, by a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import InputError
+from ..frontends.parameters import with_params
+from ..ir.interpret import Environment
+from ..ir.paths import Path, path_text
+from ..ir.program import ModuleInfo, Slot, shape_text
+from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .rule import Rule
+from .stages import stages_of
+from .state import Aux, Gradients, LearnerState
+from .terms import entering_variables
+
+WRITTEN_OUT = 2
+"""Up to this many chunks are written out one by one, so that the first and the last can be simpler."""
+
+
+class Learner:
+    """A model compiled for learning; made by :func:`ranvier.compile`.
+
+    Its methods are pure functions of pytrees and work inside ``jax.jit``, ``jax.vmap`` and ``jax.lax.scan``.
+
+    Attributes:
+        info: the program of one step, with the batch axis if there is one.
+        rule: the learning rule.
+        reduction: ``"sum"`` or ``"mean"`` over the steps' losses.
+    """
+
+    def __init__(
+        self, model: Any, info: ModuleInfo, rule: Rule, kernel: Kernel, chunk: int | None, reduction: str
+    ) -> None:
+        self.model = model
+        self.info = info
+        self.rule = rule
+        self.reduction = reduction
+        self._kernel = kernel
+        self._chunk = chunk
+        self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
+
+    @property
+    def params(self) -> dict[Path, Any]:
+        """The parameters the model was compiled with, by path, each in the model's own form."""
+        return {slot.path: slot.value for slot in self.info.parameters}
+
+    def init(self, params: Mapping[Path, Any] | None = None) -> LearnerState:
+        """The state before the first step: the model's initial states and an empty memory of the rule."""
+        hidden = [leaf for slot in self.info.hidden for leaf in slot.initial]
+        other = [leaf for slot in self.info.other for leaf in slot.initial]
+        static = stages_of(self.info).static_values(self._param_leaves(params), other)
+        return LearnerState(hidden, other, self._kernel.init(static))
+
+    def grad(
+        self,
+        loss: Loss,
+        xs: Any,
+        ys: Any = None,
+        *,
+        state: LearnerState | None = None,
+        params: Mapping[Path, Any] | None = None,
+        mask: Any = None,
+        keep_state: bool = True,
+    ) -> tuple[Gradients, Aux]:
+        """Gradient of the loss over a sequence, or over the next part of one.
+
+        Args:
+            loss: ``loss(output, target) -> scalar``; with a batch it gets the outputs of the whole batch.
+            xs: the model's input at every step, ``[T, ...]`` (a tuple where the model takes several).
+            ys: targets, a pytree of ``[T, ...]``; None if the loss needs none.
+            state: what to start from: :meth:`init`, or ``aux.state`` of the call before to go on. None starts anew.
+            params: values for some or all parameters, by path; the model's own for the rest.
+            mask: ``[T]``, weight of the loss at every step, zero where there is none.
+            keep_state: whether ``aux.state`` is wanted; without it the last traces need not be computed.
+
+        Returns:
+            The gradients by parameter path, each in the form of the parameter, and :class:`Aux`.
+
+        Raises:
+            InputError: inputs, targets, mask, parameters or state do not fit the model.
+        """
+        leaves = self._input_leaves(xs)
+        length = self._length(leaves, ys, mask)
+        weights = self._weights(mask, length)
+        fresh = state is None
+        start = self.init(params) if state is None else state
+        targets = jax.tree.map(jnp.asarray, ys)
+        return self._jitted(loss, fresh, keep_state, leaves, targets, weights, start, self._param_leaves(params))
+
+    def write_back(self, params: Mapping[Path, Any]) -> Any:
+        """Puts parameters into the model.
+
+        Args:
+            params: values by path, for some or all parameters.
+
+        Returns:
+            The model: the brainstate module itself, whose ``ParamState`` values are replaced, or a new step function.
+        """
+        return with_params(self.model, self.info, params, self._param_leaves(params))
+
+    def _gradients(
+        self,
+        loss: Loss,
+        fresh: bool,
+        keep: bool,
+        inputs: list[jax.Array],
+        targets: Any,
+        weights: jax.Array,
+        state: LearnerState,
+        params: list[jax.Array],
+    ) -> tuple[Gradients, Aux]:
+        stages, variables = stages_of(self.info), entering_variables(self.info)
+
+        def entering(leaves: list[jax.Array]) -> list[jax.Array]:
+            static = stages.static_values(leaves, state.other)
+            return [static[var] for var in variables]
+
+        static = stages.static_values(params, state.other)
+        _, pull = jax.vjp(entering, params)
+        found = self._run_chunks(loss, static, state, Chunk(inputs, targets, weights), fresh, keep)
+        (gradients,) = pull([found.gradients[var].astype(static[var].dtype) for var in variables])
+        outputs = jax.tree.unflatten(self.info.output_treedef, found.outputs)
+        aux = Aux(found.losses.sum(), found.losses, outputs, found.state if keep else None)
+        return by_path(self.info.parameters, gradients), aux
+
+    def _run_chunks(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        """Runs all chunks: few ones one by one, many in a loop, and what is left over at the end."""
+        size = min(self.chunk_for(chunk.length), chunk.length)
+        count, rest = divmod(chunk.length, size)
+        looped = count if count > WRITTEN_OUT else 0
+        parts, start = [], looped * size
+        if looped:
+            parts.append(self._loop(loss, static, state, chunk.part(0, start), looped))
+            fresh = False
+        while start < chunk.length:
+            end = min(start + size, chunk.length)
+            going_on = keep or end < chunk.length
+            state = parts[-1].state if parts else state
+            part = chunk.part(start, end)
+            parts.append(self._kernel.run(loss, static, state, part, fresh=fresh, keep=going_on))
+            fresh, start = False, end
+        return joined(parts)
+
+    def _loop(self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, count: int) -> ChunkResult:
+        variables = entering_variables(self.info)
+
+        def step(carry: Any, given: Any) -> Any:
+            state, total = carry
+            found = self._kernel.run(loss, static, state, Chunk(*given), fresh=False, keep=True)
+            total = [a + found.gradients[var] for a, var in zip(total, variables, strict=True)]
+            return (found.state, total), (found.losses, found.outputs)
+
+        zeros = [jnp.zeros_like(static[var]) for var in variables]
+        (state, total), stacked = jax.lax.scan(step, (state, zeros), chunk.split(count))
+        losses, outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
+        return ChunkResult(dict(zip(variables, total, strict=True)), losses, outputs, state)
+
+    def chunk_for(self, length: int) -> int:
+        """Steps per chunk for a sequence of this length."""
+        return self._chunk or length
+
+    def _input_leaves(self, xs: Any) -> list[jax.Array]:
+        """Input leaves ``[T, ...]`` from the inputs as the user passes them."""
+        info = self.info
+        arguments = jax.tree.unflatten(info.input_treedef, [0] * len(info.input_avals))
+        given = (xs,) if len(arguments) == 1 else tuple(xs) if arguments else ()
+        leaves, treedef = jax.tree.flatten(given)
+        expected = ", ".join(f"[T,{shape_text(aval.shape)[1:]}" for aval in info.input_avals) or "none"
+        found = ", ".join(shape_text(jnp.shape(leaf)) for leaf in leaves) or "none"
+        fits = treedef == info.input_treedef and all(
+            jnp.shape(leaf)[1:] == aval.shape and jnp.ndim(leaf) == len(aval.shape) + 1
+            for leaf, aval in zip(leaves, info.input_avals, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; "
+                "pass xs with the steps along the first axis, or compile again with other example inputs."
+            )
+        return [jnp.asarray(leaf).astype(aval.dtype) for leaf, aval in zip(leaves, info.input_avals, strict=True)]
+
+    def _length(self, inputs: list[jax.Array], targets: Any, mask: Any) -> int:
+        named = [("xs", inputs), ("ys", targets), ("mask", mask)]
+        lengths = {name: {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} for name, tree in named}
+        found = {length for lengths_of in lengths.values() for length in lengths_of}
+        if len(found) != 1 or found <= {(), (0,)}:
+            told = "; ".join(f"{k} {sorted(n[0] if n else 'no time axis' for n in v)}" for k, v in lengths.items() if v)
+            raise InputError(
+                f"xs, ys and mask need one and the same number of steps along their first axis, at least one, but have "
+                f"{told or 'none'}; repeat a target that is the same at every step with jnp.broadcast_to."
+            )
+        return found.pop()[0]
+
+    def _weights(self, mask: Any, length: int) -> jax.Array:
+        dtype = jnp.result_type(*(slot.dtype for slot in self.info.hidden))
+        weights = jnp.ones(length, dtype) if mask is None else jnp.asarray(mask).astype(dtype)
+        if weights.ndim != 1:
+            raise InputError(
+                f"mask has shape {shape_text(weights.shape)}, but it weighs steps and has shape [T]; weigh samples "
+                "or outputs inside the loss."
+            )
+        return weights if self.reduction == "sum" else weights / jnp.maximum(weights.sum(), 1e-12)
+
+    def _param_leaves(self, params: Mapping[Path, Any] | None) -> list[jax.Array]:
+        """Leaves of all parameters, with those given in place of the model's own."""
+        given = dict(params or {})
+        leaves = []
+        for slot in self.info.parameters:
+            value = given.pop(slot.path, None)
+            leaves += slot.initial if value is None else checked_leaves(slot, value)
+        if given:
+            known = ", ".join(path_text(slot.path) for slot in self.info.parameters) or "none"
+            unknown = ", ".join(path_text(path) if isinstance(path, tuple) else repr(path) for path in given)
+            raise InputError(f"params has {unknown}, but the parameters of {self.info.name} are {known}.")
+        return [jnp.asarray(leaf) for leaf in leaves]
+
+
+def checked_leaves(slot: Slot, value: Any) -> list[Any]:
+    """The leaves of a value for a slot."""
+    leaves, treedef = jax.tree.flatten(value)
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    if treedef != slot.treedef or shapes != [leaf.shape for leaf in slot.leaves]:
+        raise InputError(
+            f"the value given for {path_text(slot.path)} has leaves {' '.join(map(shape_text, shapes)) or 'none'}, but "
+            f"the parameter has {slot.shapes_text}; give a value of the form that learner.params has."
+        )
+    return leaves
+
+
+def by_path(slots: Sequence[Slot], leaves: Sequence[Any]) -> dict[Path, Any]:
+    """Values by path from the leaves of all slots."""
+    found, start = {}, 0
+    for slot in slots:
+        end = start + len(slot.leaves)
+        found[slot.path] = jax.tree.unflatten(slot.treedef, list(leaves[start:end]))
+        start = end
+    return found
+
+
+def joined(parts: Sequence[ChunkResult]) -> ChunkResult:
+    """Chunks one after the other as one."""
+    if len(parts) == 1:
+        return parts[0]
+    gradients = {var: sum((p.gradients[var] for p in parts[1:]), parts[0].gradients[var]) for var in parts[0].gradients}
+    losses = jnp.concatenate([p.losses for p in parts])
+    outputs = [jnp.concatenate(leaves) for leaves in zip(*(p.outputs for p in parts), strict=True)]
+    return ChunkResult(gradients, losses, outputs, parts[-1].state)

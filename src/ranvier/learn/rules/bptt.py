@@ -1,0 +1,73 @@
+"""``BPTT``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...ir.interpret import Environment, run_equations
+from ...ir.program import ModuleInfo
+from ..kernel import Chunk, ChunkResult, Kernel, Loss
+from ..rule import Rule
+from ..same_step import scalar_loss
+from ..stages import stages_of
+from ..state import LearnerState
+from ..terms import entering_variables
+
+
+@dataclass(frozen=True)
+class BPTT(Rule):
+    """Backpropagation through time: the reference (Werbos, Proceedings of the IEEE 1990, doi 10.1109/5.58337).
+
+    Memory grows with the number of steps of a call. Exact within a call; a call that goes on from an earlier state
+    treats that state as given (truncated BPTT).
+    """
+
+    def kernel(self, info: ModuleInfo) -> Kernel:
+        return _Kernel(info)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel(Kernel):
+    info: ModuleInfo
+
+    def init(self, static: Environment) -> None:
+        return None
+
+    @cached_property
+    def _variables(self) -> tuple[Any, ...]:
+        return entering_variables(self.info)
+
+    def run(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        info, stages = self.info, stages_of(self.info)
+
+        def total(entering: list[Any]) -> Any:
+            fixed = {**static, **dict(zip(self._variables, entering, strict=True))}
+
+            def step(carry: Any, given: Any) -> Any:
+                inputs, target, weight = given
+                values = {**fixed, **dict(zip(info.input_invars, inputs, strict=True))}
+                values.update(zip((*info.hidden_invars, *info.other_invars), [*carry[0], *carry[1]], strict=True))
+                run_equations((*stages.parallel, *stages.sequential), values)
+                outputs, hidden, other = stages.results(values)
+                output = jax.tree.unflatten(info.output_treedef, outputs)
+                return (hidden, other), (weight * scalar_loss(loss, output, target), outputs)
+
+            start = (list(state.hidden), list(state.other))
+            (hidden, other), (losses, outputs) = jax.lax.scan(
+                step, start, (chunk.inputs, chunk.targets, chunk.weights), chunk.length
+            )
+            return losses.sum(), (losses, outputs, hidden, other)
+
+        entering = [static[var] for var in self._variables]
+        _, pull, (losses, outputs, hidden, other) = jax.vjp(total, entering, has_aux=True)
+        (gradients,) = pull(jnp.ones_like(losses.sum()))
+        return ChunkResult(
+            dict(zip(self._variables, gradients, strict=True)), losses, outputs, LearnerState(hidden, other, None)
+        )

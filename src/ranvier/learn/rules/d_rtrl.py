@@ -1,0 +1,28 @@
+"""``D_RTRL``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...ir.program import ModuleInfo
+from ..rule import Rule
+from ..traces import TraceKernel, traces_of
+
+
+@dataclass(frozen=True)
+class D_RTRL(Rule):
+    """Diagonal real-time recurrent learning: eligibility traces through each neuron's own states.
+
+    ``e_t = D_t e_{t-1} + f_t (x) dy_t/dw``; the gradient is the same-step gradient of every parameter plus
+    ``sum_t L_t . (D_t e_{t-1})`` (Wang et al., Nature Communications 2026, doi 10.1038/s41467-026-68453-w).
+
+    Memory: one number per weight, sample and reachable state, O(N) where the trace factorises; nothing that grows with
+    time. Cost: that of the forward pass and of the weight gradient's matrix product.
+
+    Exact where hidden states reach the next step position by position only (no recurrent projection, or a linear
+    recurrent unit, in one layer); otherwise the paths of D through recurrent projections, and through the
+    states of other groups, are left out of the temporal part.
+    """
+
+    def kernel(self, info: ModuleInfo) -> TraceKernel:
+        return TraceKernel(info, traces_of(info))

@@ -1,0 +1,195 @@
+"""The same-step part of a gradient, and the learning signals, for all steps of a chunk at once.
+
+The hidden states before each step are held fixed. One reverse pass gives the exact same-step gradient of every parameter,
+the learning signal L = dl/dh of every hidden state (partial, see :mod:`ranvier.analyses.versions`), and the cotangent
+dl/dy of every traced projection, whose product with the data is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analyses.versions import PerturbedStep, perturbed_step
+from ..errors import InputError
+from ..ir._jax import Equation, Literal, Var, bind, is_floating
+from ..ir.interpret import Environment
+from ..ir.program import ModuleInfo
+from .stages import Stages, is_costly, over_steps, stages_of
+from .terms import Term, entering_variables
+
+Loss = Callable[[Any, Any], Any]
+Apply = Callable[[Equation, list[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class SameStep:
+    """What one reverse pass over a chunk of K steps finds.
+
+    Attributes:
+        losses: ``[K]``, times the weights of the steps.
+        outputs: output leaves ``[K, ...]``.
+        entering: static variable to its gradient; without the part of the terms' own equations.
+        signals: new hidden state (variable) to its learning signal ``[K, *state]``.
+        results: y of a term to its cotangent ``[K, *y]``.
+    """
+
+    losses: jax.Array
+    outputs: list[jax.Array]
+    entering: dict[Var, jax.Array]
+    signals: dict[Var, jax.Array]
+    results: dict[Var, jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class SameStepPass:
+    """How to find the same-step part for a program.
+
+    Attributes:
+        info: the program.
+        terms: projections whose own weight gradient the caller takes.
+    """
+
+    info: ModuleInfo
+    terms: tuple[Term, ...]
+
+    @cached_property
+    def _stages(self) -> Stages:
+        return stages_of(self.info)
+
+    @cached_property
+    def _step(self) -> PerturbedStep:
+        return perturbed_step(self.info)
+
+    @cached_property
+    def held(self) -> dict[int, set[Var]]:
+        """Static operands that are held, by ``id`` of the equation."""
+        found: dict[int, set[Var]] = {}
+        for term in self.terms:
+            for eqn in term.equations:
+                found.setdefault(id(eqn), set()).add(term.operand)
+        return found
+
+    @cached_property
+    def entering(self) -> tuple[Var, ...]:
+        return entering_variables(self.info)
+
+    @cached_property
+    def results(self) -> tuple[Var, ...]:
+        return tuple(dict.fromkeys(term.y for term in self.terms if term.equations))
+
+    @cached_property
+    def _schedule(self) -> list[tuple[Equation, tuple[int, ...]]]:
+        """The equations that derivatives can pass through; the values of all others are known."""
+        moving: set[Var] = {*self.entering, *self.info.hidden_outvars, *self.results}
+        changing = {id(e) for e in (*self._stages.parallel, *self._stages.sequential)}
+        found = []
+        for eqn, runs in self._step.schedule:
+            if id(eqn) not in changing:
+                continue
+            reads = any(not isinstance(a, Literal) and a in moving for a in eqn.invars)
+            if reads or any(var in moving for var in eqn.outvars):
+                moving.update(eqn.outvars)
+                found.append((eqn, runs))
+        return found
+
+    def __call__(
+        self,
+        loss: Loss,
+        static: Environment,
+        recorded: Mapping[Var, Any],
+        targets: Any,
+        weights: jax.Array,
+        rewrite: Callable[[Environment], Apply] | None = None,
+    ) -> SameStep:
+        """Runs the pass.
+
+        Args:
+            loss: ``loss(output, target) -> scalar``.
+            static: values of static variables.
+            recorded: from :meth:`Stages.forward`, ``[K, ...]``.
+            targets: pytree of targets ``[K, ...]``.
+            weights: weight of each step's loss, ``[K]``.
+            rewrite: from the values of a step, how to apply equations, for rules with a feedback of their own.
+        """
+        entering = {var: static[var] for var in self.entering}
+        zeros = {
+            var: jnp.zeros((weights.shape[0], *var.aval.shape), var.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+            for var in (*self.info.hidden_outvars, *self.results)
+        }
+
+        def total(entering: list[Any], added: list[Any]) -> tuple[jax.Array, Any]:
+            fixed = {**static, **dict(zip(self.entering, entering, strict=True))}
+
+            def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
+                values = self._stages.replay(static, given)
+                leaves = self._outputs({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), rewrite)
+                outputs = jax.tree.unflatten(self.info.output_treedef, leaves)
+                return weight * scalar_loss(loss, outputs, target), leaves
+
+            losses, outputs = over_steps(one, recorded, added, targets, weights)
+            return losses.sum(), (losses, outputs)
+
+        _, pull, (losses, outputs) = jax.vjp(total, list(entering.values()), list(zeros.values()), has_aux=True)
+        by_entering, by_added = pull(jnp.ones_like(losses.sum()))
+        added = dict(zip(zeros, by_added, strict=True))
+        signals = {var: added[var] for var in self.info.hidden_outvars}
+        results = {var: added[var] for var in self.results}
+        return SameStep(losses, outputs, dict(zip(entering, by_entering, strict=True)), signals, results)
+
+    def _outputs(
+        self,
+        values: Environment,
+        known: Environment,
+        added: Mapping[Var, Any],
+        rewrite: Callable[[Environment], Apply] | None,
+    ) -> list[Any]:
+        other = rewrite(known) if rewrite else None
+
+        def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+            if held := self.held.get(id(eqn)):
+                operands = [
+                    jax.lax.stop_gradient(x) if not isinstance(atom, Literal) and atom in held else x
+                    for atom, x in zip(eqn.invars, operands, strict=True)
+                ]
+            applied = other or bind
+            if is_costly(eqn) and all(var in known for var in eqn.outvars):
+                return with_values([known[var] for var in eqn.outvars], eqn, operands, applied)
+            return applied(eqn, operands)
+
+        results = self._step.run(values, added, self._schedule, apply)
+        return [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
+
+
+def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind) -> list[Any]:
+    """The known results of an equation, with the equation's derivative; the equation itself is not run."""
+
+    @jax.custom_jvp
+    def function(known: list[Any], operands: list[Any]) -> list[Any]:
+        return known
+
+    @function.defjvp
+    def derivative(primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
+        results, operands = primals
+        _, pushed = jax.jvp(lambda *values: list(apply(eqn, list(values))), operands, tangents[1])
+        return results, pushed
+
+    return function(known, operands)
+
+
+def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:
+    """The loss of one step, checked to be one real number."""
+    value = loss(output, target)
+    leaves = jax.tree.leaves(value)
+    if len(leaves) != 1 or jnp.shape(leaves[0]) != () or not is_floating(jnp.asarray(leaves[0]).dtype):
+        found = ", ".join(f"{jnp.asarray(x).dtype}{list(jnp.shape(x))}" for x in leaves) or "nothing"
+        raise InputError(
+            f"loss(output, target) gave {found}, but a step needs one real number; reduce it over the batch and the "
+            "outputs, as in `lambda y, target: ((y - target) ** 2).sum()`."
+        )
+    return leaves[0]

@@ -1,0 +1,47 @@
+"""What a learner carries from call to call, and what a call gives back beside the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ..ir.paths import Path
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LearnerState:
+    """Everything that goes on to the next call.
+
+    Attributes:
+        hidden: hidden states, arrays in the program's order.
+        other: leaves of other states, likewise.
+        memory: what the rule keeps, e.g. eligibility traces; a pytree of the rule's own.
+    """
+
+    hidden: list[jax.Array]
+    other: list[jax.Array]
+    memory: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Aux:
+    """What :meth:`Learner.grad` gives beside the gradients.
+
+    Attributes:
+        loss: the number whose gradient was taken, ``[]``.
+        losses: loss of every step, ``[T]``, times the step's mask.
+        outputs: the model's output at every step, time-major.
+        state: what to pass to the next call; None where it was not kept.
+    """
+
+    loss: jax.Array
+    losses: jax.Array
+    outputs: Any
+    state: LearnerState | None
+
+
+Gradients = dict[Path, Any]

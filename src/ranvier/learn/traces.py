@@ -1,0 +1,231 @@
+"""D-RTRL's machinery: eligibility traces with any dynamics by position, in chunks, without approximation.
+
+See section 3 of the design. The loop over a chunk's steps holds elementwise work alone; all products run over the whole
+chunk at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+
+from ..analyses.cache import cached_by_program
+from ..analyses.hidden_groups import HiddenGroup
+from ..analyses.relations import Connection
+from ..errors import AnalysisError, RuleError
+from ..ir._jax import Var
+from ..ir.interpret import Environment
+from ..ir.program import ModuleInfo
+from .forms import Form, Zeros, stacked, weighted
+from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .lanes import Lanes
+from .linear import Components, Entries, GroupDynamics
+from .same_step import SameStepPass
+from .stages import over_steps, stages_of
+from .state import LearnerState
+from .terms import Term, terms_of
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The trace of one term in one group.
+
+    Attributes:
+        term: the projection's operand.
+        lanes: the way from the projection's result into the group.
+        dynamics: the group's dynamics.
+    """
+
+    term: Term
+    lanes: Lanes
+    dynamics: GroupDynamics
+
+    @property
+    def form(self) -> Form:
+        return self.term.form
+
+    @cached_property
+    def components(self) -> tuple[int, ...]:
+        return self.dynamics.reached(self.lanes)
+
+    @cached_property
+    def factorised(self) -> frozenset[int]:
+        """Components for which a presynaptic trace, of the size of X, holds everything."""
+        return self.dynamics.factorised(self.lanes)
+
+    def zeros(self, x: jax.ShapeDtypeStruct) -> dict[int, jax.Array]:
+        """No trace, by component."""
+        full = self.form.trace_shape(self.lanes.layers)
+        return {a: jnp.zeros(x.shape if a in self.factorised else full, x.dtype) for a in self.components}
+
+    def feedback(self, f: Components, b: Components) -> jax.Array:
+        """The future's cotangent of y, ``[K, *y]``, from f by lane and b by position."""
+        parts = [f[a] * self.lanes.from_positions(b[a]) for a in f]
+        total = sum(parts[1:], parts[0]).sum(1)
+        return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
+
+    def old_rows(self, memory: dict[int, jax.Array], b0: Components) -> list[tuple[jax.Array, jax.Array]]:
+        """The factorised old traces as more rows (X, cotangent of y) of the weight gradient's product."""
+        rows = []
+        for a in sorted(self.factorised):
+            cotangent = jnp.broadcast_to(self.lanes.from_positions(b0[a]), (self.lanes.layers, *self.form.y_shape))
+            rows.append((memory[a][None], cotangent.sum(0)[None]))
+        return rows
+
+    def old_gradient(self, memory: dict[int, jax.Array], b0: Components) -> jax.Array | None:
+        """What the full old traces add to the gradient."""
+        parts = [
+            self.form.contract(self._full(self.lanes.from_positions(b0[a])), memory[a])
+            for a in self.components
+            if a not in self.factorised
+        ]
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def advanced(
+        self, memory: dict[int, jax.Array] | None, x: jax.Array, f: Components, p: Entries, p0: Entries
+    ) -> dict[int, jax.Array]:
+        """The trace after the chunk; ``memory`` is None where it was zero before."""
+        return {a: self._advanced(a, memory, x, f, p, p0) for a in self.components}
+
+    def _advanced(
+        self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, f: Components, p: Entries, p0: Entries
+    ) -> jax.Array:
+        parts = [f[b] * self.lanes.from_positions(p[a, b]) for b in f if (a, b) in p]
+        u = sum(parts[1:], parts[0]) if parts else None
+        old = [] if memory is None else [b for b in self.components if (a, b) in p0]
+        if a in self.factorised:
+            found = [p0[a, b] * memory[b] for b in old] if memory is not None else []
+            found += [] if u is None else [weighted(u.reshape(-1), x)]
+            return sum(found[1:], found[0])
+        rows_x, rows_u = ([], []) if u is None else ([x], [self._full(u)])
+        kept = []
+        for b in old:
+            assert memory is not None
+            if b in self.factorised:
+                rows_x.append(memory[b][None])
+                rows_u.append(self._full(self.lanes.from_positions(p0[a, b]))[None])
+            elif p0[a, b].shape[-1] == 1:
+                kept.append(p0[a, b] * memory[b])
+            else:
+                kept.append(self.form.spread(self._full(self.lanes.from_positions(p0[a, b]))) * memory[b])
+        if rows_x:
+            kept.append(self.form.outer(stacked(rows_x), stacked(rows_u)))
+        return sum(kept[1:], kept[0])
+
+    def _full(self, u: jax.Array) -> jax.Array:
+        """Values by lane at their full shape."""
+        shape = (self.lanes.layers, *self.form.y_shape)
+        return jnp.broadcast_to(u, (*u.shape[: u.ndim - len(shape)], *shape))
+
+
+@dataclass(frozen=True, eq=False)
+class TraceKernel(Kernel):
+    """Traces for the terms given; all other uses of parameters have their same-step gradient alone.
+
+    Attributes:
+        info: the program.
+        traces: one for every term and group.
+    """
+
+    info: ModuleInfo
+    traces: tuple[Trace, ...]
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        return tuple(dict.fromkeys(trace.term for trace in self.traces))
+
+    @cached_property
+    def dynamics(self) -> tuple[GroupDynamics, ...]:
+        return tuple(dict.fromkeys(trace.dynamics for trace in self.traces))
+
+    @cached_property
+    def same_step(self) -> SameStepPass:
+        return SameStepPass(self.info, self.terms)
+
+    def init(self, static: Environment) -> list[dict[int, jax.Array]]:
+        return [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
+
+    def run(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        stages = stages_of(self.info)
+        recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
+        same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights)
+        presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
+        adjoints = [
+            dynamics.adjoint(d_g, dynamics.signal(same.signals)) for dynamics, d_g in zip(self.dynamics, d, strict=True)
+        ]
+        memory = None if fresh else state.memory
+        gradients = dict(same.entering)
+        for number, term in enumerate(self.terms):
+            rows = [(presynaptic[number], self._cotangent(term, same.results, f, [b for b, _ in adjoints]))]
+            for k, trace in enumerate(self.traces):
+                if trace.term is term and memory is not None:
+                    b0 = adjoints[self.dynamics.index(trace.dynamics)][1]
+                    rows += trace.old_rows(memory[k], b0)
+                    _add(gradients, term.operand, trace.old_gradient(memory[k], b0))
+            xs, cs = zip(*rows, strict=True)
+            _add(gradients, term.operand, term.form.pull(stacked(xs), stacked(cs)))
+        after = self._advanced(memory, presynaptic, d, f, chunk.length) if keep else state.memory
+        return ChunkResult(gradients, same.losses, same.outputs, LearnerState(hidden, other, after))
+
+    def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
+        presynaptic = [term.form.presynaptic(values) for term in self.terms]
+        d = [dynamics.d(values) for dynamics in self.dynamics]
+        f = [trace.dynamics.f(trace.lanes, values) for trace in self.traces]
+        return presynaptic, d, f
+
+    def _cotangent(
+        self, term: Term, results: dict[Var, jax.Array], f: Sequence[Components], adjoints: Sequence[Components]
+    ) -> jax.Array:
+        parts = [results[term.y]] if term.equations else []
+        for trace, f_t in zip(self.traces, f, strict=True):
+            if trace.term is term:
+                parts.append(trace.feedback(f_t, adjoints[self.dynamics.index(trace.dynamics)]))
+        return sum(parts[1:], parts[0])
+
+    def _advanced(
+        self,
+        memory: list[dict[int, jax.Array]] | None,
+        presynaptic: Sequence[jax.Array],
+        d: Sequence[Entries],
+        f: Sequence[Components],
+        length: int,
+    ) -> list[dict[int, jax.Array]]:
+        propagators = [dynamics.propagators(d_g, length) for dynamics, d_g in zip(self.dynamics, d, strict=True)]
+        found = []
+        for k, trace in enumerate(self.traces):
+            p, p0 = propagators[self.dynamics.index(trace.dynamics)]
+            x = presynaptic[self.terms.index(trace.term)]
+            found.append(trace.advanced(None if memory is None else memory[k], x, f[k], p, p0))
+        return found
+
+
+def _add(gradients: dict[Var, jax.Array], var: Var, part: jax.Array | None) -> None:
+    if part is not None:
+        gradients[var] = gradients[var] + part.astype(gradients[var].dtype)
+
+
+@cached_by_program
+def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
+    """D-RTRL's traces of a program: one for every term and every group that it reaches.
+
+    Raises:
+        RuleError: D of a group is not known by position.
+    """
+    terms = terms_of(info)
+    by_group: dict[HiddenGroup, list[Connection]] = {}
+    for term in terms:
+        for connection in term.connections:
+            by_group.setdefault(connection.group, []).append(connection)
+    try:
+        dynamics = {group: GroupDynamics.of(group, found) for group, found in by_group.items()}
+        for found in dynamics.values():
+            jax.eval_shape(lambda found=found: found.d(Zeros()))
+    except AnalysisError as error:
+        raise RuleError(f"eligibility traces need D by position. {error}") from error
+    return tuple(Trace(term, lanes, dynamics[lanes.connection.group]) for term in terms for lanes in term.lanes)
