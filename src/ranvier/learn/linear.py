@@ -73,15 +73,13 @@ class GroupDynamics:
         return found[key][:1] if fact.uniform else found[key]
 
     def f(self, lanes: Lanes, values: Environment) -> Components:
-        """f of one step by lane, ``[layers, *y]`` or with axes of size one, for every component y reaches."""
+        """f of one step in the connection's order of lanes, ``[lanes]`` or ``[1]``, for the components y reaches."""
         path, facts = lanes.connection.path, lanes.connection.facts
         (y,) = path.sources_from(values)
         if all(fact.value is not None for fact in facts.values()):
-            columns = {a: jnp.full(1, fact.value, y.dtype) for a, fact in facts.items()}
-        else:
-            found = lanes.connection.columns_at(y, path.residuals_from(values))
-            columns = {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
-        return {a: lanes.from_lanes(column) for a, column in columns.items()}
+            return {a: jnp.full(1, fact.value, y.dtype) for a, fact in facts.items()}
+        found = lanes.connection.columns_at(y, path.residuals_from(values))
+        return {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
 
     def uniform_f(self, lanes: Lanes) -> frozenset[int]:
         """The components whose f is the same at all lanes."""

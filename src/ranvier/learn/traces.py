@@ -64,7 +64,7 @@ class Trace:
 
     def feedback(self, f: Components, b: Components) -> jax.Array:
         """The future's cotangent of y, ``[K, *y]``, from f by lane and b by position."""
-        parts = [f[a] * self.lanes.from_positions(b[a]) for a in f]
+        parts = [self.lanes.from_lanes(f[a]) * self.lanes.from_positions(b[a]) for a in f]
         total = sum(parts[1:], parts[0]).sum(1)
         return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
 
@@ -94,13 +94,14 @@ class Trace:
     def _advanced(
         self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, f: Components, p: Entries, p0: Entries
     ) -> jax.Array:
-        parts = [f[b] * self.lanes.from_positions(p[a, b]) for b in f if (a, b) in p]
-        u = sum(parts[1:], parts[0]) if parts else None
+        direct = [b for b in f if (a, b) in p]
         old = [] if memory is None else [b for b in self.components if (a, b) in p0]
         if a in self.factorised:
-            found = [p0[a, b] * memory[b] for b in old] if memory is not None else []
-            found += [] if u is None else [weighted(u.reshape(-1), x)]
+            found = [p0[a, b].reshape(()) * memory[b] for b in old] if memory is not None else []
+            found += [weighted((f[b] * p[a, b]).reshape(-1), x) for b in direct]
             return sum(found[1:], found[0])
+        parts = [self.lanes.from_lanes(f[b]) * self.lanes.from_positions(p[a, b]) for b in direct]
+        u = sum(parts[1:], parts[0]) if parts else None
         rows_x, rows_u = ([], []) if u is None else ([x], [self._full(u)])
         kept = []
         for b in old:
