@@ -30,6 +30,10 @@ FEW = 4
 """Sums of up to this many outer products are left to elementwise code, which joins them with the trace's update."""
 
 
+ONE_LOOP = 16
+"""Sums of up to this many terms are written out, which makes one loop over memory of them."""
+
+
 class Form(abc.ABC):
     """``y = form(X, w)``, linear in each of the two."""
 
@@ -141,13 +145,20 @@ class Einsum(Form):
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
         if x.shape[0] <= FEW:
             return sum((self._outer_once(x[k], u[k]) for k in range(1, x.shape[0])), self._outer_once(x[0], u[0]))
-        return jnp.einsum(f"K{self.x},KL{self.y}->L{self.trace}", x, u)
+        by_layer = [jnp.einsum(f"K{self.x},K{self.y}->{self.trace}", x, u[:, k]) for k in range(u.shape[1])]
+        return jnp.stack(by_layer)
 
     def _outer_once(self, x: jax.Array, u: jax.Array) -> jax.Array:
         return self.spread(u) * _aligned(x, self.x, "L" + self.trace)
 
     def contract(self, c: jax.Array, trace: jax.Array) -> jax.Array:
-        return jnp.einsum(f"L{self.y},L{self.trace}->{self.w}", c, trace)
+        samples = [a for a in self.trace if a in self.x and a in self.y]
+        if any(a in self.w for a in samples):
+            return jnp.einsum(f"L{self.y},L{self.trace}->{self.w}", c, trace)
+        lead, rest = 1 + len(samples), self.trace[len(samples) :]
+        c = self.spread(c)
+        merged = [x.reshape(-1, *x.shape[lead:]) for x in (c, trace)]
+        return jnp.transpose(sum_of_products(*merged), [rest.index(a) for a in self.w])
 
     def spread(self, u: jax.Array) -> jax.Array:
         return _aligned(u, "L" + self.y, "L" + self.trace)
@@ -155,6 +166,14 @@ class Einsum(Form):
     def trace_shape(self, layers: int) -> tuple[int, ...]:
         sizes = dict(zip(self.y, self.y_shape, strict=True)) | dict(zip(self.w, self.w_shape, strict=True))
         return (layers, *(sizes[a] for a in self.trace))
+
+
+def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``(a * b).sum(0)``, reading b once, several times faster on a CPU than XLA's own reduction."""
+    if b.shape[0] <= ONE_LOOP:
+        return sum((a[k] * b[k] for k in range(1, b.shape[0])), a[0] * b[0])
+    start = jnp.zeros(jnp.broadcast_shapes(a.shape, b.shape)[1:], b.dtype)
+    return jax.lax.scan(lambda total, given: (total + given[0] * given[1], None), start, (a, b))[0]
 
 
 def _aligned(value: jax.Array, axes: str, target: str) -> jax.Array:
