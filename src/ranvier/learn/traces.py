@@ -161,17 +161,19 @@ class TraceKernel(Kernel):
             dynamics.adjoint(d_g, dynamics.signal(same.signals)) for dynamics, d_g in zip(self.dynamics, d, strict=True)
         ]
         memory = None if fresh else state.memory
-        gradients = dict(same.entering)
+        gradients, read = dict(same.entering), []
         for number, term in enumerate(self.terms):
             rows = [(presynaptic[number], self._cotangent(term, same.results, f, [b for b, _ in adjoints]))]
             for k, trace in enumerate(self.traces):
                 if trace.term is term and memory is not None:
                     b0 = adjoints[self.dynamics.index(trace.dynamics)][1]
                     rows += trace.old_rows(memory[k], b0)
-                    _add(gradients, term.operand, trace.old_gradient(memory[k], b0))
+                    if (part := trace.old_gradient(memory[k], b0)) is not None:
+                        gradients[term.operand] += part
+                        read.append(part)
             xs, cs = zip(*rows, strict=True)
-            _add(gradients, term.operand, term.form.pull(stacked(xs), stacked(cs)))
-        after = self._advanced(memory, presynaptic, d, f, chunk.length) if keep else state.memory
+            gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
+        after = self._advanced(memory, presynaptic, d, f, chunk.length, read) if keep else state.memory
         return ChunkResult(gradients, same.losses, same.outputs, LearnerState(hidden, other, after))
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
@@ -196,8 +198,10 @@ class TraceKernel(Kernel):
         d: Sequence[Entries],
         f: Sequence[Components],
         length: int,
+        read: Sequence[jax.Array],
     ) -> list[dict[int, jax.Array]]:
         propagators = [dynamics.propagators(d_g, length) for dynamics, d_g in zip(self.dynamics, d, strict=True)]
+        propagators = [(p, ordered_after(p0, read)) for p, p0 in propagators]
         found = []
         for k, trace in enumerate(self.traces):
             p, p0 = propagators[self.dynamics.index(trace.dynamics)]
@@ -206,9 +210,17 @@ class TraceKernel(Kernel):
         return found
 
 
-def _add(gradients: dict[Var, jax.Array], var: Var, part: jax.Array | None) -> None:
-    if part is not None:
-        gradients[var] = gradients[var] + part.astype(gradients[var].dtype)
+def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:
+    """The values, which XLA cannot have before ``read`` is computed (and which are NaN if that is).
+
+    What was computed from the old traces is then known to be finished when they are replaced, and XLA replaces them in
+    place. Without this order it copies every trace at every step.
+    """
+    if not read:
+        return values
+    first = [part.reshape(-1)[0] for part in read]
+    token = sum(first[1:], first[0])
+    return {key: jnp.where(token == token, value, token.astype(value.dtype)) for key, value in values.items()}
 
 
 @cached_by_program
