@@ -1,24 +1,22 @@
-"""The linear dynamics of a group over a chunk: D, f, adjoints and propagators.
+"""Linear dynamics by position over a chunk of steps: D, f, adjoints and propagators.
 
 Values by position are ``[..., P]``, with P = 1 where all positions share one value (see :mod:`.lanes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import abc
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..analyses.hidden_groups import HiddenGroup
-from ..analyses.memory import reachable_components
-from ..analyses.relations import Connection
-from ..analyses.transition import EntryFacts, take_component
+from ..analyses.transition import EntryFacts
 from ..ir.interpret import Environment
 from .lanes import Lanes
+from .same_step import SameStep
 
 Entries = dict[tuple[int, int], jax.Array]
 """(to component, from component) to values by position."""
@@ -29,70 +27,46 @@ UNROLLED = 4
 """Chunks up to this length are not worth a loop."""
 
 
-@dataclass(frozen=True, eq=False)
-class GroupDynamics:
-    """The part of a group's dynamics that its traces need.
+class Dynamics(abc.ABC):
+    """Components at every position of a group, with D, f and L: what eligibility traces are carried by.
 
     Attributes:
-        group: the hidden group.
         components: the components that carry a trace for some parameter.
         entries: the entries of D among them that are not structural zeros, with what is known of each.
+        positions: P.
     """
 
-    group: HiddenGroup
     components: tuple[int, ...]
     entries: Mapping[tuple[int, int], EntryFacts]
+    positions: int
 
-    @classmethod
-    def of(cls, group: HiddenGroup, connections: Sequence[Connection]) -> GroupDynamics:
-        reached = sorted(set().union(*(reachable_components(c) for c in connections)))
-        facts = group.transition.entries
-        entries = {(a, b): facts[a][b] for a in reached for b in reached}
-        return cls(group, tuple(reached), {key: fact for key, fact in entries.items() if fact is not None})
-
-    @property
-    def positions(self) -> int:
-        return self.group.positions.size
-
-    def width(self, key: tuple[int, int]) -> int:
-        """P of an entry of D."""
-        return 1 if self.entries[key].uniform else self.positions
-
+    @abc.abstractmethod
     def d(self, values: Environment) -> Entries:
-        """D of one step."""
-        transition = self.group.transition
-        wanted = frozenset(key for key, fact in self.entries.items() if fact.value is None)
-        hidden, residuals = transition.path.sources_from(values), transition.path.residuals_from(values)
-        found = transition.columns_at(hidden, residuals, wanted) if wanted else {}
-        dtype = jnp.result_type(*hidden)
-        return {key: self._entry(key, fact, found, dtype) for key, fact in self.entries.items()}
+        """D of one step, ``[P]`` or ``[1]`` where uniform."""
 
-    def _entry(self, key: tuple[int, int], fact: EntryFacts, found: Entries, dtype: Any) -> jax.Array:
-        if fact.value is not None:
-            return jnp.full(1, fact.value, dtype)
-        return found[key][:1] if fact.uniform else found[key]
-
+    @abc.abstractmethod
     def f(self, lanes: Lanes, values: Environment) -> Components:
         """f of one step in the connection's order of lanes, ``[lanes]`` or ``[1]``, for the components y reaches."""
-        path, facts = lanes.connection.path, lanes.connection.facts
-        (y,) = path.sources_from(values)
-        if all(fact.value is not None for fact in facts.values()):
-            return {a: jnp.full(1, fact.value, y.dtype) for a, fact in facts.items()}
-        found = lanes.connection.columns_at(y, path.residuals_from(values))
-        return {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
 
-    def uniform_f(self, lanes: Lanes) -> frozenset[int]:
-        """The components whose f is the same at all lanes."""
-        return frozenset(a for a, fact in lanes.connection.facts.items() if fact.uniform)
+    @abc.abstractmethod
+    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+        """The components that y reaches within the step, and whether f is the same at all lanes."""
+
+    @abc.abstractmethod
+    def signal(self, same: SameStep) -> Components:
+        """L at all steps, ``[K, P]``."""
 
     def reached(self, lanes: Lanes) -> tuple[int, ...]:
         """The components that y reaches now or later."""
-        return tuple(sorted(reachable_components(lanes.connection)))
+        found = set(self.uniform_f(lanes))
+        while more := {a for a, b in self.entries if b in found} - found:
+            found |= more
+        return tuple(sorted(found))
 
     def factorised(self, lanes: Lanes) -> frozenset[int]:
         """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
-        reached, direct, even = set(self.reached(lanes)), lanes.connection.components, self.uniform_f(lanes)
-        found = {a for a in reached if a in even or a not in direct}
+        reached, even = set(self.reached(lanes)), self.uniform_f(lanes)
+        found = {a for a in reached if even.get(a, True)}
         while True:
             uneven = {
                 a
@@ -103,14 +77,9 @@ class GroupDynamics:
                 return frozenset(found)
             found -= uneven
 
-    def signal(self, signals: Mapping[Any, jax.Array]) -> Components:
-        """L by component, from signals by new hidden state with leading axes of their own."""
-        components = self.group.positions.components
-        found = {}
-        for a in self.components:
-            signal = signals[self.group.hidden_outvars[components[a].state]]
-            found[a] = jax.vmap(lambda s, c=components[a]: take_component(s, c))(signal)
-        return found
+    def width(self, key: tuple[int, int]) -> int:
+        """P of an entry of D."""
+        return 1 if self.entries[key].uniform else self.positions
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:

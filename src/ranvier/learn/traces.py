@@ -21,9 +21,10 @@ from ..ir._jax import Var
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
 from .forms import Form, Zeros, stacked, weighted
+from .group_dynamics import GroupDynamics
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .lanes import Lanes
-from .linear import Components, Entries, GroupDynamics
+from .linear import Components, Dynamics, Entries
 from .same_step import SameStepPass
 from .stages import over_steps, stages_of
 from .state import LearnerState
@@ -42,7 +43,7 @@ class Trace:
 
     term: Term
     lanes: Lanes
-    dynamics: GroupDynamics
+    dynamics: Dynamics
 
     @property
     def form(self) -> Form:
@@ -140,7 +141,7 @@ class TraceKernel(Kernel):
         return tuple(dict.fromkeys(trace.term for trace in self.traces))
 
     @cached_property
-    def dynamics(self) -> tuple[GroupDynamics, ...]:
+    def dynamics(self) -> tuple[Dynamics, ...]:
         return tuple(dict.fromkeys(trace.dynamics for trace in self.traces))
 
     @cached_property
@@ -158,7 +159,7 @@ class TraceKernel(Kernel):
         same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights)
         presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
         adjoints = [
-            dynamics.adjoint(d_g, dynamics.signal(same.signals)) for dynamics, d_g in zip(self.dynamics, d, strict=True)
+            dynamics.adjoint(d_g, dynamics.signal(same)) for dynamics, d_g in zip(self.dynamics, d, strict=True)
         ]
         memory = None if fresh else state.memory
         gradients, read = dict(same.entering), []

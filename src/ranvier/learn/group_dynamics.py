@@ -1,0 +1,77 @@
+"""The dynamics of a hidden group: D, f and L as the model has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analyses.hidden_groups import HiddenGroup
+from ..analyses.memory import reachable_components
+from ..analyses.relations import Connection
+from ..analyses.transition import EntryFacts, take_component
+from ..ir.interpret import Environment
+from .lanes import Lanes
+from .linear import Components, Dynamics, Entries
+from .same_step import SameStep
+
+
+@dataclass(frozen=True, eq=False)
+class GroupDynamics(Dynamics):
+    """The part of a group's dynamics that its traces need.
+
+    Attributes:
+        group: the hidden group.
+        components: the components that carry a trace for some parameter.
+        entries: the entries of D among them that are not structural zeros, with what is known of each.
+    """
+
+    group: HiddenGroup
+    components: tuple[int, ...]
+    entries: Mapping[tuple[int, int], EntryFacts]
+
+    @classmethod
+    def of(cls, group: HiddenGroup, connections: Sequence[Connection]) -> GroupDynamics:
+        reached = sorted(set().union(*(reachable_components(c) for c in connections)))
+        facts = group.transition.entries
+        entries = {(a, b): facts[a][b] for a in reached for b in reached}
+        return cls(group, tuple(reached), {key: fact for key, fact in entries.items() if fact is not None})
+
+    @property
+    def positions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.group.positions.size
+
+    def d(self, values: Environment) -> Entries:
+        transition = self.group.transition
+        wanted = frozenset(key for key, fact in self.entries.items() if fact.value is None)
+        hidden, residuals = transition.path.sources_from(values), transition.path.residuals_from(values)
+        found = transition.columns_at(hidden, residuals, wanted) if wanted else {}
+        dtype = jnp.result_type(*hidden)
+        return {key: self._entry(key, fact, found, dtype) for key, fact in self.entries.items()}
+
+    def _entry(self, key: tuple[int, int], fact: EntryFacts, found: Entries, dtype: Any) -> jax.Array:
+        if fact.value is not None:
+            return jnp.full(1, fact.value, dtype)
+        return found[key][:1] if fact.uniform else found[key]
+
+    def f(self, lanes: Lanes, values: Environment) -> Components:
+        path, facts = lanes.connection.path, lanes.connection.facts
+        (y,) = path.sources_from(values)
+        if all(fact.value is not None for fact in facts.values()):
+            return {a: jnp.full(1, fact.value, y.dtype) for a, fact in facts.items()}
+        found = lanes.connection.columns_at(y, path.residuals_from(values))
+        return {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
+
+    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+        return {a: fact.uniform for a, fact in lanes.connection.facts.items()}
+
+    def signal(self, same: SameStep) -> Components:
+        components = self.group.positions.components
+        found = {}
+        for a in self.components:
+            signal = same.signals[self.group.hidden_outvars[components[a].state]]
+            found[a] = jax.vmap(lambda s, c=components[a]: take_component(s, c))(signal)
+        return found
