@@ -45,6 +45,9 @@ _HOME = {
     "learn.learner": ["Learner"],
     "learn.rules.bptt": ["BPTT"],
     "learn.rules.d_rtrl": ["D_RTRL"],
+    "learn.rules.es_d_rtrl": ["ES_D_RTRL"],
+    "learn.rules.ottt": ["OTTT"],
+    "learn.rules.rtrl": ["RTRL"],
     "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
 }
@@ -115,6 +118,9 @@ if TYPE_CHECKING:
     from .learn.learner import Learner as Learner
     from .learn.rules.bptt import BPTT as BPTT
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
+    from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
+    from .learn.rules.ottt import OTTT as OTTT
+    from .learn.rules.rtrl import RTRL as RTRL
     from .learn.state import Aux as Aux
     from .learn.state import LearnerState as LearnerState
     from .report.picture import draw as draw

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, bind, dtype_of, is_floating
@@ -60,9 +61,10 @@ class Levels:
             return np.asarray(atom.val)
         if self.level[atom] is not Level.CONSTANT:
             return None
-        for eqn in self._pending(atom):
-            results = bind(eqn, [self._known(operand) for operand in eqn.invars])
-            self._values.update(zip(eqn.outvars, results, strict=True))
+        with jax.ensure_compile_time_eval():
+            for eqn in self._pending(atom):
+                results = bind(eqn, [self._known(operand) for operand in eqn.invars])
+                self._values.update(zip(eqn.outvars, results, strict=True))
         return np.asarray(self._values[atom])
 
     def _known(self, atom: Atom) -> Any:

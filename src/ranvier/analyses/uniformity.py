@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, size_of
@@ -43,7 +44,8 @@ def jaxpr_facts(
 
     constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is Level.CONSTANT]
     if constant:
-        run_equations(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
+        with jax.ensure_compile_time_eval():
+            run_equations(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
     return [_fact(atom, level, uniform, known) for atom in jaxpr.outvars]
 
 

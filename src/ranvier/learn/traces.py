@@ -58,14 +58,18 @@ class Trace:
         """Components for which a presynaptic trace, of the size of X, holds everything."""
         return self.dynamics.factorised(self.lanes)
 
+    def by_lane(self, f: Components) -> Components:
+        """f in layers of lanes."""
+        return {a: self.lanes.from_lanes(value) for a, value in f.items()}
+
     def zeros(self, x: jax.ShapeDtypeStruct) -> dict[int, jax.Array]:
         """No trace, by component."""
         full = self.form.trace_shape(self.lanes.layers)
         return {a: jnp.zeros(x.shape if a in self.factorised else full, x.dtype) for a in self.components}
 
-    def feedback(self, f: Components, b: Components) -> jax.Array:
-        """The future's cotangent of y, ``[K, *y]``, from f by lane and b by position."""
-        parts = [self.lanes.from_lanes(f[a]) * self.lanes.from_positions(b[a]) for a in f]
+    def cotangent(self, factor: Components, values: Components) -> jax.Array:
+        """The cotangent of y, ``[K, *y]``, from factors by lane and values by position."""
+        parts = [factor[a] * self.lanes.from_positions(values[a]) for a in factor]
         total = sum(parts[1:], parts[0]).sum(1)
         return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
 
@@ -189,7 +193,7 @@ class TraceKernel(Kernel):
         parts = [results[term.y]] if term.equations else []
         for trace, f_t in zip(self.traces, f, strict=True):
             if trace.term is term:
-                parts.append(trace.feedback(f_t, adjoints[self.dynamics.index(trace.dynamics)]))
+                parts.append(trace.cotangent(trace.by_lane(f_t), adjoints[self.dynamics.index(trace.dynamics)]))
         return sum(parts[1:], parts[0])
 
     def _advanced(

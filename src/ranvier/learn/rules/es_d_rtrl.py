@@ -1,0 +1,51 @@
+"""``ES_D_RTRL``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import RuleError
+from ...ir.program import ModuleInfo
+from ..factors import FactorKernel
+from ..rule import Rule
+from ..traces import traces_of
+
+
+@dataclass(frozen=True)
+class ES_D_RTRL(Rule):
+    """D-RTRL with exponentially smoothed, factorised traces (pp_prop): memory of the size of the states.
+
+    With ``a`` the decay, ``eps_x <- a eps_x + x``, ``eps_f <- a D eps_f + (1 - a) f``, and the gradient of a traced
+    parameter is ``sum_t (L_t . eps_f) (x) eps_x`` (Wang et al., Nature Communications 2026, doi
+    10.1038/s41467-026-68453-w). Paths of the same step that the trace does not hold, and all other parameters, have
+    their exact same-step gradient.
+
+    Memory: one number per input of a projection and one per result and reachable state. Cost: as D_RTRL without its
+    trace. Approximate; with decay 0 it is the exact same-step gradient.
+
+    Attributes:
+        decay: a, from 0 up to 1.
+        rank: in place of the decay, the number of steps it stands for: ``a = (rank - 1) / (rank + 1)``.
+    """
+
+    decay: float | None = None
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decay is None) == (self.rank is None):
+            raise RuleError(
+                f"ES_D_RTRL needs a decay or a rank, got {self!r}; write ES_D_RTRL(decay=0.9) or ES_D_RTRL(rank=19)."
+            )
+        if self.decay is not None and not 0 <= self.decay < 1:
+            raise RuleError(f"ES_D_RTRL(decay={self.decay}) needs 0 <= decay < 1; 0.9 is a common choice.")
+        if self.rank is not None and self.rank < 1:
+            raise RuleError(f"ES_D_RTRL(rank={self.rank}) needs a rank of at least 1.")
+
+    @property
+    def smoothing(self) -> float:
+        """The decay a."""
+        return self.decay if self.rank is None else (self.rank - 1) / (self.rank + 1)  # pyright: ignore[reportReturnType]
+
+    def kernel(self, info: ModuleInfo) -> FactorKernel:
+        traces, a = traces_of(info), self.smoothing
+        return FactorKernel(info, traces, (a,) * len(traces), a, 1 - a)

@@ -1,0 +1,54 @@
+"""``OTTT``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import RuleError
+from ...ir.paths import path_text
+from ...ir.program import ModuleInfo
+from ..factors import FactorKernel
+from ..rule import Rule
+from ..traces import Trace, traces_of
+
+
+@dataclass(frozen=True)
+class OTTT(Rule):
+    """Online training through time: a presynaptic trace alone.
+
+    ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (L_t . f_t) (x) x^_t`` (Xiao et al.,
+    NeurIPS 2022, arXiv 2210.04195); the spike's own derivative in time is left out. Other parameters have
+    their exact same-step gradient.
+
+    Memory: one number per input of a projection. Exact for feed-forward networks of leaky neurons whose state y enters
+    directly and decays by ``decay``, with a linear readout of that state.
+
+    Attributes:
+        decay: the membrane's decay per step; None takes it from D, where it is one constant.
+    """
+
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not 0 <= self.decay <= 1:
+            raise RuleError(f"OTTT(decay={self.decay}) needs 0 <= decay <= 1; it is exp(-dt / tau) of the membrane.")
+
+    def kernel(self, info: ModuleInfo) -> FactorKernel:
+        traces = traces_of(info)
+        decays = tuple(self._decay_of(trace) if self.decay is None else self.decay for trace in traces)
+        return FactorKernel(info, traces, decays, 0.0, 1.0)
+
+    def _decay_of(self, trace: Trace) -> float:
+        entries, direct = trace.dynamics.entries, trace.dynamics.uniform_f(trace.lanes)
+        facts = {a: entries.get((a, a)) for a in direct}
+        values = {0.0 if fact is None else fact.value for fact in facts.values()}
+        if len(values) != 1 or None in values:
+            names = ", ".join(path_text(path) for c in trace.term.connections for path in c.hidden_paths)
+            found = ", ".join("0" if fact is None else str(fact) for fact in facts.values())
+            raise RuleError(
+                f"OTTT takes its decay from D where that is one constant, but D of {names} is {found}; "
+                "write OTTT(decay=...) with exp(-dt / tau) of the membrane."
+            )
+        (value,) = values
+        assert value is not None
+        return value
