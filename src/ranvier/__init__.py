@@ -47,7 +47,10 @@ _HOME = {
     "learn.rules.d_rtrl": ["D_RTRL"],
     "learn.rules.es_d_rtrl": ["ES_D_RTRL"],
     "learn.rules.ottt": ["OTTT"],
+    "learn.rules.ostl": ["OSTL"],
     "learn.rules.rtrl": ["RTRL"],
+    "learn.rules.snap": ["SnAp"],
+    "learn.rules.uoro": ["UORO"],
     "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
 }
@@ -119,8 +122,11 @@ if TYPE_CHECKING:
     from .learn.rules.bptt import BPTT as BPTT
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
     from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
+    from .learn.rules.ostl import OSTL as OSTL
     from .learn.rules.ottt import OTTT as OTTT
     from .learn.rules.rtrl import RTRL as RTRL
+    from .learn.rules.snap import SnAp as SnAp
+    from .learn.rules.uoro import UORO as UORO
     from .learn.state import Aux as Aux
     from .learn.state import LearnerState as LearnerState
     from .report.picture import draw as draw

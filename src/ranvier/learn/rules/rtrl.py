@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...ir.program import ModuleInfo
-from ..influence import InfluenceKernel, StepFunctions, all_rows
+from ..influence import InfluenceKernel
 from ..rule import Rule
+from ..stepwise import StepFunctions
 
 
 @dataclass(frozen=True)
@@ -19,4 +22,5 @@ class RTRL(Rule):
     """
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
-        return InfluenceKernel(info, all_rows(StepFunctions(info)))
+        functions = StepFunctions(info)
+        return InfluenceKernel(info, np.broadcast_to(np.arange(functions.size), (functions.weights, functions.size)))

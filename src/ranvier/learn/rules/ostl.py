@@ -1,0 +1,49 @@
+"""``OSTL``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...analyses.feeds import reach_by_gradient
+from ...analyses.hidden_groups import analyse_groups
+from ...ir._jax import size_of
+from ...ir.program import ModuleInfo
+from ..influence import InfluenceKernel, padded
+from ..rule import Rule
+from ..stepwise import StepFunctions
+
+
+@dataclass(frozen=True)
+class OSTL(Rule):
+    """Online spatio-temporal learning (Bohnstingl et al., IEEE TNNLS 2023, doi 10.1109/TNNLS.2022.3153985).
+
+    Every hidden group is a layer. The traces of a layer's parameters follow the layer's own states, through its recurrent
+    projections too; what one layer carries into another from step to step is left out, while the same-step
+    gradient goes through all layers. Exact for one recurrent layer with a readout that has no memory; for feed-forward
+    layers it is D-RTRL.
+
+    Memory: for every weight the elements of the states of the layers it acts on. For small networks.
+    """
+
+    def kernel(self, info: ModuleInfo) -> InfluenceKernel:
+        functions = StepFunctions(info)
+        layer = _layer_of_elements(info, functions)
+        reach, group_of = reach_by_gradient(info), _group_of_state(info)
+        rows = []
+        for var in functions.variables:
+            layers = sorted({group_of[j] for j in reach.hidden(var)})
+            rows += [np.flatnonzero(np.isin(layer, layers))] * size_of(var)
+        return InfluenceKernel(info, padded(rows), layer[:, None] == layer[None, :])
+
+
+def _group_of_state(info: ModuleInfo) -> dict[int, int]:
+    return {j: group.index for group in analyse_groups(info).groups for j in group.state_indices}
+
+
+def _layer_of_elements(info: ModuleInfo, functions: StepFunctions) -> np.ndarray:
+    """For every element of the flat state the index of its group; -1 for states that are not hidden."""
+    group_of = _group_of_state(info)
+    found = {var: group_of[j] for j, var in enumerate(info.hidden_invars)}
+    return np.concatenate([np.full(size_of(var), found.get(var, -1)) for var in functions.states])

@@ -1,0 +1,47 @@
+"""``SnAp``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...analyses.pattern import dependence_pattern
+from ...errors import RuleError
+from ...ir.program import ModuleInfo
+from ..influence import InfluenceKernel, padded
+from ..rule import Rule
+from ..stepwise import StepFunctions
+
+
+@dataclass(frozen=True)
+class SnAp(Rule):
+    """Sparse n-step approximation of RTRL (Menick et al., ICLR 2021, arXiv 2006.07232).
+
+    ``J_t = A_t J_{t-1} + I_t``, kept where a weight acts on an element of the state within n steps. Unlike D-RTRL, A
+    contains recurrent projections. Exact once n reaches every element that a weight ever acts on; ``SnAp(1)`` keeps the
+    elements a weight acts on at once.
+
+    Memory: for every weight the elements of the state it reaches within n steps. For small networks.
+
+    Attributes:
+        n: steps, at least 1.
+    """
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or self.n < 1:
+            raise RuleError(f"SnAp({self.n!r}) needs a whole number of steps of at least 1; SnAp(1) is the cheapest.")
+
+    def kernel(self, info: ModuleInfo) -> InfluenceKernel:
+        functions = StepFunctions(info)
+        new_states = functions.new_states
+        by_weight = dependence_pattern(info, functions.variables, new_states).T
+        by_state = dependence_pattern(info, functions.states, new_states).T
+        for _ in range(self.n - 1):
+            more = by_weight | (by_weight.astype(np.float32) @ by_state.astype(np.float32) > 0)
+            if (more == by_weight).all():
+                break
+            by_weight = more
+        return InfluenceKernel(info, padded([np.flatnonzero(row) for row in by_weight]))

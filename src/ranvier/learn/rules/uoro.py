@@ -1,0 +1,70 @@
+"""``UORO``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...ir.interpret import Environment
+from ...ir.program import ModuleInfo
+from ..rule import Rule
+from ..stepwise import FlatStep, StepwiseKernel
+
+SMALL = 1e-7
+
+
+@dataclass(frozen=True)
+class UORO(Rule):
+    """Unbiased online recurrent optimization (Tallec & Ollivier, ICLR 2018, arXiv 1702.05043).
+
+    The influence matrix is replaced by one product ``s (x) t`` whose expectation it is: with random signs v,
+    ``s <- r0 A s + r1 v`` and ``t <- t / r0 + (v I) / r1``, r0 and r1 chosen for least variance. Unbiased, noisy.
+
+    Memory: one number per element of the state and one per weight. Cost: that of a few steps.
+
+    Attributes:
+        seed: of the random signs.
+    """
+
+    seed: int = 0
+
+    def kernel(self, info: ModuleInfo) -> StepwiseKernel:
+        return _Kernel(info, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel(StepwiseKernel):
+    info: ModuleInfo
+    seed: int
+
+    def init(self, static: Environment) -> dict[str, Any]:
+        functions = self.functions
+        return {
+            "state": jnp.zeros(functions.size, functions.dtype),
+            "weights": jnp.zeros(functions.weights, functions.dtype),
+            "key": jax.random.key_data(jax.random.key(self.seed)),
+        }
+
+    def temporal(self, by_state: jax.Array, memory: dict[str, Any]) -> jax.Array:
+        return (by_state @ memory["state"]) * memory["weights"]
+
+    def advanced(self, step: FlatStep, h: jax.Array, w: jax.Array, memory: dict[str, Any]) -> dict[str, Any]:
+        key, used = jax.random.split(jax.random.wrap_key_data(memory["key"]))
+        signs = jax.random.rademacher(used, h.shape, h.dtype)
+        _, pushed = jax.jvp(lambda h: step(h, w), (h,), (memory["state"],))
+        (pulled,) = jax.vjp(lambda w: step(h, w), w)[1](signs)
+        r0 = _balance(memory["weights"], pushed)
+        r1 = _balance(pulled, signs)
+        return {
+            "state": r0 * pushed + r1 * signs,
+            "weights": memory["weights"] / r0 + pulled / r1,
+            "key": jax.random.key_data(key),
+        }
+
+
+def _balance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The factor that makes both norms of a product the same."""
+    return jnp.sqrt((jnp.linalg.norm(a) + SMALL) / (jnp.linalg.norm(b) + SMALL)) + SMALL

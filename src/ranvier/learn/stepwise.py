@@ -1,0 +1,137 @@
+"""Rules that go step by step over the whole state: what a step is for them, and their loop.
+
+The state is one flat vector h (all hidden states, and other states with a derivative), the weights are one flat vector w.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..ir._jax import Var, is_floating, size_of
+from ..ir.interpret import Environment, run_equations
+from ..ir.program import ModuleInfo
+from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .same_step import scalar_loss
+from .stages import stages_of
+from .state import LearnerState
+from .terms import entering_variables
+
+
+class StepFunctions:
+    """One step as a function of flat vectors: the floating-point state, and the entering variables."""
+
+    def __init__(self, info: ModuleInfo) -> None:
+        self.info = info
+        self.variables = entering_variables(info)
+        before = [*info.hidden_invars, *info.other_invars]
+        after = [*info.hidden_outvars, *info.other_outvars]
+        changing = [(v, w) for v, w in zip(before, after, strict=True) if v is not w and is_floating(v.aval.dtype)]
+        self.states: tuple[Var, ...] = tuple(v for v, _ in changing)
+        self.new_states: tuple[Any, ...] = tuple(w for _, w in changing)
+
+    @cached_property
+    def size(self) -> int:
+        """Elements of the state."""
+        return sum(size_of(var) for var in self.states)
+
+    @cached_property
+    def weights(self) -> int:
+        """Elements of the entering variables."""
+        return sum(size_of(var) for var in self.variables)
+
+    @cached_property
+    def dtype(self) -> Any:
+        return jnp.result_type(*(var.aval.dtype for var in self.states))
+
+    def starts(self, variables: Sequence[Var]) -> list[int]:
+        """Where each variable's elements start in the flat vector, and where the last one's end."""
+        return [0, *np.cumsum([size_of(var) for var in variables]).tolist()]
+
+    def flat(self, variables: Sequence[Var], values: Sequence[Any]) -> jax.Array:
+        parts = [jnp.asarray(value).reshape(-1).astype(self.dtype) for value in values]
+        return jnp.concatenate(parts) if parts else jnp.zeros(0, self.dtype)
+
+    def parts(self, variables: Sequence[Var], flat: jax.Array) -> dict[Var, jax.Array]:
+        starts = self.starts(variables)
+        return {
+            var: flat[a:b].reshape(var.aval.shape).astype(var.aval.dtype)
+            for var, a, b in zip(variables, starts, starts[1:], strict=False)
+        }
+
+    def step(
+        self, static: Environment, state: LearnerState, inputs: Sequence[Any], h: jax.Array, w: jax.Array
+    ) -> tuple[jax.Array, list[Any], list[Any], list[Any]]:
+        """New flat state, output leaves, new hidden leaves and new leaves of other states."""
+        info, stages = self.info, stages_of(self.info)
+        values = {**static, **dict(zip(info.input_invars, inputs, strict=True))}
+        values.update(zip((*info.hidden_invars, *info.other_invars), [*state.hidden, *state.other], strict=True))
+        values.update(self.parts(self.states, h))
+        values.update(self.parts(self.variables, w))
+        run_equations((*stages.parallel, *stages.sequential), values)
+        outputs, hidden, other = stages.results(values)
+        after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
+        return self.flat(self.states, [after[var] for var in self.states]), outputs, hidden, other
+
+    def old(self, state: LearnerState) -> jax.Array:
+        """The flat state."""
+        before = dict(
+            zip((*self.info.hidden_invars, *self.info.other_invars), [*state.hidden, *state.other], strict=True)
+        )
+        return self.flat(self.states, [before[var] for var in self.states])
+
+
+FlatStep = Callable[[jax.Array, jax.Array], jax.Array]
+"""New flat state from the old one and the weights."""
+
+
+class StepwiseKernel(Kernel):
+    """A rule whose memory takes one step at a time.
+
+    Attributes:
+        info: the program.
+    """
+
+    @cached_property
+    def functions(self) -> StepFunctions:
+        return StepFunctions(self.info)
+
+    @abc.abstractmethod
+    def temporal(self, by_state: jax.Array, memory: Any) -> jax.Array:
+        """The temporal part of the gradient, ``[weights]``, from dl_t / dh_{t-1} and the memory before the step."""
+
+    @abc.abstractmethod
+    def advanced(self, step: FlatStep, h: jax.Array, w: jax.Array, memory: Any) -> Any:
+        """The memory after the step at h and w."""
+
+    def run(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        functions = self.functions
+        w = functions.flat(functions.variables, [static[var] for var in functions.variables])
+
+        def step(carry: tuple[LearnerState, jax.Array], given: Any) -> Any:
+            state, total = carry
+            inputs, target, weight = given
+
+            def losses(h: jax.Array, w: jax.Array) -> Any:
+                _, outputs, hidden, other = functions.step(static, state, inputs, h, w)
+                output = jax.tree.unflatten(self.info.output_treedef, outputs)
+                return weight * scalar_loss(loss, output, target), (outputs, hidden, other)
+
+            h = functions.old(state)
+            value, pull, (outputs, hidden, other) = jax.vjp(losses, h, w, has_aux=True)
+            by_state, same_step = pull(jnp.ones_like(value))
+            total = total + same_step + self.temporal(by_state, state.memory)
+            memory = self.advanced(lambda h, w: functions.step(static, state, inputs, h, w)[0], h, w, state.memory)
+            return (LearnerState(hidden, other, memory), total), (value, outputs)
+
+        carry = (state, jnp.zeros_like(w))
+        (state, total), (losses, outputs) = jax.lax.scan(step, carry, (chunk.inputs, chunk.targets, chunk.weights))
+        return ChunkResult(functions.parts(functions.variables, total), losses, outputs, state)
