@@ -27,7 +27,7 @@ from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Slot
 from ..ir.table import table
 from .cache import cached_by_program
-from .versions import perturbed_step
+from .versions import PerturbedStep
 
 Loss = Callable[[Any], Any]
 
@@ -201,7 +201,7 @@ def add_hidden_perturbation_from_minfo(info: ModuleInfo) -> HiddenPerturbation:
     Args:
         info: from :func:`ranvier.extract_module_info`.
     """
-    step = perturbed_step(info)
+    step = PerturbedStep(info)
     count = len(info.jaxpr.invars)
 
     def run(*operands: Any) -> list[Any]:

@@ -1,8 +1,9 @@
-"""Running a step with perturbations added to its new hidden states, so that learning signals come out partial.
+"""Running a step with perturbations added to its hidden states, so that learning signals come out partial.
 
-A perturbation is seen by everything in the step except the computation of its own group's other states (design,
-section 3). So a variable between two states of a group has two versions: one for the group itself, and one for the rest
-of the step.
+A perturbation of a new hidden state is seen by everything in the step except the computation of its own group's other
+states (design, section 3). So a variable between two states of a group has two versions: one for the group itself, and
+one for the rest of the step. A perturbation of an old hidden state is seen by everything except the computation of new
+ones: it stands for what the state does to the outputs past them.
 """
 
 from __future__ import annotations
@@ -14,28 +15,30 @@ from typing import Any
 from ..ir._jax import Equation, Literal, Var, bind, located_at
 from ..ir.interpret import Apply
 from ..ir.program import ModuleInfo
-from .cache import cached_by_program
 from .hidden_groups import analyse_groups
 
 
 class PerturbedStep:
-    """Which variables are needed in which versions, a version being the set of groups whose own perturbations it
-    must not see (a bit mask); a new state is computed without its own group's perturbations."""
+    """Which variables are needed in which versions, a version being the set of perturbations it must not see, a bit
+    mask: one bit for the old states in ``old``, and one bit for the new states of every group. A new state is computed
+    without the perturbations of its own group and of old states."""
 
-    def __init__(self, info: ModuleInfo) -> None:
+    def __init__(self, info: ModuleInfo, old: Sequence[Var] = ()) -> None:
         self.info = info
-        group_bit = {j: 1 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
-        self.own_bit = {var: group_bit[j] for j, var in enumerate(info.hidden_outvars)}
+        self.old_bit = {var: 1 for var in old}
+        group_bit = {j: 2 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
+        self.own_bit = {var: group_bit[j] | bool(old) for j, var in enumerate(info.hidden_outvars)}
         self.upstream = self._upstream()
         self.versions = self._versions()
 
     def _upstream(self) -> dict[Var, int]:
-        """For every variable, the groups whose new states it is made of."""
-        found: dict[Var, int] = {}
+        """For every variable, the perturbations it is made of."""
+        found: dict[Var, int] = dict(self.old_bit)
         for eqn in self.info.equations:
             mask = self._upstream_of(eqn, found)
             for var in eqn.outvars:
-                found[var] = mask | self.own_bit.get(var, 0)
+                own = self.own_bit.get(var)
+                found[var] = mask if own is None else (mask | own) & ~1
         return found
 
     @staticmethod
@@ -82,20 +85,20 @@ class PerturbedStep:
 
         Args:
             values: variable to value, for operands, constants and everything else that ``schedule`` does not compute.
-            added: variable to what is added to it once it is computed; new hidden states, and any others.
+            added: variable to what is added to it: new hidden states, old ones, and any others.
             schedule: the part of :attr:`schedule` to run; all of it by default.
             apply: how to apply an equation.
         """
-        known: dict[tuple[Var, int], Any] = {(var, 0): value for var, value in values.items()}
+        known: dict[tuple[Var, int], Any] = {(v, 0): values[v] + p for v, p in added.items() if v in values}
 
         def read(atom: Any, version: int) -> Any:
             if isinstance(atom, Literal):
                 return atom.val
-            value = known.get((atom, version & self.upstream.get(atom, 0)))
-            return known[atom, 0] if value is None else value
+            found = known.get((atom, version & self.upstream.get(atom, 0)))
+            return values[atom] if found is None else found
 
         for eqn, runs in self.schedule if schedule is None else schedule:
-            results = {}
+            results: dict[int, Sequence[Any]] = {}
             for version in runs:
                 with located_at(eqn):
                     results[version] = apply(eqn, [read(atom, version) for atom in eqn.invars])
@@ -103,13 +106,11 @@ class PerturbedStep:
             for number, var in enumerate(eqn.outvars):
                 own = self.own_bit.get(var, 0)
                 for version in self.versions.get(var, ()):
+                    if (version | own) & reaching not in results:
+                        continue
                     value = results[(version | own) & reaching][number]
-                    seen = var in added and not version & own
+                    seen = var in added and not version & own & ~1
                     known[var, version] = value + added[var] if seen else value
         return [read(atom, 0) for atom in self.info.jaxpr.outvars]
 
 
-@cached_by_program
-def perturbed_step(info: ModuleInfo) -> PerturbedStep:
-    """The versions of a program's variables."""
-    return PerturbedStep(info)

@@ -13,6 +13,7 @@ from ..analyses.hidden_groups import HiddenGroup
 from ..analyses.memory import reachable_components
 from ..analyses.relations import Connection
 from ..analyses.transition import EntryFacts, take_component
+from ..ir._jax import Var
 from ..ir.interpret import Environment
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
@@ -69,9 +70,15 @@ class GroupDynamics(Dynamics):
         return {a: fact.uniform for a, fact in lanes.connection.facts.items()}
 
     def signal(self, same: SameStep) -> Components:
-        components = self.group.positions.components
+        return self._by_position(self.group.hidden_outvars, same.signals)
+
+    def bypass(self, same: SameStep) -> Components:
+        return self._by_position(self.group.hidden_invars, same.bypasses)
+
+    def _by_position(self, variables: Sequence[Var], signals: Mapping[Var, jax.Array]) -> Components:
         found = {}
         for a in self.components:
-            signal = same.signals[self.group.hidden_outvars[components[a].state]]
-            found[a] = jax.vmap(lambda s, c=components[a]: take_component(s, c))(signal)
+            component = self.group.positions.components[a]
+            if (var := variables[component.state]) in signals:
+                found[a] = jax.vmap(lambda s, c=component: take_component(s, c))(signals[var])
         return found

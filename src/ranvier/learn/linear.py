@@ -56,6 +56,10 @@ class Dynamics(abc.ABC):
     def signal(self, same: SameStep) -> Components:
         """L at all steps, ``[K, P]``."""
 
+    @abc.abstractmethod
+    def bypass(self, same: SameStep) -> Components:
+        """R at all steps, ``[K, P]``, for the components that have it (see :mod:`.same_step`)."""
+
     def reached(self, lanes: Lanes) -> tuple[int, ...]:
         """The components that y reaches now or later."""
         found = set(self.uniform_f(lanes))
@@ -98,27 +102,29 @@ class Dynamics(abc.ABC):
         on_the_way = [key for key in self.entries if (a, key[0]) in known and (key[1], b) in known]
         return max((self.width(key) for key in on_the_way), default=1)
 
-    def adjoint(self, d: Entries, signal: Components) -> tuple[Components, Components]:
-        """b_s, the future's cotangent at every step, from L.
+    def adjoint(self, d: Entries, signal: Components, bypass: Components) -> tuple[Components, Components]:
+        """b_s, the future's cotangent at every step, from L and R.
 
-        ``a_s = L_s + b_s`` and ``b_{s-1} = D_s^T a_s`` with ``b_K = 0`` (design, section 3).
+        ``a_s = L_s + b_s`` and ``b_{s-1} = D_s^T a_s + R_s`` with ``b_K = 0`` (design, section 3).
 
         Args:
             d: D, ``[K, P]``.
             signal: L, ``[K, P]``.
+            bypass: R, ``[K, P]``.
 
         Returns:
             b at the steps 1 to K, ``[K, P]``, and b_0, ``[P]``.
         """
         start = {a: jnp.zeros_like(signal[a][0]) for a in self.components}
 
-        def back(b: Components, given: tuple[Entries, Components]) -> tuple[Components, Components]:
-            d_s, l_s = given
+        def back(b: Components, given: tuple[Entries, Components, Components]) -> tuple[Components, Components]:
+            d_s, l_s, r_s = given
             total = {a: l_s[a] + b[a] for a in self.components}
-            return self._transposed(d_s, total, b), b
+            pulled = self._transposed(d_s, total, b)
+            return {a: pulled[a] + r_s[a] if a in r_s else pulled[a] for a in pulled}, b
 
         length = next(iter(signal.values())).shape[0]
-        before, at_steps = reversed_scan(back, start, (d, signal), length)
+        before, at_steps = reversed_scan(back, start, (d, signal, bypass), length)
         return at_steps, before
 
     def _transposed(self, d: Entries, a: Components, like: Components) -> Components:

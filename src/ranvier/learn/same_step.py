@@ -1,8 +1,12 @@
 """The same-step part of a gradient, and the learning signals, for all steps of a chunk at once.
 
-The hidden states before each step are held fixed. One reverse pass gives the exact same-step gradient of every parameter,
-the learning signal L = dl/dh of every hidden state (partial, see :mod:`ranvier.analyses.versions`), and the cotangent
-dl/dy of every traced projection, whose product with the data is left to the caller.
+The hidden states before each step are held fixed. One reverse pass gives the exact same-step gradient of every
+parameter, the learning signal L = dl/dh of every new hidden state (partial, see :mod:`ranvier.analyses.versions`), and
+the cotangent dl/dy of every traced projection, whose product with the data is left to the caller.
+
+Where an output is computed from an old state without passing a new one (a spike taken before the reset, say), the old
+state has a signal of its own, R = dl_t/dh_{t-1} with the new states held fixed: the temporal part of a step is then
+``L_t . (D_t e_{t-1}) + R_t . e_{t-1}``.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..analyses.versions import PerturbedStep, perturbed_step
+from ..analyses.feeds import reach_by_gradient
+from ..analyses.versions import PerturbedStep
 from ..errors import InputError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
 from ..ir.interpret import Environment
@@ -36,6 +41,7 @@ class SameStep:
         outputs: output leaves ``[K, ...]``.
         entering: static variable to its gradient; without the part of the terms' own equations.
         signals: new hidden state (variable) to its learning signal ``[K, *state]``.
+        bypasses: old hidden state to its signal past the new states, where it can have one.
         results: y of a term to its cotangent ``[K, *y]``.
     """
 
@@ -43,6 +49,7 @@ class SameStep:
     outputs: list[jax.Array]
     entering: dict[Var, jax.Array]
     signals: dict[Var, jax.Array]
+    bypasses: dict[Var, jax.Array]
     results: dict[Var, jax.Array]
 
 
@@ -64,7 +71,13 @@ class SameStepPass:
 
     @cached_property
     def _step(self) -> PerturbedStep:
-        return perturbed_step(self.info)
+        return PerturbedStep(self.info, self.bypassing)
+
+    @cached_property
+    def bypassing(self) -> tuple[Var, ...]:
+        """Old hidden states that reach the outputs past the new ones."""
+        reach = reach_by_gradient(self.info)
+        return tuple(var for var in self.info.hidden_invars if reach.outputs(var))
 
     @cached_property
     def held(self) -> dict[int, set[Var]]:
@@ -81,21 +94,26 @@ class SameStepPass:
 
     @cached_property
     def results(self) -> tuple[Var, ...]:
-        return tuple(dict.fromkeys(term.y for term in self.terms if term.equations))
+        return tuple(dict.fromkeys(term.y for term in self.terms))
 
     @cached_property
     def _schedule(self) -> list[tuple[Equation, tuple[int, ...]]]:
-        """The equations that derivatives can pass through; the values of all others are known."""
+        """The equations that derivatives can pass through, in the versions in which they do; all other values are
+        known."""
         moving: set[Var] = {*self.entering, *self.info.hidden_outvars, *self.results}
+        from_old: set[Var] = set(self.bypassing)
         changing = {id(e) for e in (*self._stages.parallel, *self._stages.sequential)}
         found = []
         for eqn, runs in self._step.schedule:
             if id(eqn) not in changing:
                 continue
-            reads = any(not isinstance(a, Literal) and a in moving for a in eqn.invars)
-            if reads or any(var in moving for var in eqn.outvars):
+            read = {a for a in eqn.invars if not isinstance(a, Literal)}
+            if read & moving or moving & set(eqn.outvars):
                 moving.update(eqn.outvars)
                 found.append((eqn, runs))
+            elif read & from_old and (seeing := tuple(version for version in runs if not version & 1)):
+                from_old.update(eqn.outvars)
+                found.append((eqn, seeing))
         return found
 
     def __call__(
@@ -120,7 +138,7 @@ class SameStepPass:
         entering = {var: static[var] for var in self.entering}
         zeros = {
             var: jnp.zeros((weights.shape[0], *var.aval.shape), var.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
-            for var in (*self.info.hidden_outvars, *self.results)
+            for var in (*self.info.hidden_outvars, *self.bypassing, *self.results)
         }
 
         def total(entering: list[Any], added: list[Any]) -> tuple[jax.Array, Any]:
@@ -139,8 +157,9 @@ class SameStepPass:
         by_entering, by_added = pull(jnp.ones_like(losses.sum()))
         added = dict(zip(zeros, by_added, strict=True))
         signals = {var: added[var] for var in self.info.hidden_outvars}
+        bypasses = {var: added[var] for var in self.bypassing}
         results = {var: added[var] for var in self.results}
-        return SameStep(losses, outputs, dict(zip(entering, by_entering, strict=True)), signals, results)
+        return SameStep(losses, outputs, dict(zip(entering, by_entering, strict=True)), signals, bypasses, results)
 
     def _outputs(
         self,

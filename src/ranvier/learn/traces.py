@@ -163,7 +163,8 @@ class TraceKernel(Kernel):
         same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights)
         presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
         adjoints = [
-            dynamics.adjoint(d_g, dynamics.signal(same)) for dynamics, d_g in zip(self.dynamics, d, strict=True)
+            dynamics.adjoint(d_g, dynamics.signal(same), dynamics.bypass(same))
+            for dynamics, d_g in zip(self.dynamics, d, strict=True)
         ]
         memory = None if fresh else state.memory
         gradients, read = dict(same.entering), []
