@@ -1,6 +1,7 @@
 """Traces kept as a product of a presynaptic and a postsynaptic factor: memory of the size of the states.
 
-``e_t ~ eps_f (x) eps_x`` with ``eps_x <- decay_x eps_x + x`` and, by component, ``eps_f <- decay_f D eps_f + gain_f f``.
+``e_t ~ eps_f (x) eps_x`` with ``eps_x <- decay eps_x + x`` and, by component, ``eps_f <- decay D eps_f + (1 - decay) f``.
+Without a postsynaptic trace, its place is taken by the cotangent dl_t / dy_t of the projection's result itself.
 """
 
 from __future__ import annotations
@@ -34,16 +35,14 @@ class FactorKernel(Kernel):
     Attributes:
         info: the program.
         traces: one for every term and group.
-        decay_x: factor of the old presynaptic trace of every trace.
-        decay_f: factor of the old postsynaptic trace; zero keeps f itself.
-        gain_f: factor of f.
+        decays: the decay of every trace.
+        postsynaptic: whether there are postsynaptic traces.
     """
 
     info: ModuleInfo
     traces: tuple[Trace, ...]
-    decay_x: tuple[float, ...]
-    decay_f: float
-    gain_f: float
+    decays: tuple[float, ...]
+    postsynaptic: bool
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -55,7 +54,7 @@ class FactorKernel(Kernel):
 
     def init(self, static: Environment) -> Memory:
         x = [jnp.zeros(t.form.presynaptic_aval.shape, t.form.presynaptic_aval.dtype) for t in self.traces]
-        return {"x": x, "f": [self._no_f(trace) for trace in self.traces] if self.decay_f else []}
+        return {"x": x, "f": [self._no_f(trace) for trace in self.traces] if self.postsynaptic else []}
 
     def _no_f(self, trace: Trace) -> Components:
         shape = (trace.lanes.layers, *trace.form.y_shape)
@@ -68,57 +67,70 @@ class FactorKernel(Kernel):
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
         same = self._same_step(loss, static, recorded, chunk.targets, chunk.weights)
         x, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
-        after, (eps_x, eps_f) = jax.lax.scan(self._advance, state.memory, (x, d, f))
-        signals = [trace.dynamics.signal(same) for trace in self.traces]
+        after, factors = jax.lax.scan(self._advance, state.memory, (x, d, f))
         gradients = dict(same.entering)
         for term in self.terms:
-            rows = self._direct_rows(term, same, x, f, signals)
-            for k, trace in enumerate(self.traces):
-                if trace.term is term:
-                    rows.append((eps_x[k], _cotangent(trace, eps_f[k], signals[k])))
-            xs, cs = zip(*rows, strict=True)
+            of_term = [k for k, trace in enumerate(self.traces) if trace.term is term]
+            if self.postsynaptic:
+                rows = [(x[of_term[0]], self._beside_the_traces(term, of_term, same, f))]
+                for k in of_term:
+                    rows += self._rows(self.traces[k], same, factors["x"][k], factors["f"][k], state.memory, k)
+            else:
+                eps_x, (first, *_) = factors["x"], of_term
+                rows = [(eps_x[first] if term.equations else eps_x[first] - x[first], same.results[term.y])]
+            xs, cs = zip(*((a, c) for a, c in rows if c is not None), strict=True)
             gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
         return ChunkResult(gradients, same.losses, same.outputs, LearnerState(hidden, other, after))
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
-        """X, D and f by lane of every trace."""
+        """X of every trace; D and f by lane, where postsynaptic traces need them."""
         x = [trace.form.presynaptic(values) for trace in self.traces]
-        d = []
-        for trace in self.traces:
-            found = trace.dynamics.d(values) if self.decay_f else {}
-            d.append({key: trace.lanes.from_positions(value) for key, value in found.items()})
+        if not self.postsynaptic:
+            return x, [], []
+        d = [trace.by_lane_from_positions(trace.dynamics.d(values)) for trace in self.traces]
         f = [trace.by_lane(trace.dynamics.f(trace.lanes, values)) for trace in self.traces]
         return x, d, f
 
-    def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Any]:
+    def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Memory]:
         x, d, f = given
-        new_x = [decay * old + new for decay, old, new in zip(self.decay_x, memory["x"], x, strict=True)]
-        if not self.decay_f:
-            return {"x": new_x, "f": []}, (new_x, f)
-        new_f = [self._advanced_f(*parts) for parts in zip(self.traces, memory["f"], d, f, strict=True)]
-        return {"x": new_x, "f": new_f}, (new_x, new_f)
+        new_x = [decay * old + new for decay, old, new in zip(self.decays, memory["x"], x, strict=True)]
+        parts = zip(self.traces, self.decays, memory["f"], d, f, strict=True) if self.postsynaptic else ()
+        after = {"x": new_x, "f": [_advanced_f(*given) for given in parts]}
+        return after, after
 
-    def _advanced_f(self, trace: Trace, old: Components, d: Entries, f: Components) -> Components:
-        found = {}
-        for a in trace.components:
-            parts = [self.decay_f * d[a, b] * old[b] for b in old if (a, b) in d]
-            parts += [self.gain_f * f[a]] if a in f else []
-            total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
-            found[a] = jnp.broadcast_to(total, old[a].shape).astype(old[a].dtype)
-        return found
-
-    def _direct_rows(
-        self, term: Term, same: SameStep, x: Sequence[Any], f: Sequence[Components], signals: Sequence[Components]
+    def _rows(
+        self, trace: Trace, same: SameStep, eps_x: jax.Array, eps_f: Components, before: Memory, k: int
     ) -> list[tuple[jax.Array, jax.Array]]:
-        """What the exact same-step gradient has beside the path that the traces hold: none for most projections."""
+        """Rows (X, cotangent of y) of the product: L on the traces of a step, and R on those of the step before."""
+        signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
+        rows = [(eps_x, trace.cotangent(eps_f, signal))]
+        felt = [a for a in eps_f if a in bypass]
+        if felt:
+            old_f = {a: _shifted(before["f"][k][a], eps_f[a]) for a in felt}
+            rows.append((_shifted(before["x"][k], eps_x), trace.cotangent(old_f, bypass)))
+        return rows
+
+    def _beside_the_traces(
+        self, term: Term, of_term: Sequence[int], same: SameStep, f: Sequence[Components]
+    ) -> jax.Array | None:
+        """The cotangent of y on the paths of the same step that no trace holds; None for most projections."""
         if term.is_direct and term.equations:
-            return []
-        of_term = [k for k, trace in enumerate(self.traces) if trace.term is term]
-        direct = [-_cotangent(self.traces[k], f[k], signals[k]) for k in of_term]
-        parts = [same.results[term.y], *direct] if term.equations else direct
-        return [(x[of_term[0]], sum(parts[1:], parts[0]))]
+            return None
+        parts = [self.traces[k].cotangent(f[k], self.traces[k].dynamics.signal(same)) for k in of_term]
+        held = sum(parts[1:], parts[0])
+        return same.results[term.y] - held if term.equations else -held
 
 
-def _cotangent(trace: Trace, factor: Components, signal: Components) -> jax.Array:
-    """The cotangent of y, ``[K, *y]``, from a factor by lane and L by position."""
-    return trace.cotangent(factor, {a: signal[a] for a in factor})
+def _advanced_f(trace: Trace, decay: float, old: Components, d: Entries, f: Components) -> Components:
+    found = {}
+    for a in trace.components:
+        parts = [decay * d[a, b] * old[b] for b in old if (a, b) in d]
+        parts += [(1 - decay) * f[a]] if a in f else []
+        total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
+        found[a] = jnp.broadcast_to(total, old[a].shape).astype(old[a].dtype)
+    return found
+
+
+def _shifted(before: jax.Array, at_steps: jax.Array) -> jax.Array:
+    """Values one step earlier."""
+    return jnp.concatenate([before[None], at_steps[:-1]])

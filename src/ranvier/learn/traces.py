@@ -62,6 +62,10 @@ class Trace:
         """f in layers of lanes."""
         return {a: self.lanes.from_lanes(value) for a, value in f.items()}
 
+    def by_lane_from_positions(self, d: Entries) -> Entries:
+        """D at the lanes' positions."""
+        return {key: self.lanes.from_positions(value) for key, value in d.items()}
+
     def zeros(self, x: jax.ShapeDtypeStruct) -> dict[int, jax.Array]:
         """No trace, by component."""
         full = self.form.trace_shape(self.lanes.layers)
@@ -69,7 +73,7 @@ class Trace:
 
     def cotangent(self, factor: Components, values: Components) -> jax.Array:
         """The cotangent of y, ``[K, *y]``, from factors by lane and values by position."""
-        parts = [factor[a] * self.lanes.from_positions(values[a]) for a in factor]
+        parts = [factor[a] * self.lanes.from_positions(values[a]) for a in factor if a in values]
         total = sum(parts[1:], parts[0]).sum(1)
         return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
 

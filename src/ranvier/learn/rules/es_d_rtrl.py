@@ -48,4 +48,4 @@ class ES_D_RTRL(Rule):
 
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces, a = traces_of(info), self.smoothing
-        return FactorKernel(info, traces, (a,) * len(traces), a, 1 - a)
+        return FactorKernel(info, traces, (a,) * len(traces), postsynaptic=True)

@@ -16,12 +16,11 @@ from ..traces import Trace, traces_of
 class OTTT(Rule):
     """Online training through time: a presynaptic trace alone.
 
-    ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (L_t . f_t) (x) x^_t`` (Xiao et al.,
-    NeurIPS 2022, arXiv 2210.04195); the spike's own derivative in time is left out. Other parameters have
-    their exact same-step gradient.
+    ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (dl_t / dy_t) (x) x^_t`` with y the
+    projection's result (Xiao et al., NeurIPS 2022, arXiv 2210.04195). Other parameters have their exact same-step gradient.
 
-    Memory: one number per input of a projection. Exact for feed-forward networks of leaky neurons whose state y enters
-    directly and decays by ``decay``, with a linear readout of that state.
+    Memory: one number per input of a projection. Exact where the current of every earlier step is felt through a constant
+    decay alone: one feed-forward layer of leaky neurons with a reset that passes no gradient.
 
     Attributes:
         decay: the membrane's decay per step; None takes it from D, where it is one constant.
@@ -36,7 +35,7 @@ class OTTT(Rule):
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces = traces_of(info)
         decays = tuple(self._decay_of(trace) if self.decay is None else self.decay for trace in traces)
-        return FactorKernel(info, traces, decays, 0.0, 1.0)
+        return FactorKernel(info, traces, decays, postsynaptic=False)
 
     def _decay_of(self, trace: Trace) -> float:
         entries, direct = trace.dynamics.entries, trace.dynamics.uniform_f(trace.lanes)
