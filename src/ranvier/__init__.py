@@ -47,6 +47,7 @@ _HOME = {
     "learn.rules.d_rtrl": ["D_RTRL"],
     "learn.rules.es_d_rtrl": ["ES_D_RTRL"],
     "learn.rules.ottt": ["OTTT"],
+    "learn.rules.eprop": ["EProp"],
     "learn.rules.ostl": ["OSTL"],
     "learn.rules.rtrl": ["RTRL"],
     "learn.rules.snap": ["SnAp"],
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from .learn.rules.bptt import BPTT as BPTT
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
     from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
+    from .learn.rules.eprop import EProp as EProp
     from .learn.rules.ostl import OSTL as OSTL
     from .learn.rules.ottt import OTTT as OTTT
     from .learn.rules.rtrl import RTRL as RTRL

@@ -44,4 +44,5 @@ def compile(
     info = extract_module_info(model, *example_inputs)
     if batch_size is not None:
         info = batched(info, batch_size)
+    info = rule.prepare(info)
     return Learner(model, info, rule, rule.kernel(info), chunk, reduction)

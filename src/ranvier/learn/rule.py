@@ -15,6 +15,10 @@ class Rule(abc.ABC):
     def name(self) -> str:
         return type(self).__name__
 
+    def prepare(self, info: ModuleInfo) -> ModuleInfo:
+        """The program to learn with, where the rule adds states of its own."""
+        return info
+
     @abc.abstractmethod
     def kernel(self, info: ModuleInfo) -> Kernel:
         """The rule's code for a program.

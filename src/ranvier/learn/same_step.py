@@ -23,13 +23,12 @@ from ..analyses.feeds import reach_by_gradient
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
-from ..ir.interpret import Environment
+from ..ir.interpret import Apply, Environment
 from ..ir.program import ModuleInfo
 from .stages import Stages, is_costly, over_steps, stages_of
 from .terms import Term, entering_variables
 
 Loss = Callable[[Any, Any], Any]
-Apply = Callable[[Equation, list[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class SameStepPass:
         recorded: Mapping[Var, Any],
         targets: Any,
         weights: jax.Array,
-        rewrite: Callable[[Environment], Apply] | None = None,
+        apply: Apply = bind,
     ) -> SameStep:
         """Runs the pass.
 
@@ -133,7 +132,7 @@ class SameStepPass:
             recorded: from :meth:`Stages.forward`, ``[K, ...]``.
             targets: pytree of targets ``[K, ...]``.
             weights: weight of each step's loss, ``[K]``.
-            rewrite: from the values of a step, how to apply equations, for rules with a feedback of their own.
+            apply: how to apply equations, for rules with feedback weights of their own.
         """
         entering = {var: static[var] for var in self.entering}
         zeros = {
@@ -146,7 +145,7 @@ class SameStepPass:
 
             def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
                 values = self._stages.replay(static, given)
-                leaves = self._outputs({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), rewrite)
+                leaves = self._outputs({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), apply)
                 outputs = jax.tree.unflatten(self.info.output_treedef, leaves)
                 return weight * scalar_loss(loss, outputs, target), leaves
 
@@ -161,27 +160,18 @@ class SameStepPass:
         results = {var: added[var] for var in self.results}
         return SameStep(losses, outputs, dict(zip(entering, by_entering, strict=True)), signals, bypasses, results)
 
-    def _outputs(
-        self,
-        values: Environment,
-        known: Environment,
-        added: Mapping[Var, Any],
-        rewrite: Callable[[Environment], Apply] | None,
-    ) -> list[Any]:
-        other = rewrite(known) if rewrite else None
-
-        def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+    def _outputs(self, values: Environment, known: Environment, added: Mapping[Var, Any], apply: Apply) -> list[Any]:
+        def applied(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
             if held := self.held.get(id(eqn)):
                 operands = [
                     jax.lax.stop_gradient(x) if not isinstance(atom, Literal) and atom in held else x
                     for atom, x in zip(eqn.invars, operands, strict=True)
                 ]
-            applied = other or bind
             if is_costly(eqn) and all(var in known for var in eqn.outvars):
-                return with_values([known[var] for var in eqn.outvars], eqn, operands, applied)
-            return applied(eqn, operands)
+                return with_values([known[var] for var in eqn.outvars], eqn, operands, apply)
+            return apply(eqn, operands)
 
-        results = self._step.run(values, added, self._schedule, apply)
+        results = self._step.run(values, added, self._schedule, applied)
         return [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
 
 

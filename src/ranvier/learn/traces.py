@@ -17,9 +17,10 @@ from ..analyses.cache import cached_by_program
 from ..analyses.hidden_groups import HiddenGroup
 from ..analyses.relations import Connection
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import Var
+from ..ir._jax import Var, bind
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
+from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
 from .kernel import Chunk, ChunkResult, Kernel, Loss
@@ -132,6 +133,20 @@ class Trace:
         return jnp.broadcast_to(u, (*u.shape[: u.ndim - len(shape)], *shape))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Memory:
+    """What D-RTRL's machinery keeps.
+
+    Attributes:
+        traces: for every trace its arrays by component.
+        feedback: feedback weights, if any.
+    """
+
+    traces: list[dict[int, jax.Array]]
+    feedback: list[jax.Array]
+
+
 @dataclass(frozen=True, eq=False)
 class TraceKernel(Kernel):
     """Traces for the terms given; all other uses of parameters have their same-step gradient alone.
@@ -139,10 +154,12 @@ class TraceKernel(Kernel):
     Attributes:
         info: the program.
         traces: one for every term and group.
+        feedback: feedback weights, where the way back is not the readout's own.
     """
 
     info: ModuleInfo
     traces: tuple[Trace, ...]
+    feedback: Feedback | None = None
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -156,21 +173,23 @@ class TraceKernel(Kernel):
     def same_step(self) -> SameStepPass:
         return SameStepPass(self.info, self.terms)
 
-    def init(self, static: Environment) -> list[dict[int, jax.Array]]:
-        return [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
+    def init(self, static: Environment) -> Memory:
+        traces = [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
+        return Memory(traces, self.feedback.init(static) if self.feedback else [])
 
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> ChunkResult:
         stages = stages_of(self.info)
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
-        same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights)
+        apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind
+        same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights, apply)
         presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
         adjoints = [
             dynamics.adjoint(d_g, dynamics.signal(same), dynamics.bypass(same))
             for dynamics, d_g in zip(self.dynamics, d, strict=True)
         ]
-        memory = None if fresh else state.memory
+        memory = None if fresh else state.memory.traces
         gradients, read = dict(same.entering), []
         for number, term in enumerate(self.terms):
             rows = [(presynaptic[number], self._cotangent(term, same.results, f, [b for b, _ in adjoints]))]
@@ -183,8 +202,10 @@ class TraceKernel(Kernel):
                         read.append(part)
             xs, cs = zip(*rows, strict=True)
             gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
-        after = self._advanced(memory, presynaptic, d, f, chunk.length, read) if keep else state.memory
-        return ChunkResult(gradients, same.losses, same.outputs, LearnerState(hidden, other, after))
+        after = self._advanced(memory, presynaptic, d, f, chunk.length, read) if keep else state.memory.traces
+        weights = self.feedback.advanced(state.memory.feedback, gradients) if self.feedback else []
+        state = LearnerState(hidden, other, Memory(after, weights))
+        return ChunkResult(gradients, same.losses, same.outputs, state)
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         presynaptic = [term.form.presynaptic(values) for term in self.terms]

@@ -1,0 +1,213 @@
+"""What a population emits within a step, and programs that low-pass filter it.
+
+An emission is a variable that a hidden group computes position by position and that a projection then carries towards
+the outputs: the spikes that a readout sees, say. Filtering its eligibility trace is the same as giving the group one more
+hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of the program, and all else follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analyses.cache import cached_by_program
+from ..analyses.feeds import feeds_of, reach
+from ..analyses.hidden_groups import HiddenGroup, analyse_groups
+from ..analyses.relations import connections_of
+from ..errors import RuleError
+from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
+from ..ir.interpret import Environment, read, run_equations
+from ..ir.nested import classify, has_derivative
+from ..ir.normalize import normalize
+from ..ir.paths import Path, path_text
+from ..ir.primitives import Kind
+from ..ir.program import ModuleInfo, Role, Slot
+from .stages import stages_of
+from .terms import terms_of
+
+
+@dataclass(frozen=True, eq=False)
+class Emission:
+    """One emission of a group.
+
+    Attributes:
+        group: the hidden group.
+        var: z, one element for every position.
+        equations: the projections that carry it towards the outputs.
+    """
+
+    group: HiddenGroup
+    var: Var
+    equations: tuple[Equation, ...]
+
+
+@cached_by_program
+def emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
+    """The emissions of all groups that carry traces."""
+    groups = dict.fromkeys(c.group for term in terms_of(info) for c in term.connections)
+    return tuple(emission for group in groups for emission in _emissions_of_group(info, group))
+
+
+def _emissions_of_group(info: ModuleInfo, group: HiddenGroup) -> list[Emission]:
+    outward = reach(info, by_gradient=True, past_hidden=True)
+    others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
+    found: dict[Var, list[Equation]] = {}
+    for var in _emitted(info, group):
+        for number in feeds_of(info).consumers.get(var, ()):
+            eqn = info.equations[number]
+            leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
+            if classify(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out:
+                found.setdefault(var, []).append(eqn)
+    return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
+
+
+def _emitted(info: ModuleInfo, group: HiddenGroup) -> list[Var]:
+    """Variables that the group's projections and new states reach position by position, in order."""
+    starts = [term.y for term in terms_of(info) if any(c.group is group for c in term.connections) and term.equations]
+    found = dict.fromkeys([*starts, *group.hidden_outvars])
+    for eqn in info.equations:
+        reads = any(not isinstance(a, Literal) and a in found for a in eqn.invars)
+        straight = classify(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in ("reshape", "squeeze", "expand_dims")
+        if reads and straight and has_derivative(eqn):
+            for out in eqn.outvars:
+                if is_floating(dtype_of(out)) and size_of(out) == group.positions.size:
+                    found[out] = None
+    return list(found)
+
+
+def readout_decay(info: ModuleInfo, emission: Emission) -> float:
+    """The constant decay of the readout that an emission drives; zero where the readout has no memory.
+
+    Raises:
+        RuleError: the readout's decay is not one constant.
+    """
+    decays: set[float | None] = set()
+    for eqn in emission.equations:
+        for out in eqn.outvars:
+            connections = connections_of(info, out)
+            for connection in connections:
+                entries = connection.group.transition.entries
+                facts = [entries[a][a] for a in connection.components]
+                decays |= {0.0 if fact is None else fact.value for fact in facts}
+            decays |= set() if connections else {0.0}
+    if len(decays) == 1 and None not in decays:
+        (decay,) = decays
+        assert decay is not None
+        return decay
+    names = ", ".join(map(path_text, emission.group.hidden_paths))
+    raise RuleError(
+        f"what the group of {names} emits does not drive readouts with one constant decay, so there is no filter to take "
+        "from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no filter."
+    )
+
+
+def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: bool = False) -> ModuleInfo:
+    """The program with one more hidden state for every emission given, its low-pass filtered value.
+
+    Args:
+        info: the program.
+        decays: emission to the decay of its filter.
+        detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
+            the step does not read it. Otherwise the projections towards the outputs read the emission through it.
+    """
+    emissions = {e.var: e for e in emissions_of(info) if e.var in decays}
+    counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
+    end = sum(counts)
+    extra = list(emissions)
+
+    def step(*operands: Any) -> list[Any]:
+        filters = dict(zip(extra, operands[end : end + len(extra)], strict=True))
+        values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
+        values.update(zip(info.jaxpr.invars, [*operands[:end], *operands[end + len(extra) :]], strict=True))
+        if detached:
+            new = _detached(info, values, filters, decays)
+            run_equations(info.equations, values)
+        else:
+            new = _run_filtered(info, values, filters, decays, emissions)
+        results = [jnp.asarray(read(values, atom)) for atom in info.jaxpr.outvars]
+        last = len(info.output_outvars) + len(info.hidden_outvars)
+        return [*results[:last], *new, *results[last:]]
+
+    avals = [var.aval for var in info.jaxpr.invars]
+    avals[end:end] = [var.aval for var in extra]
+    first = len(info.output_outvars)
+    closed = normalize(step, avals, slice(first, first + len(info.hidden) + len(extra)))
+    slots = tuple(_slot(emission, number) for number, emission in enumerate(emissions.values()))
+    return replace(info, closed_jaxpr=closed, hidden=(*info.hidden, *slots))
+
+
+def filter_path(emission: Emission, number: int) -> Path:
+    """Name of the hidden state that filters an emission."""
+    return (*emission.group.hidden_paths[0], f"filter{number}")
+
+
+def _slot(emission: Emission, number: int) -> Slot:
+    zeros = jnp.zeros(shape_of(emission.var), dtype_of(emission.var))
+    path = filter_path(emission, number)
+    treedef = jax.tree.structure(0)
+    return Slot(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label="filtered emission")
+
+
+def _run_filtered(
+    info: ModuleInfo,
+    values: Environment,
+    filters: Mapping[Var, Any],
+    decays: Mapping[Var, float],
+    emissions: Mapping[Var, Emission],
+) -> list[Any]:
+    """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
+    filtered: dict[Var, Any] = {}
+    for eqn in info.equations:
+        operands = []
+        for atom in eqn.invars:
+            value = read(values, atom)
+            if not isinstance(atom, Literal) and atom in emissions and eqn in emissions[atom].equations:
+                hold = jax.lax.stop_gradient
+                value = hold(value) + (filtered[atom] - hold(filtered[atom]))
+            operands.append(value)
+        with located_at(eqn):
+            values.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
+        for var in eqn.outvars:
+            if var in emissions:
+                filtered[var] = decays[var] * filters[var] + values[var]
+    return [filtered[var] for var in emissions]
+
+
+def _detached(
+    info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
+) -> list[Any]:
+    """The new filtered values, with no derivative by the old states."""
+    held = dict(values)
+    held.update({var: jax.lax.stop_gradient(held[var]) for var in info.hidden_invars})
+    run_equations([e for e in info.equations if not e.effects], held)
+    return [decays[var] * filters[var] + held[var] for var in filters]
+
+
+def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
+    """Raises :class:`RuleError` where a filter did not become a state of its group."""
+    group_of = analyse_groups(filtered).group_of
+    for number, emission in enumerate(emissions):
+        group = group_of[filter_path(emission, number)]
+        if not set(emission.group.hidden_paths) <= set(group.hidden_paths):
+            names = ", ".join(map(path_text, emission.group.hidden_paths))
+            raise RuleError(
+                f"what the group of {names} emits is not arranged by its positions, so its trace cannot be filtered; "
+                "write EProp(filter=None)."
+            )
+
+
+def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
+    """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
+    found: dict[int, tuple[Equation, int]] = {}
+    sequential = {id(e) for e in (*stages_of(info).sequential, *stages_of(info).parallel)}
+    static = {var for term_var in emissions_of(info) for var in [term_var.var]}
+    for emission in emissions_of(info):
+        for eqn in emission.equations:
+            operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
+            if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in static:
+                found[id(eqn)] = (eqn, operands[0])
+    return tuple(found.values())

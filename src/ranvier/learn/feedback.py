@@ -1,0 +1,73 @@
+"""Feedback weights of their own for the way back from the outputs, in place of the transposed readout weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..ir._jax import Equation, Literal, Var, bind
+from ..ir.interpret import Apply, Environment
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """Which projections have feedback weights, and how these change.
+
+    Attributes:
+        equations: (equation, number of the operand that holds the weight).
+        seed: of the random weights.
+        rate: how fast a feedback weight follows the gradient of the weight it stands for.
+        decay: how much of it is lost with every chunk.
+    """
+
+    equations: tuple[tuple[Equation, int], ...]
+    seed: int
+    rate: float
+    decay: float
+
+    def init(self, static: Environment) -> list[jax.Array]:
+        """Normal weights with the spread of those they stand for."""
+        keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
+        found = []
+        for key, (eqn, operand) in zip(keys, self.equations, strict=False):
+            weight = static[eqn.invars[operand]]
+            found.append(jnp.std(weight) * jax.random.normal(key, weight.shape, weight.dtype))
+        return found
+
+    def advanced(self, weights: Sequence[jax.Array], gradients: Mapping[Var, jax.Array]) -> list[jax.Array]:
+        """The weights after a chunk."""
+        found = []
+        for weight, (eqn, operand) in zip(weights, self.equations, strict=True):
+            gradient = gradients.get(eqn.invars[operand])
+            change = 0.0 if gradient is None else self.rate * gradient
+            found.append((1 - self.decay) * weight - change)
+        return found
+
+    @cached_property
+    def _number(self) -> dict[int, int]:
+        return {id(eqn): number for number, (eqn, _) in enumerate(self.equations)}
+
+    def apply(self, weights: Sequence[jax.Array]) -> Apply:
+        """How to apply equations so that cotangents go back through the feedback weights."""
+
+        def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+            number = self._number.get(id(eqn))
+            if number is None:
+                return bind(eqn, operands)
+            operand, hold = self.equations[number][1], jax.lax.stop_gradient
+            forward = [
+                x if k == operand or isinstance(a, Literal) else hold(x) for k, (a, x) in _numbered(eqn, operands)
+            ]
+            back = [weights[number] if k == operand else x for k, x in enumerate(operands)]
+            return [y + (b - hold(b)) for y, b in zip(bind(eqn, forward), bind(eqn, back), strict=True)]
+
+        return apply
+
+
+def _numbered(eqn: Equation, operands: list[Any]) -> Any:
+    return enumerate(zip(eqn.invars, operands, strict=True))

@@ -1,0 +1,77 @@
+"""``EProp``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import RuleError
+from ...ir.program import ModuleInfo
+from ..emissions import check_kept_together, emissions_of, feedback_equations, readout_decay, with_filters
+from ..feedback import Feedback
+from ..rule import Rule
+from ..traces import TraceKernel, traces_of
+
+FEEDBACKS = ("symmetric", "random", "adaptive")
+
+
+@dataclass(frozen=True)
+class EProp(Rule):
+    """E-prop: eligibility traces filtered like the readout, and a choice of feedback weights (Bellec et al., Nature
+    Communications 2020, doi 10.1038/s41467-020-17236-y).
+
+    With the eligibility vector ``eps_t = D_t eps_{t-1} + f_t (x) x_t`` and the spike z, ``e_t = dz_t/dh_t . eps_t``, the
+    gradient is ``sum_t L_t . F(e)_t`` with ``F(e)_t = kappa F(e)_{t-1} + e_t``, kappa the readout's decay, and L_t = B dl_t/dy_t
+    the learning signal through feedback weights B of the readout: its transpose (symmetric), random and fixed, or random
+    and adapted with the readout's own gradient. Parameters that are not traced have their same-step gradient.
+
+    Memory: as D_RTRL and one number per weight and sample for the filter. Exact, with symmetric feedback, where D_RTRL is
+    and also through a readout with memory.
+
+    Attributes:
+        feedback: ``"symmetric"``, ``"random"`` or ``"adaptive"``.
+        filter: ``"readout"`` takes kappa from the readout; a number gives it; None means no filter.
+        seed: of random feedback weights.
+        feedback_rate: for adaptive feedback, B changes by minus this times the readout's gradient, every chunk.
+        feedback_decay: and loses this fraction.
+    """
+
+    feedback: str = "symmetric"
+    filter: str | float | None = "readout"
+    seed: int = 0
+    feedback_rate: float = 1e-3
+    feedback_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.feedback not in FEEDBACKS:
+            raise RuleError(f"EProp(feedback={self.feedback!r}) is unknown; use one of {', '.join(FEEDBACKS)}.")
+        known = self.filter is None or self.filter == "readout"
+        if not known and not (isinstance(self.filter, (int, float)) and 0 <= self.filter < 1):
+            raise RuleError(
+                f"EProp(filter={self.filter!r}) is no decay; use 'readout', a number from 0 up to 1, or None."
+            )
+
+    def prepare(self, info: ModuleInfo) -> ModuleInfo:
+        decays = {emission.var: self._decay(info, emission) for emission in emissions_of(info)}
+        decays = {var: decay for var, decay in decays.items() if decay}
+        if not decays:
+            return info
+        filtered = with_filters(info, decays)
+        check_kept_together(info, filtered, [e for e in emissions_of(info) if e.var in decays])
+        return filtered
+
+    def _decay(self, info: ModuleInfo, emission) -> float:
+        if self.filter is None:
+            return 0.0
+        return readout_decay(info, emission) if self.filter == "readout" else float(self.filter)
+
+    def kernel(self, info: ModuleInfo) -> TraceKernel:
+        if self.feedback == "symmetric":
+            return TraceKernel(info, traces_of(info))
+        equations = feedback_equations(info)
+        if not equations:
+            raise RuleError(
+                f"EProp(feedback={self.feedback!r}) found no readout whose weights are a parameter; use 'symmetric'."
+            )
+        adaptive = self.feedback == "adaptive"
+        rate, decay = (self.feedback_rate, self.feedback_decay) if adaptive else (0.0, 0.0)
+        return TraceKernel(info, traces_of(info), Feedback(equations, self.seed, rate, decay))
