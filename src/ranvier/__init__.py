@@ -51,6 +51,7 @@ _HOME = {
     "learn.rules.ostl": ["OSTL"],
     "learn.rules.rtrl": ["RTRL"],
     "learn.rules.snap": ["SnAp"],
+    "learn.rules.three_factor": ["ThreeFactor"],
     "learn.rules.uoro": ["UORO"],
     "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
@@ -122,12 +123,13 @@ if TYPE_CHECKING:
     from .learn.learner import Learner as Learner
     from .learn.rules.bptt import BPTT as BPTT
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
-    from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
     from .learn.rules.eprop import EProp as EProp
+    from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
     from .learn.rules.ostl import OSTL as OSTL
     from .learn.rules.ottt import OTTT as OTTT
     from .learn.rules.rtrl import RTRL as RTRL
     from .learn.rules.snap import SnAp as SnAp
+    from .learn.rules.three_factor import ThreeFactor as ThreeFactor
     from .learn.rules.uoro import UORO as UORO
     from .learn.state import Aux as Aux
     from .learn.state import LearnerState as LearnerState

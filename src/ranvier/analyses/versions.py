@@ -25,7 +25,7 @@ class PerturbedStep:
 
     def __init__(self, info: ModuleInfo, old: Sequence[Var] = ()) -> None:
         self.info = info
-        self.old_bit = {var: 1 for var in old}
+        self.old_bit = dict.fromkeys(old, 1)
         group_bit = {j: 2 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
         self.own_bit = {var: group_bit[j] | bool(old) for j, var in enumerate(info.hidden_outvars)}
         self.upstream = self._upstream()

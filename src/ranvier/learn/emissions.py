@@ -29,6 +29,9 @@ from ..ir.program import ModuleInfo, Role, Slot
 from .stages import stages_of
 from .terms import terms_of
 
+FILTERED = "filtered emission"
+"""Label of the hidden states that filter emissions."""
+
 
 @dataclass(frozen=True, eq=False)
 class Emission:
@@ -124,8 +127,8 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
         values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
         values.update(zip(info.jaxpr.invars, [*operands[:end], *operands[end + len(extra) :]], strict=True))
         if detached:
-            new = _detached(info, values, filters, decays)
             run_equations(info.equations, values)
+            new = _detached(info, values, filters, decays)
         else:
             new = _run_filtered(info, values, filters, decays, emissions)
         results = [jnp.asarray(read(values, atom)) for atom in info.jaxpr.outvars]
@@ -149,7 +152,7 @@ def _slot(emission: Emission, number: int) -> Slot:
     zeros = jnp.zeros(shape_of(emission.var), dtype_of(emission.var))
     path = filter_path(emission, number)
     treedef = jax.tree.structure(0)
-    return Slot(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label="filtered emission")
+    return Slot(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
 
 
 def _run_filtered(
@@ -180,11 +183,14 @@ def _run_filtered(
 def _detached(
     info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
 ) -> list[Any]:
-    """The new filtered values, with no derivative by the old states."""
-    held = dict(values)
-    held.update({var: jax.lax.stop_gradient(held[var]) for var in info.hidden_invars})
-    run_equations([e for e in info.equations if not e.effects], held)
-    return [decays[var] * filters[var] + held[var] for var in filters]
+    """The new filtered values, with no derivative by the old states; results of projections are those of the step."""
+    held = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
+    for eqn in info.equations:
+        reads = any(not isinstance(a, Literal) and a in held for a in eqn.invars)
+        if reads and classify(eqn) in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and not eqn.effects:
+            operands = [held[a] if not isinstance(a, Literal) and a in held else read(values, a) for a in eqn.invars]
+            held.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
+    return [decays[var] * filters[var] + held.get(var, values[var]) for var in filters]
 
 
 def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
@@ -204,10 +210,10 @@ def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
     found: dict[int, tuple[Equation, int]] = {}
     sequential = {id(e) for e in (*stages_of(info).sequential, *stages_of(info).parallel)}
-    static = {var for term_var in emissions_of(info) for var in [term_var.var]}
+    emitted = {emission.var for emission in emissions_of(info)}
     for emission in emissions_of(info):
         for eqn in emission.equations:
             operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
-            if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in static:
+            if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:
                 found[id(eqn)] = (eqn, operands[0])
     return tuple(found.values())

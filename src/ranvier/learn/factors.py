@@ -80,7 +80,7 @@ class FactorKernel(Kernel):
                 rows = [(eps_x[first] if term.equations else eps_x[first] - x[first], same.results[term.y])]
             xs, cs = zip(*((a, c) for a, c in rows if c is not None), strict=True)
             gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
-        return ChunkResult(gradients, same.losses, same.outputs, LearnerState(hidden, other, after))
+        return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         """X of every trace; D and f by lane, where postsynaptic traces need them."""

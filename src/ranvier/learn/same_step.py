@@ -37,7 +37,9 @@ class SameStep:
 
     Attributes:
         losses: ``[K]``, times the weights of the steps.
-        outputs: output leaves ``[K, ...]``.
+        outputs: the model's outputs, ``[K, ...]``.
+        targets: the targets, ``[K, ...]``.
+        errors: gives the cotangents of the floating-point output leaves, ``[K, ...]``.
         entering: static variable to its gradient; without the part of the terms' own equations.
         signals: new hidden state (variable) to its learning signal ``[K, *state]``.
         bypasses: old hidden state to its signal past the new states, where it can have one.
@@ -45,7 +47,9 @@ class SameStep:
     """
 
     losses: jax.Array
-    outputs: list[jax.Array]
+    outputs: Any
+    targets: Any
+    errors: Callable[[], list[jax.Array]]
     entering: dict[Var, jax.Array]
     signals: dict[Var, jax.Array]
     bypasses: dict[Var, jax.Array]
@@ -145,9 +149,8 @@ class SameStepPass:
 
             def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
                 values = self._stages.replay(static, given)
-                leaves = self._outputs({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), apply)
-                outputs = jax.tree.unflatten(self.info.output_treedef, leaves)
-                return weight * scalar_loss(loss, outputs, target), leaves
+                output = self._output({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), apply)
+                return weight * scalar_loss(loss, output, target), output
 
             losses, outputs = over_steps(one, recorded, added, targets, weights)
             return losses.sum(), (losses, outputs)
@@ -155,12 +158,18 @@ class SameStepPass:
         _, pull, (losses, outputs) = jax.vjp(total, list(entering.values()), list(zeros.values()), has_aux=True)
         by_entering, by_added = pull(jnp.ones_like(losses.sum()))
         added = dict(zip(zeros, by_added, strict=True))
-        signals = {var: added[var] for var in self.info.hidden_outvars}
-        bypasses = {var: added[var] for var in self.bypassing}
-        results = {var: added[var] for var in self.results}
-        return SameStep(losses, outputs, dict(zip(entering, by_entering, strict=True)), signals, bypasses, results)
+        return SameStep(
+            losses=losses,
+            outputs=outputs,
+            targets=targets,
+            errors=lambda: output_errors(loss, outputs, targets, weights),
+            entering=dict(zip(entering, by_entering, strict=True)),
+            signals={var: added[var] for var in self.info.hidden_outvars},
+            bypasses={var: added[var] for var in self.bypassing},
+            results={var: added[var] for var in self.results},
+        )
 
-    def _outputs(self, values: Environment, known: Environment, added: Mapping[Var, Any], apply: Apply) -> list[Any]:
+    def _output(self, values: Environment, known: Environment, added: Mapping[Var, Any], apply: Apply) -> Any:
         def applied(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
             if held := self.held.get(id(eqn)):
                 operands = [
@@ -172,7 +181,8 @@ class SameStepPass:
             return apply(eqn, operands)
 
         results = self._step.run(values, added, self._schedule, applied)
-        return [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
+        leaves = [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
+        return jax.tree.unflatten(self.info.output_treedef, leaves)
 
 
 def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind) -> list[Any]:
@@ -189,6 +199,20 @@ def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: App
         return results, pushed
 
     return function(known, operands)
+
+
+def output_errors(loss: Loss, outputs: Any, targets: Any, weights: jax.Array) -> list[jax.Array]:
+    """Cotangents of the floating-point output leaves at all steps."""
+    leaves, treedef = jax.tree.flatten(outputs)
+    moving = [k for k, leaf in enumerate(leaves) if is_floating(leaf.dtype)]
+
+    def one(found: list[Any], rest: list[Any], target: Any, weight: Any) -> Any:
+        given = list(rest)
+        for k, value in zip(moving, found, strict=True):
+            given[k] = value
+        return weight * scalar_loss(loss, jax.tree.unflatten(treedef, given), target)
+
+    return jax.vmap(jax.grad(one))([leaves[k] for k in moving], leaves, targets, weights)
 
 
 def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:

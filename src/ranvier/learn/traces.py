@@ -17,7 +17,7 @@ from ..analyses.cache import cached_by_program
 from ..analyses.hidden_groups import HiddenGroup
 from ..analyses.relations import Connection
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import Var, bind
+from ..ir._jax import bind
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
 from .feedback import Feedback
@@ -26,7 +26,7 @@ from .group_dynamics import GroupDynamics
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
-from .same_step import SameStepPass
+from .same_step import SameStep, SameStepPass
 from .stages import over_steps, stages_of
 from .state import LearnerState
 from .terms import Term, terms_of
@@ -155,11 +155,13 @@ class TraceKernel(Kernel):
         info: the program.
         traces: one for every term and group.
         feedback: feedback weights, where the way back is not the readout's own.
+        replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
     """
 
     info: ModuleInfo
     traces: tuple[Trace, ...]
     feedback: Feedback | None = None
+    replaces_same_step: bool = False
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -192,7 +194,7 @@ class TraceKernel(Kernel):
         memory = None if fresh else state.memory.traces
         gradients, read = dict(same.entering), []
         for number, term in enumerate(self.terms):
-            rows = [(presynaptic[number], self._cotangent(term, same.results, f, [b for b, _ in adjoints]))]
+            rows = [(presynaptic[number], self._cotangent(term, same, f, [b for b, _ in adjoints]))]
             for k, trace in enumerate(self.traces):
                 if trace.term is term and memory is not None:
                     b0 = adjoints[self.dynamics.index(trace.dynamics)][1]
@@ -205,7 +207,7 @@ class TraceKernel(Kernel):
         after = self._advanced(memory, presynaptic, d, f, chunk.length, read) if keep else state.memory.traces
         weights = self.feedback.advanced(state.memory.feedback, gradients) if self.feedback else []
         state = LearnerState(hidden, other, Memory(after, weights))
-        return ChunkResult(gradients, same.losses, same.outputs, state)
+        return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), state)
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         presynaptic = [term.form.presynaptic(values) for term in self.terms]
@@ -214,12 +216,18 @@ class TraceKernel(Kernel):
         return presynaptic, d, f
 
     def _cotangent(
-        self, term: Term, results: dict[Var, jax.Array], f: Sequence[Components], adjoints: Sequence[Components]
+        self, term: Term, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
     ) -> jax.Array:
-        parts = [results[term.y]] if term.equations else []
+        """The cotangent of y, ``[K, *y]``: of the same step, and of the future through the traces' dynamics."""
+        parts = [same.results[term.y]] if term.equations else []
+        if self.replaces_same_step:
+            parts = [] if term.equations else [-same.results[term.y]]
         for trace, f_t in zip(self.traces, f, strict=True):
             if trace.term is term:
-                parts.append(trace.cotangent(trace.by_lane(f_t), adjoints[self.dynamics.index(trace.dynamics)]))
+                by_lane = trace.by_lane(f_t)
+                parts.append(trace.cotangent(by_lane, adjoints[self.dynamics.index(trace.dynamics)]))
+                if self.replaces_same_step:
+                    parts.append(trace.cotangent(by_lane, trace.dynamics.signal(same)))
         return sum(parts[1:], parts[0])
 
     def _advanced(

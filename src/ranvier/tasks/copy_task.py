@@ -1,7 +1,7 @@
-"""Copy: a pattern of symbols, a delay, a recall cue; then the pattern is to be reproduced in order.
+"""Copy: a pattern of symbols, a delay, then a recall cue during which the pattern is reproduced in order.
 
-After the copy problem of Hochreiter and Schmidhuber (1997, Neural Computation 9, 1735) in the form of Arjovsky, Shah
-and Bengio (2016, ICML).
+The copy task of memory networks (Hochreiter and Schmidhuber 1997, Neural Computation 9, 1735; Graves, Wayne and
+Danihelka 2014, arXiv:1410.5401), with spikes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,50 @@ def sample(
     *,
     symbols: int = 2,
     length: int = 3,
-    symbol_steps: int = 5,
-    delay_steps: int = 10,
+    symbol_steps: int = 8,
+    settle_steps: int = 3,
+    delay_steps: int = 20,
     group_size: int = 5,
     rate: float = 0.4,
     noise_rate: float = 0.05,
 ) -> Batch:
-    """Trials ``xs[steps, batch, (symbols + 2) * group_size]``: one channel group a symbol, then recall, then noise."""
+    """Trials ``xs[steps, batch, (symbols + 2) * group_size]``: one channel group a symbol, then recall, then noise.
+
+    A trial is ``symbol_steps`` of each of ``length`` symbols, ``delay_steps`` of silence, then again ``symbol_steps``
+    for each symbol, in which the recall group is on and the symbol is asked. Noise is on throughout.
+
+    Args:
+        batch: number of trials; at every place of the pattern, all symbols come equally often, up to one trial.
+        seed: the same seed gives the same trials.
+        symbols: number of symbols.
+        length: symbols of a pattern.
+        symbol_steps: steps of one symbol, shown or reproduced.
+        settle_steps: steps at the start of each symbol in which it is not asked yet.
+        delay_steps: steps of silence between pattern and recall.
+        group_size: channels of a group.
+        rate: spikes per step of a channel that is on.
+        noise_rate: spikes per step of a noise channel.
+
+    Returns:
+        A batch with ``ys`` the symbol to reproduce at each step of the recall, 0 before.
+
+    Raises:
+        ValueError: ``settle_steps`` leaves no step to ask at.
+    """
+    if settle_steps >= symbol_steps:
+        raise ValueError(f"settle_steps={settle_steps} must be less than symbol_steps={symbol_steps}.")
     rng = np.random.default_rng(seed)
     pattern = np.stack([balanced_labels(batch, symbols, rng) for _ in range(length)])
-    shown, recall = length * symbol_steps, length * symbol_steps + delay_steps
+    by_step = np.repeat(pattern, symbol_steps, axis=0)
+    shown = len(by_step)
+    recall = shown + delay_steps
     steps = recall + shown
     active = np.zeros((steps, batch, symbols + 1), bool)
-    active[:shown, :, :symbols] = np.repeat(np.eye(symbols, dtype=bool)[pattern], symbol_steps, axis=0)
+    active[:shown, :, :symbols] = np.eye(symbols, dtype=bool)[by_step]
     active[recall:, :, symbols] = True
-    noise = poisson_groups(np.ones((steps, batch, 1), bool), group_size, noise_rate, rng)
-    xs = np.concatenate([poisson_groups(active, group_size, rate, rng), noise], axis=-1)
+    xs = poisson_groups(active, group_size, rate, noise_rate, rng)
     ys = np.zeros((steps, batch), np.int32)
-    ys[recall:] = np.repeat(pattern, symbol_steps, axis=0)
-    mask = (np.arange(steps) >= recall).astype(np.float32)
-    return Batch(xs, ys, mask, classes=symbols)
+    ys[recall:] = by_step
+    since_recall = np.arange(steps) - recall
+    asked = (since_recall >= 0) & (since_recall % symbol_steps >= settle_steps)
+    return Batch(xs, ys, asked.astype(np.float32), classes=symbols)

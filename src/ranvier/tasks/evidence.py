@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from .batch import Batch
-from .spikes import balanced_labels, poisson_groups
+from .spikes import balanced_labels, constant_labels, last_steps, poisson_groups
 
-LEFT, RIGHT, RECALL, NOISE = range(4)
-GROUPS = 4
+LEFT, RIGHT, RECALL = range(3)
+"""Channel groups, in this order; the last group is noise."""
 
 
 def sample(
@@ -22,7 +22,7 @@ def sample(
     cues: int = 5,
     cue_steps: int = 5,
     gap_steps: int = 3,
-    delay_steps: int = 30,
+    delay_steps: int = 80,
     recall_steps: int = 5,
     group_size: int = 5,
     rate: float = 0.4,
@@ -58,16 +58,13 @@ def sample(
     labels = balanced_labels(batch, 2, rng)
     sides = _sides(labels, cues, rng)
     steps = cues * (cue_steps + gap_steps) + delay_steps + recall_steps
-    active = np.zeros((steps, batch, GROUPS), bool)
+    active = np.zeros((steps, batch, 3), bool)
     for k, side in enumerate(sides.T):
         start = k * (cue_steps + gap_steps)
         active[start : start + cue_steps, np.arange(batch), side] = True
     active[-recall_steps:, :, RECALL] = True
-    xs = poisson_groups(active, group_size, rate, rng)
-    always = np.ones((steps, batch, 1), bool)
-    xs[:, :, NOISE * group_size :] = poisson_groups(always, group_size, noise_rate, rng)
-    mask = (np.arange(steps) >= steps - recall_steps).astype(np.float32)
-    return Batch(xs, np.tile(labels, (steps, 1)), mask, classes=2)
+    xs = poisson_groups(active, group_size, rate, noise_rate, rng)
+    return Batch(xs, constant_labels(labels, steps), last_steps(steps, recall_steps), classes=2)
 
 
 def _sides(labels: np.ndarray, cues: int, rng: np.random.Generator) -> np.ndarray:

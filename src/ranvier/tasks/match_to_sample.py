@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .batch import Batch
-from .spikes import balanced_labels, poisson_groups
+from .spikes import balanced_labels, constant_labels, last_steps, poisson_groups
 
 DIFFERENT, SAME = range(2)
 
@@ -18,9 +18,9 @@ def sample(
     batch: int,
     seed: int,
     *,
-    stimuli: int = 2,
+    stimuli: int = 4,
     stimulus_steps: int = 10,
-    delay_steps: int = 30,
+    delay_steps: int = 50,
     answer_steps: int = 5,
     group_size: int = 5,
     rate: float = 0.4,
@@ -58,7 +58,5 @@ def sample(
     active = np.zeros((steps, batch, stimuli), bool)
     for start, shown in ((0, first), (stimulus_steps + delay_steps, second)):
         active[start : start + stimulus_steps, np.arange(batch), shown] = True
-    noise = poisson_groups(np.ones((steps, batch, 1), bool), group_size, noise_rate, rng)
-    xs = np.concatenate([poisson_groups(active, group_size, rate, rng), noise], axis=-1)
-    mask = (np.arange(steps) >= steps - answer_steps).astype(np.float32)
-    return Batch(xs, np.tile(labels, (steps, 1)), mask, classes=2)
+    xs = poisson_groups(active, group_size, rate, noise_rate, rng)
+    return Batch(xs, constant_labels(labels, steps), last_steps(steps, answer_steps), classes=2)

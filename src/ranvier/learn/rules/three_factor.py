@@ -1,0 +1,130 @@
+"""``ThreeFactor``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...analyses.hidden_groups import HiddenGroup, analyse_groups
+from ...analyses.memory import batch_size
+from ...analyses.transition import EntryFacts
+from ...errors import RuleError
+from ...ir.interpret import Environment
+from ...ir.program import ModuleInfo
+from ..emissions import FILTERED, emissions_of, with_filters
+from ..group_dynamics import GroupDynamics
+from ..lanes import Lanes
+from ..linear import Components, Dynamics, Entries
+from ..rule import Rule
+from ..same_step import SameStep
+from ..traces import Trace, TraceKernel, traces_of
+
+Modulator = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class ThreeFactor(Rule):
+    """A three-factor rule: a local trace of pre- and postsynaptic activity, gated by a signal that all neurons share.
+
+    ``e_t = decay e_{t-1} + (dz_t / dy_t) (x) x_t`` with z what the population emits and y its input current, and the gradient of
+    a traced weight is ``sum_t M_t e_t`` (Fremaux & Gerstner, Frontiers in Neural Circuits 2016, doi
+    10.3389/fncir.2015.00085). Weights that drive no emitting population, a readout's say, have their exact same-step
+    gradient.
+
+    Memory: one number per weight and sample. Approximate.
+
+    Attributes:
+        decay: of the trace, exp(-dt / tau).
+        modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch. By default
+            the outputs' errors dl/d output, summed over the outputs of each sample.
+    """
+
+    decay: float = 0.9
+    modulator: Modulator | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise RuleError(f"ThreeFactor(decay={self.decay}) needs 0 <= decay < 1; 0.9 is a common choice.")
+
+    def prepare(self, info: ModuleInfo) -> ModuleInfo:
+        decays = {emission.var: self.decay for emission in emissions_of(info)}
+        if not decays:
+            raise RuleError(
+                f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, so no "
+                "weight has a postsynaptic factor; use D_RTRL, say."
+            )
+        return with_filters(info, decays, detached=True)
+
+    def kernel(self, info: ModuleInfo) -> TraceKernel:
+        filters = {slot.path for slot in info.hidden if slot.label == FILTERED}
+        dynamics: dict[HiddenGroup, _Modulated] = {}
+        for group in analyse_groups(info).groups:
+            parts = enumerate(group.positions.components)
+            components = tuple(a for a, part in parts if group.hidden_paths[part.state] in filters)
+            if components:
+                dynamics[group] = _Modulated.of(group, components, self.modulator, batch_size(info))
+        traces = [
+            Trace(trace.term, trace.lanes, found)
+            for trace in traces_of(info)
+            if (found := dynamics.get(trace.lanes.connection.group)) and found.uniform_f(trace.lanes)
+        ]
+        return TraceKernel(info, tuple(traces), replaces_same_step=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Modulated(Dynamics):
+    """The filtered emissions of a group alone, with the modulator as their learning signal."""
+
+    inner: GroupDynamics
+    modulator: Modulator | None
+    batch: int
+
+    @classmethod
+    def of(cls, group: HiddenGroup, components: tuple[int, ...], modulator: Modulator | None, batch: int) -> _Modulated:
+        facts = group.transition.entries
+        entries = {(a, b): fact for a in components for b in components if (fact := facts[a][b]) is not None}
+        return cls(GroupDynamics(group, components, entries), modulator, batch)
+
+    @property
+    def components(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.components
+
+    @property
+    def entries(self) -> Mapping[tuple[int, int], EntryFacts]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.entries
+
+    @property
+    def positions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.positions
+
+    def d(self, values: Environment) -> Entries:
+        return self.inner.d(values)
+
+    def f(self, lanes: Lanes, values: Environment) -> Components:
+        return {a: value for a, value in self.inner.f(lanes, values).items() if a in self.components}
+
+    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+        return {a: uniform for a, uniform in self.inner.uniform_f(lanes).items() if a in self.components}
+
+    def signal(self, same: SameStep) -> Components:
+        modulators = self._modulators(same)
+        samples = modulators.shape[-1]
+        at_positions = jnp.repeat(modulators, self.positions // samples, axis=-1)
+        return dict.fromkeys(self.components, at_positions)
+
+    def _modulators(self, same: SameStep) -> jax.Array:
+        """M at all steps, ``[K, samples]`` or ``[K, 1]``."""
+        if self.modulator is not None:
+            found = jax.vmap(self.modulator)(same.outputs, same.targets)
+            return found.reshape(found.shape[0], -1)
+        errors = same.errors()
+        shared = all(error.ndim > 2 and error.shape[1] == self.batch for error in errors) and self.batch > 1
+        samples = self.batch if shared else 1
+        return sum((error.reshape(error.shape[0], samples, -1).sum(-1) for error in errors), jnp.zeros(()))
+
+    def bypass(self, same: SameStep) -> Components:
+        return {}
