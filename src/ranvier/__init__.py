@@ -43,6 +43,8 @@ _HOME = {
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
     "learn.compile": ["compile"],
     "learn.learner": ["Learner"],
+    "learn.plan": ["Plan"],
+    "learn.rule": ["Rule"],
     "learn.rules.bptt": ["BPTT"],
     "learn.rules.d_rtrl": ["D_RTRL"],
     "learn.rules.es_d_rtrl": ["ES_D_RTRL"],
@@ -121,6 +123,8 @@ if TYPE_CHECKING:
     from .ir.program import Slot as Slot
     from .learn.compile import compile as compile
     from .learn.learner import Learner as Learner
+    from .learn.plan import Plan as Plan
+    from .learn.rule import Rule as Rule
     from .learn.rules.bptt import BPTT as BPTT
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
     from .learn.rules.eprop import EProp as EProp

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..analyses.reasons import opaque_diagnostics
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
 from ..ir.batching import batched
+from ..ir.program import ModuleInfo
 from .learner import Learner
+from .plan import make_plan
 from .rule import Rule
 
 
@@ -18,6 +21,7 @@ def compile(
     batch_size: int | None = None,
     chunk: int | None = None,
     reduction: str = "sum",
+    memory_limit: int | None = None,
 ) -> Learner:
     """Makes a learner of a model.
 
@@ -27,8 +31,10 @@ def compile(
         *example_inputs: example inputs of one step; only shapes, dtypes and units count.
         batch_size: run this many samples at once; inputs, outputs and targets then have a batch axis behind the time
             axis. None for a model as it is: unbatched, or with a batch axis of its own.
-        chunk: steps whose weights are held fixed and whose products are taken together; None chooses.
+        chunk: steps whose products are taken together; gradients do not depend on it. None chooses as many as
+            ``memory_limit`` has room for; ``learner.plan`` says what was chosen and why.
         reduction: ``"sum"`` or ``"mean"`` of the losses of the steps.
+        memory_limit: bytes that the activations of a chunk may take; 256 MiB by default.
 
     Raises:
         ModelError, InputError: the model cannot be traced with these inputs.
@@ -38,11 +44,20 @@ def compile(
         raise RuleError(f"compile(model, rule, ...) needs a rule second, got {rule!r}; pass ranvier.D_RTRL(), say.")
     if reduction not in ("sum", "mean"):
         raise RuleError(f"reduction={reduction!r} is unknown; use 'sum' or 'mean'.")
-    for name, value in (("batch_size", batch_size), ("chunk", chunk)):
+    for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
     info = extract_module_info(model, *example_inputs)
     if batch_size is not None:
         info = batched(info, batch_size)
+    check_differentiable(info)
     info = rule.prepare(info)
-    return Learner(model, info, rule, rule.kernel(info), chunk, reduction)
+    kernel = rule.kernel(info)
+    return Learner(model, info, rule, kernel, make_plan(info, kernel, rule.name, chunk, memory_limit), reduction)
+
+
+def check_differentiable(info: ModuleInfo) -> None:
+    """Raises :class:`RuleError` where no derivative passes through an equation on the way of learning."""
+    if found := opaque_diagnostics(info):
+        told = "; ".join(map(str, found))
+        raise RuleError(f"{info.name} cannot learn: {told}")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..ir.interpret import Environment
-from ..ir.program import ModuleInfo
+from ..ir.program import ModuleInfo, shape_text
 from .forms import stacked
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .linear import Components, Entries
@@ -59,6 +59,22 @@ class FactorKernel(Kernel):
     def _no_f(self, trace: Trace) -> Components:
         shape = (trace.lanes.layers, *trace.form.y_shape)
         return {a: jnp.zeros(shape, trace.form.presynaptic_aval.dtype) for a in trace.components}
+
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        found = []
+        for trace, decay in zip(self.traces, self.decays, strict=True):
+            text = f"{trace.form.name}; presynaptic {shape_text(trace.form.presynaptic_aval.shape)}, decay {decay:.4g}"
+            if self.postsynaptic:
+                names = ", ".join(trace.dynamics.names[a] for a in trace.components)
+                text += f"; postsynaptic {shape_text(trace.form.y_shape)} for {names}"
+            found.append((trace.term.slots, text))
+        return found
+
+    def left_out(self) -> list[str]:
+        return ["approximation: a trace is kept as one product of a presynaptic and a postsynaptic factor"]
+
+    def step_bytes(self) -> int:
+        return super().step_bytes() + 2 * sum(trace.step_bytes() for trace in self.traces)
 
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool

@@ -45,6 +45,10 @@ class GroupDynamics(Dynamics):
     def positions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.group.positions.size
 
+    @property
+    def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.group.component_names
+
     def d(self, values: Environment) -> Entries:
         transition = self.group.transition
         wanted = frozenset(key for key, fact in self.entries.items() if fact.value is None)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..ir.interpret import Environment
-from ..ir.program import ModuleInfo
+from ..ir.program import ModuleInfo, shape_text
 from .stepwise import FlatStep, StepwiseKernel
 
 FEW_PATTERNS = 16
@@ -38,6 +38,15 @@ class InfluenceKernel(StepwiseKernel):
 
     def init(self, static: Environment) -> jax.Array:
         return jnp.zeros(self.rows.shape, self.functions.dtype)
+
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        shape = shape_text(self.rows.shape)
+        everything = tuple(range(len(self.info.parameters)))
+        return [(everything, f"influence {shape}: for every weight, the elements of the state it acts on")]
+
+    def left_out(self) -> list[str]:
+        whole = self.rows.shape[1] == self.functions.size and self.within is None
+        return [] if whole else ["approximation: influence on elements of the state that are not kept"]
 
     @cached_property
     def _kept(self) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 
-from ..ir._jax import Var
+from ..ir._jax import Var, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
+from .stages import stages_of
 from .state import LearnerState
 
 Loss = Callable[[Any, Any], Any]
@@ -67,9 +68,13 @@ class Kernel(abc.ABC):
 
     Attributes:
         info: the program.
+        chunked: whether the rule works on chunks of steps; otherwise a call is one chunk.
+        by_position: whether its traces follow states position by position only.
     """
 
     info: ModuleInfo
+    chunked: bool = True
+    by_position: bool = True
 
     @abc.abstractmethod
     def init(self, static: Environment) -> Any:
@@ -89,3 +94,15 @@ class Kernel(abc.ABC):
             fresh: whether the memory is known to be as :meth:`init` made it.
             keep: whether the memory after the chunk is wanted.
         """
+
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        """What is kept between steps: indices of the parameters concerned, and a line of text for each."""
+        return []
+
+    def left_out(self) -> list[str]:
+        """What the rule leaves out beside what its traces cannot follow."""
+        return []
+
+    def step_bytes(self) -> int:
+        """Activations of one step that a chunk keeps, about."""
+        return sum(size_of(var) * var.aval.dtype.itemsize for var in stages_of(self.info).recorded)

@@ -14,6 +14,7 @@ from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .plan import Plan
 from .rule import Rule
 from .stages import stages_of
 from .state import Aux, Gradients, LearnerState
@@ -31,18 +32,17 @@ class Learner:
     Attributes:
         info: the program of one step, with the batch axis if there is one.
         rule: the learning rule.
+        plan: chunk, memory, and what is used and left out; print it.
         reduction: ``"sum"`` or ``"mean"`` over the steps' losses.
     """
 
-    def __init__(
-        self, model: Any, info: ModuleInfo, rule: Rule, kernel: Kernel, chunk: int | None, reduction: str
-    ) -> None:
+    def __init__(self, model: Any, info: ModuleInfo, rule: Rule, kernel: Kernel, plan: Plan, reduction: str) -> None:
         self.model = model
         self.info = info
         self.rule = rule
         self.reduction = reduction
         self._kernel = kernel
-        self._chunk = chunk
+        self.plan = plan
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
 
     @property
@@ -134,7 +134,7 @@ class Learner:
     ) -> ChunkResult:
         """Runs all chunks: few ones one by one, many in a loop, and what is left over at the end."""
         size = min(self.chunk_for(chunk.length), chunk.length)
-        count, rest = divmod(chunk.length, size)
+        count = chunk.length // size
         looped = count if count > WRITTEN_OUT else 0
         parts, start = [], looped * size
         if looped:
@@ -164,8 +164,9 @@ class Learner:
         return ChunkResult(dict(zip(variables, total, strict=True)), losses, outputs, state)
 
     def chunk_for(self, length: int) -> int:
-        """Steps per chunk for a sequence of this length."""
-        return self._chunk or length
+        """Steps per chunk for a sequence of this length: as the plan says, and evenly split."""
+        most = self.plan.chunk or length
+        return -(-length // -(-length // most)) if self.plan.is_chosen else most
 
     def _input_leaves(self, xs: Any) -> list[jax.Array]:
         """Input leaves ``[T, ...]`` from the inputs as the user passes them."""

@@ -34,11 +34,13 @@ class Dynamics(abc.ABC):
         components: the components that carry a trace for some parameter.
         entries: the entries of D among them that are not structural zeros, with what is known of each.
         positions: P.
+        names: names of all components of the group.
     """
 
     components: tuple[int, ...]
     entries: Mapping[tuple[int, int], EntryFacts]
     positions: int
+    names: tuple[str, ...]
 
     @abc.abstractmethod
     def d(self, values: Environment) -> Entries:

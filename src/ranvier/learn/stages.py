@@ -94,6 +94,11 @@ class Stages:
         stacked.update(zip(written, records, strict=True))
         return stacked, list(hidden), list(other)
 
+    @property
+    def recorded(self) -> tuple[Var, ...]:
+        """What :meth:`forward` records of a step."""
+        return (*self.info.input_invars, *self._kept_parallel, *self._old_states, *self._kept_sequential)
+
     @cached_property
     def _old_states(self) -> tuple[Var, ...]:
         return (*self.info.hidden_invars, *(v for v in self.info.other_invars if v not in self.unchanged))

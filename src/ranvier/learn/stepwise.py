@@ -98,6 +98,9 @@ class StepwiseKernel(Kernel):
         info: the program.
     """
 
+    chunked = False
+    by_position = False
+
     @cached_property
     def functions(self) -> StepFunctions:
         return StepFunctions(self.info)

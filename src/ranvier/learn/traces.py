@@ -12,14 +12,16 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..analyses.cache import cached_by_program
 from ..analyses.hidden_groups import HiddenGroup
+from ..analyses.memory import size_text
 from ..analyses.relations import Connection
 from ..errors import AnalysisError, RuleError
 from ..ir._jax import bind
 from ..ir.interpret import Environment
-from ..ir.program import ModuleInfo
+from ..ir.program import ModuleInfo, shape_text
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
@@ -67,6 +69,19 @@ class Trace:
         """D at the lanes' positions."""
         return {key: self.lanes.from_positions(value) for key, value in d.items()}
 
+    def kept(self) -> str:
+        """What the trace keeps, for a person."""
+        names = self.dynamics.names
+        parts = []
+        for a in self.components:
+            shape = (
+                self.form.presynaptic_aval.shape if a in self.factorised else self.form.trace_shape(self.lanes.layers)
+            )
+            size = int(np.prod(shape, dtype=np.int64)) * self.form.presynaptic_aval.dtype.itemsize
+            how = "presynaptic trace (uniform decay)" if a in self.factorised else "full trace"
+            parts.append(f"{names[a]}: {how} {shape_text(shape)}, {size_text(size)}")
+        return f"{self.form.name}; " + "; ".join(parts)
+
     def zeros(self, x: jax.ShapeDtypeStruct) -> dict[int, jax.Array]:
         """No trace, by component."""
         full = self.form.trace_shape(self.lanes.layers)
@@ -77,6 +92,12 @@ class Trace:
         parts = [factor[a] * self.lanes.from_positions(values[a]) for a in factor if a in values]
         total = sum(parts[1:], parts[0]).sum(1)
         return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
+
+    def step_bytes(self) -> int:
+        """X, f and the cotangent of y of one step, about."""
+        aval = self.form.presynaptic_aval
+        y = int(np.prod(self.form.y_shape, dtype=np.int64)) * self.lanes.layers
+        return aval.dtype.itemsize * (aval.size + y * (1 + len(self.dynamics.uniform_f(self.lanes))))
 
     def old_rows(self, memory: dict[int, jax.Array], b0: Components) -> list[tuple[jax.Array, jax.Array]]:
         """The factorised old traces as more rows (X, cotangent of y) of the weight gradient's product."""
@@ -179,6 +200,12 @@ class TraceKernel(Kernel):
         traces = [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
         return Memory(traces, self.feedback.init(static) if self.feedback else [])
 
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        return [(trace.term.slots, trace.kept()) for trace in self.traces]
+
+    def step_bytes(self) -> int:
+        return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces) + dynamics_bytes(self.dynamics)
+
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> ChunkResult:
@@ -260,6 +287,16 @@ def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:
     first = [part.reshape(-1)[0] for part in read]
     token = sum(first[1:], first[0])
     return {key: jnp.where(token == token, value, token.astype(value.dtype)) for key, value in values.items()}
+
+
+def dynamics_bytes(found: Sequence[Dynamics]) -> int:
+    """D, L, adjoints and propagators of one step, about."""
+    itemsize, total = jnp.zeros(0).dtype.itemsize, 0
+    for dynamics in found:
+        wide = sum(dynamics.width(key) > 1 for key in dynamics.entries)
+        pairs = sum(dynamics.pair_width(pair) > 1 for pair in dynamics.pairs)
+        total += dynamics.positions * (wide + pairs + 2 * len(dynamics.components)) * itemsize
+    return total
 
 
 @cached_by_program

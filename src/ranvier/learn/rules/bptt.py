@@ -34,9 +34,17 @@ class BPTT(Rule):
 @dataclass(frozen=True, eq=False)
 class _Kernel(Kernel):
     info: ModuleInfo
+    chunked = False
+    by_position = False
 
     def init(self, static: Environment) -> None:
         return None
+
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        return [(tuple(range(len(self.info.parameters))), "nothing, but activations of all steps within a call")]
+
+    def left_out(self) -> list[str]:
+        return ["truncation: what earlier calls, whose state a call goes on from, did to its loss"]
 
     @cached_property
     def _variables(self) -> tuple[Any, ...]:

@@ -101,6 +101,10 @@ class _Modulated(Dynamics):
     def positions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.positions
 
+    @property
+    def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.names
+
     def d(self, values: Environment) -> Entries:
         return self.inner.d(values)
 
