@@ -48,8 +48,8 @@ def ranvier(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
-def test_demo_teaches_the_four_analyses() -> None:
-    done = ranvier("demo")
+def test_tour_teaches_the_four_analyses() -> None:
+    done = ranvier("tour")
     assert done.returncode == 0, done.stderr
     for heading in ("1. ModuleInfo", "2. HiddenGroup", "3. HiddenParamOpRelation", "4. HiddenPerturbation"):
         assert heading in done.stdout

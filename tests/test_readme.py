@@ -21,12 +21,12 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert scope["signals"].agree()
 
 
-def test_the_printed_lines_are_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_lines_are_what_the_tour_prints(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    from ranvier.driver.demo import run_demo
+    from ranvier.driver.tour import run_tour
 
-    run_demo(Console(width=200))
+    run_tour(Console(width=200))
     printed = capsys.readouterr().out.splitlines()
     (block,) = re.findall(r"```\n(2\. HiddenGroup.*?)```", README.read_text(), flags=re.DOTALL)
     letters = ("  x  ", "  y  ")  # names of inner variables differ between versions of JAX

@@ -42,6 +42,7 @@ _HOME = {
     "ir.primitives": ["Kind", "register_family", "register_primitive"],
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
     "learn.compile": ["compile"],
+    "learn.fit": ["FitResult", "accuracy", "fit"],
     "learn.learner": ["Learner"],
     "learn.plan": ["Plan"],
     "learn.rule": ["Rule"],
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from .errors import RanvierError as RanvierError
     from .errors import RegistrationError as RegistrationError
     from .errors import RuleError as RuleError
+    from .errors import TrainingError as TrainingError
     from .frontends.extract import extract_module_info as extract_module_info
     from .frontends.step_function import StepFunction as StepFunction
     from .frontends.step_function import step_function as step_function
@@ -122,6 +124,9 @@ if TYPE_CHECKING:
     from .ir.program import Role as Role
     from .ir.program import Slot as Slot
     from .learn.compile import compile as compile
+    from .learn.fit import FitResult as FitResult
+    from .learn.fit import accuracy as accuracy
+    from .learn.fit import fit as fit
     from .learn.learner import Learner as Learner
     from .learn.plan import Plan as Plan
     from .learn.rule import Rule as Rule

@@ -21,6 +21,10 @@ class RuleError(RanvierError):
     """A learning rule cannot be applied to the model, or is set up in a way that contradicts itself."""
 
 
+class TrainingError(RanvierError):
+    """Training cannot go on: something is not finite, or a library it needs is missing."""
+
+
 class RegistrationError(RanvierError):
     """A primitive was registered in a way that contradicts itself."""
 

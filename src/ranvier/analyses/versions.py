@@ -112,5 +112,3 @@ class PerturbedStep:
                     seen = var in added and not version & own & ~1
                     known[var, version] = value + added[var] if seen else value
         return [read(atom, 0) for atom in self.info.jaxpr.outvars]
-
-

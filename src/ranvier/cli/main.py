@@ -73,10 +73,18 @@ def show(
 
 @app.command()
 def demo(debug: Debug = False) -> None:
-    """Analyse the bundled ALIF network and say what each analysis means."""
+    """Train a spiking network on handwritten digits online, and say what it took."""
     from ..driver.demo import run_demo
 
     run_demo(Console())
+
+
+@app.command()
+def tour(debug: Debug = False) -> None:
+    """Analyse the bundled ALIF network and say what each analysis means."""
+    from ..driver.tour import run_tour
+
+    run_tour(Console())
 
 
 def run() -> None:

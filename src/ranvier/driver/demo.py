@@ -1,114 +1,93 @@
-"""The job behind ``ranvier demo``: a network of adaptive spiking neurons, analysed and explained."""
+"""The job behind ``ranvier demo``: a spiking network learns handwritten digits online."""
 
 from __future__ import annotations
 
+import resource
+import sys
+import time
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
-from ..analyses.hidden_groups import HiddenGroup
-from ..analyses.memory import rule_memory
-from ..analyses.perturbation import HiddenPerturbation
-from ..analyses.relations import HiddenParamOpRelation
-from ..ir.program import ModuleInfo
-from ..report.summary import memory_lines
-from .analyse import Analysis, analyse
+from ..analyses.memory import size_text
+from ..errors import TrainingError
+from ..learn.compile import compile
+from ..learn.fit import accuracy, fit
+from ..learn.learner import Learner
+from ..learn.rules.d_rtrl import D_RTRL
 from .show import heading, print_plain
 
-WARM_UP_STEPS = 200
+NEURONS = 100
+BATCH = 32
+EPOCHS = 20
+LEARNING_RATE = 1e-2
 
 
-def run_demo(console: Console) -> None:
-    """Prints the four analyses of the bundled network, each with what it means."""
-    from ..models import alif_stp
+def run_demo(console: Console, epochs: int = EPOCHS) -> None:
+    """Trains on digits with D-RTRL, and prints accuracy, time, memory and what the plan used.
 
-    model, x = alif_stp()
-    analysis = analyse(model, x)
-    heading(console, "Ranvier looks inside a spiking network")
+    Raises:
+        TrainingError: a package of the extra ``train`` is missing.
+    """
+    optax = _optax()
+    from ..models.recurrent import recurrent_network
+    from ..tasks import digits
+
+    train, test = digits.load()
+    model = recurrent_network(train.inputs, NEURONS, train.classes)
+    heading(console, "Ranvier trains a spiking network online")
     print_plain(
         console,
-        "Four adaptive LIF neurons send their spikes through short-term plasticity, one linear map and an\n"
-        "exponential synapse back to themselves. The model is ordinary brainstate code without any marks;\n"
-        "everything below is read off its jaxpr.",
+        f"{NEURONS} recurrent adaptive LIF neurons read 8 x 8 images of handwritten digits as spikes: {train.inputs} "
+        f"inputs,\n{train.steps} steps, {train.size} images to learn from and {test.size} others to be tested on. The "
+        "model is a plain JAX step function;\nD_RTRL learns forward in time, so its memory does not grow with the "
+        "number of steps.\n",
     )
-    hidden, other = _warmed_up(analysis.info, x)
-    _show_program(console, analysis)
-    neuron = _show_group(console, analysis.info, analysis.groups[0], x, hidden)
-    _show_relation(console, analysis.info, analysis.relations[0], x, hidden, neuron)
-    _show_perturbation(console, analysis.perturbation, x, hidden, other)
-    _show_memory(console, analysis.info)
-
-
-def _warmed_up(info: ModuleInfo, x: jax.Array) -> tuple[dict, dict]:
-    """States after some steps with input, so that the numbers below are those of a live network."""
-    step = jax.jit(lambda hidden, other: info.step(x, hidden=hidden, other=other)[1:])
-    hidden = {slot.path: slot.value for slot in info.hidden}
-    other = {slot.path: slot.value for slot in info.other}
-    for _ in range(WARM_UP_STEPS):
-        hidden, other = step(hidden, other)
-    return hidden, other
-
-
-def _show_program(console: Console, analysis: Analysis) -> None:
-    heading(console, "\n1. ModuleInfo: one time step, every operand and result named")
-    print_plain(
-        console,
-        f"{analysis.info}\n\n"
-        "Hidden states are what the network remembers; parameters are what it learns. Units are the model's own.",
+    started = time.perf_counter()
+    learner = compile(model, D_RTRL(), train.xs[0, 0], batch_size=BATCH, reduction="mean")
+    print_plain(console, f"{learner.plan}\n")
+    updates = epochs * (train.size // BATCH)
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, updates, alpha=0.02)
+    result = fit(
+        learner,
+        lambda epoch: list(digits.load(seed=epoch)[0].minibatches(BATCH, seed=epoch)),
+        lambda output, label: optax.softmax_cross_entropy_with_integer_labels(output, label).mean(),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
+        epochs,
+        metrics={"accuracy": accuracy},
+        held_out=[test],
     )
+    elapsed = time.perf_counter() - started
+    _report(console, learner, result.history[-1], elapsed, updates)
 
 
-def _show_group(console: Console, info: ModuleInfo, group: HiddenGroup, x: jax.Array, hidden: dict) -> int:
-    """Shows the group; the number of the neuron closest to its threshold, where most happens."""
-    heading(console, "\n2. HiddenGroup: states that belong to the same neurons")
-    D = group.transition.jacobian(info.values(x, hidden=hidden))
-    neuron = int(jnp.abs(D[:, 2, 0]).argmax())
-    print_plain(
-        console,
-        f"{group}\n\n"
-        "All five states interact neuron by neuron, so the Jacobian D of new states by old ones is one 5 x 5 block\n"
-        "per neuron and nothing else. Zeros are known from the structure; numbers are constants found at analysis\n"
-        'time (exp(-dt/tau) of the synapse, say); "varies" depends on the data. '
-        f"After {WARM_UP_STEPS} steps, neuron {neuron}:\n{_matrix(D[neuron])}",
-    )
-    return neuron
+def _report(console: Console, learner: Learner, last: dict[str, float], elapsed: float, updates: int) -> None:
+    heading(console, "\nWhat came out")
+    states = sum(x.nbytes for x in jax.tree.leaves(learner.init()))
+    rows = [
+        (
+            "test accuracy",
+            f"{last['eval_accuracy']:.1%} on images never learned from, {last['accuracy']:.1%} in training",
+        ),
+        ("time", f"{elapsed:.1f} s for {updates} updates, compilation and tests included"),
+        ("learner's state", f"{size_text(states)} for {BATCH} samples, whatever the number of steps"),
+        ("peak memory", f"{size_text(_peak_bytes())} of the whole process"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    print_plain(console, "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows))
+    print_plain(console, "\nWhat the analyses behind this see in a model:  ranvier tour")
 
 
-def _show_relation(
-    console: Console, info: ModuleInfo, relation: HiddenParamOpRelation, x: jax.Array, hidden: dict, neuron: int
-) -> None:
-    heading(console, "\n3. HiddenParamOpRelation: where a parameter drives a group")
-    f = relation.connections[0].f(info.values(x, hidden=hidden))
-    print_plain(
-        console,
-        f"{relation}\n\n"
-        "y = x @ W + b enters the synapse and, in the same step, the membrane. An eligibility trace for W needs x,\n"
-        f"D and f = dh/dy; for neuron {neuron} f is\n{_matrix(f[neuron])}",
-    )
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _show_perturbation(
-    console: Console, perturbation: HiddenPerturbation, x: jax.Array, hidden: dict, other: dict
-) -> None:
-    heading(console, "\n4. HiddenPerturbation: how the loss feels each state")
-    comparison = perturbation.compare(lambda spikes: jnp.sum((spikes - 0.5) ** 2), x, hidden=hidden, other=other)
-    print_plain(
-        console,
-        f"{perturbation}\n\n"
-        "The learning signal dL/dh is the derivative by these perturbations. Here for the loss sum((y - 1/2)^2), by\n"
-        "automatic differentiation and checked by central finite differences (spikes count with their surrogate\n"
-        f"gradient):\n{comparison}",
-    )
-
-
-def _show_memory(console: Console, info: ModuleInfo) -> None:
-    heading(console, "\nWhat learning this network online would keep in memory")
-    print_plain(console, "\n".join(memory_lines(rule_memory(info))))
-    print_plain(
-        console,
-        "\nTry it on your own model:  ranvier show package.module:factory --picture model.svg",
-    )
-
-
-def _matrix(values: jax.Array) -> str:
-    return "\n".join("  " + "  ".join(f"{float(v) + 0.0: .5f}" for v in row) for row in jnp.atleast_2d(values))
+def _optax() -> Any:
+    try:
+        import optax
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise TrainingError(f"the demo needs {error.name}; run `pip install 'ranvier[train]'`.") from error
+    return optax

@@ -12,6 +12,7 @@ from ._jax import Literal, is_key
 from .interpret import evaluate
 from .normalize import normalize
 from .program import ModuleInfo, Slot
+from .random import is_random
 
 
 def batched(info: ModuleInfo, size: int) -> ModuleInfo:
@@ -77,8 +78,7 @@ def _batched_slot(slot: Slot, size: int, axes: list[int | None]) -> Slot:
 
 
 def _batched_value(slot: Slot, value: Any, size: int) -> Any:
-    is_raw_key = slot.label == "RandomState" and value.dtype == jnp.uint32
-    if is_raw_key or is_key(value.dtype):
+    if is_random(slot):
         return jax.random.split(value, size)
     return jnp.broadcast_to(value, (size, *value.shape))
 

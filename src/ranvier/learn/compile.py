@@ -47,13 +47,16 @@ def compile(
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
-    info = extract_module_info(model, *example_inputs)
-    if batch_size is not None:
-        info = batched(info, batch_size)
-    check_differentiable(info)
-    info = rule.prepare(info)
-    kernel = rule.kernel(info)
-    return Learner(model, info, rule, kernel, make_plan(info, kernel, rule.name, chunk, memory_limit), reduction)
+    one = extract_module_info(model, *example_inputs)
+    check_differentiable(one)
+
+    def make(batch_size: int | None) -> Learner:
+        info = rule.prepare(one if batch_size is None else batched(one, batch_size))
+        kernel = rule.kernel(info)
+        plan = make_plan(info, kernel, rule.name, chunk, memory_limit)
+        return Learner(model, info, rule, kernel, plan, reduction, batch_size, make)
+
+    return make(batch_size)
 
 
 def check_differentiable(info: ModuleInfo) -> None:

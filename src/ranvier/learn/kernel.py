@@ -70,11 +70,13 @@ class Kernel(abc.ABC):
         info: the program.
         chunked: whether the rule works on chunks of steps; otherwise a call is one chunk.
         by_position: whether its traces follow states position by position only.
+        outlives: whether a part of its memory goes on from one sequence of a training to the next.
     """
 
     info: ModuleInfo
     chunked: bool = True
     by_position: bool = True
+    outlives: bool = False
 
     @abc.abstractmethod
     def init(self, static: Environment) -> Any:
@@ -94,6 +96,14 @@ class Kernel(abc.ABC):
             fresh: whether the memory is known to be as :meth:`init` made it.
             keep: whether the memory after the chunk is wanted.
         """
+
+    def lasting(self, memory: Any) -> Any:
+        """The part of the memory that outlives a sequence, e.g. feedback weights."""
+        return None
+
+    def restarted(self, memory: Any, lasting: Any, seed: Any) -> Any:
+        """A memory from :meth:`init`, with the lasting part of another and random keys of its own."""
+        return memory
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         """What is kept between steps: indices of the parameters concerned, and a line of text for each."""

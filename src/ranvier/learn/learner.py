@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,11 @@ from ..frontends.parameters import with_params
 from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
+from ..ir.random import fold_in, is_random
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .plan import Plan
 from .rule import Rule
+from .same_step import scalar_loss
 from .stages import stages_of
 from .state import Aux, Gradients, LearnerState
 from .terms import entering_variables
@@ -34,15 +36,28 @@ class Learner:
         rule: the learning rule.
         plan: chunk, memory, and what is used and left out; print it.
         reduction: ``"sum"`` or ``"mean"`` over the steps' losses.
+        batch_size: samples at once; None for the model as it is.
     """
 
-    def __init__(self, model: Any, info: ModuleInfo, rule: Rule, kernel: Kernel, plan: Plan, reduction: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        info: ModuleInfo,
+        rule: Rule,
+        kernel: Kernel,
+        plan: Plan,
+        reduction: str,
+        batch_size: int | None,
+        make: Callable[[int | None], Learner],
+    ) -> None:
         self.model = model
         self.info = info
         self.rule = rule
         self.reduction = reduction
         self._kernel = kernel
         self.plan = plan
+        self.batch_size = batch_size
+        self._make = make
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
 
     @property
@@ -50,12 +65,88 @@ class Learner:
         """The parameters the model was compiled with, by path, each in the model's own form."""
         return {slot.path: slot.value for slot in self.info.parameters}
 
+    def with_batch_size(self, batch_size: int | None) -> Learner:
+        """The same learner for batches of another size; itself where it has that size."""
+        return self if batch_size == self.batch_size else self._make(batch_size)
+
     def init(self, params: Mapping[Path, Any] | None = None) -> LearnerState:
         """The state before the first step: the model's initial states and an empty memory of the rule."""
         hidden = [leaf for slot in self.info.hidden for leaf in slot.initial]
         other = [leaf for slot in self.info.other for leaf in slot.initial]
         static = stages_of(self.info).static_values(self._param_leaves(params), other)
         return LearnerState(hidden, other, self._kernel.init(static))
+
+    def restart(self, params: Mapping[Path, Any] | None, lasting: Any, seed: Any) -> LearnerState | None:
+        """The state before a new sequence of a training; None where that is what :meth:`init` gives.
+
+        Args:
+            params: as for :meth:`init`.
+            lasting: what outlives sequences, from :meth:`lasting_of`.
+            seed: number of the sequence, so that noise differs from one to the next.
+        """
+        if not self._kernel.outlives and not any(map(is_random, self.info.other)):
+            return None
+        start = self.init(params)
+        other = [leaf for slot, leaves in self._other_leaves(start) for leaf in reseeded(slot, leaves, seed)]
+        return LearnerState(start.hidden, other, self._kernel.restarted(start.memory, lasting, seed))
+
+    def lasting(self, params: Mapping[Path, Any] | None = None) -> Any:
+        """What outlives sequences, before the first one."""
+        return self.lasting_of(self.init(params))
+
+    def lasting_of(self, state: LearnerState) -> Any:
+        """What outlives a sequence: feedback weights, say; None for most rules."""
+        return self._kernel.lasting(state.memory)
+
+    def _other_leaves(self, state: LearnerState) -> Iterator[tuple[Slot, list[jax.Array]]]:
+        start = 0
+        for slot in self.info.other:
+            end = start + len(slot.leaves)
+            yield slot, state.other[start:end]
+            start = end
+
+    def evaluate(
+        self, loss: Loss, xs: Any, ys: Any = None, *, params: Mapping[Path, Any] | None = None, mask: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """Loss and outputs of a sequence, without gradients; arguments as in :meth:`grad`.
+
+        Returns:
+            The loss, summed or averaged over the steps as ``reduction`` says, and the outputs, time-major.
+        """
+        leaves = self._input_leaves(xs)
+        weights = self._weights(mask, self._length(leaves, ys, mask))
+        targets = jax.tree.map(jnp.asarray, ys)
+        state = self.init(params)
+        static = stages_of(self.info).static_values(self._param_leaves(params), state.other)
+        outputs, _ = self._outputs(static, leaves, state, weights.shape[0])
+        losses = jax.vmap(lambda output, target: scalar_loss(loss, output, target))(outputs, targets)
+        return (weights * losses).sum(), outputs
+
+    def first_bad_state(self, xs: Any, *, params: Mapping[Path, Any] | None = None) -> tuple[Path, int] | None:
+        """The first hidden state that is not finite over a sequence, and the step; None if all are finite."""
+        leaves, state = self._input_leaves(xs), self.init(params)
+        length = self._length(leaves, None, None)
+        static = stages_of(self.info).static_values(self._param_leaves(params), state.other)
+        _, fine = self._outputs(static, leaves, state, length)
+        bad = [(int(jnp.argmin(ok)), k) for k, ok in enumerate(fine) if not bool(ok.all())]
+        if not bad:
+            return None
+        step, number = min(bad)
+        return self.info.hidden[number].path, step
+
+    def _outputs(
+        self, static: Environment, inputs: list[jax.Array], state: LearnerState, length: int
+    ) -> tuple[Any, list[jax.Array]]:
+        """Outputs at all steps, and for every hidden state whether it is finite after each step."""
+        stages = stages_of(self.info)
+
+        def step(carry: Any, given: list[jax.Array]) -> Any:
+            values = {**static, **dict(zip(self.info.input_invars, given, strict=True))}
+            outputs, hidden, other = stages.step(values, *carry)
+            return (hidden, other), (outputs, [jnp.isfinite(h).all() for h in hidden])
+
+        _, (outputs, fine) = jax.lax.scan(step, (state.hidden, state.other), inputs, length)
+        return jax.tree.unflatten(self.info.output_treedef, outputs), fine
 
     def grad(
         self,
@@ -233,6 +324,13 @@ def checked_leaves(slot: Slot, value: Any) -> list[Any]:
             f"the parameter has {slot.shapes_text}; give a value of the form that learner.params has."
         )
     return leaves
+
+
+def reseeded(slot: Slot, leaves: Sequence[jax.Array], seed: Any) -> list[jax.Array]:
+    """The leaves of a state, with the seed folded into random keys."""
+    if not is_random(slot):
+        return list(leaves)
+    return [fold_in(leaf, seed) for leaf in leaves]
 
 
 def by_path(slots: Sequence[Slot], leaves: Sequence[Any]) -> dict[Path, Any]:

@@ -109,6 +109,15 @@ class Stages:
         outputs, hidden, other = ([jnp.asarray(read(environment, atom)) for atom in part] for part in parts)
         return outputs, hidden, other
 
+    def step(
+        self, values: Environment, hidden: Sequence[Any], other: Sequence[Any]
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """One whole step from static values and inputs, and from old states; the results as :meth:`results` has them."""
+        environment = dict(values)
+        environment.update(zip((*self.info.hidden_invars, *self.info.other_invars), [*hidden, *other], strict=True))
+        run_equations((*self.parallel, *self.sequential), environment)
+        return self.results(environment)
+
     def replay(self, static: Environment, recorded: Mapping[Var, Any]) -> Environment:
         """All variables of one step, from what :meth:`forward` recorded of it."""
         environment: Environment = {**static, **recorded}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -199,6 +200,16 @@ class TraceKernel(Kernel):
     def init(self, static: Environment) -> Memory:
         traces = [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
         return Memory(traces, self.feedback.init(static) if self.feedback else [])
+
+    @property
+    def outlives(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.feedback is not None
+
+    def lasting(self, memory: Memory) -> list[jax.Array]:
+        return memory.feedback
+
+    def restarted(self, memory: Memory, lasting: list[jax.Array], seed: Any) -> Memory:
+        return Memory(memory.traces, lasting)
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         return [(trace.term.slots, trace.kept()) for trace in self.traces]

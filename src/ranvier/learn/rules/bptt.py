@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...ir.interpret import Environment, run_equations
+from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
 from ..kernel import Chunk, ChunkResult, Kernel, Loss
 from ..rule import Rule
@@ -61,9 +61,7 @@ class _Kernel(Kernel):
             def step(carry: Any, given: Any) -> Any:
                 inputs, target, weight = given
                 values = {**fixed, **dict(zip(info.input_invars, inputs, strict=True))}
-                values.update(zip((*info.hidden_invars, *info.other_invars), [*carry[0], *carry[1]], strict=True))
-                run_equations((*stages.parallel, *stages.sequential), values)
-                outputs, hidden, other = stages.results(values)
+                outputs, hidden, other = stages.step(values, *carry)
                 output = jax.tree.unflatten(info.output_treedef, outputs)
                 return (hidden, other), (weight * scalar_loss(loss, output, target), outputs)
 

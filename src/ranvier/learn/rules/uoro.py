@@ -39,6 +39,7 @@ class UORO(Rule):
 class _Kernel(StepwiseKernel):
     info: ModuleInfo
     seed: int
+    outlives = True
 
     def init(self, static: Environment) -> dict[str, Any]:
         functions = self.functions
@@ -47,6 +48,10 @@ class _Kernel(StepwiseKernel):
             "weights": jnp.zeros(functions.weights, functions.dtype),
             "key": jax.random.key_data(jax.random.key(self.seed)),
         }
+
+    def restarted(self, memory: dict[str, Any], lasting: Any, seed: Any) -> dict[str, Any]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(memory["key"]), seed)
+        return {**memory, "key": jax.random.key_data(key)}
 
     def temporal(self, by_state: jax.Array, memory: dict[str, Any]) -> jax.Array:
         return (by_state @ memory["state"]) * memory["weights"]

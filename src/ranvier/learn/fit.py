@@ -1,0 +1,266 @@
+"""``ranvier.fit``: a training loop with metrics, held-out evaluation, checkpoints and a stop on NaN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..errors import InputError, TrainingError
+from ..ir.paths import Path, path_text
+from .checkpoint import Checkpoints
+from .kernel import Loss
+from .learner import Learner
+
+Metric = Callable[[Any, Any, Any], Any]
+Data = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training ends with.
+
+    Attributes:
+        params: trained parameters by path; ``learner.write_back(result.params)`` puts them into the model.
+        optimizer_state: the optimizer's state, to go on with.
+        history: one dictionary per epoch: ``"epoch"``, ``"loss"`` and the metrics, held-out ones with ``"eval_"`` before.
+    """
+
+    params: dict[Path, Any]
+    optimizer_state: Any
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Batch(NamedTuple):
+    xs: Any
+    ys: Any
+    mask: Any
+
+
+def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
+    """Fraction of right classes over the steps that count.
+
+    Args:
+        outputs: ``[T, ..., classes]``.
+        ys: class numbers, ``[T, ...]``.
+        mask: ``[T]``; steps with weight zero do not count.
+    """
+    right = (jnp.argmax(outputs, axis=-1) == ys).astype(outputs.dtype)
+    by_step = right.reshape(right.shape[0], -1).mean(axis=1)
+    weights = jnp.ones_like(by_step) if mask is None else jnp.asarray(mask, by_step.dtype)
+    return (by_step * weights).sum() / weights.sum()
+
+
+def fit(
+    learner: Learner,
+    data: Data,
+    loss: Loss,
+    optimizer: Any,
+    epochs: int,
+    *,
+    params: Mapping[Path, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    held_out: Data | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> FitResult:
+    """Trains a learner's parameters.
+
+    Every batch is a sequence of its own, started from the model's initial states.
+
+    Args:
+        learner: from :func:`ranvier.compile`.
+        data: batches ``(xs, ys)`` or ``(xs, ys, mask)``, or objects with these attributes: something that can be iterated
+            again for every epoch, or a function of the epoch's number that gives an iterable.
+        loss: ``loss(output, target) -> scalar`` of one step.
+        optimizer: an optax gradient transformation.
+        epochs: how many in all; after a resume, those already done count.
+        params: what to start from; the model's own by default.
+        metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
+        held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
+            ``batch_size`` may have another size.
+        checkpoint: directory in which every epoch is kept (the last three); needs ``orbax-checkpoint``.
+        resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by bit, as
+            long as ``data`` gives the same batches.
+        progress: whether to show a progress bar.
+
+    Raises:
+        TrainingError: a loss, gradient or parameter is not finite; names the first bad parameter or state.
+        InputError: a batch, a metric or the checkpoint does not fit.
+    """
+    metrics = dict(metrics or {})
+    _check(learner, data, held_out, optimizer, epochs)
+    run = _Run(learner, loss, optimizer, metrics)
+    state = run.start(params)
+    done, history = 0, []
+    checkpoints = Checkpoints(checkpoint, learner) if checkpoint is not None else None
+    if checkpoints is not None and (found := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
+        state, history = found
+        done = len(history)
+    with _bar(progress) as bar:
+        for epoch in range(done, epochs):
+            task = bar.add_task(f"epoch {epoch + 1}", told="") if bar else None
+            state, found = run.epoch(state, _batches(data, epoch), epoch, lambda *told: _tell(bar, task, *told))
+            if held_out is not None:
+                held = run.evaluate(state.params, _batches(held_out, epoch))
+                found |= {f"eval_{name}": value for name, value in held.items()}
+                _tell(bar, task, None, None, found)
+            history.append({"epoch": float(epoch), **found})
+            if checkpoints is not None:
+                checkpoints.save(epoch, state, history)
+    return FitResult(state.params, state.optimizer_state, history)
+
+
+class FitState(NamedTuple):
+    """What goes from update to update."""
+
+    params: dict[Path, Any]
+    optimizer_state: Any
+    updates: jax.Array
+    lasting: Any
+
+
+class _Run:
+    """The compiled parts of one call of :func:`fit`."""
+
+    def __init__(self, learner: Learner, loss: Loss, optimizer: Any, metrics: Mapping[str, Metric]) -> None:
+        self.learner, self.loss, self.optimizer, self.metrics = learner, loss, optimizer, metrics
+        self._update = jax.jit(self._updated)
+        self._evaluated = jax.jit(self._evaluate)
+
+    def start(self, params: Mapping[Path, Any] | None) -> FitState:
+        own = {**self.learner.params, **(params or {})}
+        return FitState(own, self.optimizer.init(own), jnp.zeros((), jnp.int32), self.learner.lasting(params))
+
+    def _updated(self, state: FitState, batch: _Batch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
+        learner = self.learner
+        start = learner.restart(state.params, state.lasting, state.updates)
+        grads, aux = learner.grad(
+            self.loss,
+            batch.xs,
+            batch.ys,
+            state=start,
+            params=state.params,
+            mask=batch.mask,
+            keep_state=start is not None,
+        )
+        updates, optimizer_state = self.optimizer.update(grads, state.optimizer_state, state.params)
+        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
+        found = {"loss": aux.loss, **self._measured(aux.outputs, batch)}
+        finite = {"loss": _finite(aux.loss), "gradient": _by_slot(grads), "parameter": _by_slot(params)}
+        lasting = state.lasting if aux.state is None else learner.lasting_of(aux.state)
+        return FitState(params, optimizer_state, state.updates + 1, lasting), found, finite
+
+    def _measured(self, outputs: Any, batch: _Batch) -> dict[str, jax.Array]:
+        return {name: jnp.asarray(metric(outputs, batch.ys, batch.mask)) for name, metric in self.metrics.items()}
+
+    def _evaluate(self, params: Mapping[Path, Any], batch: _Batch) -> dict[str, jax.Array]:
+        learner = self.learner
+        if learner.batch_size is not None:
+            learner = learner.with_batch_size(jnp.shape(jax.tree.leaves(batch.xs)[0])[1])
+        found, outputs = learner.evaluate(self.loss, batch.xs, batch.ys, params=params, mask=batch.mask)
+        return {"loss": found, **self._measured(outputs, batch)}
+
+    def epoch(
+        self, state: FitState, batches: Sequence[_Batch] | Iterator[_Batch], epoch: int, tell: Callable[..., None]
+    ) -> tuple[FitState, dict[str, float]]:
+        """One pass over the data: the state after it, and the mean loss and metrics."""
+        total: dict[str, float] = {}
+        count = 0
+        for count, batch in enumerate(batches, 1):
+            after, found, finite = self._update(state, batch)
+            if not all(bool(x) for x in jax.tree.leaves(finite)):
+                raise TrainingError(self._what_is_bad(state, batch, finite, epoch, count))
+            state = after
+            for name, value in found.items():
+                total[name] = total.get(name, 0.0) + float(value)
+            tell(count, _length(batches), {name: value / count for name, value in total.items()})
+        if not count:
+            raise InputError(f"data gave no batch for epoch {epoch + 1}; give a list or a function of the epoch.")
+        return state, {name: value / count for name, value in total.items()}
+
+    def evaluate(self, params: Mapping[Path, Any], batches: Iterable[_Batch]) -> dict[str, float]:
+        found = [self._evaluated(params, batch) for batch in batches]
+        if not found:
+            raise InputError("held_out gave no batch; give a list, or a function of the epoch.")
+        return {name: sum(float(f[name]) for f in found) / len(found) for name in found[0]}
+
+    def _what_is_bad(self, state: FitState, batch: _Batch, finite: dict[str, Any], epoch: int, count: int) -> str:
+        """The first bad state if there is one, else the first bad parameter."""
+        at = f"training stopped at epoch {epoch + 1}, update {count}: "
+        bad = self.learner.first_bad_state(batch.xs, params=state.params)
+        if bad is not None:
+            path, step = bad
+            what = f"hidden state {path_text(path)} is not finite from step {step} on"
+        elif wrong := [path for path, fine in finite["gradient"].items() if not bool(fine)]:
+            what = f"the gradient of {path_text(wrong[0])} is not finite, while all hidden states are"
+        elif wrong := [path for path, fine in finite["parameter"].items() if not bool(fine)]:
+            what = f"the optimizer made {path_text(wrong[0])} not finite from a finite gradient"
+        else:
+            what = "the loss is not finite, while all hidden states are"
+        return (
+            f"{at}{what}. Lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the inputs."
+        )
+
+
+def _finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _by_slot(tree: Mapping[Path, Any]) -> dict[Path, jax.Array]:
+    return {path: _finite(value) for path, value in tree.items()}
+
+
+def _batches(data: Data, epoch: int) -> Any:
+    found = data(epoch) if callable(data) else data
+    if isinstance(found, Sequence):
+        return [_as_batch(item) for item in found]
+    return (_as_batch(item) for item in found)
+
+
+def _as_batch(item: Any) -> _Batch:
+    if hasattr(item, "xs") and hasattr(item, "ys"):
+        return _Batch(item.xs, item.ys, getattr(item, "mask", None))
+    if isinstance(item, (tuple, list)) and len(item) in (2, 3):
+        return _Batch(item[0], item[1], item[2] if len(item) == 3 else None)
+    raise InputError(
+        f"a batch is {type(item).__name__}, but fit needs (xs, ys) or (xs, ys, mask), or an object with these attributes."
+    )
+
+
+def _tell(bar: Any, task: Any, done: int | None, total: int | None, found: Mapping[str, float]) -> None:
+    if bar:
+        told = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+        bar.update(task, completed=done, total=total, told=told)
+
+
+def _length(batches: Any) -> int | None:
+    return len(batches) if isinstance(batches, Sequence) else None
+
+
+def _check(learner: Learner, data: Data, held_out: Data | None, optimizer: Any, epochs: int) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise InputError(f"optimizer is {optimizer!r}; pass an optax gradient transformation, e.g. optax.adam(1e-3).")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f"epochs={epochs!r} must be a whole number of at least 1.")
+    for name, given in (("data", data), ("held_out", held_out)):
+        once = not callable(given) and given is not None and iter(given) is given
+        if once and (epochs > 1 or name == "held_out"):
+            raise InputError(
+                f"{name} can be iterated only once, but there are {epochs} epochs; pass a list, or a function that gives "
+                "the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
+            )
+
+
+def _bar(progress: bool) -> Any:
+    if not progress:
+        return nullcontext()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("{task.fields[told]}"))
