@@ -22,8 +22,8 @@ AT_ONCE = 256
 def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequence[Any]) -> np.ndarray:
     """Structure of d targets / d sources within one step.
 
-    A mark is set on one source element at a time and carried through the step: elementwise equations join the marks of their
-    operands, structural ones move them, and a matrix product marks every result that a marked element has a
+    A mark is set on one source element at a time and carried through the step: elementwise equations join the marks of
+    their operands, structural ones move them, and a matrix product marks every result that a marked element has a
     weight to, zero or not. What is not known in detail marks all its results.
 
     Args:

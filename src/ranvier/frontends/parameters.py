@@ -31,8 +31,8 @@ def with_params(model: Any, info: ModuleInfo, params: Mapping[Path, Any], leaves
         return _with_new_params(model, info, leaves)
     if isinstance(model, ModuleInfo):
         raise ModelError(
-            "this learner was compiled from a program, which holds no parameters of its own to replace; compile it from "
-            "the brainstate module or the step function, or pass params= to learner.grad."
+            "this learner was compiled from a program, which holds no parameters of its own to replace; compile it "
+            "from the brainstate module or the step function, or pass params= to learner.grad."
         )
     for slot in info.parameters:
         if slot.path in params:

@@ -73,6 +73,11 @@ def scan_operand_counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(list(constants)), len(list(carried))
 
 
+def operand(eqn: Equation, number: int) -> Any:
+    """An operand of an equation that is known to be a variable."""
+    return eqn.invars[number]
+
+
 def is_key(dtype: Any) -> bool:
     return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 

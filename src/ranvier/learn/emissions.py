@@ -1,8 +1,8 @@
 """What a population emits within a step, and programs that low-pass filter it.
 
 An emission is a variable that a hidden group computes position by position and that a projection then carries towards
-the outputs: the spikes that a readout sees, say. Filtering its eligibility trace is the same as giving the group one more
-hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of the program, and all else follows.
+the outputs: the spikes that a readout sees, say. Filtering its eligibility trace is the same as giving the group one
+more hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of the program, and all else follows.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def readout_decay(info: ModuleInfo, emission: Emission) -> float:
         return decay
     names = ", ".join(map(path_text, emission.group.hidden_paths))
     raise RuleError(
-        f"what the group of {names} emits does not drive readouts with one constant decay, so there is no filter to take "
-        "from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no filter."
+        f"what the group of {names} emits does not drive readouts with one constant decay, so there is no filter to "
+        "take from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no filter."
     )
 
 

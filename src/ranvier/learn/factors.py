@@ -1,7 +1,7 @@
 """Traces kept as a product of a presynaptic and a postsynaptic factor: memory of the size of the states.
 
-``e_t ~ eps_f (x) eps_x`` with ``eps_x <- decay eps_x + x`` and, by component, ``eps_f <- decay D eps_f + (1 - decay) f``.
-Without a postsynaptic trace, its place is taken by the cotangent dl_t / dy_t of the projection's result itself.
+``e_t ~ eps_f (x) eps_x`` with ``eps_x <- decay eps_x + x`` and, by component, ``eps_f <- decay D eps_f + (1 - decay)
+f``. Without a postsynaptic trace, its place is taken by the cotangent dl_t / dy_t of the projection's result itself.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..ir._jax import Equation, Literal, Var, bind
+from ..ir._jax import operand as operand_of
 from ..ir.interpret import Apply, Environment
 
 
@@ -35,7 +36,7 @@ class Feedback:
         keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
         found = []
         for key, (eqn, operand) in zip(keys, self.equations, strict=False):
-            weight = static[eqn.invars[operand]]
+            weight = static[operand_of(eqn, operand)]
             found.append(jnp.std(weight) * jax.random.normal(key, weight.shape, weight.dtype))
         return found
 
@@ -43,7 +44,7 @@ class Feedback:
         """The weights after a chunk."""
         found = []
         for weight, (eqn, operand) in zip(weights, self.equations, strict=True):
-            gradient = gradients.get(eqn.invars[operand])
+            gradient = gradients.get(operand_of(eqn, operand))
             change = 0.0 if gradient is None else self.rate * gradient
             found.append((1 - self.decay) * weight - change)
         return found

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,8 @@ class FitResult:
     Attributes:
         params: trained parameters by path; ``learner.write_back(result.params)`` puts them into the model.
         optimizer_state: the optimizer's state, to go on with.
-        history: one dictionary per epoch: ``"epoch"``, ``"loss"`` and the metrics, held-out ones with ``"eval_"`` before.
+        history: one dictionary per epoch: ``"epoch"``, ``"loss"`` and the metrics, held-out ones with ``"eval_"``
+            before.
     """
 
     params: dict[Path, Any]
@@ -77,7 +79,8 @@ def fit(
 
     Args:
         learner: from :func:`ranvier.compile`.
-        data: batches ``(xs, ys)`` or ``(xs, ys, mask)``, or objects with these attributes: something that can be iterated
+        data: batches ``(xs, ys)`` or ``(xs, ys, mask)``, or objects with these attributes: something that can be
+            iterated
             again for every epoch, or a function of the epoch's number that gives an iterable.
         loss: ``loss(output, target) -> scalar`` of one step.
         optimizer: an optax gradient transformation.
@@ -87,7 +90,8 @@ def fit(
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
             ``batch_size`` may have another size.
         checkpoint: directory in which every epoch is kept (the last three); needs ``orbax-checkpoint``.
-        resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by bit, as
+        resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by
+            bit, as
             long as ``data`` gives the same batches.
         progress: whether to show a progress bar.
 
@@ -107,7 +111,7 @@ def fit(
     with _bar(progress) as bar:
         for epoch in range(done, epochs):
             task = bar.add_task(f"epoch {epoch + 1}", told="") if bar else None
-            state, found = run.epoch(state, _batches(data, epoch), epoch, lambda *told: _tell(bar, task, *told))
+            state, found = run.epoch(state, _batches(data, epoch), epoch, partial(_tell, bar, task))
             if held_out is not None:
                 held = run.evaluate(state.params, _batches(held_out, epoch))
                 found |= {f"eval_{name}": value for name, value in held.items()}
@@ -231,7 +235,7 @@ def _as_batch(item: Any) -> _Batch:
     if isinstance(item, (tuple, list)) and len(item) in (2, 3):
         return _Batch(item[0], item[1], item[2] if len(item) == 3 else None)
     raise InputError(
-        f"a batch is {type(item).__name__}, but fit needs (xs, ys) or (xs, ys, mask), or an object with these attributes."
+        f"a batch is {type(item).__name__}, but fit needs (xs, ys) or (xs, ys, mask), or an object like that."
     )
 
 
@@ -254,8 +258,8 @@ def _check(learner: Learner, data: Data, held_out: Data | None, optimizer: Any, 
         once = not callable(given) and given is not None and iter(given) is given
         if once and (epochs > 1 or name == "held_out"):
             raise InputError(
-                f"{name} can be iterated only once, but there are {epochs} epochs; pass a list, or a function that gives "
-                "the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
+                f"{name} can be iterated only once, but there are {epochs} epochs; pass a list, or a function that "
+                "gives the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
             )
 
 

@@ -17,24 +17,39 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..analyses.operations import Operation
-from ..ir._jax import Equation, Var, bind, shape_of
+from ..ir._jax import Equation, Var, bind, dtype_of, operand, shape_of
 
 FEW = 4
 """Sums of up to this many outer products are left to elementwise code, which joins them with the trace's update."""
 
 
 class Form(abc.ABC):
-    """``y = form(X, w)``, linear in each of the two."""
+    """``y = form(X, w)``, linear in each of the two.
 
-    y_shape: tuple[int, ...]
-    w_shape: tuple[int, ...]
+    Attributes:
+        w: the static operand.
+        y: the result.
+        name: what the form is called in a plan.
+    """
+
+    w: Var
+    y: Var
+    name: ClassVar[str]
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return shape_of(self.y)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        return shape_of(self.w)
 
     @abc.abstractmethod
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
@@ -65,11 +80,6 @@ class Form(abc.ABC):
         """Shape and dtype of X of one step."""
         return jax.eval_shape(lambda: self.presynaptic(Zeros()))
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """What the form is called in a plan."""
-
 
 class Zeros(dict[Var, Any]):
     """Zeros for every variable that is asked for."""
@@ -78,24 +88,19 @@ class Zeros(dict[Var, Any]):
         return True
 
     def __missing__(self, var: Var) -> jax.Array:
-        return jnp.zeros(var.aval.shape, var.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        return jnp.zeros(shape_of(var), dtype_of(var))
 
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Form):
     """y is w itself; X is the number one."""
 
-    var: Var
+    w: Var
+    y: Var
     name = "elementwise"
 
-    @property
-    def y_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.var)
-
-    w_shape = y_shape
-
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
-        return jnp.ones((), self.var.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        return jnp.ones((), dtype_of(self.y))
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return jnp.tensordot(x, c, 1)
@@ -118,56 +123,59 @@ class Einsum(Form):
     """A product of X and w given by axis letters; a trace has y's axes and those that only w and X share.
 
     Attributes:
-        x, w, y: letters of the axes of X, w and y.
+        w, y: the static operand and the result.
+        x_axes, w_axes, y_axes: letters of the axes of X, w and y.
     """
 
-    x: str
-    w: str
-    y: str
-    y_shape: tuple[int, ...]
-    w_shape: tuple[int, ...]
-    dtype: Any
+    w: Var
+    y: Var
+    x_axes: str
+    w_axes: str
+    y_axes: str
 
     @cached_property
-    def trace(self) -> str:
+    def trace_axes(self) -> str:
         """Letters of a trace: an axis that w has and X has not comes last, where products with X run along it."""
-        summed = [a for a in self.w if a not in self.y]
-        behind = [a for a in self.y if a not in self.x]
-        return "".join([*(a for a in self.y if a in self.x), *summed, *behind])
+        summed = [a for a in self.w_axes if a not in self.y_axes]
+        behind = [a for a in self.y_axes if a not in self.x_axes]
+        return "".join([*(a for a in self.y_axes if a in self.x_axes), *summed, *behind])
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return jnp.einsum(f"K{self.x},K{self.y}->{self.w}", x, c)
+        return jnp.einsum(f"K{self.x_axes},K{self.y_axes}->{self.w_axes}", x, c)
 
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
         if x.shape[0] <= FEW:
             return sum((self._outer_once(x[k], u[k]) for k in range(1, x.shape[0])), self._outer_once(x[0], u[0]))
-        by_layer = [jnp.einsum(f"K{self.x},K{self.y}->{self.trace}", x, u[:, k]) for k in range(u.shape[1])]
+        by_layer = [
+            jnp.einsum(f"K{self.x_axes},K{self.y_axes}->{self.trace_axes}", x, u[:, k]) for k in range(u.shape[1])
+        ]
         return jnp.stack(by_layer)
 
     def _outer_once(self, x: jax.Array, u: jax.Array) -> jax.Array:
-        return self.spread(u) * _aligned(x, self.x, "L" + self.trace)
+        return self.spread(u) * _aligned(x, self.x_axes, "L" + self.trace_axes)
 
     def contract(self, c: jax.Array, trace: jax.Array) -> jax.Array:
-        samples = [a for a in self.trace if a in self.x and a in self.y]
-        if any(a in self.w for a in samples):
-            return jnp.einsum(f"L{self.y},L{self.trace}->{self.w}", c, trace)
-        lead, rest = 1 + len(samples), self.trace[len(samples) :]
+        samples = [a for a in self.trace_axes if a in self.x_axes and a in self.y_axes]
+        if any(a in self.w_axes for a in samples):
+            return jnp.einsum(f"L{self.y_axes},L{self.trace_axes}->{self.w_axes}", c, trace)
+        lead, rest = 1 + len(samples), self.trace_axes[len(samples) :]
         c = self.spread(c)
         merged = [x.reshape(-1, *x.shape[lead:]) for x in (c, trace)]
-        return jnp.transpose(sum_of_products(*merged), [rest.index(a) for a in self.w])
+        return jnp.transpose(sum_of_products(*merged), [rest.index(a) for a in self.w_axes])
 
     def spread(self, u: jax.Array) -> jax.Array:
-        return _aligned(u, "L" + self.y, "L" + self.trace)
+        return _aligned(u, "L" + self.y_axes, "L" + self.trace_axes)
 
     def trace_shape(self, layers: int) -> tuple[int, ...]:
-        sizes = dict(zip(self.y, self.y_shape, strict=True)) | dict(zip(self.w, self.w_shape, strict=True))
-        return (layers, *(sizes[a] for a in self.trace))
+        sizes = dict(zip(self.y_axes, self.y_shape, strict=True)) | dict(zip(self.w_axes, self.w_shape, strict=True))
+        return (layers, *(sizes[a] for a in self.trace_axes))
 
 
 def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
     """``(a * b).sum(0)``, reading b once, several times faster on a CPU than XLA's own reduction.
 
-    A loop, because XLA joins the multiplications with whatever uses their sum otherwise, and reads b again for each use.
+    A loop, because XLA joins the multiplications with whatever uses their sum otherwise, and reads b again for each
+    use.
     """
     count = b.shape[0]
     at_once = next(n for n in (4, 3, 2, 1) if count % n == 0)
@@ -196,10 +204,10 @@ class Product(Einsum):
     name = "product"
 
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
-        return values[self.source].astype(self.dtype)
+        return values[self.source].astype(dtype_of(self.y))
 
 
-def product_form(eqn: Equation, operand: int) -> Product:
+def product_form(eqn: Equation, number: int) -> Product:
     """The form of a ``dot_general`` equation in one of its two operands."""
     (contracted, batch) = eqn.params["dimension_numbers"]
     letters = iter(string.ascii_lowercase)
@@ -215,15 +223,13 @@ def product_form(eqn: Equation, operand: int) -> Product:
             side[k] = next(letters)
     y = "".join([*shared, *(left[k] for k in left_free), *(right[k] for k in right_free)])
     sides = ("".join(left), "".join(right))
-    w, out = eqn.invars[operand], eqn.outvars[0]
     return Product(
-        x=sides[1 - operand],
-        w=sides[operand],
-        y=y,
-        y_shape=shape_of(out),
-        w_shape=shape_of(w),
-        dtype=out.aval.dtype,
-        source=eqn.invars[1 - operand],
+        w=operand(eqn, number),
+        y=eqn.outvars[0],
+        x_axes=sides[1 - number],
+        w_axes=sides[number],
+        y_axes=y,
+        source=operand(eqn, 1 - number),
     )
 
 
@@ -239,9 +245,9 @@ class Rows(Einsum):
         numbers = jnp.arange(self.w_shape[0], dtype=jnp.int32)
         rows = jnp.broadcast_to(numbers.reshape(-1, *(1 for _ in self.w_shape[1:])), self.w_shape)
         params = dict(eqn.params, fill_value=-1) if "fill_value" in eqn.params else eqn.params
-        picked = eqn.primitive.bind(rows, values[eqn.invars[1]], **params)
+        picked = eqn.primitive.bind(rows, values[operand(eqn, 1)], **params)
         first = picked[(..., *(0 for _ in self.w_shape[1:]))]
-        return jax.nn.one_hot(first, self.w_shape[0], dtype=self.dtype)
+        return jax.nn.one_hot(first, self.w_shape[0], dtype=dtype_of(self.y))
 
 
 def rows_form(eqn: Equation) -> Rows | None:
@@ -255,23 +261,17 @@ def rows_form(eqn: Equation) -> Rows | None:
         return None
     letters = string.ascii_lowercase
     lead, rest = letters[: len(out) - inner], letters[len(out) - inner : len(out)]
-    return Rows(f"{lead}z", f"z{rest}", lead + rest, out, shape, eqn.outvars[0].aval.dtype, eqn)
+    return Rows(operand(eqn, 0), eqn.outvars[0], f"{lead}z", f"z{rest}", lead + rest, eqn)
 
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Form):
     """A convolution; a trace keeps, for every element of y, the patch of the image under the kernel."""
 
+    w: Var
+    y: Var
     equation: Equation
     name = "convolution"
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.equation.outvars[0])
-
-    @property
-    def w_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.equation.invars[1])
 
     @cached_property
     def _spec(self) -> Any:
@@ -282,7 +282,7 @@ class Convolution(Form):
         return self.equation.params["feature_group_count"]
 
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
-        return values[self.equation.invars[0]]
+        return values[operand(self.equation, 0)]
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
         w = jnp.zeros(self.w_shape, c.dtype)
@@ -327,7 +327,7 @@ class Convolution(Form):
         found = jnp.einsum(f"LNGF{s},LNG{s}PF->GFP", self._by_group(c), trace)
         spec = self._spec.rhs_spec
         kernel = found.reshape(*(self.w_shape[d] for d in spec))
-        return jnp.transpose(kernel, np.argsort(spec))
+        return jnp.transpose(kernel, tuple(np.argsort(spec)))
 
     def spread(self, u: jax.Array) -> jax.Array:
         by_group = self._by_group(u)
@@ -345,32 +345,22 @@ class Sparse(Form):
     """Every element of w joins one element of X's data with one element of y, in each of ``copies`` samples.
 
     Attributes:
-        operation: the projection.
-        operand: number of w among the operation's operands.
+        w, y: the static operand and the result.
         source: variable of the data.
         x_index, y_index: int64 ``[copies, w.size]``, flat indices in the data and in y.
         scale: factor of every element of w.
     """
 
-    operation: Operation
-    operand: int
+    w: Var
+    y: Var
     source: Var
     x_index: np.ndarray
     y_index: np.ndarray
     scale: np.ndarray
     name = "sparse"
 
-    @property
-    def y_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.operation.y)
-
-    @property
-    def w_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.operation.operands[self.operand])
-
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
-        dtype = self.operation.y.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
-        return values[self.source].astype(dtype)
+        return values[self.source].astype(dtype_of(self.y))
 
     def _at_weights(self, x: jax.Array) -> jax.Array:
         """``[K, copies, w.size]``: the data that each element of w sees."""
@@ -401,26 +391,18 @@ class Sparse(Form):
 class Dense(Form):
     """Any differentiable operation: X is the Jacobian dy/dw itself, ``[*y, *w]``."""
 
+    w: Var
+    y: Var
     operation: Operation
-    operand: int
     name = "dense Jacobian"
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.operation.y)
-
-    @property
-    def w_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return shape_of(self.operation.operands[self.operand])
 
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
         xs = [values[x] for x in self.operation.xs]
-        operands = [values[w] for w in self.operation.operands]
 
         def result(w: Any) -> Any:
-            return self.operation(xs, [*operands[: self.operand], w, *operands[self.operand + 1 :]])
+            return self.operation(xs, [w if var is self.w else values[var] for var in self.operation.operands])
 
-        return jax.jacrev(result)(operands[self.operand])
+        return jax.jacrev(result)(values[self.w])
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return jnp.tensordot(c, x, c.ndim)

@@ -65,8 +65,9 @@ class GroupDynamics(Dynamics):
     def f(self, lanes: Lanes, values: Environment) -> Components:
         path, facts = lanes.connection.path, lanes.connection.facts
         (y,) = path.sources_from(values)
-        if all(fact.value is not None for fact in facts.values()):
-            return {a: jnp.full(1, fact.value, y.dtype) for a, fact in facts.items()}
+        known = {a: fact.value for a, fact in facts.items() if fact.value is not None}
+        if len(known) == len(facts):
+            return {a: jnp.full(1, value, y.dtype) for a, value in known.items()}
         found = lanes.connection.columns_at(y, path.residuals_from(values))
         return {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
 

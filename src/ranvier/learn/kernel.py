@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ..ir._jax import Var, size_of
+from ..ir._jax import Var, dtype_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
 from .stages import stages_of
@@ -115,4 +115,4 @@ class Kernel(abc.ABC):
 
     def step_bytes(self) -> int:
         """Activations of one step that a chunk keeps, about."""
-        return sum(size_of(var) * var.aval.dtype.itemsize for var in stages_of(self.info).recorded)
+        return sum(size_of(var) * dtype_of(var).itemsize for var in stages_of(self.info).recorded)

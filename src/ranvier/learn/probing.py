@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analyses.operations import Operation
-from ..ir._jax import is_floating, shape_of, size_of
+from ..ir._jax import dtype_of, is_floating, shape_of, size_of
 from .forms import Sparse
 
 EXACT = 2**24
@@ -20,8 +20,8 @@ EXACT = 2**24
 def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sparse | None:
     """The sparse form of an operation in one operand, or None where it has none.
 
-    The operation is pulled back with whole numbers in place of data and cotangents: where every weight joins one element
-    of x to one of y, the gradient of a weight is the product of the two, so it tells their indices. A second
+    The operation is pulled back with whole numbers in place of data and cotangents: where every weight joins one
+    element of x to one of y, the gradient of a weight is the product of the two, so it tells their indices. A second
     pull-back with random numbers checks the answer.
 
     Args:
@@ -29,7 +29,7 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
         operand: number of w among its operands.
         static: values of all its operands.
     """
-    if len(operation.xs) != 1 or not is_floating(operation.xs[0].aval.dtype):  # pyright: ignore[reportAttributeAccessIssue]
+    if len(operation.xs) != 1 or not is_floating(dtype_of(operation.xs[0])):
         return None
     (source,) = operation.xs
     x_shape, y_shape = shape_of(source), shape_of(operation.y)
@@ -49,7 +49,7 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
     if samples is None:
         return None
     copies, x_parts, y_parts = samples
-    dtype = source.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
+    dtype = dtype_of(source)
     found: list[tuple[np.ndarray, ...]] = []
     for k in range(copies):
         ones_x, ones_y = x_parts == k, y_parts == k
@@ -75,7 +75,7 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
             return None
         found.append((*rounded, scale))
     x_index, y_index, scale = (np.stack(part) for part in zip(*found, strict=True))
-    return Sparse(operation, operand, source, x_index, y_index, scale)
+    return Sparse(operation.operands[operand], operation.y, source, x_index, y_index, scale)
 
 
 def _samples(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, np.ndarray, np.ndarray] | None:

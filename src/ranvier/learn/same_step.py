@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ..analyses.feeds import reach_by_gradient
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError
-from ..ir._jax import Equation, Literal, Var, bind, is_floating
+from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
 from ..ir.interpret import Apply, Environment
 from ..ir.program import ModuleInfo
 from .stages import Stages, is_costly, over_steps, stages_of
@@ -140,7 +140,7 @@ class SameStepPass:
         """
         entering = {var: static[var] for var in self.entering}
         zeros = {
-            var: jnp.zeros((weights.shape[0], *var.aval.shape), var.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+            var: jnp.zeros((weights.shape[0], *shape_of(var)), dtype_of(var))
             for var in (*self.info.hidden_outvars, *self.bypassing, *self.results)
         }
 

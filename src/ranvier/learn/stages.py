@@ -112,7 +112,7 @@ class Stages:
     def step(
         self, values: Environment, hidden: Sequence[Any], other: Sequence[Any]
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        """One whole step from static values and inputs, and from old states; the results as :meth:`results` has them."""
+        """One whole step from static values, inputs and old states; results as :meth:`results` has them."""
         environment = dict(values)
         environment.update(zip((*self.info.hidden_invars, *self.info.other_invars), [*hidden, *other], strict=True))
         run_equations((*self.parallel, *self.sequential), environment)

@@ -1,6 +1,7 @@
 """Rules that go step by step over the whole state: what a step is for them, and their loop.
 
-The state is one flat vector h (all hidden states, and other states with a derivative), the weights are one flat vector w.
+The state is one flat vector h (all hidden states, and other states with a derivative), the weights are one flat vector
+w.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir._jax import Var, is_floating, size_of
+from ..ir._jax import Var, dtype_of, is_floating, shape_of, size_of
 from ..ir.interpret import Environment, run_equations
 from ..ir.program import ModuleInfo
 from .kernel import Chunk, ChunkResult, Kernel, Loss
@@ -32,7 +33,7 @@ class StepFunctions:
         self.variables = entering_variables(info)
         before = [*info.hidden_invars, *info.other_invars]
         after = [*info.hidden_outvars, *info.other_outvars]
-        changing = [(v, w) for v, w in zip(before, after, strict=True) if v is not w and is_floating(v.aval.dtype)]
+        changing = [(v, w) for v, w in zip(before, after, strict=True) if v is not w and is_floating(dtype_of(v))]
         self.states: tuple[Var, ...] = tuple(v for v, _ in changing)
         self.new_states: tuple[Any, ...] = tuple(w for _, w in changing)
 
@@ -48,7 +49,7 @@ class StepFunctions:
 
     @cached_property
     def dtype(self) -> Any:
-        return jnp.result_type(*(var.aval.dtype for var in self.states))
+        return jnp.result_type(*(dtype_of(var) for var in self.states))
 
     def starts(self, variables: Sequence[Var]) -> list[int]:
         """Where each variable's elements start in the flat vector, and where the last one's end."""
@@ -61,7 +62,7 @@ class StepFunctions:
     def parts(self, variables: Sequence[Var], flat: jax.Array) -> dict[Var, jax.Array]:
         starts = self.starts(variables)
         return {
-            var: flat[a:b].reshape(var.aval.shape).astype(var.aval.dtype)
+            var: flat[a:b].reshape(shape_of(var)).astype(dtype_of(var))
             for var, a, b in zip(variables, starts, starts[1:], strict=False)
         }
 

@@ -11,6 +11,7 @@ from ..analyses.levels import Level, levels_of
 from ..analyses.operations import Operation, OperationKind, mixes, operations_of
 from ..analyses.relations import Connection, connections_of
 from ..ir._jax import Equation, Literal, Var, shape_of
+from ..ir._jax import operand as operand_of
 from ..ir.program import ModuleInfo
 from .forms import Convolution, Dense, Elementwise, Form, product_form, rows_form
 from .lanes import Lanes
@@ -64,7 +65,7 @@ def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term
     static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
     for number, operand in enumerate(operation.operands):
         if levels_of(info).learned_of(operand) and _slots_of(info, operand):
-            form = sparse_form(operation, number, static) or Dense(operation, number)
+            form = sparse_form(operation, number, static) or Dense(operand, operation.y, operation)
             yield _term(info, operation, operand, operation.y, operation.equations, form)
 
 
@@ -72,9 +73,9 @@ Part = tuple[Var, Var, tuple[Equation, ...], Form | None]
 
 
 def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
-    """Every operand with parameters: the operand, the result of the equation that applies it, the equation, its form."""
+    """For every operand with parameters: itself, the result of the equation that applies it, the equation, its form."""
     if not operation.equations:
-        yield operation.y, operation.y, (), Elementwise(operation.y)
+        yield operation.y, operation.y, (), Elementwise(operation.y, operation.y)
         return
     operands = [w for w in operation.operands if _slots_of(info, w)]
     for operand in operands:
@@ -84,7 +85,7 @@ def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
                     if mixes(eqn, k):
                         yield operand, eqn.outvars[0], (eqn,), _form_of(operation, eqn, k)
                     else:
-                        yield operand, operand, (), Elementwise(operand)
+                        yield operand, operand, (), Elementwise(operand, operand)
 
 
 def _form_of(operation: Operation, eqn: Equation, operand: int) -> Form | None:
@@ -92,7 +93,7 @@ def _form_of(operation: Operation, eqn: Equation, operand: int) -> Form | None:
     if name == "dot_general" and eqn.invars[0] is not eqn.invars[1]:
         return product_form(eqn, operand)
     if name == "conv_general_dilated" and operand == 1 and params["batch_group_count"] == 1:
-        return Convolution(eqn)
+        return Convolution(operand_of(eqn, 1), eqn.outvars[0], eqn)
     if name == "gather" and operand == 0:
         return rows_form(eqn)
     return None
@@ -118,7 +119,7 @@ def _form_by_running(
     found = None
     if operation.kind is OperationKind.SPARSE:
         found = sparse_form(part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
-    return found or Dense(part, number)
+    return found or Dense(operand, y, part)
 
 
 def _slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:

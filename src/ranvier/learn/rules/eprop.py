@@ -19,13 +19,14 @@ class EProp(Rule):
     """E-prop: eligibility traces filtered like the readout, and a choice of feedback weights (Bellec et al., Nature
     Communications 2020, doi 10.1038/s41467-020-17236-y).
 
-    With the eligibility vector ``eps_t = D_t eps_{t-1} + f_t (x) x_t`` and the spike z, ``e_t = dz_t/dh_t . eps_t``, the
-    gradient is ``sum_t L_t . F(e)_t`` with ``F(e)_t = kappa F(e)_{t-1} + e_t``, kappa the readout's decay, and L_t = B dl_t/dy_t
-    the learning signal through feedback weights B of the readout: its transpose (symmetric), random and fixed, or random
-    and adapted with the readout's own gradient. Parameters that are not traced have their same-step gradient.
+    With the eligibility vector ``eps_t = D_t eps_{t-1} + f_t (x) x_t`` and the spike z, ``e_t = dz_t/dh_t . eps_t``,
+    the gradient is ``sum_t L_t . F(e)_t`` with ``F(e)_t = kappa F(e)_{t-1} + e_t``, kappa the readout's decay, and L_t
+    = B dl_t/dy_t the learning signal through feedback weights B of the readout: its transpose (symmetric), random and
+    fixed, or random and adapted with the readout's own gradient. Parameters that are not traced have their same-step
+    gradient.
 
-    Memory: as D_RTRL and one number per weight and sample for the filter. Exact, with symmetric feedback, where D_RTRL is
-    and also through a readout with memory.
+    Memory: as D_RTRL and one number per weight and sample for the filter. Exact, with symmetric feedback, where D_RTRL
+    is and also through a readout with memory.
 
     Attributes:
         feedback: ``"symmetric"``, ``"random"`` or ``"adaptive"``.

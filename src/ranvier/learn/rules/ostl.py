@@ -19,8 +19,8 @@ from ..stepwise import StepFunctions
 class OSTL(Rule):
     """Online spatio-temporal learning (Bohnstingl et al., IEEE TNNLS 2023, doi 10.1109/TNNLS.2022.3153985).
 
-    Every hidden group is a layer. The traces of a layer's parameters follow the layer's own states, through its recurrent
-    projections too; what one layer carries into another from step to step is left out, while the same-step
+    Every hidden group is a layer. The traces of a layer's parameters follow the layer's own states, through its
+    recurrent projections too; what one layer carries into another from step to step is left out, while the same-step
     gradient goes through all layers. Exact for one recurrent layer with a readout that has no memory; for feed-forward
     layers it is D-RTRL.
 

@@ -16,11 +16,12 @@ from ..traces import Trace, traces_of
 class OTTT(Rule):
     """Online training through time: a presynaptic trace alone.
 
-    ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (dl_t / dy_t) (x) x^_t`` with y the
-    projection's result (Xiao et al., NeurIPS 2022, arXiv 2210.04195). Other parameters have their exact same-step gradient.
+    ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (dl_t / dy_t) (x) x^_t`` with y
+    the projection's result (Xiao et al., NeurIPS 2022, arXiv 2210.04195). Other parameters have their exact same-step
+    gradient.
 
-    Memory: one number per input of a projection. Exact where the current of every earlier step is felt through a constant
-    decay alone: one feed-forward layer of leaky neurons with a reset that passes no gradient.
+    Memory: one number per input of a projection. Exact where the current of every earlier step is felt through a
+    constant decay alone: one feed-forward layer of leaky neurons with a reset that passes no gradient.
 
     Attributes:
         decay: the membrane's decay per step; None takes it from D, where it is one constant.

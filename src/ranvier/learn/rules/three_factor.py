@@ -30,8 +30,8 @@ Modulator = Callable[[Any, Any], Any]
 class ThreeFactor(Rule):
     """A three-factor rule: a local trace of pre- and postsynaptic activity, gated by a signal that all neurons share.
 
-    ``e_t = decay e_{t-1} + (dz_t / dy_t) (x) x_t`` with z what the population emits and y its input current, and the gradient of
-    a traced weight is ``sum_t M_t e_t`` (Fremaux & Gerstner, Frontiers in Neural Circuits 2016, doi
+    ``e_t = decay e_{t-1} + (dz_t / dy_t) (x) x_t`` with z what the population emits and y its input current, and the
+    gradient of a traced weight is ``sum_t M_t e_t`` (Fremaux & Gerstner, Frontiers in Neural Circuits 2016, doi
     10.3389/fncir.2015.00085). Weights that drive no emitting population, a readout's say, have their exact same-step
     gradient.
 
@@ -39,7 +39,8 @@ class ThreeFactor(Rule):
 
     Attributes:
         decay: of the trace, exp(-dt / tau).
-        modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch. By default
+        modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch. By
+            default
             the outputs' errors dl/d output, summed over the outputs of each sample.
     """
 
@@ -54,8 +55,8 @@ class ThreeFactor(Rule):
         decays = {emission.var: self.decay for emission in emissions_of(info)}
         if not decays:
             raise RuleError(
-                f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, so no "
-                "weight has a postsynaptic factor; use D_RTRL, say."
+                f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
+                "so no weight has a postsynaptic factor; use D_RTRL, say."
             )
         return with_filters(info, decays, detached=True)
 
