@@ -51,12 +51,14 @@ def jaxpr_facts(
 
 def _fact(atom: Atom, level: dict[Var, Level], uniform: dict[Var, bool], known: dict[Var, Any]) -> Fact:
     if isinstance(atom, Literal):
-        return Level.CONSTANT, True, float(np.asarray(atom.val))
+        value = np.asarray(atom.val)
+        return Level.CONSTANT, True, None if np.iscomplexobj(value) else float(value)
     if level[atom] is not Level.CONSTANT:
         return level[atom], uniform[atom], None
     value = np.asarray(known[atom])
     even = _all_equal(value)
-    return Level.CONSTANT, even, float(value.reshape(-1)[0]) if even else None
+    real = even and not np.iscomplexobj(value)
+    return Level.CONSTANT, even, float(value.reshape(-1)[0]) if real else None
 
 
 def _is_constant(eqn: Equation, level: dict[Var, Level]) -> bool:

@@ -88,6 +88,11 @@ def is_floating(dtype: Any) -> bool:
     return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.inexact)
 
 
+@cache
+def is_complex(dtype: Any) -> bool:
+    return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.complexfloating)
+
+
 def shape_of(atom: Atom) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
 

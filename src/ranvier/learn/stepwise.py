@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..ir._jax import Var, dtype_of, is_floating, shape_of, size_of
+from ..errors import RuleError
+from ..ir._jax import Var, dtype_of, is_complex, is_floating, shape_of, size_of
 from ..ir.interpret import Environment, run_equations
 from ..ir.program import ModuleInfo
 from .kernel import Chunk, ChunkResult, Kernel, Loss
@@ -40,31 +40,37 @@ class StepFunctions:
     @cached_property
     def size(self) -> int:
         """Elements of the state."""
-        return sum(size_of(var) for var in self.states)
+        return sum(map(real_size, self.states))
 
     @cached_property
     def weights(self) -> int:
         """Elements of the entering variables."""
-        return sum(size_of(var) for var in self.variables)
+        return sum(map(real_size, self.variables))
 
     @cached_property
     def dtype(self) -> Any:
-        return jnp.result_type(*(dtype_of(var) for var in self.states))
+        return jnp.zeros((), jnp.result_type(*(dtype_of(var) for var in self.states))).real.dtype
 
-    def starts(self, variables: Sequence[Var]) -> list[int]:
-        """Where each variable's elements start in the flat vector, and where the last one's end."""
-        return [0, *np.cumsum([size_of(var) for var in variables]).tolist()]
-
-    def flat(self, variables: Sequence[Var], values: Sequence[Any]) -> jax.Array:
-        parts = [jnp.asarray(value).reshape(-1).astype(self.dtype) for value in values]
+    def flat(self, values: Sequence[Any]) -> jax.Array:
+        """One real vector of all values; of complex ones first the real parts, then the imaginary parts."""
+        parts = []
+        for value in map(jnp.asarray, values):
+            both = (value.real, value.imag) if is_complex(value.dtype) else (value,)
+            parts += [part.reshape(-1).astype(self.dtype) for part in both]
         return jnp.concatenate(parts) if parts else jnp.zeros(0, self.dtype)
 
-    def parts(self, variables: Sequence[Var], flat: jax.Array) -> dict[Var, jax.Array]:
-        starts = self.starts(variables)
-        return {
-            var: flat[a:b].reshape(shape_of(var)).astype(dtype_of(var))
-            for var, a, b in zip(variables, starts, starts[1:], strict=False)
-        }
+    def parts(self, variables: Sequence[Var], flat: jax.Array, *, gradient: bool = False) -> dict[Var, jax.Array]:
+        """Values by variable from a flat vector, or a gradient in JAX's convention, dL/d(re) - i dL/d(im)."""
+        found, start = {}, 0
+        for var in variables:
+            end = start + real_size(var)
+            part = flat[start:end]
+            if is_complex(dtype_of(var)):
+                real, imaginary = jnp.split(part, 2)
+                part = real - 1j * imaginary if gradient else real + 1j * imaginary
+            found[var] = part.reshape(shape_of(var)).astype(dtype_of(var))
+            start = end
+        return found
 
     def step(
         self, static: Environment, state: LearnerState, inputs: Sequence[Any], h: jax.Array, w: jax.Array
@@ -78,14 +84,25 @@ class StepFunctions:
         run_equations((*stages.parallel, *stages.sequential), values)
         outputs, hidden, other = stages.results(values)
         after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
-        return self.flat(self.states, [after[var] for var in self.states]), outputs, hidden, other
+        return self.flat([after[var] for var in self.states]), outputs, hidden, other
 
     def old(self, state: LearnerState) -> jax.Array:
         """The flat state."""
         before = dict(
             zip((*self.info.hidden_invars, *self.info.other_invars), [*state.hidden, *state.other], strict=True)
         )
-        return self.flat(self.states, [before[var] for var in self.states])
+        return self.flat([before[var] for var in self.states])
+
+
+def real_size(var: Var) -> int:
+    """Real numbers that a variable holds."""
+    return size_of(var) * (2 if is_complex(dtype_of(var)) else 1)
+
+
+def check_real(functions: StepFunctions, rule: str) -> None:
+    """Raises :class:`RuleError` where states or parameters are complex."""
+    if any(is_complex(dtype_of(var)) for var in (*functions.states, *functions.variables)):
+        raise RuleError(f"{rule} takes real states and parameters only; use RTRL or D_RTRL for complex ones.")
 
 
 FlatStep = Callable[[jax.Array, jax.Array], jax.Array]
@@ -118,7 +135,7 @@ class StepwiseKernel(Kernel):
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> ChunkResult:
         functions = self.functions
-        w = functions.flat(functions.variables, [static[var] for var in functions.variables])
+        w = functions.flat([static[var] for var in functions.variables])
 
         def step(carry: tuple[LearnerState, jax.Array], given: Any) -> Any:
             state, total = carry
@@ -138,4 +155,4 @@ class StepwiseKernel(Kernel):
 
         carry = (state, jnp.zeros_like(w))
         (state, total), (losses, outputs) = jax.lax.scan(step, carry, (chunk.inputs, chunk.targets, chunk.weights))
-        return ChunkResult(functions.parts(functions.variables, total), losses, outputs, state)
+        return ChunkResult(functions.parts(functions.variables, total, gradient=True), losses, outputs, state)

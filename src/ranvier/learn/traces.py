@@ -19,9 +19,11 @@ from ..analyses.cache import cached_by_program
 from ..analyses.hidden_groups import HiddenGroup
 from ..analyses.memory import size_text
 from ..analyses.relations import Connection
+from ..analyses.slices import Slice
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import bind
+from ..ir._jax import Literal, bind, dtype_of, is_complex, source_line
 from ..ir.interpret import Environment
+from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
@@ -310,6 +312,24 @@ def dynamics_bytes(found: Sequence[Dynamics]) -> int:
     return total
 
 
+def check_holomorphic(path: Slice) -> None:
+    """Raises :class:`RuleError` where a complex value has no complex derivative on its way to a state.
+
+    D and f are then no complex numbers: changes of the real and of the imaginary part have effects of their own.
+    """
+    moving = {var for var in path.sources if is_complex(dtype_of(var))}
+    for eqn in path.equations:
+        if not any(not isinstance(a, Literal) and a in moving for a in eqn.invars):
+            continue
+        real = any(not is_complex(dtype_of(out)) for out in eqn.outvars)
+        if real or has_own_derivative(eqn) or eqn.primitive.name == "conj":
+            raise RuleError(
+                f"eligibility traces of complex states need complex derivatives, but {eqn.primitive.name} has none "
+                f"[{source_line(eqn)}]; keep real and imaginary part as two real states, or use RTRL or BPTT."
+            )
+        moving.update(eqn.outvars)
+
+
 @cached_by_program
 def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     """D-RTRL's traces of a program: one for every term and every group that it reaches.
@@ -322,6 +342,9 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     for term in terms:
         for connection in term.connections:
             by_group.setdefault(connection.group, []).append(connection)
+    for group, found in by_group.items():
+        for path in (group.transition.path, *(connection.path for connection in found)):
+            check_holomorphic(path)
     try:
         dynamics = {group: GroupDynamics.of(group, found) for group, found in by_group.items()}
         for found in dynamics.values():

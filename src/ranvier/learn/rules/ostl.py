@@ -12,7 +12,7 @@ from ...ir._jax import size_of
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel, padded
 from ..rule import Rule
-from ..stepwise import StepFunctions
+from ..stepwise import StepFunctions, check_real
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class OSTL(Rule):
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)
+        check_real(functions, self.name)
         layer = _layer_of_elements(info, functions)
         reach, group_of = reach_by_gradient(info), _group_of_state(info)
         rows = []

@@ -11,7 +11,7 @@ from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel, padded
 from ..rule import Rule
-from ..stepwise import StepFunctions
+from ..stepwise import StepFunctions, check_real
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SnAp(Rule):
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)
+        check_real(functions, self.name)
         new_states = functions.new_states
         by_weight = dependence_pattern(info, functions.variables, new_states).T
         by_state = dependence_pattern(info, functions.states, new_states).T
