@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
-import jax
 import pytest
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+"""The older way to make loops of fused operations takes half as long, and most of the time is compilation."""
+
+import jax  # noqa: E402
 
 
 @pytest.fixture
@@ -13,3 +18,11 @@ def float64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """No optimisation of code that runs once; most of the time would go into it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

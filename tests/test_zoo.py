@@ -26,20 +26,13 @@ ABOUT_PARAMETERS = {
 WITHOUT_GRADIENT = {DiagnosticKind.UNUSED_PARAMETER, DiagnosticKind.GRADIENT_STOPPED}
 MOVING = {DiagnosticKind.POSITIONS_MOVE, DiagnosticKind.STATE_BROADCAST}
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 every_model = pytest.mark.parametrize("zoo_model", MODELS.values(), ids=list(MODELS))
 
 
 def path_string(path) -> str:
     """The path with dots; a part with spaces in it is a generated key."""
     return ".".join("…" if " " in str(part) else str(part) for part in path)
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Steps this small run once; most of the time would go into optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
@@ -291,12 +284,8 @@ def matrix(jacobian, rows: int) -> np.ndarray:
     return np.asarray(jacobian).reshape(rows, -1)
 
 
-def is_step_function(zoo_model: ZooModel) -> bool:
-    return zoo_model.build.__module__.rpartition(".")[2] in ("recurrent", "operators", "structure")
-
-
-step_functions = [m for m in MODELS.values() if is_step_function(m)]
-modules = [m for m in MODELS.values() if not is_step_function(m)]
+step_functions = [m for m in MODELS.values() if m.is_step_function]
+modules = [m for m in MODELS.values() if not m.is_step_function]
 on_step_functions = pytest.mark.parametrize("zoo_model", step_functions, ids=lambda m: m.name)
 on_modules = pytest.mark.parametrize("zoo_model", modules, ids=lambda m: m.name)
 

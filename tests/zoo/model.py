@@ -77,6 +77,11 @@ class ZooModel:
     spiking: bool = False
     differentiable: bool = True
 
+    @property
+    def is_step_function(self) -> bool:
+        """Whether it is a plain JAX step function, with marks; otherwise it is a brainstate module."""
+        return self.build.__module__.rpartition(".")[2] in ("recurrent", "operators", "structure")
+
 
 MODELS: dict[str, ZooModel] = {}
 
@@ -121,17 +126,22 @@ def indirect(path: str, x: Any, y: Shape = (N_REC,), *, probe: str | None = None
 
 
 _probes: dict[str, Any] | None = None
+_results: dict[str, Any] = {}
 
 
 @contextmanager
-def probing(probes: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, :func:`mixed` stops derivatives, and both marks add the probe of their name to the value."""
-    global _probes
-    _probes, before = dict(probes), _probes
+def probing(probes: Mapping[str, Any], results: dict[str, Any] | None = None) -> Iterator[None]:
+    """Inside, :func:`mixed` stops derivatives, and both marks add the probe of their name to the value.
+
+    The marked values, with their derivatives, are put into ``results`` by name.
+    """
+    global _probes, _results
+    before = _probes, _results
+    _probes, _results = dict(probes), {} if results is None else results
     try:
         yield
     finally:
-        _probes = before
+        _probes, _results = before
 
 
 def is_probing() -> bool:
@@ -140,12 +150,18 @@ def is_probing() -> bool:
 
 def mixed(name: str, value: jax.Array) -> jax.Array:
     """Marks the result of a mixing operation; the value itself outside :func:`probing`."""
-    return value if _probes is None else probed(name, jax.lax.stop_gradient(value))
+    return value if _probes is None else _marked(name, value, jax.lax.stop_gradient(value))
 
 
 def probed(name: str, value: jax.Array) -> jax.Array:
     """Marks y of a relation; the value itself outside :func:`probing`."""
-    return value if _probes is None or name not in _probes else value + _probes[name]
+    return value if _probes is None else _marked(name, value, value)
+
+
+def _marked(name: str, value: jax.Array, going_on: jax.Array) -> jax.Array:
+    assert _probes is not None
+    _results[name] = value
+    return going_on + _probes[name] if name in _probes else going_on
 
 
 def normal(seed: int, *shape: int, dtype: Any, scale: float = 1.0) -> jax.Array:

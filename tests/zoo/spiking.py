@@ -395,7 +395,7 @@ class DelayedAndNoisy(brainstate.nn.Module):
 
     def update(self, x):
         current = self.linear(u.math.concatenate([x, self.line.value[-1]], axis=-1))
-        noise = brainstate.random.normal(size=(N_REC,)).astype(x.dtype) * u.mA
+        noise = brainstate.random.normal(size=(N_REC,), dtype=x.dtype) * u.mA
         z = self.neuron(current + noise)
         self.line.value = u.math.concatenate([z[None], self.line.value[:-1]])
         self.count.value = self.count.value + 1

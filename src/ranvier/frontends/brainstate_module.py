@@ -80,8 +80,8 @@ def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Except
         return ModelError(f"{name} cannot run ({found}). Define update(self, x), one time step, and pass an instance.")
     if type(error).__name__ == "TraceContextError":
         return ModelError(
-            f"states of {name} hold values of a function that JAX was tracing ({found.split('.')[0]}). Call "
-            "brainstate.nn.init_all_states(model) again, outside of jit, grad and vmap."
+            f"states of {name} still hold values from inside a function that JAX was tracing (TraceContextError). "
+            "Call brainstate.nn.init_all_states(model) again, outside of jit, grad and vmap."
         )
     if not model.states(brainstate.HiddenState):
         return ModelError(
