@@ -34,6 +34,7 @@ _HOME = {
         "RanvierError",
         "RegistrationError",
         "RuleError",
+        "TrainingError",
     ],
     "frontends.extract": ["extract_module_info"],
     "frontends.step_function": ["StepFunction", "step_function"],

@@ -2,12 +2,14 @@
 
 A perturbation of a new hidden state is seen by everything in the step except the computation of its own group's other
 states (design, section 3). So a variable between two states of a group has two versions: one for the group itself, and
-one for the rest of the step. A perturbation of an old hidden state is seen by everything except the computation of new
-ones: it stands for what the state does to the outputs past them.
+one for the rest of the step. A perturbation of an old hidden state is seen by everything except the computation of its
+own group's new states: it stands for what the state does to the outputs past them.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,14 +22,19 @@ from .hidden_groups import analyse_groups
 
 class PerturbedStep:
     """Which variables are needed in which versions, a version being the set of perturbations it must not see, a bit
-    mask: one bit for the old states in ``old``, and one bit for the new states of every group. A new state is computed
-    without the perturbations of its own group and of old states."""
+    mask: for every group one bit for its new states, and one for its old states in ``old``. A new state is computed
+    without the perturbations of its own group."""
 
     def __init__(self, info: ModuleInfo, old: Sequence[Var] = ()) -> None:
         self.info = info
-        self.old_bit = dict.fromkeys(old, 1)
-        group_bit = {j: 2 << g.index for g in analyse_groups(info).groups for j in g.state_indices}
-        self.own_bit = {var: group_bit[j] | bool(old) for j, var in enumerate(info.hidden_outvars)}
+        group_of = {j: g.index for g in analyse_groups(info).groups for j in g.state_indices}
+        wanted = set(old)
+        self.old_bit = {var: 2 << 2 * group_of[j] for j, var in enumerate(info.hidden_invars) if var in wanted}
+        self.old_mask = functools.reduce(operator.or_, self.old_bit.values(), 0)
+        self.own_bit = {
+            var: (1 << 2 * group_of[j]) | (2 << 2 * group_of[j]) & self.old_mask
+            for j, var in enumerate(info.hidden_outvars)
+        }
         self.upstream = self._upstream()
         self.versions = self._versions()
 
@@ -37,8 +44,8 @@ class PerturbedStep:
         for eqn in self.info.equations:
             mask = self._upstream_of(eqn, found)
             for var in eqn.outvars:
-                own = self.own_bit.get(var)
-                found[var] = mask if own is None else (mask | own) & ~1
+                own = self.own_bit.get(var, 0)
+                found[var] = (mask | own) & ~(own & self.old_mask)
         return found
 
     @staticmethod
@@ -109,6 +116,6 @@ class PerturbedStep:
                     if (version | own) & reaching not in results:
                         continue
                     value = results[(version | own) & reaching][number]
-                    seen = var in added and not version & own & ~1
+                    seen = var in added and not version & own & ~self.old_mask
                     known[var, version] = value + added[var] if seen else value
         return [read(atom, 0) for atom in self.info.jaxpr.outvars]

@@ -45,8 +45,8 @@ class InfluenceKernel(StepwiseKernel):
         return [(everything, f"influence {shape}: for every weight, the elements of the state it acts on")]
 
     def left_out(self) -> list[str]:
-        whole = self.rows.shape[1] == self.functions.size and self.within is None
-        return [] if whole else ["approximation: influence on elements of the state that are not kept"]
+        whole = self._kept.all() and self.rows.shape[1] == self.functions.size and self.within is None
+        return [] if whole else ["approximation: influence on elements of the state that are not kept, if there is any"]
 
     @cached_property
     def _kept(self) -> np.ndarray:

@@ -5,8 +5,8 @@ parameter, the learning signal L = dl/dh of every new hidden state (partial, see
 the cotangent dl/dy of every traced projection, whose product with the data is left to the caller.
 
 Where an output is computed from an old state without passing a new one (a spike taken before the reset, say), the old
-state has a signal of its own, R = dl_t/dh_{t-1} with the new states held fixed: the temporal part of a step is then
-``L_t . (D_t e_{t-1}) + R_t . e_{t-1}``.
+state has a signal of its own, R = dl_t/dh_{t-1} with the new states of its own group held fixed: the temporal part of a
+step is then ``L_t . (D_t e_{t-1}) + R_t . e_{t-1}``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ..analyses.feeds import reach_by_gradient
+from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
@@ -78,9 +79,14 @@ class SameStepPass:
 
     @cached_property
     def bypassing(self) -> tuple[Var, ...]:
-        """Old hidden states that reach the outputs past the new ones."""
+        """Old hidden states that act on outputs, or on new states of other groups, past the new ones of their own."""
         reach = reach_by_gradient(self.info)
-        return tuple(var for var in self.info.hidden_invars if reach.outputs(var))
+        group_of = {j: group for group in analyse_groups(self.info).groups for j in group.state_indices}
+        return tuple(
+            var
+            for j, var in enumerate(self.info.hidden_invars)
+            if reach.outputs(var) or any(group_of[k] is not group_of[j] for k in reach.hidden(var))
+        )
 
     @cached_property
     def held(self) -> dict[int, set[Var]]:
@@ -114,10 +120,17 @@ class SameStepPass:
             if read & moving or moving & set(eqn.outvars):
                 moving.update(eqn.outvars)
                 found.append((eqn, runs))
-            elif read & from_old and (seeing := tuple(version for version in runs if not version & 1)):
+            elif read & from_old and (seeing := self._seeing(read & from_old, runs)):
                 from_old.update(eqn.outvars)
                 found.append((eqn, seeing))
         return found
+
+    def _seeing(self, read: set[Var], runs: Sequence[int]) -> tuple[int, ...]:
+        """The versions that see a perturbation of an old state."""
+        mask = 0
+        for var in read:
+            mask |= self._step.upstream.get(var, 0) & self._step.old_mask
+        return tuple(version for version in runs if mask & ~version)
 
     def __call__(
         self,

@@ -49,6 +49,14 @@ class _Kernel(StepwiseKernel):
             "key": jax.random.key_data(jax.random.key(self.seed)),
         }
 
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        functions = self.functions
+        text = f"one product of {functions.size} numbers for the state and {functions.weights} for the weights"
+        return [(tuple(range(len(self.info.parameters))), text)]
+
+    def left_out(self) -> list[str]:
+        return ["approximation: the influence of weights on the state is exact in expectation only"]
+
     def restarted(self, memory: dict[str, Any], lasting: Any, seed: Any) -> dict[str, Any]:
         key = jax.random.fold_in(jax.random.wrap_key_data(memory["key"]), seed)
         return {**memory, "key": jax.random.key_data(key)}
