@@ -40,8 +40,9 @@ NOTE = (
     "the bandwidth of copying memory, which traces that fit in a cache may exceed. Difference is that of the gradient "
     "of the input and recurrent weights, relative to braintrace's per-step gradient of the same rule, or to "
     "brainstate's BPTT. The two define D_RTRL alike where a population has one state ({delta}); with several, "
-    "braintrace counts the ways from one state to another in the same step once more. Ratios are the other's time "
-    "divided by the entry's: above 1, the entry is faster. Same gradient is the faster of braintrace's two ways per "
+    "braintrace counts the ways from one state to another in the same step once more. Its ES_D_RTRL also divides the "
+    "smoothed trace by 1 - decay^t. Ratios are the other's time "
+    "divided by the entry's: above 1, the entry is faster. Same rule is the faster of braintrace's two ways per "
     "step (states with a batch axis, or `vmap=True`), for BPTT brainstate; windows is braintrace with "
     '`vjp_method="multi-step"` and windows of the same length, whose gradient is backpropagated inside a window. '
     "Going on means that states and traces come in and go out, as in one part of a longer sequence; without, the "
@@ -56,7 +57,7 @@ class Entry:
     Attributes:
         name: what the tables call it.
         build: compiles it.
-        same: names of the peers' entries for the same gradient.
+        same: names of the peers' entries for the same rule, that of the gradient to compare with first.
         windows: name of the peer's entry with windows of the same length.
     """
 
@@ -177,7 +178,9 @@ class Case:
     def _disagreements(self) -> Iterator[tuple[str, float]]:
         for entry in self.entries:
             difference = self.found[entry.name].difference
-            alike = self.variant is DELTA or PEER_BPTT in entry.same or entry.name == MAPPED
+            alike = (
+                (self.variant is DELTA and PER_STEP in entry.same) or PEER_BPTT in entry.same or entry.name == MAPPED
+            )
             windowed = entry.name in map(WINDOWS.format, LENGTHS)
             if difference is not None and alike and not windowed and difference > AGREEMENT:
                 yield entry.name, difference
@@ -218,7 +221,7 @@ def _time_in_turns(compiled: Mapping[str, Compiled], repeats: int) -> dict[str, 
 
 HEADER = (
     *("entry", "time", "per step", "compiling", "memory", "products", "traces", "difference"),
-    *("same gradient", "windows", "brainstate BPTT"),
+    *("same rule", "windows", "brainstate BPTT"),
 )
 
 

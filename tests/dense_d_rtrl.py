@@ -82,12 +82,17 @@ class DenseDRTRL:
         return after, (temporal, same)
 
     def _past_new_states(self, inputs: Any, phase: Any, states: Any) -> list[jax.Array]:
-        """dl/dh of the old states with all new hidden states held fixed."""
-        new = set(self.info.hidden_outvars)
+        """dl/dh of the old states with the new hidden states of their own group held fixed."""
+        found = {}
+        for group in ranvier.find_hidden_groups_from_minfo(self.info)[0]:
+            signals = self._past(set(group.hidden_outvars), inputs, phase, states)
+            found |= {path: signals[path] for path in group.hidden_paths}
+        return [found[slot.path] for slot in self.info.hidden]
 
+    def _past(self, fixed: set, inputs: Any, phase: Any, states: Any) -> dict:
         def apply(eqn: Any, operands: list[Any]) -> list[Any]:
             results = zip(eqn.outvars, bind(eqn, operands))
-            return [jax.lax.stop_gradient(x) if var in new else x for var, x in results]
+            return [jax.lax.stop_gradient(x) if var in fixed else x for var, x in results]
 
         def held(hidden: Any) -> Any:
             operands = self.info.flat_operands(*inputs, **states | {"hidden": hidden})
@@ -95,8 +100,7 @@ class DenseDRTRL:
             outputs = results[: len(self.info.output_avals)]
             return loss(jax.tree.unflatten(self.info.output_treedef, outputs), phase)
 
-        found = jax.grad(held)(states["hidden"])
-        return [found[slot.path] for slot in self.info.hidden]
+        return jax.grad(held)(states["hidden"])
 
 
 def matrix(jacobian: jax.Array, rows: int) -> jax.Array:
