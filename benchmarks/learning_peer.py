@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false, reportFunctionMemberAccess=false, reportCallIssue=false
+# pyright: reportArgumentType=false
+# The annotations of brainstate's and braintrace's wrappers leave attributes and defaults out.
 """Gradients of a recurrent network by braintrace's online rules, and by brainstate's backpropagation through time."""
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from . import learning_ours, learning_peer
 from .analysis_time import markdown_table, print_table
 from .compiled import Compiled, Gradients, relative_difference
 from .machine import Machine, copy_bandwidth, describe_machine, matmul_rate
-from .recurrent import DELTA, LIF, SIZES, VARIANTS, WEIGHTS, Size, Variant, firing_rate
+from .recurrent import DELTA, LIF, SIZES, VARIANTS, Size, Variant, firing_rate, recurrent_weights
 from .timing import REPEATS, SLOW_REPEATS, SLOW_SECONDS, Contender, median_stages, seconds_text
 
 RESULTS = Path(__file__).parent / "results" / "learning_time.md"
@@ -208,7 +208,9 @@ def measure_case(variant: Variant, size: Size, entries: Sequence[Entry], repeats
 
 def _difference(entry: Entry, gradients: Mapping[str, Gradients]) -> float | None:
     reference = next((gradients[name] for name in entry.same if name in gradients), None)
-    return None if reference is None else relative_difference(gradients[entry.name], reference, WEIGHTS)
+    if reference is None:
+        return None
+    return relative_difference(recurrent_weights(gradients[entry.name]), recurrent_weights(reference))
 
 
 def _time_in_turns(compiled: Mapping[str, Compiled], repeats: int) -> dict[str, float]:

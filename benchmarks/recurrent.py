@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,6 @@ DT = 1.0 * u.ms
 SEED = 0
 INPUT_RATE = 0.1
 """Probability of a spike of one input in one step."""
-WEIGHTS = ("linear", "weight")
-"""Path of the parameter that holds the input and the recurrent weights."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,9 @@ class LeakyReadout(brainstate.nn.Module):
         self.r = brainstate.HiddenState(jnp.zeros(shape))
 
     def update(self, spikes: jax.Array) -> jax.Array:
-        self.r.value = self.decay * self.r.value + self.linear(spikes)
-        return self.r.value
+        after = self.decay * self.r.value + self.linear(spikes)
+        self.r.value = after
+        return after
 
 
 class RecurrentNetwork(brainstate.nn.Module):
@@ -162,6 +161,11 @@ def step_loss(output: jax.Array, target: jax.Array) -> jax.Array:
     """Cross-entropy of one step, averaged over the batch: ``[batch, outputs]`` and labels ``[batch]`` to a scalar."""
     chosen = jax.nn.one_hot(target, output.shape[-1])
     return -(jax.nn.log_softmax(output) * chosen).sum(-1).mean()
+
+
+def recurrent_weights(params: Mapping[tuple[Any, ...], Any]) -> Any:
+    """The input and recurrent weights ``[inputs + neurons, neurons]`` out of parameters or gradients by path."""
+    return params["linear", "weight"]["weight"]
 
 
 def firing_rate(variant: Variant, size: Size) -> float:
