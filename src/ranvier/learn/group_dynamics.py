@@ -13,7 +13,7 @@ from ..analyses.hidden_groups import HiddenGroup
 from ..analyses.memory import reachable_components
 from ..analyses.relations import Connection
 from ..analyses.transition import EntryFacts, take_component
-from ..ir._jax import Var
+from ..ir._jax import Var, dtype_of
 from ..ir.interpret import Environment
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
@@ -49,27 +49,29 @@ class GroupDynamics(Dynamics):
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.group.component_names
 
+    @property
+    def dtype(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return jnp.result_type(*map(dtype_of, self.group.hidden_invars))
+
     def d(self, values: Environment) -> Entries:
         transition = self.group.transition
         wanted = frozenset(key for key, fact in self.entries.items() if fact.value is None)
         hidden, residuals = transition.path.sources_from(values), transition.path.residuals_from(values)
         found = transition.columns_at(hidden, residuals, wanted) if wanted else {}
-        dtype = jnp.result_type(*hidden)
-        return {key: self._entry(key, fact, found, dtype) for key, fact in self.entries.items()}
+        return {key: self._value(fact, found.get(key)) for key, fact in self.entries.items()}
 
-    def _entry(self, key: tuple[int, int], fact: EntryFacts, found: Entries, dtype: Any) -> jax.Array:
-        if fact.value is not None:
-            return jnp.full(1, fact.value, dtype)
-        return found[key][:1] if fact.uniform else found[key]
+    def _value(self, fact: EntryFacts, found: jax.Array | None) -> jax.Array:
+        """An entry of D or f, ``[1]`` where it is one number for all positions."""
+        if found is None:
+            return jnp.full(1, fact.value, self.dtype)
+        return (found[:1] if fact.uniform else found).astype(self.dtype)
 
     def f(self, lanes: Lanes, values: Environment) -> Components:
         path, facts = lanes.connection.path, lanes.connection.facts
         (y,) = path.sources_from(values)
-        known = {a: fact.value for a, fact in facts.items() if fact.value is not None}
-        if len(known) == len(facts):
-            return {a: jnp.full(1, value, y.dtype) for a, value in known.items()}
-        found = lanes.connection.columns_at(y, path.residuals_from(values))
-        return {a: column[:1] if facts[a].uniform else column for a, column in found.items()}
+        known = all(fact.value is not None for fact in facts.values())
+        found = {} if known else lanes.connection.columns_at(y, path.residuals_from(values))
+        return {a: self._value(fact, found.get(a)) for a, fact in facts.items()}
 
     def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
         return {a: fact.uniform for a, fact in lanes.connection.facts.items()}
@@ -85,5 +87,6 @@ class GroupDynamics(Dynamics):
         for a in self.components:
             component = self.group.positions.components[a]
             if (var := variables[component.state]) in signals:
-                found[a] = jax.vmap(lambda s, c=component: take_component(s, c))(signals[var])
+                at_positions = jax.vmap(lambda s, c=component: take_component(s, c))(signals[var])
+                found[a] = at_positions.astype(self.dtype)
         return found

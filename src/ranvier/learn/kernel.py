@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..ir._jax import Var, dtype_of, size_of
 from ..ir.interpret import Environment
@@ -116,3 +117,8 @@ class Kernel(abc.ABC):
     def step_bytes(self) -> int:
         """Activations of one step that a chunk keeps, about."""
         return sum(size_of(var) * dtype_of(var).itemsize for var in stages_of(self.info).recorded)
+
+
+def gradient_dtype(var: Var) -> Any:
+    """What gradients of a variable are added up in: its own dtype, but at least single precision."""
+    return jnp.promote_types(dtype_of(var), jnp.float32)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..frontends.parameters import with_params
+from ..ir._jax import shape_of
 from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
-from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .kernel import Chunk, ChunkResult, Kernel, Loss, gradient_dtype
 from .plan import Plan
 from .rule import Rule
 from .same_step import scalar_loss
@@ -246,10 +247,10 @@ class Learner:
         def step(carry: Any, given: Any) -> Any:
             state, total = carry
             found = self._kernel.run(loss, static, state, Chunk(*given), fresh=False, keep=True)
-            total = [a + found.gradients[var] for a, var in zip(total, variables, strict=True)]
+            total = [a + found.gradients[var].astype(a.dtype) for a, var in zip(total, variables, strict=True)]
             return (found.state, total), (found.losses, found.outputs)
 
-        zeros = [jnp.zeros_like(static[var]) for var in variables]
+        zeros = [jnp.zeros(shape_of(var), gradient_dtype(var)) for var in variables]
         (state, total), stacked = jax.lax.scan(step, (state, zeros), chunk.split(count))
         losses, outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
         return ChunkResult(dict(zip(variables, total, strict=True)), losses, outputs, state)

@@ -35,12 +35,14 @@ class Dynamics(abc.ABC):
         entries: the entries of D among them that are not structural zeros, with what is known of each.
         positions: P.
         names: names of all components of the group.
+        dtype: of D, f, L and all that is made of them.
     """
 
     components: tuple[int, ...]
     entries: Mapping[tuple[int, int], EntryFacts]
     positions: int
     names: tuple[str, ...]
+    dtype: Any
 
     @abc.abstractmethod
     def d(self, values: Environment) -> Entries:
@@ -104,20 +106,26 @@ class Dynamics(abc.ABC):
         on_the_way = [key for key in self.entries if (a, key[0]) in known and (key[1], b) in known]
         return max((self.width(key) for key in on_the_way), default=1)
 
-    def adjoint(self, d: Entries, signal: Components, bypass: Components) -> tuple[Components, Components]:
+    def no_future(self) -> Components:
+        """The adjoint after the last step."""
+        return {a: jnp.zeros(self.positions, self.dtype) for a in self.components}
+
+    def adjoint(
+        self, d: Entries, signal: Components, bypass: Components, after: Components
+    ) -> tuple[Components, Components]:
         """b_s, the future's cotangent at every step, from L and R.
 
-        ``a_s = L_s + b_s`` and ``b_{s-1} = D_s^T a_s + R_s`` with ``b_K = 0`` (design, section 3).
+        ``a_s = L_s + b_s`` and ``b_{s-1} = D_s^T a_s + R_s`` (design, section 3).
 
         Args:
             d: D, ``[K, P]``.
             signal: L, ``[K, P]``.
             bypass: R, ``[K, P]``.
+            after: b_K, ``[P]``.
 
         Returns:
             b at the steps 1 to K, ``[K, P]``, and b_0, ``[P]``.
         """
-        start = {a: jnp.zeros_like(signal[a][0]) for a in self.components}
 
         def back(b: Components, given: tuple[Entries, Components, Components]) -> tuple[Components, Components]:
             d_s, l_s, r_s = given
@@ -126,7 +134,7 @@ class Dynamics(abc.ABC):
             return {a: pulled[a] + r_s[a] if a in r_s else pulled[a] for a in pulled}, b
 
         length = next(iter(signal.values())).shape[0]
-        before, at_steps = reversed_scan(back, start, (d, signal, bypass), length)
+        before, at_steps = reversed_scan(back, after, (d, signal, bypass), length)
         return at_steps, before
 
     def _transposed(self, d: Entries, a: Components, like: Components) -> Components:
@@ -134,27 +142,34 @@ class Dynamics(abc.ABC):
         for b in self.components:
             parts = [d[key] * a[key[0]] for key in self.entries if key[1] == b]
             total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(like[b])
-            found[b] = jnp.broadcast_to(total, like[b].shape).astype(like[b].dtype)
+            found[b] = jnp.broadcast_to(total, like[b].shape)
         return found
 
-    def propagators(self, d: Entries, length: int) -> tuple[Entries, Entries]:
-        """``P_s = D_K ... D_{s+1}`` by entry, for the pairs that are not structural zeros.
+    def identity(self) -> Entries:
+        """The propagator after the last step."""
+        return {(a, b): jnp.full(self.pair_width((a, b)), float(a == b), self.dtype) for a, b in self.pairs}
+
+    def propagators(self, d: Entries, after: Entries, length: int) -> tuple[Entries, Entries]:
+        """``P_s = P_K D_K ... D_{s+1}`` by entry, for the pairs that are not structural zeros.
+
+        Args:
+            d: D, ``[K, P]``.
+            after: P_K, ``[P]``.
+            length: K.
 
         Returns:
             P at the steps 1 to K, ``[K, P]``, and P_0, ``[P]``.
         """
-        dtype = jnp.result_type(*d.values()) if d else jnp.float32
-        start = {(a, b): jnp.full(self.pair_width((a, b)), 1.0 if a == b else 0.0, dtype) for a, b in self.pairs}
 
         def back(p: Entries, d_s: Entries) -> tuple[Entries, Entries]:
             found = {}
             for a, b in self.pairs:
                 parts = [d_s[key] * p[a, key[0]] for key in self.entries if key[1] == b and (a, key[0]) in p]
                 total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(p[a, b])
-                found[a, b] = jnp.broadcast_to(total, p[a, b].shape).astype(dtype)
+                found[a, b] = jnp.broadcast_to(total, p[a, b].shape)
             return found, p
 
-        before, at_steps = reversed_scan(back, start, d, length)
+        before, at_steps = reversed_scan(back, after, d, length)
         return at_steps, before
 
 

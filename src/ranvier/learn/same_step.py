@@ -40,6 +40,7 @@ class SameStep:
         losses: ``[K]``, times the weights of the steps.
         outputs: the model's outputs, ``[K, ...]``.
         targets: the targets, ``[K, ...]``.
+        weights: the weights of the steps, ``[K]``.
         errors: gives the cotangents of the floating-point output leaves, ``[K, ...]``.
         entering: static variable to its gradient; without the part of the terms' own equations.
         signals: new hidden state (variable) to its learning signal ``[K, *state]``.
@@ -50,6 +51,7 @@ class SameStep:
     losses: jax.Array
     outputs: Any
     targets: Any
+    weights: jax.Array
     errors: Callable[[], list[jax.Array]]
     entering: dict[Var, jax.Array]
     signals: dict[Var, jax.Array]
@@ -175,6 +177,7 @@ class SameStepPass:
             losses=losses,
             outputs=outputs,
             targets=targets,
+            weights=weights,
             errors=lambda: output_errors(loss, outputs, targets, weights),
             entering=dict(zip(entering, by_entering, strict=True)),
             signals={var: added[var] for var in self.info.hidden_outvars},

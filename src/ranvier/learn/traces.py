@@ -7,7 +7,7 @@ chunk at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,20 +21,21 @@ from ..analyses.memory import size_text
 from ..analyses.relations import Connection
 from ..analyses.slices import Slice
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import Literal, bind, dtype_of, is_complex, source_line
+from ..ir._jax import Literal, bind, dtype_of, is_complex, shape_of, source_line
 from ..ir.interpret import Environment
 from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
+from .blocks import backward, block_length
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
-from .kernel import Chunk, ChunkResult, Kernel, Loss
+from .kernel import Chunk, ChunkResult, Kernel, Loss, gradient_dtype
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
 from .same_step import SameStep, SameStepPass
 from .stages import over_steps, stages_of
 from .state import LearnerState
-from .terms import Term, terms_of
+from .terms import Term, entering_variables, terms_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,10 @@ class Trace:
     @property
     def form(self) -> Form:
         return self.term.form
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(self.form.presynaptic_aval.dtype, self.dynamics.dtype)
 
     @cached_property
     def components(self) -> tuple[int, ...]:
@@ -77,18 +82,18 @@ class Trace:
         names = self.dynamics.names
         parts = []
         for a in self.components:
-            shape = (
-                self.form.presynaptic_aval.shape if a in self.factorised else self.form.trace_shape(self.lanes.layers)
-            )
-            size = int(np.prod(shape, dtype=np.int64)) * self.form.presynaptic_aval.dtype.itemsize
+            size = int(np.prod(self.shape(a), dtype=np.int64)) * self.dtype.itemsize
             how = "presynaptic trace (uniform decay)" if a in self.factorised else "full trace"
-            parts.append(f"{names[a]}: {how} {shape_text(shape)}, {size_text(size)}")
+            parts.append(f"{names[a]}: {how} {shape_text(self.shape(a))}, {size_text(size)}")
         return f"{self.form.name}; " + "; ".join(parts)
 
-    def zeros(self, x: jax.ShapeDtypeStruct) -> dict[int, jax.Array]:
+    def shape(self, a: int) -> tuple[int, ...]:
+        """Shape of what is kept for a component."""
+        return self.form.presynaptic_aval.shape if a in self.factorised else self.form.trace_shape(self.lanes.layers)
+
+    def zeros(self) -> dict[int, jax.Array]:
         """No trace, by component."""
-        full = self.form.trace_shape(self.lanes.layers)
-        return {a: jnp.zeros(x.shape if a in self.factorised else full, x.dtype) for a in self.components}
+        return {a: jnp.zeros(self.shape(a), self.dtype) for a in self.components}
 
     def cotangent(self, factor: Components, values: Components) -> jax.Array:
         """The cotangent of y, ``[K, *y]``, from factors by lane and values by position."""
@@ -102,51 +107,64 @@ class Trace:
         y = int(np.prod(self.form.y_shape, dtype=np.int64)) * self.lanes.layers
         return aval.dtype.itemsize * (aval.size + y * (1 + len(self.dynamics.uniform_f(self.lanes))))
 
-    def old_rows(self, memory: dict[int, jax.Array], b0: Components) -> list[tuple[jax.Array, jax.Array]]:
-        """The factorised old traces as more rows (X, cotangent of y) of the weight gradient's product."""
-        rows = []
-        for a in sorted(self.factorised):
-            cotangent = jnp.broadcast_to(self.lanes.from_positions(b0[a]), (self.lanes.layers, *self.form.y_shape))
-            rows.append((memory[a][None], cotangent.sum(0)[None]))
-        return rows
+    def old_gradient(self, memory: dict[int, jax.Array], b0: Components) -> jax.Array:
+        """What the old traces add to the gradient."""
+        parts = []
+        for a in self.components:
+            c = self._full(self.lanes.from_positions(b0[a]))
+            if a in self.factorised:
+                parts.append(self.form.pull(memory[a][None], c.sum(0)[None]))
+            else:
+                parts.append(self.form.contract(c, memory[a]))
+        return sum(parts[1:], parts[0])
 
-    def old_gradient(self, memory: dict[int, jax.Array], b0: Components) -> jax.Array | None:
-        """What the full old traces add to the gradient."""
-        parts = [
-            self.form.contract(self._full(self.lanes.from_positions(b0[a])), memory[a])
-            for a in self.components
-            if a not in self.factorised
-        ]
-        return sum(parts[1:], parts[0]) if parts else None
+    def carried(self, f: Components, p: Entries) -> Components:
+        """What every step adds to the traces after the chunk, as factors of X.
+
+        Args:
+            f: f at all steps.
+            p: the propagators from every step to the end.
+
+        Returns:
+            By component ``[K]`` where the trace is factorised, else ``[K, L, *y]`` or what broadcasts to it.
+        """
+        found = {}
+        for a in self.components:
+            parts = [self._carried(a, f[b], p[a, b]) for b in f if (a, b) in p]
+            if parts:
+                found[a] = sum(parts[1:], parts[0])
+        return found
+
+    def _carried(self, a: int, f: jax.Array, p: jax.Array) -> jax.Array:
+        if a in self.factorised:
+            return (f * p)[:, 0]
+        return self.lanes.from_lanes(f) * self.lanes.from_positions(p)
 
     def advanced(
-        self, memory: dict[int, jax.Array] | None, x: jax.Array, f: Components, p: Entries, p0: Entries
+        self, memory: dict[int, jax.Array] | None, x: jax.Array, carried: Components, p0: Entries
     ) -> dict[int, jax.Array]:
         """The trace after the chunk; ``memory`` is None where it was zero before."""
-        return {a: self._advanced(a, memory, x, f, p, p0) for a in self.components}
+        found = {a: self._advanced(a, memory, x, carried.get(a), p0) for a in self.components}
+        return {a: value.astype(self.dtype) for a, value in found.items()}
 
     def _advanced(
-        self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, f: Components, p: Entries, p0: Entries
+        self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, carried: jax.Array | None, p0: Entries
     ) -> jax.Array:
-        direct = [b for b in f if (a, b) in p]
-        old = [] if memory is None else [b for b in self.components if (a, b) in p0]
+        old = {} if memory is None else {b: memory[b] for b in self.components if (a, b) in p0}
         if a in self.factorised:
-            found = [p0[a, b].reshape(()) * memory[b] for b in old] if memory is not None else []
-            found += [weighted((f[b] * p[a, b]).reshape(-1), x) for b in direct]
+            found = [p0[a, b].reshape(()) * value for b, value in old.items()]
+            found += [] if carried is None else [weighted(carried, x)]
             return sum(found[1:], found[0])
-        parts = [self.lanes.from_lanes(f[b]) * self.lanes.from_positions(p[a, b]) for b in direct]
-        u = sum(parts[1:], parts[0]) if parts else None
-        rows_x, rows_u = ([], []) if u is None else ([x], [self._full(u)])
+        rows_x, rows_u = ([], []) if carried is None else ([x], [self._full(carried)])
         kept = []
-        for b in old:
-            assert memory is not None
+        for b, value in old.items():
             if b in self.factorised:
-                rows_x.append(memory[b][None])
+                rows_x.append(value[None])
                 rows_u.append(self._full(self.lanes.from_positions(p0[a, b]))[None])
             elif p0[a, b].shape[-1] == 1:
-                kept.append(p0[a, b] * memory[b])
+                kept.append(p0[a, b] * value)
             else:
-                kept.append(self.form.spread(self._full(self.lanes.from_positions(p0[a, b]))) * memory[b])
+                kept.append(self.form.spread(self._full(self.lanes.from_positions(p0[a, b]))) * value)
         if rows_x:
             kept.append(self.form.outer(stacked(rows_x), stacked(rows_u)))
         return sum(kept[1:], kept[0])
@@ -200,7 +218,7 @@ class TraceKernel(Kernel):
         return SameStepPass(self.info, self.terms)
 
     def init(self, static: Environment) -> Memory:
-        traces = [trace.zeros(trace.form.presynaptic_aval) for trace in self.traces]
+        traces = [trace.zeros() for trace in self.traces]
         return Memory(traces, self.feedback.init(static) if self.feedback else [])
 
     @property
@@ -222,32 +240,67 @@ class TraceKernel(Kernel):
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> ChunkResult:
-        stages = stages_of(self.info)
+        stages, variables = stages_of(self.info), entering_variables(self.info)
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
         apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind
-        same = self.same_step(loss, static, recorded, chunk.targets, chunk.weights, apply)
-        presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
-        adjoints = [
-            dynamics.adjoint(d_g, dynamics.signal(same), dynamics.bypass(same))
-            for dynamics, d_g in zip(self.dynamics, d, strict=True)
-        ]
+
+        def block(future: _Future, given: Any) -> tuple[_Future, _Found]:
+            values, targets, weights = given
+            seen = dict(zip(recorded, values, strict=True))
+            return self._block(future, self.same_step(loss, static, seen, targets, weights, apply), static, seen, keep)
+
+        given = (list(recorded.values()), chunk.targets, chunk.weights)
+        length = block_length(chunk.length, self.step_bytes())
+        future, found = backward(block, self._end(keep), given, chunk.length, length)
+        gradients, read = dict(zip(variables, future.gradients, strict=True)), []
         memory = None if fresh else state.memory.traces
-        gradients, read = dict(same.entering), []
-        for number, term in enumerate(self.terms):
-            rows = [(presynaptic[number], self._cotangent(term, same, f, [b for b, _ in adjoints]))]
-            for k, trace in enumerate(self.traces):
-                if trace.term is term and memory is not None:
-                    b0 = adjoints[self.dynamics.index(trace.dynamics)][1]
-                    rows += trace.old_rows(memory[k], b0)
-                    if (part := trace.old_gradient(memory[k], b0)) is not None:
-                        gradients[term.operand] += part
-                        read.append(part)
-            xs, cs = zip(*rows, strict=True)
-            gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
-        after = self._advanced(memory, presynaptic, d, f, chunk.length, read) if keep else state.memory.traces
+        for trace, old in zip(self.traces, memory or (), strict=bool(memory)):
+            part = trace.old_gradient(old, future.adjoints[self.dynamics.index(trace.dynamics)])
+            gradients[trace.term.operand] += part
+            read.append(part)
+        after = self._advanced(memory, found, future.propagators, read) if keep else state.memory.traces
         weights = self.feedback.advanced(state.memory.feedback, gradients) if self.feedback else []
         state = LearnerState(hidden, other, Memory(after, weights))
-        return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), state)
+        return ChunkResult(gradients, found.losses, found.outputs, state)
+
+    def _end(self, keep: bool) -> _Future:
+        """What the last block of a chunk starts from."""
+        return _Future(
+            adjoints=[dynamics.no_future() for dynamics in self.dynamics],
+            propagators=[dynamics.identity() for dynamics in self.dynamics] if keep else [],
+            gradients=[jnp.zeros(shape_of(v), gradient_dtype(v)) for v in entering_variables(self.info)],
+        )
+
+    def _block(
+        self, future: _Future, same: SameStep, static: Environment, recorded: Environment, keep: bool
+    ) -> tuple[_Future, _Found]:
+        """A block's part of the gradient; what later blocks did is in ``future``."""
+        stages = stages_of(self.info)
+        presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
+        adjoints = [
+            dynamics.adjoint(d_g, dynamics.signal(same), dynamics.bypass(same), after)
+            for dynamics, d_g, after in zip(self.dynamics, d, future.adjoints, strict=True)
+        ]
+        gradients = dict(same.entering)
+        for term, x in zip(self.terms, presynaptic, strict=True):
+            gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, [b for b, _ in adjoints]))
+        totals = [
+            total + gradients[var].astype(total.dtype)
+            for total, var in zip(future.gradients, entering_variables(self.info), strict=True)
+        ]
+        found = _Found(same.losses, jax.tree.leaves(same.outputs))
+        if not keep:
+            return _Future([b0 for _, b0 in adjoints], [], totals), found
+        propagators = [
+            dynamics.propagators(d_g, after, same.losses.shape[0])
+            for dynamics, d_g, after in zip(self.dynamics, d, future.propagators, strict=True)
+        ]
+        carried = [
+            trace.carried(f_t, propagators[self.dynamics.index(trace.dynamics)][0])
+            for trace, f_t in zip(self.traces, f, strict=True)
+        ]
+        found = replace(found, presynaptic=presynaptic, carried=carried)
+        return _Future([b0 for _, b0 in adjoints], [p0 for _, p0 in propagators], totals), found
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         presynaptic = [term.form.presynaptic(values) for term in self.terms]
@@ -273,20 +326,54 @@ class TraceKernel(Kernel):
     def _advanced(
         self,
         memory: list[dict[int, jax.Array]] | None,
-        presynaptic: Sequence[jax.Array],
-        d: Sequence[Entries],
-        f: Sequence[Components],
-        length: int,
+        found: _Found,
+        propagators: Sequence[Entries],
         read: Sequence[jax.Array],
     ) -> list[dict[int, jax.Array]]:
-        propagators = [dynamics.propagators(d_g, length) for dynamics, d_g in zip(self.dynamics, d, strict=True)]
-        propagators = [(p, ordered_after(p0, read)) for p, p0 in propagators]
-        found = []
-        for k, trace in enumerate(self.traces):
-            p, p0 = propagators[self.dynamics.index(trace.dynamics)]
-            x = presynaptic[self.terms.index(trace.term)]
-            found.append(trace.advanced(None if memory is None else memory[k], x, f[k], p, p0))
-        return found
+        propagators = [ordered_after(p0, read) for p0 in propagators]
+        return [
+            trace.advanced(
+                None if memory is None else memory[k],
+                found.presynaptic[self.terms.index(trace.term)],
+                found.carried[k],
+                propagators[self.dynamics.index(trace.dynamics)],
+            )
+            for k, trace in enumerate(self.traces)
+        ]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Future:
+    """What the steps after a block tell the block, and their part of the gradients.
+
+    Attributes:
+        adjoints: by dynamics, the adjoint at the block's last step.
+        propagators: by dynamics, from there to the chunk's end; none where no trace is kept.
+        gradients: by entering variable.
+    """
+
+    adjoints: list[Components]
+    propagators: list[Entries]
+    gradients: list[jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Found:
+    """What a block gives for each of its steps.
+
+    Attributes:
+        losses: times the weights.
+        outputs: output leaves.
+        presynaptic: X of every term, where traces are kept.
+        carried: what every trace is given, as factors of X.
+    """
+
+    losses: jax.Array
+    outputs: list[jax.Array]
+    presynaptic: list[jax.Array] = field(default_factory=list)
+    carried: list[Components] = field(default_factory=list)
 
 
 def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:

@@ -39,9 +39,9 @@ class ThreeFactor(Rule):
 
     Attributes:
         decay: of the trace, exp(-dt / tau).
-        modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch. By
-            default
-            the outputs' errors dl/d output, summed over the outputs of each sample.
+        modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch; it
+            is weighed like the step's loss. By default the outputs' errors dl/d output, summed over the outputs of
+            each sample.
     """
 
     decay: float = 0.9
@@ -106,6 +106,10 @@ class _Modulated(Dynamics):
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.names
 
+    @property
+    def dtype(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.dtype
+
     def d(self, values: Environment) -> Entries:
         return self.inner.d(values)
 
@@ -118,14 +122,14 @@ class _Modulated(Dynamics):
     def signal(self, same: SameStep) -> Components:
         modulators = self._modulators(same)
         samples = modulators.shape[-1]
-        at_positions = jnp.repeat(modulators, self.positions // samples, axis=-1)
+        at_positions = jnp.repeat(modulators.astype(self.dtype), self.positions // samples, axis=-1)
         return dict.fromkeys(self.components, at_positions)
 
     def _modulators(self, same: SameStep) -> jax.Array:
         """M at all steps, ``[K, samples]`` or ``[K, 1]``."""
         if self.modulator is not None:
             found = jax.vmap(self.modulator)(same.outputs, same.targets)
-            return found.reshape(found.shape[0], -1)
+            return found.reshape(found.shape[0], -1) * same.weights[:, None]
         errors = same.errors()
         shared = all(error.ndim > 2 and error.shape[1] == self.batch for error in errors) and self.batch > 1
         samples = self.batch if shared else 1
