@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import jax
 import numpy as np
 
-from ..ir._jax import Atom, Equation, Literal, Var, bind, dtype_of, is_floating
+from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating
+from ..ir.interpret import Environment, run_compiled
 from ..ir.nested import has_derivative
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
@@ -44,7 +43,7 @@ class Levels:
     learned: dict[Var, int]
     bits: dict[Var, int]
     producers: dict[Var, Equation]
-    _values: dict[Var, np.ndarray] = field(default_factory=dict)
+    _values: Environment = field(default_factory=dict)
 
     def of(self, atom: Atom) -> Level:
         return Level.CONSTANT if isinstance(atom, Literal) else self.level[atom]
@@ -56,35 +55,15 @@ class Levels:
         return 0 if isinstance(atom, Literal) else self.learned[atom]
 
     def constant_value(self, atom: Atom) -> np.ndarray | None:
-        """The value of a constant variable, computed when first asked for; None for other levels."""
+        """The value of a constant variable; None for other levels. The first that is asked for computes all."""
         if isinstance(atom, Literal):
             return np.asarray(atom.val)
         if self.level[atom] is not Level.CONSTANT:
             return None
-        with jax.ensure_compile_time_eval():
-            for eqn in self._pending(atom):
-                results = bind(eqn, [self._known(operand) for operand in eqn.invars])
-                self._values.update(zip(eqn.outvars, results, strict=True))
+        if atom not in self._values:
+            made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is Level.CONSTANT]
+            run_compiled(list(dict.fromkeys(made_here)), self._values)
         return np.asarray(self._values[atom])
-
-    def _known(self, atom: Atom) -> Any:
-        return atom.val if isinstance(atom, Literal) else self._values[atom]
-
-    def _pending(self, var: Var) -> list[Equation]:
-        """Equations still to run before ``var`` is known, in order."""
-        order: dict[int, Equation] = {}
-        stack: list[tuple[Var, bool]] = [(var, False)]
-        while stack:
-            current, ready = stack.pop()
-            if current in self._values:
-                continue
-            eqn = self.producers[current]
-            if ready:
-                order.setdefault(id(eqn), eqn)
-            elif id(eqn) not in order:
-                stack.append((current, True))
-                stack += [(atom, False) for atom in eqn.invars if not isinstance(atom, Literal)]
-        return list(order.values())
 
 
 @cached_by_program

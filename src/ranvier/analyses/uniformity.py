@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, size_of
-from ..ir.interpret import needed_equations, run_equations
+from ..ir.interpret import needed_equations, run_compiled
 from ..ir.nested import classify
 from ..ir.primitives import Kind
 from .levels import Level
@@ -44,8 +43,7 @@ def jaxpr_facts(
 
     constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is Level.CONSTANT]
     if constant:
-        with jax.ensure_compile_time_eval():
-            run_equations(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
+        run_compiled(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
     return [_fact(atom, level, uniform, known) for atom in jaxpr.outvars]
 
 

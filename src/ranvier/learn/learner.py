@@ -60,6 +60,7 @@ class Learner:
         self.batch_size = batch_size
         self._make = make
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
+        self._empty_memory = jax.jit(lambda leaves, other: kernel.init(stages_of(info).static_values(leaves, other)))
 
     @property
     def params(self) -> dict[Path, Any]:
@@ -74,8 +75,7 @@ class Learner:
         """The state before the first step: the model's initial states and an empty memory of the rule."""
         hidden = [leaf for slot in self.info.hidden for leaf in slot.initial]
         other = [leaf for slot in self.info.other for leaf in slot.initial]
-        static = stages_of(self.info).static_values(self._param_leaves(params), other)
-        return LearnerState(hidden, other, self._kernel.init(static))
+        return LearnerState(hidden, other, self._empty_memory(self._param_leaves(params), other))
 
     def restart(self, params: Mapping[Path, Any] | None, lasting: Any, seed: Any) -> LearnerState | None:
         """The state before a new sequence of a training; None where that is what :meth:`init` gives.
@@ -224,10 +224,11 @@ class Learner:
     def _run_chunks(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, fresh: bool, keep: bool
     ) -> ChunkResult:
-        """Runs all chunks: few ones one by one, many in a loop, and what is left over at the end."""
+        """Runs all chunks: in a loop, or one by one where few are not all alike, and what is left over at the end."""
         size = min(self.chunk_for(chunk.length), chunk.length)
         count = chunk.length // size
-        looped = count if count > WRITTEN_OUT else 0
+        alike = keep and not fresh
+        looped = count if count > (1 if alike else WRITTEN_OUT) else 0
         parts, start = [], looped * size
         if looped:
             parts.append(self._loop(loss, static, state, chunk.part(0, start), looped))
