@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
+from ..ir.folding import run_known
+from ..ir.interpret import Environment
 from ..ir.nested import bodies, called_body, classify, has_own_derivative, loop_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
 from .position_map import ONLY_IDENTITY, Maps, PositionMap, compose, union
@@ -251,7 +253,7 @@ def add_dependence(into: Dependences, key: Key, maps: Maps, target_size: int, so
 def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> list[Dependences]:
     """For each result of a jaxpr, the position maps to each of its operands."""
     jaxpr, consts = open_jaxpr(body)
-    known: dict[Var, np.ndarray] = {v: np.asarray(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+    known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
     sizes = [size_of(var) for var in jaxpr.invars]
     found: dict[Var, Dependences] = {
@@ -259,7 +261,8 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
     }
 
     def constant_value(atom: Atom) -> np.ndarray | None:
-        return np.asarray(atom.val) if isinstance(atom, Literal) else known.get(atom)
+        value = atom.val if isinstance(atom, Literal) else known.get(atom)
+        return None if value is None else np.asarray(value)
 
     for eqn in jaxpr.eqns:
         _fold_constants(eqn, known, constant_value)
@@ -273,16 +276,10 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
     return [{} if isinstance(atom, Literal) else found.get(atom, {}) for atom in jaxpr.outvars]
 
 
-def _fold_constants(eqn: Equation, known: dict[Var, np.ndarray], constant_value: ConstantValue) -> None:
+def _fold_constants(eqn: Equation, known: Environment, constant_value: ConstantValue) -> None:
     """Computes integer values made of constants, which may address positions later."""
     if any(is_floating(dtype_of(out)) for out in eqn.outvars) or bodies(eqn) or eqn.effects:
         return
-    operands = [constant_value(atom) for atom in eqn.invars]
-    if all(value is not None for value in operands) and rule_of(eqn.primitive).kind in (
-        Kind.ELEMENTWISE,
-        Kind.STRUCTURAL,
-    ):
-        with jax.ensure_compile_time_eval():
-            results = eqn.primitive.bind(*map(jax.numpy.asarray, operands), **eqn.params)
-        results = results if eqn.primitive.multiple_results else [results]
-        known.update(zip(eqn.outvars, map(np.asarray, results), strict=True))
+    moves_or_counts = rule_of(eqn.primitive).kind in (Kind.ELEMENTWISE, Kind.STRUCTURAL)
+    if moves_or_counts and all(constant_value(atom) is not None for atom in eqn.invars):
+        run_known([eqn], known)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating
-from ..ir.interpret import Environment, run_compiled
+from ..ir.folding import run_known
+from ..ir.interpret import Environment
 from ..ir.nested import has_derivative
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
@@ -62,7 +63,7 @@ class Levels:
             return None
         if atom not in self._values:
             made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is Level.CONSTANT]
-            run_compiled(list(dict.fromkeys(made_here)), self._values)
+            run_known(list(dict.fromkeys(made_here)), self._values)
         return np.asarray(self._values[atom])
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, size_of
-from ..ir.interpret import needed_equations, run_compiled
+from ..ir.folding import run_known
+from ..ir.interpret import needed_equations
 from ..ir.nested import classify
 from ..ir.primitives import Kind
 from .levels import Level
@@ -43,7 +44,7 @@ def jaxpr_facts(
 
     constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is Level.CONSTANT]
     if constant:
-        run_compiled(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
+        run_known(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
     return [_fact(atom, level, uniform, known) for atom in jaxpr.outvars]
 
 

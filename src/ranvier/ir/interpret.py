@@ -25,23 +25,6 @@ def run_equations(equations: Iterable[Equation], environment: Environment, apply
         environment.update(zip(eqn.outvars, results, strict=True))
 
 
-def run_compiled(equations: Sequence[Equation], environment: Environment) -> None:
-    """Runs equations on known values as one compiled program, also while JAX is tracing."""
-    given: dict[Var, Any] = {}
-    made: list[Var] = []
-    for eqn in equations:
-        given.update({a: environment[a] for a in eqn.invars if not isinstance(a, Literal) and a in environment})
-        made += eqn.outvars
-
-    def run(values: list[Any]) -> list[Any]:
-        inside: Environment = dict(zip(given, values, strict=True))
-        run_equations(equations, inside)
-        return [inside[var] for var in made]
-
-    values = list(given.values())
-    environment.update(zip(made, jax.jit(run).lower(values).compile()(values), strict=True))
-
-
 def evaluate(closed: Any, operands: Sequence[Any], apply: Apply = bind) -> list[Any]:
     """Runs a closed jaxpr on flat operands; the list of its outputs."""
     jaxpr, consts = open_jaxpr(closed)

@@ -286,7 +286,9 @@ class Convolution(Form):
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
         w = jnp.zeros(self.w_shape, c.dtype)
-        (result,) = jax.vjp(lambda w: jax.vmap(lambda image: bind(self.equation, [image, w])[0])(x.astype(c.dtype)), w)[1](c)
+        (result,) = jax.vjp(lambda w: jax.vmap(lambda image: bind(self.equation, [image, w])[0])(x.astype(c.dtype)), w)[
+            1
+        ](c)
         return result
 
     def _patches(self, x: jax.Array) -> jax.Array:

@@ -63,6 +63,7 @@ class GroupDynamics(Dynamics):
     def _value(self, fact: EntryFacts, found: jax.Array | None) -> jax.Array:
         """An entry of D or f, ``[1]`` where it is one number for all positions."""
         if found is None:
+            assert fact.value is not None
             return jnp.full(1, fact.value, self.dtype)
         return (found[:1] if fact.uniform else found).astype(self.dtype)
 

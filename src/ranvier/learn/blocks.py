@@ -1,0 +1,48 @@
+"""Passes over the steps of a chunk in blocks whose values fit the processor's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+CACHE_BYTES = 2**23
+"""About what the values of a block may take."""
+
+
+def block_length(length: int, step_bytes: int) -> int:
+    """Steps of a block: what fits the cache, and where it can be a divisor of ``length``."""
+    most = max(1, CACHE_BYTES // max(step_bytes, 1))
+    if length <= most:
+        return length
+    even = max(n for n in range(1, most + 1) if length % n == 0)
+    return even if 2 * even > most else most
+
+
+def backward(
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, given: Any, length: int, block: int
+) -> tuple[Any, Any]:
+    """Takes ``length`` steps in blocks, the last block first.
+
+    Args:
+        body: ``body(carry, given) -> (carry, results)`` for one block, with leaves ``[steps of the block, ...]``.
+        carry: what the last block starts from.
+        given: pytree with leaves ``[length, ...]``.
+        length: number of steps.
+        block: steps of a block; the first block has what is left over.
+
+    Returns:
+        The carry after the first block, and all results in the order of time, ``[length, ...]``.
+    """
+    if block >= length:
+        return body(carry, given)
+    rest = length % block
+    later = jax.tree.map(lambda x: x[rest:].reshape(-1, block, *x.shape[1:]), given)
+    carry, results = jax.lax.scan(body, carry, later, reverse=True)
+    results = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+    if not rest:
+        return carry, results
+    carry, first = body(carry, jax.tree.map(lambda x: x[:rest], given))
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, results)
