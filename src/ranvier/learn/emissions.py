@@ -209,7 +209,7 @@ def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Seque
 def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
     found: dict[int, tuple[Equation, int]] = {}
-    sequential = {id(e) for e in (*stages_of(info).sequential, *stages_of(info).parallel)}
+    sequential = {id(e) for e in stages_of(info).changing}
     emitted = {emission.var for emission in emissions_of(info)}
     for emission in emissions_of(info):
         for eqn in emission.equations:

@@ -26,7 +26,8 @@ from ..errors import InputError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
 from ..ir.interpret import Apply, Environment
 from ..ir.program import ModuleInfo
-from .stages import Stages, is_costly, over_steps, stages_of
+from .schedule import is_costly
+from .stages import Stages, over_steps, stages_of
 from .terms import Term, entering_variables
 
 Loss = Callable[[Any, Any], Any]
@@ -113,7 +114,7 @@ class SameStepPass:
         known."""
         moving: set[Var] = {*self.entering, *self.info.hidden_outvars, *self.results}
         from_old: set[Var] = set(self.bypassing)
-        changing = {id(e) for e in (*self._stages.parallel, *self._stages.sequential)}
+        changing = {id(e) for e in self._stages.changing}
         found = []
         for eqn, runs in self._step.schedule:
             if id(eqn) not in changing:

@@ -1,4 +1,4 @@
-"""When each equation of a step has to run: once, for all steps at once, or step after step."""
+"""Running the equations of a step over many steps: what is fixed once, the rest by phases."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from ..analyses.cache import cached_by_program
 from ..analyses.levels import Level, levels_of
 from ..ir._jax import Equation, Literal, Var
 from ..ir.interpret import Environment, read, run_equations
-from ..ir.nested import classify
-from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
+from .schedule import Phase, is_costly, schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +24,12 @@ class Stages:
 
     Attributes:
         static: made of parameters, constants and unchanging states: once per call.
-        parallel: made of inputs beside these: for all steps of a chunk at once.
-        sequential: the rest, which needs the state of the step before.
+        changing: the rest, which depends on inputs or states.
     """
 
     info: ModuleInfo
     static: tuple[Equation, ...]
-    parallel: tuple[Equation, ...]
-    sequential: tuple[Equation, ...]
+    changing: tuple[Equation, ...]
 
     def static_values(self, params: Sequence[Any], other: Sequence[Any]) -> Environment:
         """Values of all static variables from parameter leaves and the leaves of other states."""
@@ -50,14 +47,24 @@ class Stages:
         return frozenset(before for before, after in pairs if after is before)
 
     @cached_property
-    def _kept_parallel(self) -> tuple[Var, ...]:
-        """Results of the parallel stage that later stages read or that are costly."""
-        later = _variables_read(self.sequential) | {a for a in self.info.jaxpr.outvars if not isinstance(a, Literal)}
-        return tuple(v for e in self.parallel for v in e.outvars if v in later or is_costly(e))
+    def _costly(self) -> tuple[Var, ...]:
+        return tuple(var for eqn in self.changing if is_costly(eqn) for var in eqn.outvars)
 
     @cached_property
-    def _kept_sequential(self) -> tuple[Var, ...]:
-        return tuple(v for e in self.sequential if is_costly(e) for v in e.outvars)
+    def _states(self) -> tuple[tuple[Var, Any], ...]:
+        """Old and new value of every state that changes."""
+        info = self.info
+        pairs = zip((*info.hidden_invars, *info.other_invars), (*info.hidden_outvars, *info.other_outvars), strict=True)
+        return tuple((before, after) for before, after in pairs if before not in self.unchanged)
+
+    @cached_property
+    def _phases(self) -> list[Phase]:
+        return schedule(self.changing, self._states, self._costly)
+
+    @property
+    def recorded(self) -> tuple[Var, ...]:
+        """What :meth:`forward` records of a step: inputs, old states and the results that are costly to compute."""
+        return (*self.info.input_invars, *(before for before, _ in self._states), *self._costly)
 
     def forward(
         self, static: Environment, inputs: Sequence[Any], hidden: Sequence[Any], other: Sequence[Any], length: int
@@ -72,36 +79,49 @@ class Stages:
             length: K.
 
         Returns:
-            For each step ``[K, ...]`` its inputs, old states and the results that are costly to compute again; then
-            the hidden and the other leaves after the chunk.
+            What is ``recorded`` at every step, ``[K, ...]``; then the hidden and the other leaves after the chunk.
         """
         info = self.info
-        stacked: Environment = dict(zip(info.input_invars, inputs, strict=True))
-        if self._kept_parallel:
-            stacked.update(zip(self._kept_parallel, over_steps(self._run_parallel(static), stacked), strict=True))
+        after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
+        at_steps: Environment = dict(zip(info.input_invars, inputs, strict=True))
+        for phase in self._phases:
+            if phase.is_loop:
+                self._run_loop(phase, static, at_steps, after, length)
+            elif phase.kept:
+                found = over_steps(
+                    lambda given, phase=phase: self._run(phase, static, given), _read_by(phase, at_steps)
+                )
+                at_steps.update(zip(phase.kept, found, strict=True))
+        recorded = {var: at_steps[var] for var in self.recorded}
+        return recorded, [after[v] for v in info.hidden_invars], [after[v] for v in info.other_invars]
 
-        given_vars, written = list(stacked), (*self._old_states, *self._kept_sequential)
+    def _run(self, phase: Phase, static: Environment, given: Environment) -> list[Any]:
+        values = {**static, **given}
+        phase.run(values)
+        return [values[key] for key in phase.kept]
 
-        def step(carry: Any, given: Any) -> tuple[Any, Any]:
-            environment: Environment = {**static, **dict(zip(given_vars, given, strict=True))}
-            environment.update(zip((*info.hidden_invars, *info.other_invars), [*carry[0], *carry[1]], strict=True))
-            run_equations(self.sequential, environment)
-            _, new_hidden, new_other = self.results(environment)
-            return (new_hidden, new_other), [environment[var] for var in written]
+    def _run_loop(
+        self, phase: Phase, static: Environment, at_steps: Environment, after: Environment, length: int
+    ) -> None:
+        """Runs a loop; puts what it keeps into ``at_steps`` and the states after it into ``after``."""
+        states = [self._states[number] for number in phase.states]
+        written = (*(before for before, _ in states), *phase.kept)
+        given = _read_by(phase, at_steps, [new for _, new in states])
 
-        start = (list(hidden), list(other))
-        (hidden, other), records = jax.lax.scan(step, start, list(stacked.values()), length)
-        stacked.update(zip(written, records, strict=True))
-        return stacked, list(hidden), list(other)
+        def step(carry: list[Any], given: Environment) -> tuple[list[Any], list[Any]]:
+            values = {**static, **given, **{before: x for (before, _), x in zip(states, carry, strict=True)}}
+            phase.run(values)
+            return [jnp.asarray(read(values, new)) for _, new in states], [values[key] for key in written]
 
-    @property
-    def recorded(self) -> tuple[Var, ...]:
-        """What :meth:`forward` records of a step."""
-        return (*self.info.input_invars, *self._kept_parallel, *self._old_states, *self._kept_sequential)
-
-    @cached_property
-    def _old_states(self) -> tuple[Var, ...]:
-        return (*self.info.hidden_invars, *(v for v in self.info.other_invars if v not in self.unchanged))
+        keys = list(given)
+        carry, records = jax.lax.scan(
+            lambda carry, xs: step(carry, dict(zip(keys, xs, strict=True))),
+            [after[before] for before, _ in states],
+            list(given.values()),
+            length,
+        )
+        at_steps.update(zip(written, records, strict=True))
+        after.update({before: x for (before, _), x in zip(states, carry, strict=True)})
 
     def results(self, environment: Environment) -> tuple[list[Any], list[Any], list[Any]]:
         """Output leaves, new hidden leaves and new leaves of other states, from the values of a step."""
@@ -115,31 +135,18 @@ class Stages:
         """One whole step from static values, inputs and old states; results as :meth:`results` has them."""
         environment = dict(values)
         environment.update(zip((*self.info.hidden_invars, *self.info.other_invars), [*hidden, *other], strict=True))
-        run_equations((*self.parallel, *self.sequential), environment)
+        run_equations(self.changing, environment)
         return self.results(environment)
 
     def replay(self, static: Environment, recorded: Mapping[Var, Any]) -> Environment:
         """All variables of one step, from what :meth:`forward` recorded of it."""
         environment: Environment = {**static, **recorded}
-        for eqn in (*self.parallel, *self.sequential):
+        for eqn in self.changing:
             if eqn.outvars and not all(var in recorded for var in eqn.outvars):
                 if is_costly(eqn):
                     continue
                 run_equations([eqn], environment)
         return environment
-
-    def _run_parallel(self, static: Environment) -> Callable[[Environment], list[Any]]:
-        def run(given: Environment) -> list[Any]:
-            environment = {**static, **given}
-            run_equations(self.parallel, environment)
-            return [environment[var] for var in self._kept_parallel]
-
-        return run
-
-
-def is_costly(eqn: Equation) -> bool:
-    """Whether to keep a result rather than compute it again: products, reductions, random numbers."""
-    return bool(eqn.effects) or classify(eqn) in (Kind.MIXING, Kind.OPAQUE)
 
 
 def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more: Any) -> Any:
@@ -156,23 +163,15 @@ def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more:
 def stages_of(info: ModuleInfo) -> Stages:
     """The stages of a program."""
     levels = levels_of(info)
-    changing = 0
-    for var, after in zip(
-        (*info.hidden_invars, *info.other_invars), (*info.hidden_outvars, *info.other_outvars), strict=True
-    ):
-        changing |= 0 if after is var else levels.bits[var]
-    parts: dict[str, list[Equation]] = {"static": [], "parallel": [], "sequential": []}
+    static, changing = [], []
     for eqn in info.equations:
-        if eqn.effects:
-            parts["sequential"].append(eqn)
-        elif all(levels.of(var) is not Level.DYNAMIC for var in eqn.outvars):
-            parts["static"].append(eqn)
-        elif any(levels.sources[var] & changing for var in eqn.outvars):
-            parts["sequential"].append(eqn)
-        else:
-            parts["parallel"].append(eqn)
-    return Stages(info, *(tuple(part) for part in parts.values()))
+        is_static = not eqn.effects and all(levels.of(var) is not Level.DYNAMIC for var in eqn.outvars)
+        (static if is_static else changing).append(eqn)
+    return Stages(info, tuple(static), tuple(changing))
 
 
-def _variables_read(equations: Sequence[Equation]) -> set[Var]:
-    return {a for eqn in equations for a in eqn.invars if not isinstance(a, Literal)}
+def _read_by(phase: Phase, at_steps: Environment, more: Sequence[Any] = ()) -> Environment:
+    """The values at all steps that a phase reads."""
+    keys = dict.fromkeys([key for task in phase.tasks for key in task.reads])
+    keys.update(dict.fromkeys(atom for atom in more if not isinstance(atom, Literal)))
+    return {key: at_steps[key] for key in keys if key in at_steps}

@@ -81,7 +81,7 @@ class StepFunctions:
         values.update(zip((*info.hidden_invars, *info.other_invars), [*state.hidden, *state.other], strict=True))
         values.update(self.parts(self.states, h))
         values.update(self.parts(self.variables, w))
-        run_equations((*stages.parallel, *stages.sequential), values)
+        run_equations(stages.changing, values)
         outputs, hidden, other = stages.results(values)
         after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
         return self.flat([after[var] for var in self.states]), outputs, hidden, other

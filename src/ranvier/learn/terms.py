@@ -144,7 +144,7 @@ def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Lanes]) -> bool:
 def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
     """Static variables made of parameters that the step's changing part, its outputs or its states read."""
     levels, stages = levels_of(info), stages_of(info)
-    read = [a for eqn in (*stages.parallel, *stages.sequential) for a in eqn.invars]
+    read = [a for eqn in stages.changing for a in eqn.invars]
     atoms = [*read, *info.jaxpr.outvars]
     found = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
     return tuple(v for v in found if levels.of(v) is Level.STATIC and _slots_of(info, v))
