@@ -94,16 +94,16 @@ def own_entries(steps: int) -> list[Entry]:
     """What Ranvier offers for so many steps."""
     same, rule = (PER_STEP, MAPPED), ranvier.D_RTRL()
     return [
-        Entry("Ranvier D_RTRL", _own(rule, steps), same),
+        Entry("Ranvier D_RTRL", _own(rule, None), same),
         Entry(f"Ranvier D_RTRL, chunk {steps}, going on", _own(rule, steps, True), same),
         *(Entry(f"Ranvier D_RTRL, chunk {n}, going on", _own(rule, n, True), same, WINDOWS.format(n)) for n in LENGTHS),
         Entry("Ranvier D_RTRL, chunk 1, going on", _own(rule, 1, True), same),
-        Entry("Ranvier ES_D_RTRL", _own(ranvier.ES_D_RTRL(decay=DECAY), steps), (PEER_ES,)),
+        Entry("Ranvier ES_D_RTRL", _own(ranvier.ES_D_RTRL(decay=DECAY), None), (PEER_ES,)),
         Entry("Ranvier BPTT", _own(ranvier.BPTT(), steps), (PEER_BPTT,)),
     ]
 
 
-def _own(rule: Rule, chunk: int, going_on: bool = False) -> Callable[[Variant, Size], Compiled]:
+def _own(rule: Rule, chunk: int | None, going_on: bool = False) -> Callable[[Variant, Size], Compiled]:
     return lambda variant, size: learning_ours.gradient(variant, size, rule, chunk, going_on)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..ir._jax import dtype_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo, shape_text
 from .forms import stacked
 from .kernel import Chunk, ChunkResult, Kernel, Loss
-from .linear import Components, Entries
+from .linear import Components, Dynamics, Entries
 from .same_step import SameStep, SameStepPass
 from .stages import over_steps, stages_of
 from .state import LearnerState
@@ -43,6 +44,7 @@ class FactorKernel(Kernel):
     traces: tuple[Trace, ...]
     decays: tuple[float, ...]
     postsynaptic: bool
+    in_cache = True
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -52,13 +54,21 @@ class FactorKernel(Kernel):
     def _same_step(self) -> SameStepPass:
         return SameStepPass(self.info, self.terms)
 
-    def init(self, static: Environment) -> Memory:
-        x = [jnp.zeros(t.form.presynaptic_aval.shape, t.form.presynaptic_aval.dtype) for t in self.traces]
-        return {"x": x, "f": [self._no_f(trace) for trace in self.traces] if self.postsynaptic else []}
+    @cached_property
+    def _pre(self) -> tuple[tuple[Term, float], ...]:
+        """The presynaptic traces: term and decay."""
+        return tuple(dict.fromkeys((trace.term, a) for trace, a in zip(self.traces, self.decays, strict=True)))
 
-    def _no_f(self, trace: Trace) -> Components:
-        shape = (trace.lanes.layers, *trace.form.y_shape)
-        return {a: jnp.zeros(shape, trace.form.presynaptic_aval.dtype) for a in trace.components}
+    @cached_property
+    def _post(self) -> tuple[PostsynapticTrace, ...]:
+        """The postsynaptic traces; what has one f and one decay shares one."""
+        pairs = zip(self.traces, self.decays, strict=True) if self.postsynaptic else ()
+        return tuple(dict.fromkeys(PostsynapticTrace.of(trace, a) for trace, a in pairs))
+
+    def init(self, static: Environment) -> Memory:
+        avals = [term.form.presynaptic_aval for term, _ in self._pre]
+        x = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
+        return {"x": x, "f": self._no_f()}
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         found = []
@@ -66,7 +76,8 @@ class FactorKernel(Kernel):
             text = f"{trace.form.name}; presynaptic {shape_text(trace.form.presynaptic_aval.shape)}, decay {decay:.4g}"
             if self.postsynaptic:
                 names = ", ".join(trace.dynamics.names[a] for a in trace.components)
-                text += f"; postsynaptic {shape_text(trace.form.y_shape)} for {names}"
+                shape = PostsynapticTrace.of(trace, decay).shape
+                text += f"; postsynaptic {shape_text(shape)} for {names}"
             found.append((trace.term.slots, text))
         return found
 
@@ -74,7 +85,14 @@ class FactorKernel(Kernel):
         return ["approximation: a trace is kept as one product of a presynaptic and a postsynaptic factor"]
 
     def step_bytes(self) -> int:
-        return super().step_bytes() + 2 * sum(trace.step_bytes() for trace in self.traces)
+        """Activations, both kinds of traces with what they are made of, and cotangents, about."""
+        x = sum(term.form.presynaptic_aval.size * term.form.presynaptic_aval.dtype.itemsize for term, _ in self._pre)
+        y = sum(size_of(term.y) * dtype_of(term.y).itemsize for term in self.terms)
+        f = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(self._no_f)))
+        return super().step_bytes() + 2 * (x + f) + y
+
+    def _no_f(self) -> list[Components]:
+        return [post.zeros() for post in self._post]
 
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
@@ -83,68 +101,129 @@ class FactorKernel(Kernel):
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
         same = self._same_step(loss, static, recorded, chunk.targets, chunk.weights)
         x, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
-        after, factors = jax.lax.scan(self._advance, state.memory, (x, d, f))
+        after, at_steps = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
         gradients = dict(same.entering)
         for term in self.terms:
-            of_term = [k for k, trace in enumerate(self.traces) if trace.term is term]
-            if self.postsynaptic:
-                rows = [(x[of_term[0]], self._beside_the_traces(term, of_term, same, f))]
-                for k in of_term:
-                    rows += self._rows(self.traces[k], same, factors["x"][k], factors["f"][k], state.memory, k)
-            else:
-                eps_x, (first, *_) = factors["x"], of_term
-                rows = [(eps_x[first] if term.equations else eps_x[first] - x[first], same.results[term.y])]
-            xs, cs = zip(*((a, c) for a, c in rows if c is not None), strict=True)
+            rows = self._rows(term, same, x, f, state.memory, at_steps)
+            xs, cs = zip(*rows, strict=True)
             gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
         return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
-        """X of every trace; D and f by lane, where postsynaptic traces need them."""
-        x = [trace.form.presynaptic(values) for trace in self.traces]
-        if not self.postsynaptic:
-            return x, [], []
-        d = [trace.by_lane_from_positions(trace.dynamics.d(values)) for trace in self.traces]
-        f = [trace.by_lane(trace.dynamics.f(trace.lanes, values)) for trace in self.traces]
-        return x, d, f
+        """X of every presynaptic trace; D and f of every postsynaptic one."""
+        x = [term.form.presynaptic(values) for term, _ in self._pre]
+        return x, [post.d(values) for post in self._post], [post.f(values) for post in self._post]
 
     def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Memory]:
         x, d, f = given
-        new_x = [decay * old + new for decay, old, new in zip(self.decays, memory["x"], x, strict=True)]
-        parts = zip(self.traces, self.decays, memory["f"], d, f, strict=True) if self.postsynaptic else ()
-        after = {"x": new_x, "f": [_advanced_f(*given) for given in parts]}
+        new_x = [a * old + new for (_, a), old, new in zip(self._pre, memory["x"], x, strict=True)]
+        new_f = [post.advanced(*parts) for post, *parts in zip(self._post, memory["f"], d, f, strict=True)]
+        after = {"x": new_x, "f": new_f}
         return after, after
 
     def _rows(
-        self, trace: Trace, same: SameStep, eps_x: jax.Array, eps_f: Components, before: Memory, k: int
+        self,
+        term: Term,
+        same: SameStep,
+        x: Sequence[jax.Array],
+        f: Sequence[Components],
+        before: Memory,
+        at_steps: Memory,
     ) -> list[tuple[jax.Array, jax.Array]]:
-        """Rows (X, cotangent of y) of the product: L on the traces of a step, and R on those of the step before."""
-        signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
-        rows = [(eps_x, trace.cotangent(eps_f, signal))]
-        felt = [a for a in eps_f if a in bypass]
-        if felt:
-            old_f = {a: _shifted(before["f"][k][a], eps_f[a]) for a in felt}
-            rows.append((_shifted(before["x"][k], eps_x), trace.cotangent(old_f, bypass)))
+        """Rows (X, cotangent of y) of a term's product: L on the traces of a step, R on those of the step before."""
+        numbers = [(self._pre.index((term, a)), t, a) for t, a in self._of(term)]
+        if not self.postsynaptic:
+            ((first, *_), *_) = numbers
+            eps_x = at_steps["x"][first]
+            return [(eps_x if term.equations else eps_x - x[first], same.results[term.y])]
+        rows, direct = [], []
+        for k, trace, decay in numbers:
+            post = PostsynapticTrace.of(trace, decay)
+            n = self._post.index(post)
+            eps_x, eps_f = at_steps["x"][k], at_steps["f"][n]
+            signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
+            rows.append((eps_x, post.cotangent(trace, eps_f, signal)))
+            direct.append(post.cotangent(trace, f[n], signal))
+            if felt := [a for a in eps_f if a in bypass]:
+                old_f = {a: _shifted(before["f"][n][a], eps_f[a]) for a in felt}
+                rows.append((_shifted(before["x"][k], eps_x), post.cotangent(trace, old_f, bypass)))
+        if not (term.is_direct and term.equations):
+            rows.append((x[numbers[0][0]], self._beside_the_traces(term, same, direct)))
         return rows
 
-    def _beside_the_traces(
-        self, term: Term, of_term: Sequence[int], same: SameStep, f: Sequence[Components]
-    ) -> jax.Array | None:
-        """The cotangent of y on the paths of the same step that no trace holds; None for most projections."""
-        if term.is_direct and term.equations:
-            return None
-        parts = [self.traces[k].cotangent(f[k], self.traces[k].dynamics.signal(same)) for k in of_term]
-        held = sum(parts[1:], parts[0])
+    def _of(self, term: Term) -> list[tuple[Trace, float]]:
+        return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.term is term]
+
+    def _beside_the_traces(self, term: Term, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
+        """The cotangent of y on the paths of the same step that no trace holds."""
+        held = sum(direct[1:], direct[0])
         return same.results[term.y] - held if term.equations else -held
 
 
-def _advanced_f(trace: Trace, decay: float, old: Components, d: Entries, f: Components) -> Components:
-    found = {}
-    for a in trace.components:
-        parts = [decay * d[a, b] * old[b] for b in old if (a, b) in d]
-        parts += [(1 - decay) * f[a]] if a in f else []
-        total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
-        found[a] = jnp.broadcast_to(total, old[a].shape).astype(old[a].dtype)
-    return found
+@dataclass(frozen=True)
+class PostsynapticTrace:
+    """``eps_f`` of the traces that share it.
+
+    Attributes:
+        dynamics: what carries it.
+        decay: the decay of the smoothing.
+        constant: f by component where it is one constant; then the trace is kept by position.
+        trace: the only trace it is for where f is no constant; then it is kept by lane.
+    """
+
+    dynamics: Dynamics
+    decay: float
+    constant: tuple[tuple[int, float], ...] | None
+    trace: Trace | None
+
+    @classmethod
+    def of(cls, trace: Trace, decay: float) -> PostsynapticTrace:
+        known = trace.dynamics.constant_f(trace.lanes)
+        if known is None:
+            return cls(trace.dynamics, decay, None, trace)
+        return cls(trace.dynamics, decay, tuple(sorted(known.items())), None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if self.trace is None:
+            return (self.dynamics.positions,)
+        return (self.trace.lanes.layers, *self.trace.form.y_shape)
+
+    @property
+    def _components(self) -> tuple[int, ...]:
+        if self.trace is None:
+            return self.dynamics.reached_from(dict(self.constant or ()))
+        return self.trace.components
+
+    def zeros(self) -> Components:
+        return {a: jnp.zeros(self.shape, self.dynamics.dtype) for a in self._components}
+
+    def d(self, values: Environment) -> Entries:
+        d = self.dynamics.d(values)
+        return d if self.trace is None else self.trace.by_lane_from_positions(d)
+
+    def f(self, values: Environment) -> Components:
+        if self.trace is None:
+            return {a: jnp.full(1, value, self.dynamics.dtype) for a, value in self.constant or ()}
+        return self.trace.by_lane(self.dynamics.f(self.trace.lanes, values))
+
+    def advanced(self, old: Components, d: Entries, f: Components) -> Components:
+        """``eps_f <- decay D eps_f + (1 - decay) f``."""
+        found = {}
+        for a in old:
+            parts = [self.decay * d[a, b] * old[b] for b in old if (a, b) in d]
+            parts += [(1 - self.decay) * f[a]] if a in f else []
+            total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
+            found[a] = jnp.broadcast_to(total, self.shape)
+        return found
+
+    def cotangent(self, trace: Trace, factor: Components, signal: Components) -> jax.Array:
+        """The cotangent of y, ``[K, *y]``, from eps_f or f and a signal by position."""
+        if self.trace is not None:
+            return trace.cotangent(factor, signal)
+        parts = [factor[a] * signal[a] for a in factor if a in signal]
+        total = trace.lanes.from_positions(sum(parts[1:], parts[0])).sum(1)
+        return jnp.broadcast_to(total, (total.shape[0], *trace.form.y_shape))
 
 
 def _shifted(before: jax.Array, at_steps: jax.Array) -> jax.Array:

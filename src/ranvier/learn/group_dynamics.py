@@ -77,6 +77,11 @@ class GroupDynamics(Dynamics):
     def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
         return {a: fact.uniform for a, fact in lanes.connection.facts.items()}
 
+    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+        facts = lanes.connection.facts
+        known = {a: fact.value for a, fact in facts.items() if fact.value is not None}
+        return known if len(known) == len(facts) else None
+
     def signal(self, same: SameStep) -> Components:
         return self._by_position(self.group.hidden_outvars, same.signals)
 

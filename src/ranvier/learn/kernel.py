@@ -70,12 +70,14 @@ class Kernel(abc.ABC):
     Attributes:
         info: the program.
         chunked: whether the rule works on chunks of steps; otherwise a call is one chunk.
+        in_cache: whether a chunk is best as short as the processor's cache, its memory being small.
         by_position: whether its traces follow states position by position only.
         outlives: whether a part of its memory goes on from one sequence of a training to the next.
     """
 
     info: ModuleInfo
     chunked: bool = True
+    in_cache: bool = False
     by_position: bool = True
     outlives: bool = False
 

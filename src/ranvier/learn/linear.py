@@ -6,7 +6,7 @@ Values by position are ``[..., P]``, with P = 1 where all positions share one va
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,10 @@ class Dynamics(abc.ABC):
         """The components that y reaches within the step, and whether f is the same at all lanes."""
 
     @abc.abstractmethod
+    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+        """f by component, where it is one constant for each; else None."""
+
+    @abc.abstractmethod
     def signal(self, same: SameStep) -> Components:
         """L at all steps, ``[K, P]``."""
 
@@ -66,7 +70,11 @@ class Dynamics(abc.ABC):
 
     def reached(self, lanes: Lanes) -> tuple[int, ...]:
         """The components that y reaches now or later."""
-        found = set(self.uniform_f(lanes))
+        return self.reached_from(self.uniform_f(lanes))
+
+    def reached_from(self, components: Iterable[int]) -> tuple[int, ...]:
+        """The components that these reach now or later."""
+        found = set(components)
         while more := {a for a, b in self.entries if b in found} - found:
             found |= more
         return tuple(sorted(found))

@@ -15,6 +15,7 @@ from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from ..ir.table import table
+from .blocks import CACHE_BYTES
 from .forms import Zeros
 from .kernel import Kernel
 from .terms import terms_of
@@ -96,10 +97,13 @@ def _chunk(kernel: Kernel, chunk: int | None, memory_bytes: int, step_bytes: int
         return None, "this rule takes the steps of a call as they come"
     if chunk is not None:
         return chunk, "as asked for"
+    cached = kernel.in_cache and limit > CACHE_BYTES
+    limit = CACHE_BYTES if cached else limit
     most = max(1, limit // max(step_bytes, 1))
-    fits = f"the activations of {most} step{'s' * (most != 1)} fit the limit of {size_text(limit)}"
+    within = f"a cache of {size_text(limit)}" if cached else f"the limit of {size_text(limit)}"
+    fits = f"the activations of {most} step{'s' * (most != 1)} fit {within}"
     if memory_bytes:
-        return most, f"{fits}, and {size_text(memory_bytes)} of traces are read and written once per chunk"
+        return most, f"{fits}, and the traces of {size_text(memory_bytes)} are read and written once per chunk"
     return most, fits
 
 

@@ -7,9 +7,10 @@ before a loop, or of a population's spikes after the population's own loop.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,8 +24,8 @@ from ..ir.interpret import read
 from ..ir.nested import bodies, classify
 from ..ir.primitives import Kind
 
-Key = Hashable
-"""A variable, or something that stands for a part of one."""
+Key = Any
+"""A variable, or what stands for a part of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ def _levels(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]]) ->
         (producer[v], count + s) for s, (_, new) in enumerate(states) for v in _variables_of([new]) if v in producer
     ]
     acting = [n for n, eqn in enumerate(equations) if eqn.effects]
-    edges += [pair for a, b in zip(acting, acting[1:], strict=False) for pair in ((a, b), (b, a))]
+    edges += [pair for a, b in pairwise(acting) for pair in ((a, b), (b, a))]
     size = count + len(states)
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(size, size))
@@ -180,7 +181,7 @@ def _levels(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]]) ->
 def _tasks(
     eqn: Equation, at: int, made: Mapping[Var, int], producer: Mapping[Var, Equation]
 ) -> Iterator[tuple[Task, int]]:
-    """The tasks of an equation and their phases: in a loop, a product with early pieces leaves these to an earlier one."""
+    """The tasks of an equation and their phases: a product in a loop leaves early pieces to an earlier phase."""
     found = _concatenated(eqn, producer) if at % 2 == 1 else None
     if found is not None:
         operand, pieces = found

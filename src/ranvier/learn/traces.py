@@ -235,7 +235,11 @@ class TraceKernel(Kernel):
         return [(trace.term.slots, trace.kept()) for trace in self.traces]
 
     def step_bytes(self) -> int:
-        return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces) + dynamics_bytes(self.dynamics)
+        return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces)
+
+    def _block_bytes(self) -> int:
+        """Values of one step within a block, about."""
+        return self.step_bytes() + dynamics_bytes(self.dynamics)
 
     def run(
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
@@ -250,7 +254,7 @@ class TraceKernel(Kernel):
             return self._block(future, self.same_step(loss, static, seen, targets, weights, apply), static, seen, keep)
 
         given = (list(recorded.values()), chunk.targets, chunk.weights)
-        length = block_length(chunk.length, self.step_bytes())
+        length = block_length(chunk.length, self._block_bytes())
         future, found = backward(block, self._end(keep), given, chunk.length, length)
         gradients, read = dict(zip(variables, future.gradients, strict=True)), []
         memory = None if fresh else state.memory.traces

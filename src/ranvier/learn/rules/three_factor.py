@@ -119,6 +119,10 @@ class _Modulated(Dynamics):
     def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
         return {a: uniform for a, uniform in self.inner.uniform_f(lanes).items() if a in self.components}
 
+    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+        known = self.inner.constant_f(lanes)
+        return None if known is None else {a: value for a, value in known.items() if a in self.components}
+
     def signal(self, same: SameStep) -> Components:
         modulators = self._modulators(same)
         samples = modulators.shape[-1]
