@@ -8,13 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-CACHE_BYTES = 2**23
+CACHE_BYTES = 10 * 2**20
 """About what the values of a block may take."""
 
 
 def block_length(length: int, step_bytes: int) -> int:
-    """Steps of a block: what fits the cache, and where it can be a divisor of ``length``."""
-    most = max(1, CACHE_BYTES // max(step_bytes, 1))
+    """Steps of a block whose values fit the cache."""
+    return even_part(length, max(1, CACHE_BYTES // max(step_bytes, 1)))
+
+
+def even_part(length: int, most: int) -> int:
+    """The largest divisor of ``length`` up to ``most``, unless that is less than half of it; then ``most`` itself."""
     if length <= most:
         return length
     even = max(n for n in range(1, most + 1) if length % n == 0)

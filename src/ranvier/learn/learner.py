@@ -15,6 +15,7 @@ from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
+from .blocks import even_part
 from .kernel import Chunk, ChunkResult, Kernel, Loss, gradient_dtype
 from .plan import Plan
 from .rule import Rule
@@ -227,7 +228,7 @@ class Learner:
         """Runs all chunks: in a loop, or one by one where few are not all alike, and what is left over at the end."""
         size = min(self.chunk_for(chunk.length), chunk.length)
         count = chunk.length // size
-        alike = keep and not fresh
+        alike = self._kernel.in_cache or (keep and not fresh)
         looped = count if count > (1 if alike else WRITTEN_OUT) else 0
         parts, start = [], looped * size
         if looped:
@@ -259,7 +260,7 @@ class Learner:
     def chunk_for(self, length: int) -> int:
         """Steps per chunk for a sequence of this length: as the plan says, and evenly split."""
         most = self.plan.chunk or length
-        return -(-length // -(-length // most)) if self.plan.is_chosen else most
+        return even_part(length, most) if self.plan.is_chosen else most
 
     def _input_leaves(self, xs: Any) -> list[jax.Array]:
         """Input leaves ``[T, ...]`` from the inputs as the user passes them."""
