@@ -24,6 +24,9 @@ format: .venv/ready
 bench: .venv/ready
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks.analysis_time --write
+	$(BIN)/python -m benchmarks.learning_time --write
+	$(BIN)/python -m benchmarks.streaming_memory --write
+	$(BIN)/python -m benchmarks.learning_tasks --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

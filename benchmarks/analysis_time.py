@@ -5,7 +5,7 @@ Run as ``python -m benchmarks.analysis_time``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import braintrace
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import ranvier
 from ranvier.models import alif_stp
 
 from . import models, peer
 from .machine import Machine, describe_machine
+from .tables import markdown_table, print_table
 from .timing import (
     ONCE_SECONDS,
     REPEATS,
@@ -264,20 +264,6 @@ def _growth_cells(family: str, rows: Sequence[Row]) -> tuple[str, ...]:
     peers = [(row.theirs.equations, row.theirs.seconds["total"]) for row in rows if row.theirs.seconds]
     theirs = f"{growth(*zip(*peers)):.2f}" if len(peers) > 1 else "-"
     return (family, f"{sizes[0]} to {sizes[-1]}", *own, theirs)
-
-
-def print_table(console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(title=title)
-    for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---", *("---:" for _ in header[1:])]
-    return ["| " + " | ".join(line) + " |" for line in (header, rule, *rows)]
 
 
 def tables(rows: Sequence[Row]) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:

@@ -25,8 +25,8 @@ from ranvier.learn.rule import Rule
 from ranvier.models.recurrent import recurrent_network
 from ranvier.tasks import Batch, copy_task, digits, evidence, match_to_sample
 
-from .analysis_time import markdown_table, print_table
 from .machine import Machine, describe_machine
+from .tables import markdown_table, print_table
 from .timing import collected, seconds_text
 
 RESULTS = Path(__file__).parent / "results" / "learning_tasks.md"

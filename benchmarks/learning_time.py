@@ -17,10 +17,10 @@ import ranvier
 from ranvier.learn.rule import Rule
 
 from . import learning_ours, learning_peer
-from .analysis_time import markdown_table, print_table
 from .compiled import Compiled, Gradients, relative_difference
 from .machine import Machine, copy_bandwidth, describe_machine, matmul_rate
 from .recurrent import DELTA, LIF, SIZES, VARIANTS, Size, Variant, firing_rate, recurrent_weights
+from .tables import markdown_table, print_table
 from .timing import REPEATS, SLOW_REPEATS, SLOW_SECONDS, Contender, median_stages, seconds_text
 
 RESULTS = Path(__file__).parent / "results" / "learning_time.md"

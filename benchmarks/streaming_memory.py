@@ -23,10 +23,10 @@ from rich.console import Console
 
 import ranvier
 
-from .analysis_time import markdown_table, print_table
 from .learning_ours import make_learner
 from .machine import Machine, describe_machine
 from .recurrent import INPUT_RATE, LIF, SEED, Size, make_network, step_loss
+from .tables import markdown_table, print_table
 from .timing import seconds_text
 
 RESULTS = Path(__file__).parent / "results" / "streaming_memory.md"

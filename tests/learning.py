@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,12 +119,6 @@ def difference(found: Any, expected: Any) -> float:
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
     return float(np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-300))
-
-
-def with_known_failures(names: Iterable[str], **reasons: str) -> list[Any]:
-    """Parameters of a test, some of which are known to fail."""
-    marks = {name: pytest.mark.xfail(reason=reason) for name, reason in reasons.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def differentiable(models: Sequence[ZooModel]) -> list[ZooModel]:

@@ -23,7 +23,6 @@ from .learning import (
     part,
     phases,
     sequence,
-    with_known_failures,
     zoo_gradient,
     zoo_program,
 )
@@ -102,9 +101,7 @@ def test_different_from_bptt_otherwise(name: str) -> None:
 # The definition ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", with_known_failures(CASES, sparse_by_index="the index analysis cannot run scatter-add")
-)
+@pytest.mark.parametrize("name", CASES)
 def test_equal_to_the_rule_in_numpy(name: str) -> None:
     case = CASES[name]()
     expected = d_rtrl(case.steps())
@@ -171,7 +168,6 @@ def test_a_recurrent_product_inside_a_loop() -> None:
     assert difference(gradient(info, ranvier.D_RTRL(), xs, chunk=1), {("u",): total}) < 1e-10
 
 
-@pytest.mark.xfail(reason="traces take the precision of the states in the loop over chunks")
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.ES_D_RTRL(decay=0.5)], ids=lambda rule: rule.name)
 def test_products_of_less_precision_than_the_states(rule) -> None:
     def step(params, state, x):
@@ -200,10 +196,7 @@ IN_BATCHES = [
 ]
 
 
-BROADCAST = "a batched cond broadcasts its weights, so the batch has no relations"
-
-
-@pytest.mark.parametrize("name", with_known_failures(IN_BATCHES, weights_inside_cond=BROADCAST))
+@pytest.mark.parametrize("name", IN_BATCHES)
 def test_a_batch_is_the_sum_of_its_samples(name: str) -> None:
     size, steps = 3, 6
     model, inputs = build(name)

@@ -17,7 +17,6 @@ from .learning import (
     loss,
     part,
     phases,
-    with_known_failures,
     zoo_gradient,
     zoo_program,
 )
@@ -45,11 +44,10 @@ def test_es_d_rtrl_is_its_recursion(name: str) -> None:
     check(case, ranvier.ES_D_RTRL(decay=0.6), es_d_rtrl(case.steps(), 0.6))
 
 
-PAST_THE_STATES = "an output that reads the old state feels the trace of the step before, whatever the decay"
-WITHOUT_DECAY = ["lif_with_synapse", "convolutional_lif", "sparse_by_matrix", "spike_before_reset"]
+WITHOUT_DECAY = ["lif_with_synapse", "convolutional_lif", "sparse_by_matrix"]
 
 
-@pytest.mark.parametrize("name", with_known_failures(WITHOUT_DECAY, spike_before_reset=PAST_THE_STATES))
+@pytest.mark.parametrize("name", WITHOUT_DECAY)
 def test_es_d_rtrl_without_decay_is_the_same_step_gradient(name: str) -> None:
     case = CASES[name]()
     check(case, ranvier.ES_D_RTRL(decay=0.0), same_step(case.steps()), chunks=(4,))
@@ -104,14 +102,11 @@ def test_the_gradient_does_not_depend_on_the_chunks(name: str, rule) -> None:
     assert difference(jax.tree.map(jnp.add, first, second), whole) < ROUNDING
 
 
-NO_LENGTH = pytest.mark.xfail(reason="the scan over steps has no length where nothing is traced")
-
-
 @pytest.mark.parametrize(
     "rule",
     [
-        pytest.param(ranvier.ES_D_RTRL(decay=0.5), marks=NO_LENGTH),
-        pytest.param(ranvier.OTTT(decay=0.5), marks=NO_LENGTH),
+        ranvier.ES_D_RTRL(decay=0.5),
+        ranvier.OTTT(decay=0.5),
         ranvier.D_RTRL(),
     ],
     ids=str,

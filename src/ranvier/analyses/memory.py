@@ -60,7 +60,11 @@ class TraceTerm:
 
 @cached_by_program
 def rule_memory(info: ModuleInfo) -> list[RuleMemory]:
-    """Memory of the learning rules for one sample of a program; a leading batch axis is divided out."""
+    """Memory of the learning rules for one sample of a program; a leading batch axis is divided out.
+
+    These are the general formulas. A learner keeps less where the structure allows, presynaptic traces in place of full
+    ones under uniform decay, say; its plan has the bytes.
+    """
     batch = batch_size(info)
     terms = [TraceTerm(t.pairs // batch, t.inputs // batch, t.lanes // batch, t.states) for t in trace_terms(info)]
     hidden = sum(size_of(var) for var in info.hidden_invars) // batch

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._jax import Literal, is_key
+from ._jax import Equation, Literal, bind, dtype_of, is_floating, is_key, open_jaxpr
 from .interpret import evaluate
+from .nested import branches_of
 from .normalize import normalize
 from .program import ModuleInfo, Slot
 from .random import is_random
@@ -31,7 +33,7 @@ def batched(info: ModuleInfo, size: int) -> ModuleInfo:
     in_axes = [axis for part in axes.values() for axis in part]
     out_axes = [0] * len(info.output_outvars) + axes["hidden"] + axes["other"]
     vmapped = jax.vmap(
-        lambda *operands: tuple(_arrays(evaluate(info.closed_jaxpr, operands))),
+        lambda *operands: tuple(_arrays(_run(info.closed_jaxpr, operands, [axis == 0 for axis in in_axes]))),
         in_axes=tuple(in_axes),
         out_axes=tuple(out_axes),
         axis_size=size,
@@ -54,6 +56,45 @@ def batched(info: ModuleInfo, size: int) -> ModuleInfo:
         name=info.name,
         notes=info.notes,
     )
+
+
+def _run(closed: Any, operands: Sequence[Any], by_sample: Sequence[bool]) -> list[Any]:
+    """Runs a jaxpr for one sample of a mapped batch.
+
+    A ``cond`` on data takes every sample its own way, so all its branches run. What samples share stays one operand of
+    theirs: ``jax.vmap`` would give each sample a copy of the weights.
+
+    Args:
+        closed: the closed jaxpr.
+        operands: its operands.
+        by_sample: for each, whether it differs between samples.
+    """
+    jaxpr, _ = open_jaxpr(closed)
+    mapped = {var for var, differs in zip(jaxpr.invars, by_sample, strict=True) if differs}
+
+    def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        differs = [not isinstance(atom, Literal) and atom in mapped for atom in eqn.invars]
+        if any(differs):
+            mapped.update(eqn.outvars)
+        if eqn.primitive.name == "cond" and differs[0]:
+            return _all_branches(eqn, operands, differs)
+        return bind(eqn, operands)
+
+    return evaluate(closed, operands, apply)
+
+
+def _all_branches(eqn: Equation, operands: list[Any], by_sample: Sequence[bool]) -> list[Any]:
+    index, *rest = operands
+    index = jnp.clip(jnp.asarray(index, jnp.int32), 0, len(branches_of(eqn)) - 1)
+    results = []
+    for number, branch in enumerate(branches_of(eqn)):
+        # No derivative enters a branch that is not taken, where it may be infinite.
+        taken = [
+            jnp.where(index == number, x, jax.lax.stop_gradient(x)) if differs and is_floating(dtype_of(atom)) else x
+            for atom, x, differs in zip(eqn.invars[1:], rest, by_sample[1:], strict=True)
+        ]
+        results.append(_arrays(_run(branch, taken, by_sample[1:])))
+    return [jax.lax.select_n(jnp.broadcast_to(index, case[0].shape), *case) for case in zip(*results, strict=True)]
 
 
 def _arrays(results: list[Any]) -> list[Any]:

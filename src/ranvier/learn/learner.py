@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..frontends.parameters import with_params
-from ..ir._jax import shape_of
+from ..ir._jax import is_complex, is_floating, shape_of
 from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
@@ -182,7 +183,7 @@ class Learner:
         length = self._length(leaves, ys, mask)
         weights = self._weights(mask, length)
         fresh = state is None
-        start = self.init(params) if state is None else state
+        start = self.init(params) if state is None else self._checked_state(state)
         targets = jax.tree.map(jnp.asarray, ys)
         return self._jitted(loss, fresh, keep_state, leaves, targets, weights, start, self._param_leaves(params))
 
@@ -281,6 +282,24 @@ class Learner:
             )
         return [jnp.asarray(leaf).astype(aval.dtype) for leaf, aval in zip(leaves, info.input_avals, strict=True)]
 
+    @cached_property
+    def _state_form(self) -> Any:
+        return jax.eval_shape(self.init)
+
+    def _checked_state(self, state: Any) -> LearnerState:
+        """The state, which must have the form that :meth:`init` gives."""
+        wanted, found = self._state_form, jax.tree.map(jnp.asarray, state) if isinstance(state, LearnerState) else None
+        same = found is not None and jax.tree.structure(found) == jax.tree.structure(wanted)
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True) if same else ()
+        if not same or any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in pairs):
+            batch = "no batch" if self.batch_size is None else f"batch_size={self.batch_size}"
+            raise InputError(
+                f"state is not one of this learner ({self.rule.name}, {batch}), but "
+                f"{f'a {type(state).__name__}' if found is None else 'one of another model, rule or batch size'}; pass "
+                "learner.init() or the aux.state of a call of the same learner."
+            )
+        return state
+
     def _length(self, inputs: list[jax.Array], targets: Any, mask: Any) -> int:
         named = [("xs", inputs), ("ys", targets), ("mask", mask)]
         lengths = {name: {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} for name, tree in named}
@@ -317,8 +336,8 @@ class Learner:
         return [jnp.asarray(leaf) for leaf in leaves]
 
 
-def checked_leaves(slot: Slot, value: Any) -> list[Any]:
-    """The leaves of a value for a slot."""
+def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
+    """The leaves of a value for a slot, in the slot's dtypes."""
     leaves, treedef = jax.tree.flatten(value)
     shapes = [jnp.shape(leaf) for leaf in leaves]
     if treedef != slot.treedef or shapes != [leaf.shape for leaf in slot.leaves]:
@@ -326,7 +345,15 @@ def checked_leaves(slot: Slot, value: Any) -> list[Any]:
             f"the value given for {path_text(slot.path)} has leaves {' '.join(map(shape_text, shapes)) or 'none'}, but "
             f"the parameter has {slot.shapes_text}; give a value of the form that learner.params has."
         )
-    return leaves
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    for array, aval in zip(arrays, slot.leaves, strict=True):
+        same_kind = is_floating(array.dtype) == is_floating(aval.dtype)
+        if not same_kind or (is_complex(array.dtype) and not is_complex(aval.dtype)):
+            raise InputError(
+                f"the value given for {path_text(slot.path)} is {array.dtype}, but the parameter is {aval.dtype}; "
+                "convert it first."
+            )
+    return [array.astype(aval.dtype) for array, aval in zip(arrays, slot.leaves, strict=True)]
 
 
 def reseeded(slot: Slot, leaves: Sequence[jax.Array], seed: Any) -> list[jax.Array]:

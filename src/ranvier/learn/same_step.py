@@ -236,8 +236,9 @@ def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:
     """The loss of one step, checked to be one real number."""
     value = loss(output, target)
     leaves = jax.tree.leaves(value)
-    if len(leaves) != 1 or jnp.shape(leaves[0]) != () or not is_floating(jnp.asarray(leaves[0]).dtype):
-        found = ", ".join(f"{jnp.asarray(x).dtype}{list(jnp.shape(x))}" for x in leaves) or "nothing"
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    if len(arrays) != 1 or arrays[0].shape != () or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
+        found = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays) or "nothing"
         raise InputError(
             f"loss(output, target) gave {found}, but a step needs one real number; reduce it over the batch and the "
             "outputs, as in `lambda y, target: ((y - target) ** 2).sum()`."

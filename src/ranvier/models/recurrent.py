@@ -108,7 +108,7 @@ def recurrent_network(
     }
     keys = jax.random.split(jax.random.key(seed), len(gains))
     params: dict[str, Any] = {
-        name: gain / np.sqrt(rows) * jax.random.normal(key, (rows, columns), jnp.float32)
+        name: float(gain / np.sqrt(rows)) * jax.random.normal(key, (rows, columns), jnp.float32)
         for key, (name, (gain, rows, columns)) in zip(keys, gains.items(), strict=True)
     }
     params |= {"b": jnp.zeros(n_rec, jnp.float32), "b_out": jnp.zeros(n_out, jnp.float32)}

@@ -23,8 +23,12 @@ from ..terms import entering_variables
 class BPTT(Rule):
     """Backpropagation through time: the reference (Werbos, Proceedings of the IEEE 1990, doi 10.1109/5.58337).
 
-    Memory grows with the number of steps of a call. Exact within a call; a call that goes on from an earlier state
-    treats that state as given (truncated BPTT).
+    ``a_T = dl_T/dh_T``, ``a_{t-1} = dl_{t-1}/dh_{t-1} + A_t^T a_t`` with A the step's whole Jacobian, and the gradient
+    is ``sum_t a_t (dh_t/dw)`` beside what outputs feel of w directly.
+
+    Memory: the activations of all steps of a call. Cost: the forward pass, its transpose, and the weight gradient's
+    matrix product. Exact within a call; a call that goes on from an earlier state treats that state as given
+    (truncated BPTT).
     """
 
     def kernel(self, info: ModuleInfo) -> Kernel:

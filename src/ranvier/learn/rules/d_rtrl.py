@@ -17,7 +17,8 @@ class D_RTRL(Rule):
     ``sum_t L_t . (D_t e_{t-1})`` (Wang et al., Nature Communications 2026, doi 10.1038/s41467-026-68453-w).
 
     Memory: one number per weight, sample and reachable state, O(N) where the trace factorises; nothing that grows with
-    time. Cost: that of the forward pass and of the weight gradient's matrix product.
+    time. Cost: the forward pass and one matrix product over steps and samples per weight, as backpropagation has; where
+    traces are kept from call to call, also reading and writing them once per chunk.
 
     Exact where hidden states reach the next step position by position only (no recurrent projection, or a linear
     recurrent unit, in one layer); otherwise the paths of D through recurrent projections, and through the

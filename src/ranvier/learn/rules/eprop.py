@@ -25,8 +25,8 @@ class EProp(Rule):
     fixed, or random and adapted with the readout's own gradient. Parameters that are not traced have their same-step
     gradient.
 
-    Memory: as D_RTRL and one number per weight and sample for the filter. Exact, with symmetric feedback, where D_RTRL
-    is and also through a readout with memory.
+    Memory: as D_RTRL and one number per weight and sample for the filter. Cost: as D_RTRL. Exact, with
+    symmetric feedback, where D_RTRL is and also through a readout with memory.
 
     Attributes:
         feedback: ``"symmetric"``, ``"random"`` or ``"adaptive"``.

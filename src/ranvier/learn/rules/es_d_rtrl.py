@@ -21,7 +21,8 @@ class ES_D_RTRL(Rule):
     their exact same-step gradient.
 
     Memory: one number per input of a projection and one per result and reachable state. Cost: as D_RTRL without its
-    trace. Approximate; with decay 0 it is the exact same-step gradient.
+    trace. Approximate; with decay 0, and outputs that read new states only, it is the exact same-step
+    gradient.
 
     Attributes:
         decay: a, from 0 up to 1.

@@ -21,10 +21,14 @@ class OSTL(Rule):
 
     Every hidden group is a layer. The traces of a layer's parameters follow the layer's own states, through its
     recurrent projections too; what one layer carries into another from step to step is left out, while the same-step
-    gradient goes through all layers. Exact for one recurrent layer with a readout that has no memory; for feed-forward
-    layers it is D-RTRL.
+    gradient goes through all layers. Exact for one recurrent layer with a readout that has no memory; for
+    feed-forward layers that send on what new states give, it is D-RTRL.
 
-    Memory: for every weight the elements of the states of the layers it acts on. For small networks.
+    ``J_t = A_t J_{t-1} + I_t`` with the entries of A within a layer alone, kept for the layers that a weight acts on;
+    the gradient is the same-step gradient plus ``sum_t (dl_t/dh_{t-1}) J_{t-1}``.
+
+    Memory: for every weight the elements of the states of the layers it acts on. Cost: per step, that times the
+    elements of a layer. For small networks.
     """
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:

@@ -20,8 +20,9 @@ class OTTT(Rule):
     the projection's result (Xiao et al., NeurIPS 2022, arXiv 2210.04195). Other parameters have their exact same-step
     gradient.
 
-    Memory: one number per input of a projection. Exact where the current of every earlier step is felt through a
-    constant decay alone: one feed-forward layer of leaky neurons with a reset that passes no gradient.
+    Memory: one number per input of a projection. Cost: as the same-step gradient alone. Exact
+    where the current of every earlier step is felt through a constant decay alone: one feed-forward layer of leaky
+    neurons with a reset that passes no gradient.
 
     Attributes:
         decay: the membrane's decay per step; None takes it from D, where it is one constant.

@@ -20,9 +20,11 @@ class SnAp(Rule):
 
     ``J_t = A_t J_{t-1} + I_t``, kept where a weight acts on an element of the state within n steps. Unlike D-RTRL, A
     contains recurrent projections. Exact once n reaches every element that a weight ever acts on; ``SnAp(1)`` keeps the
-    elements a weight acts on at once.
+    elements a weight acts on at once. What a step's loss feels of the kept part of the step before goes through all of
+    A, also to elements that are not kept themselves; the published form leaves these out at that step already.
 
-    Memory: for every weight the elements of the state it reaches within n steps. For small networks.
+    Memory: for every weight the elements of the state it reaches within n steps. Cost: per step, for every weight the
+    square of these. For small networks.
 
     Attributes:
         n: steps, at least 1.

@@ -35,7 +35,7 @@ class ThreeFactor(Rule):
     10.3389/fncir.2015.00085). Weights that drive no emitting population, a readout's say, have their exact same-step
     gradient.
 
-    Memory: one number per weight and sample. Approximate.
+    Memory: one number per weight and sample. Cost: as D_RTRL with one state. Approximate.
 
     Attributes:
         decay: of the trace, exp(-dt / tau).
