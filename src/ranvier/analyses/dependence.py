@@ -134,16 +134,19 @@ def _run_on_indices(eqn: Equation, operands: list[Any]) -> list[Any]:
 
 def _moved_by_scatter_add(eqn: Equation, operands: list[Any], traced: int) -> np.ndarray:
     """Addition keeps the old value in place; updates that hit one element twice would mix."""
-    operand, _, updates = operands
-    hits = _run_on_indices(eqn, [np.zeros_like(operand), operands[1], np.ones_like(updates)])[0]
-    counted = np.abs(np.asarray(hits))
+    operand, indices, updates = operands
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        numbers, mode = eqn.params["dimension_numbers"], eqn.params["mode"]
+        with jax.ensure_compile_time_eval():
+            zeros = jax.numpy.zeros(operand.shape, np.int32)
+            return np.asarray(jax.lax.scatter_add(zeros, jax.numpy.asarray(indices), values, numbers, mode=mode))
+
     if traced == 0:
         return operand
-    if counted.max(initial=0) > 1:
+    if placed(np.ones(updates.shape, np.int32)).max(initial=0) > 1:
         return np.full(operand.shape, -1)
-    sign = -1 if eqn.primitive.name == "scatter-sub" else 1
-    moved = _run_on_indices(eqn, [np.zeros_like(operand), operands[1], updates + 1])[0]
-    return sign * np.asarray(moved) - 1
+    return placed((updates + 1).astype(np.int32)) - 1
 
 
 def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:

@@ -339,29 +339,32 @@ class _Finder:
         return any(id(self.info.equations[k]) not in self.users for k in self.feeds.consumers.get(var, ()))
 
     def _summed_product(self, w: Var) -> Operation | None:
-        """``(w * x).sum(axis)``: a matrix product written as elementwise product and sum."""
+        """A matrix product written as an elementwise product and a sum: ``(w * x).sum(axis)``, or into constant places
+        as ``jnp.zeros(n).at[post].add(w * x[pre])`` and ``jax.ops.segment_sum`` have it."""
         eqn = self._only_consumer(w)
         if eqn is None or eqn.primitive.name != "mul":
             return None
         xs = [a for a in eqn.invars if a is not w and not isinstance(a, Literal)]
         equations, y = [eqn], eqn.outvars[0]
         while (following := self._only_consumer(y)) is not None:
-            if following.primitive.name != "reduce_sum" and not self._passes_through(following, y):
+            kind = self._sums(following, y)
+            if kind is None and not self._passes_through(following, y):
                 break
             equations.append(following)
             y = following.outvars[0]
-            if following.primitive.name == "reduce_sum":
-                return Operation(
-                    OperationKind.AFFINE,
-                    y,
-                    tuple(xs),
-                    (w,),
-                    tuple(equations),
-                    self._slots_of(w),
-                    size_of(eqn.outvars[0]),
-                    "an elementwise product that is summed is a matrix product",
-                    self.info,
-                )
+            if kind is not None:
+                size, slots = size_of(eqn.outvars[0]), self._slots_of(w)
+                reason = "an elementwise product that is summed is a matrix product"
+                return Operation(kind, y, tuple(xs), (w,), tuple(equations), slots, size, reason, self.info)
+        return None
+
+    def _sums(self, eqn: Equation, y: Var) -> OperationKind | None:
+        """The kind of matrix product that an equation makes of elementwise products."""
+        if eqn.primitive.name == "reduce_sum":
+            return OperationKind.AFFINE
+        constant = all(self.levels.of(a) is Level.CONSTANT for a in eqn.invars if a is not y)
+        if eqn.primitive.name == "scatter-add" and eqn.invars[2] is y and constant:
+            return OperationKind.SPARSE
         return None
 
 

@@ -18,11 +18,11 @@ def block_length(length: int, step_bytes: int) -> int:
 
 
 def even_part(length: int, most: int) -> int:
-    """The largest divisor of ``length`` up to ``most``, unless that is less than half of it; then ``most`` itself."""
+    """Length of parts of at most ``most``: a divisor of ``length`` if one is not far below, else as equal as can be."""
     if length <= most:
         return length
     even = max(n for n in range(1, most + 1) if length % n == 0)
-    return even if 2 * even > most else most
+    return even if 2 * even > most else -(-length // -(-length // most))
 
 
 def backward(
