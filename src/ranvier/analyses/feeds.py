@@ -156,22 +156,27 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
 @cached_by_program
 def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
     """For every variable with such a path: the hidden states it reaches within the step through at least one mixing
-    equation along which a derivative passes (bit mask), and one such equation."""
-    masks, new_states = reach_by_gradient(info).masks, set(info.hidden_outvars)
+    equation along which a derivative passes (bit mask), and one such equation.
+
+    A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.
+    """
+    masks, new_states, feeds = reach_by_gradient(info).masks, set(info.hidden_outvars), feeds_of(info)
     found: dict[Var, tuple[int, Equation]] = {}
     for eqn in reversed(info.equations):
         if not has_derivative(eqn):
             continue
-        mask, through = 0, eqn
-        mixing = classify(eqn) is Kind.MIXING
+        kind, through = classify(eqn), eqn
+        reached = later = 0
         for var in eqn.outvars:
-            if mixing:
-                mask |= masks.get(var, 0)
-            elif var in found and var not in new_states:
-                mask, through = mask | found[var][0], found[var][1]
-        if mask:
-            for atom in eqn.invars:
-                if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
-                    known, first = found.get(atom, (0, through))
-                    found[atom] = known | mask, first
+            reached |= masks.get(var, 0)
+            if var in found and var not in new_states:
+                later, through = later | found[var][0], found[var][1]
+        for k, atom in enumerate(eqn.invars):
+            if isinstance(atom, Literal) or not is_floating(dtype_of(atom)):
+                continue
+            lost = kind is Kind.STRUCTURAL and id(eqn) in feeds.of_equation and not feeds.passes(eqn, k)
+            mixed = kind is Kind.MIXING or lost
+            if mask := reached if mixed else later:
+                known, first = found.get(atom, (0, eqn if mixed else through))
+                found[atom] = known | mask, first
     return found
