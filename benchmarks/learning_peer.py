@@ -36,9 +36,9 @@ def es_d_rtrl(variant: Variant, size: Size, decay: float) -> Compiled:
     return _online(variant, size, braintrace.ES_D_RTRL, None, decay_or_rank=decay)
 
 
-def bptt(variant: Variant, size: Size) -> Compiled:
-    """Backpropagation through the loop over the steps."""
-    model = make_network(variant, size)
+def bptt(variant: Variant, size: Size, *, cut: bool = False) -> Compiled:
+    """Backpropagation through the loop over the steps; with ``cut`` not through recurrent spikes and the readout."""
+    model = make_network(variant, size, cut=cut)
 
     def make() -> Program:
         brainstate.nn.init_all_states(model, batch_size=size.batch)

@@ -72,6 +72,7 @@ MAPPED = "braintrace D_RTRL, per step, vmap"
 WINDOWS = "braintrace D_RTRL, windows of {}"
 PEER_ES = "braintrace ES_D_RTRL, per step"
 PEER_BPTT = "brainstate BPTT"
+OWN = "Ranvier D_RTRL"
 LENGTHS = (50, 10)
 
 
@@ -94,7 +95,7 @@ def own_entries(steps: int) -> list[Entry]:
     """What Ranvier offers for so many steps."""
     same, rule = (PER_STEP, MAPPED), ranvier.D_RTRL()
     return [
-        Entry("Ranvier D_RTRL", _own(rule, None), same),
+        Entry(OWN, _own(rule, None), same),
         Entry(f"Ranvier D_RTRL, chunk {steps}, going on", _own(rule, steps, True), same),
         *(Entry(f"Ranvier D_RTRL, chunk {n}, going on", _own(rule, n, True), same, WINDOWS.format(n)) for n in LENGTHS),
         Entry("Ranvier D_RTRL, chunk 1, going on", _own(rule, 1, True), same),
@@ -149,6 +150,7 @@ class Case:
         rate: part of the neurons that spike in a step.
         entries: what was measured.
         found: by the name of the entry.
+        from_cut: difference of Ranvier's D_RTRL from BPTT that is cut at the recurrent spikes and the readout's memory.
     """
 
     variant: Variant
@@ -156,6 +158,7 @@ class Case:
     rate: float
     entries: Sequence[Entry]
     found: dict[str, Measured] = field(default_factory=dict)
+    from_cut: float | None = None
 
     @property
     def title(self) -> str:
@@ -173,6 +176,9 @@ class Case:
         """Where an entry was refused, or two gradients that should be the same are not."""
         where = f"{self.variant.text}, {self.size}"
         refused = [f"{where}: {name}: {m.refusal}" for name, m in self.found.items() if m.refusal]
+        if self.from_cut is not None:
+            name = f"{OWN} differs from BPTT that is cut at the recurrent spikes and the readout's memory"
+            refused.append(f"{where}: {name} by {self.from_cut:.1e}")
         return refused + [f"{where}: {name} differs by {d:.1e}" for name, d in self._disagreements()]
 
     def _disagreements(self) -> Iterator[tuple[str, float]]:
@@ -201,6 +207,9 @@ def measure_case(variant: Variant, size: Size, entries: Sequence[Entry], repeats
         compiled[entry.name] = made
         difference = _difference(entry, gradients)
         case.found[entry.name] = Measured(0.0, made.seconds, made.bytes, made.trace_bytes, difference)
+    if OWN in gradients:
+        cut = learning_peer.bptt(variant, size, cut=True).gradients()
+        case.from_cut = relative_difference(recurrent_weights(gradients[OWN]), recurrent_weights(cut))
     for name, seconds in _time_in_turns(compiled, repeats).items():
         case.found[name].seconds = seconds
     return case

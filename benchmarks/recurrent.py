@@ -60,9 +60,10 @@ class DetachedLIF(neurons.LIF):
 class LeakyReadout(brainstate.nn.Module):
     """Leaky integrators driven by spikes: ``r = decay * r + linear(spikes)``."""
 
-    def __init__(self, n_in: int, n_out: int, tau: Any = 10.0 * u.ms) -> None:
+    def __init__(self, n_in: int, n_out: int, tau: Any = 10.0 * u.ms, *, cut: bool = False) -> None:
         super().__init__()
         self.n_out = n_out
+        self.cut = cut
         self.decay = float(jnp.exp(-u.maybe_decimal(DT / tau)))
         self.linear = brainstate.nn.Linear(n_in, n_out, w_init=braintools.init.KaimingNormal())
 
@@ -71,16 +72,22 @@ class LeakyReadout(brainstate.nn.Module):
         self.r = brainstate.HiddenState(jnp.zeros(shape))
 
     def update(self, spikes: jax.Array) -> jax.Array:
-        after = self.decay * self.r.value + self.linear(spikes)
+        before = jax.lax.stop_gradient(self.r.value) if self.cut else self.r.value
+        after = self.decay * before + self.linear(spikes)
         self.r.value = after
         return after
 
 
 class RecurrentNetwork(brainstate.nn.Module):
-    """Inputs and last spikes through one linear map, and a synapse if given, into neurons with a leaky readout."""
+    """Inputs and last spikes through one linear map, and a synapse if given, into neurons with a leaky readout.
 
-    def __init__(self, size: Size, neuron: Any, synapse: Any, weight_scale: float) -> None:
+    With ``cut``, no gradient goes back through the recurrent spikes and the readout's memory: backpropagation then
+    gives D-RTRL's gradient of the input and recurrent weights.
+    """
+
+    def __init__(self, size: Size, neuron: Any, synapse: Any, weight_scale: float, cut: bool) -> None:
         super().__init__()
+        self.cut = cut
         self.linear = brainstate.nn.Linear(
             size.inputs + size.neurons,
             size.neurons,
@@ -89,7 +96,7 @@ class RecurrentNetwork(brainstate.nn.Module):
         )
         self.synapse = synapse
         self.neuron = neuron
-        self.readout = LeakyReadout(size.neurons, size.outputs)
+        self.readout = LeakyReadout(size.neurons, size.outputs, cut=cut)
 
     def update(self, x: jax.Array) -> jax.Array:
         """One step: input ``[batch, inputs]`` to readout ``[batch, outputs]``."""
@@ -97,7 +104,8 @@ class RecurrentNetwork(brainstate.nn.Module):
 
     def spikes(self, x: jax.Array) -> jax.Array:
         """The recurrent part of a step: input ``[batch, inputs]`` to spikes ``[batch, neurons]``."""
-        current = self.linear(u.math.concatenate([x, self.neuron.get_spike()], axis=-1))
+        last = self.neuron.get_spike()
+        current = self.linear(u.math.concatenate([x, jax.lax.stop_gradient(last) if self.cut else last], axis=-1))
         return self.neuron(current if self.synapse is None else self.synapse(current))
 
 
@@ -139,7 +147,7 @@ DETACHED = Variant("detached", "LIF, exponential synapse, detached reset", _deta
 VARIANTS = (LIF, ALIF, DELTA, DETACHED)
 
 
-def make_network(variant: Variant, size: Size) -> RecurrentNetwork:
+def make_network(variant: Variant, size: Size, *, cut: bool = False) -> RecurrentNetwork:
     """The network with weights that only the variant and the size decide; its states are not initialised."""
     brainstate.environ.set(dt=DT)
     with brainstate.random.seed_context(SEED):
@@ -147,7 +155,7 @@ def make_network(variant: Variant, size: Size) -> RecurrentNetwork:
         if variant.synapse:
             initial = braintools.init.ZeroInit(unit=u.mA)
             synapse = neurons.Expon(size.neurons, tau=10.0 * u.ms, g_initializer=initial)
-        return RecurrentNetwork(size, variant.neuron(size.neurons), synapse, variant.weight_scale)
+        return RecurrentNetwork(size, variant.neuron(size.neurons), synapse, variant.weight_scale, cut)
 
 
 def make_data(size: Size) -> tuple[jax.Array, jax.Array]:
