@@ -5,6 +5,7 @@ Run as ``python -m benchmarks.learning_time``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +22,20 @@ from .compiled import Compiled, Gradients, relative_difference
 from .machine import Machine, copy_bandwidth, describe_machine, matmul_rate
 from .recurrent import DELTA, LIF, SIZES, VARIANTS, Size, Variant, firing_rate, recurrent_weights
 from .tables import markdown_table, print_table
-from .timing import REPEATS, SLOW_REPEATS, SLOW_SECONDS, Contender, median_stages, seconds_text
+from .timing import REPEATS, SLOW_REPEATS, SLOW_SECONDS, Contender, median_stages, run_time, seconds_text
 
 RESULTS = Path(__file__).parent / "results" / "learning_time.md"
 WARM_UP = Size(3, 4, 2, 2, 100)
 DECAY = 0.9
+LONG_ENOUGH = 0.1
+"""Seconds that a measurement takes at least; short programs run several times in a row, as in training."""
 AGREEMENT = 1e-4
 """Largest relative difference of gradients that are defined alike."""
 
 NOTE = (
-    "A time is the median of at least {repeats} gradients of the whole sequence after one that is not counted "
-    "({slow} where one takes over {slow_seconds:.0f} s); all entries of a table take turns in one process. Every entry "
+    "A time is the median of at least {repeats} measurements of the gradient of the whole sequence after two that are "
+    "not counted ({slow} where one takes over {slow_seconds:.0f} s); a measurement is the mean of as many runs in a row "
+    "as take {long_enough} s, and all entries of a table take turns in one process. Every entry "
     "is one XLA program, run from the same weights, states and inputs; the loss is a cross-entropy at every step, and "
     "gradients are summed over the steps. Compiling starts from an uninitialised model with JAX's caches cleared and "
     "includes the analysis and the tracing. Memory is XLA's own analysis of the program: arguments, results and "
@@ -225,9 +229,18 @@ def _difference(entry: Entry, gradients: Mapping[str, Gradients]) -> float | Non
 def _time_in_turns(compiled: Mapping[str, Compiled], repeats: int) -> dict[str, float]:
     if not compiled:
         return {}
-    contenders = [Contender(lambda c=c: c, [("gradient", Compiled.run)]) for c in compiled.values()]
+    counts = {name: math.ceil(LONG_ENOUGH / run_time(made.run)) for name, made in compiled.items()}
+    contenders = [Contender(lambda c=c: c, [("runs", _several(counts[name]))]) for name, c in compiled.items()]
     medians = median_stages(contenders, [contender.run() for contender in contenders], repeats=repeats)
-    return {name: found["total"] for name, found in zip(compiled, medians, strict=True)}
+    return {name: found["total"] / counts[name] for name, found in zip(compiled, medians, strict=True)}
+
+
+def _several(count: int) -> Callable[[Compiled], None]:
+    def run(compiled: Compiled) -> None:
+        for _ in range(count):
+            compiled.run()
+
+    return run
 
 
 HEADER = (
@@ -261,7 +274,7 @@ def _ratio(theirs: float | None, seconds: float) -> str:
 def report(machine: Machine, reach: Reach, cases: Sequence[Case], repeats: int) -> str:
     """The results as Markdown."""
     lines = ["# Learning time", "", f"Machine: {machine}; {reach}.", f"Versions: {machine.versions_text}.", ""]
-    slow = {"slow": SLOW_REPEATS, "slow_seconds": SLOW_SECONDS}
+    slow = {"slow": SLOW_REPEATS, "slow_seconds": SLOW_SECONDS, "long_enough": LONG_ENOUGH}
     lines += [NOTE.format(repeats=repeats, delta=DELTA.text, **slow), ""]
     for case in cases:
         rows = (cells(case, entry, reach) for entry in case.entries)

@@ -53,6 +53,42 @@ def test_losses_and_outputs_are_those_of_the_model(rule) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+def test_states_that_are_handed_on() -> None:
+    """States that take each other's values, an input's or a number, in a network whose parts need no loop."""
+
+    def step(params, state, x):
+        v = 0.8 * state["v"] + jnp.concatenate([x, state["delayed"]]) @ params["w"]
+        late = jnp.tanh(state["last"] @ params["late"])
+        new = {
+            "v": v,
+            "delayed": jnp.tanh(state["last"]),
+            "last": v,
+            "first": state["second"],
+            "second": state["first"],
+        }
+        new |= {"input": x, "older": state["input"], "number": jnp.zeros(2) + 3.0, "r": 0.5 * state["r"] + late}
+        return new, new["r"] + state["older"][:1] * state["first"] + state["number"][0] * state["second"]
+
+    rng = np.random.default_rng(3)
+    params = {"w": rng.normal(size=(7, 5)), "late": rng.normal(size=(5, 2))}
+    sizes = {"v": 5, "delayed": 5, "last": 5, "first": 2, "second": 2, "input": 2, "older": 2, "number": 2, "r": 2}
+    state = {name: jnp.asarray(rng.normal(size=size)) for name, size in sizes.items()}
+    model = ranvier.step_function(step, {k: jnp.asarray(v) for k, v in params.items()}, state)
+    xs, outputs, state = jnp.asarray(rng.normal(size=(T, 2))), [], model.state
+    for x in xs:
+        state, output = model.step(model.params, state, x)
+        outputs.append(output)
+    exact, _ = ranvier.compile(model, ranvier.BPTT(), xs[0]).grad(squares, xs, targets())
+    for chunk in (1, 4, None):
+        learner = ranvier.compile(model, ranvier.D_RTRL(), xs[0], chunk=chunk)
+        found, aux = learner.grad(squares, xs, targets())
+        np.testing.assert_allclose(aux.outputs, jnp.stack(outputs), rtol=1e-12)
+        for slot, leaf in zip(learner.info.hidden, aux.state.hidden):
+            np.testing.assert_allclose(leaf, state[slot.path[0]], rtol=1e-12)
+        assert difference(found["late",], exact["late",]) < 1e-12
+        assert difference(found["w",], exact["w",]) > 1e-3
+
+
 @every_rule
 def test_the_state_is_left_out_on_request(rule) -> None:
     learner, xs = network(rule, chunk=4)
