@@ -34,8 +34,8 @@ AGREEMENT = 1e-4
 
 NOTE = (
     "A time is the median of at least {repeats} measurements of the gradient of the whole sequence after two that are "
-    "not counted ({slow} where one takes over {slow_seconds:.0f} s); a measurement is the mean of as many runs in a row "
-    "as take {long_enough} s, and all entries of a table take turns in one process. Every entry "
+    "not counted ({slow} where one takes over {slow_seconds:.0f} s); a measurement is the mean of as many runs in a "
+    "row as take {long_enough} s, and all entries of a table take turns in one process. Every entry "
     "is one XLA program, run from the same weights, states and inputs; the loss is a cross-entropy at every step, and "
     "gradients are summed over the steps. Compiling starts from an uninitialised model with JAX's caches cleared and "
     "includes the analysis and the tracing. Memory is XLA's own analysis of the program: arguments, results and "

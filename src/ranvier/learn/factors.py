@@ -75,9 +75,9 @@ class FactorKernel(Kernel):
         for trace, decay in zip(self.traces, self.decays, strict=True):
             text = f"{trace.form.name}; presynaptic {shape_text(trace.form.presynaptic_aval.shape)}, decay {decay:.4g}"
             if self.postsynaptic:
-                names = ", ".join(trace.dynamics.names[a] for a in trace.components)
-                shape = PostsynapticTrace.of(trace, decay).shape
-                text += f"; postsynaptic {shape_text(shape)} for {names}"
+                post, names = PostsynapticTrace.of(trace, decay), trace.dynamics.names
+                parts = [f"{shape_text(post.shape(a))} for {names[a]}" for a in trace.components]
+                text += f"; postsynaptic {', '.join(parts)}"
             found.append((trace.term.slots, text))
         return found
 
@@ -168,25 +168,27 @@ class PostsynapticTrace:
         dynamics: what carries it.
         decay: the decay of the smoothing.
         constant: f by component where it is one constant; then the trace is kept by position.
+        uniform: the components for which it is then one number for all positions.
         trace: the only trace it is for where f is no constant; then it is kept by lane.
     """
 
     dynamics: Dynamics
     decay: float
     constant: tuple[tuple[int, float], ...] | None
+    uniform: frozenset[int]
     trace: Trace | None
 
     @classmethod
     def of(cls, trace: Trace, decay: float) -> PostsynapticTrace:
         known = trace.dynamics.constant_f(trace.lanes)
         if known is None:
-            return cls(trace.dynamics, decay, None, trace)
-        return cls(trace.dynamics, decay, tuple(sorted(known.items())), None)
+            return cls(trace.dynamics, decay, None, frozenset(), trace)
+        return cls(trace.dynamics, decay, tuple(sorted(known.items())), trace.factorised, None)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self, a: int) -> tuple[int, ...]:
+        """Shape of what is kept for a component."""
         if self.trace is None:
-            return (self.dynamics.positions,)
+            return (1 if a in self.uniform else self.dynamics.positions,)
         return (self.trace.lanes.layers, *self.trace.form.y_shape)
 
     @property
@@ -196,7 +198,7 @@ class PostsynapticTrace:
         return self.trace.components
 
     def zeros(self) -> Components:
-        return {a: jnp.zeros(self.shape, self.dynamics.dtype) for a in self._components}
+        return {a: jnp.zeros(self.shape(a), self.dynamics.dtype) for a in self._components}
 
     def d(self, values: Environment) -> Entries:
         d = self.dynamics.d(values)
@@ -214,7 +216,7 @@ class PostsynapticTrace:
             parts = [self.decay * d[a, b] * old[b] for b in old if (a, b) in d]
             parts += [(1 - self.decay) * f[a]] if a in f else []
             total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
-            found[a] = jnp.broadcast_to(total, self.shape)
+            found[a] = jnp.broadcast_to(total, self.shape(a))
         return found
 
     def cotangent(self, trace: Trace, factor: Components, signal: Components) -> jax.Array:
