@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 CACHE_BYTES = 10 * 2**20
 """About what the values of a block may take."""
+UNROLLED = 4
+"""Up to this many steps are not worth a loop."""
 
 
 def block_length(length: int, step_bytes: int) -> int:
@@ -50,3 +52,14 @@ def backward(
         return carry, results
     carry, first = body(carry, jax.tree.map(lambda x: x[:rest], given))
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, results)
+
+
+def reversed_scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, given: Any, length: int) -> tuple[Any, Any]:
+    """``lax.scan`` from the last step to the first; a few steps are written out."""
+    if length > UNROLLED:
+        return jax.lax.scan(step, start, given, length, reverse=True)
+    carry, results = start, []
+    for s in reversed(range(length)):
+        carry, result = step(carry, jax.tree.map(lambda x, s=s: x[s], given))
+        results.append(result)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts[::-1]), *results)

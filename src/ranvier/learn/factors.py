@@ -99,12 +99,13 @@ class FactorKernel(Kernel):
     ) -> ChunkResult:
         stages = stages_of(self.info)
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
-        same = self._same_step(loss, static, recorded, chunk.targets, chunk.weights)
-        x, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
-        after, at_steps = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
+        at_steps = stages.replay(static, recorded)
+        same = self._same_step(loss, static, at_steps, chunk.targets, chunk.weights)
+        x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
+        after, traces = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
         gradients = dict(same.entering)
         for term in self.terms:
-            rows = self._rows(term, same, x, f, state.memory, at_steps)
+            rows = self._rows(term, same, x, f, state.memory, traces)
             xs, cs = zip(*rows, strict=True)
             gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
         return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
@@ -128,19 +129,19 @@ class FactorKernel(Kernel):
         x: Sequence[jax.Array],
         f: Sequence[Components],
         before: Memory,
-        at_steps: Memory,
+        traces: Memory,
     ) -> list[tuple[jax.Array, jax.Array]]:
         """Rows (X, cotangent of y) of a term's product: L on the traces of a step, R on those of the step before."""
         numbers = [(self._pre.index((term, a)), t, a) for t, a in self._of(term)]
         if not self.postsynaptic:
             ((first, *_), *_) = numbers
-            eps_x = at_steps["x"][first]
+            eps_x = traces["x"][first]
             return [(eps_x if term.equations else eps_x - x[first], same.results[term.y])]
         rows, direct = [], []
         for k, trace, decay in numbers:
             post = PostsynapticTrace.of(trace, decay)
             n = self._post.index(post)
-            eps_x, eps_f = at_steps["x"][k], at_steps["f"][n]
+            eps_x, eps_f = traces["x"][k], traces["f"][n]
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
             rows.append((eps_x, post.cotangent(trace, eps_f, signal)))
             direct.append(post.cotangent(trace, f[n], signal))

@@ -6,7 +6,7 @@ Values by position are ``[..., P]``, with P = 1 where all positions share one va
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +22,6 @@ Entries = dict[tuple[int, int], jax.Array]
 """(to component, from component) to values by position."""
 Components = dict[int, jax.Array]
 """Component to values by position."""
-
-UNROLLED = 4
-"""Chunks up to this length are not worth a loop."""
 
 
 class Dynamics(abc.ABC):
@@ -118,32 +115,17 @@ class Dynamics(abc.ABC):
         """The adjoint after the last step."""
         return {a: jnp.zeros(self.positions, self.dtype) for a in self.components}
 
-    def adjoint(
-        self, d: Entries, signal: Components, bypass: Components, after: Components
-    ) -> tuple[Components, Components]:
-        """b_s, the future's cotangent at every step, from L and R.
-
-        ``a_s = L_s + b_s`` and ``b_{s-1} = D_s^T a_s + R_s`` (design, section 3).
+    def adjoint(self, after: Components, d: Entries, signal: Components, bypass: Components) -> Components:
+        """``b_{s-1} = D_s^T (L_s + b_s) + R_s``, the future's cotangent before a step (design, section 3).
 
         Args:
-            d: D, ``[K, P]``.
-            signal: L, ``[K, P]``.
-            bypass: R, ``[K, P]``.
-            after: b_K, ``[P]``.
-
-        Returns:
-            b at the steps 1 to K, ``[K, P]``, and b_0, ``[P]``.
+            after: b_s, ``[P]``.
+            d: D of the step.
+            signal: L of the step, ``[P]``.
+            bypass: R of the step, ``[P]``.
         """
-
-        def back(b: Components, given: tuple[Entries, Components, Components]) -> tuple[Components, Components]:
-            d_s, l_s, r_s = given
-            total = {a: l_s[a] + b[a] for a in self.components}
-            pulled = self._transposed(d_s, total, b)
-            return {a: pulled[a] + r_s[a] if a in r_s else pulled[a] for a in pulled}, b
-
-        length = next(iter(signal.values())).shape[0]
-        before, at_steps = reversed_scan(back, after, (d, signal, bypass), length)
-        return at_steps, before
+        pulled = self._transposed(d, {a: signal[a] + after[a] for a in self.components}, after)
+        return {a: pulled[a] + bypass[a] if a in bypass else pulled[a] for a in pulled}
 
     def _transposed(self, d: Entries, a: Components, like: Components) -> Components:
         found = {}
@@ -157,36 +139,11 @@ class Dynamics(abc.ABC):
         """The propagator after the last step."""
         return {(a, b): jnp.full(self.pair_width((a, b)), float(a == b), self.dtype) for a, b in self.pairs}
 
-    def propagators(self, d: Entries, after: Entries, length: int) -> tuple[Entries, Entries]:
-        """``P_s = P_K D_K ... D_{s+1}`` by entry, for the pairs that are not structural zeros.
-
-        Args:
-            d: D, ``[K, P]``.
-            after: P_K, ``[P]``.
-            length: K.
-
-        Returns:
-            P at the steps 1 to K, ``[K, P]``, and P_0, ``[P]``.
-        """
-
-        def back(p: Entries, d_s: Entries) -> tuple[Entries, Entries]:
-            found = {}
-            for a, b in self.pairs:
-                parts = [d_s[key] * p[a, key[0]] for key in self.entries if key[1] == b and (a, key[0]) in p]
-                total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(p[a, b])
-                found[a, b] = jnp.broadcast_to(total, p[a, b].shape)
-            return found, p
-
-        before, at_steps = reversed_scan(back, after, d, length)
-        return at_steps, before
-
-
-def reversed_scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, given: Any, length: int) -> tuple[Any, Any]:
-    """``lax.scan`` from the last step to the first; a few steps are written out."""
-    if length > UNROLLED:
-        return jax.lax.scan(step, start, given, length, reverse=True)
-    carry, results = start, []
-    for s in reversed(range(length)):
-        carry, result = step(carry, jax.tree.map(lambda x, s=s: x[s], given))
-        results.append(result)
-    return carry, jax.tree.map(lambda *parts: jnp.stack(parts[::-1]), *results)
+    def propagator(self, after: Entries, d: Entries) -> Entries:
+        """``P_{s-1} = P_s D_s`` by entry, for the pairs that are not structural zeros."""
+        found = {}
+        for a, b in self.pairs:
+            parts = [d[key] * after[a, key[0]] for key in self.entries if key[1] == b and (a, key[0]) in after]
+            total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(after[a, b])
+            found[a, b] = jnp.broadcast_to(total, after[a, b].shape)
+        return found

@@ -139,7 +139,7 @@ class SameStepPass:
         self,
         loss: Loss,
         static: Environment,
-        recorded: Mapping[Var, Any],
+        at_steps: Mapping[Var, Any],
         targets: Any,
         weights: jax.Array,
         apply: Apply = bind,
@@ -149,7 +149,7 @@ class SameStepPass:
         Args:
             loss: ``loss(output, target) -> scalar``.
             static: values of static variables.
-            recorded: from :meth:`Stages.forward`, ``[K, ...]``.
+            at_steps: values of all changing variables, ``[K, ...]``, from :meth:`Stages.replay`.
             targets: pytree of targets ``[K, ...]``.
             weights: weight of each step's loss, ``[K]``.
             apply: how to apply equations, for rules with feedback weights of their own.
@@ -164,11 +164,10 @@ class SameStepPass:
             fixed = {**static, **dict(zip(self.entering, entering, strict=True))}
 
             def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
-                values = self._stages.replay(static, given)
-                output = self._output({**values, **fixed}, values, dict(zip(zeros, plus, strict=True)), apply)
+                output = self._output({**given, **fixed}, given, dict(zip(zeros, plus, strict=True)), apply)
                 return weight * scalar_loss(loss, output, target), output
 
-            losses, outputs = over_steps(one, recorded, added, targets, weights)
+            losses, outputs = over_steps(one, at_steps, added, targets, weights)
             return losses.sum(), (losses, outputs)
 
         _, pull, (losses, outputs) = jax.vjp(total, list(entering.values()), list(zeros.values()), has_aux=True)

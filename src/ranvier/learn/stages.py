@@ -139,14 +139,18 @@ class Stages:
         return self.results(environment)
 
     def replay(self, static: Environment, recorded: Mapping[Var, Any]) -> Environment:
-        """All variables of one step, from what :meth:`forward` recorded of it."""
-        environment: Environment = {**static, **recorded}
-        for eqn in self.changing:
-            if eqn.outvars and not all(var in recorded for var in eqn.outvars):
-                if is_costly(eqn):
-                    continue
-                run_equations([eqn], environment)
-        return environment
+        """All changing variables at every step, ``[K, ...]``, from what :meth:`forward` recorded."""
+        replayed = [
+            eqn for eqn in self.changing if not is_costly(eqn) and not all(var in recorded for var in eqn.outvars)
+        ]
+        variables = [var for eqn in replayed for var in eqn.outvars]
+
+        def one(given: Environment) -> list[Any]:
+            values = {**static, **given}
+            run_equations(replayed, values)
+            return [values[var] for var in variables]
+
+        return {**recorded, **dict(zip(variables, over_steps(one, recorded), strict=True))}
 
 
 def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more: Any) -> Any:

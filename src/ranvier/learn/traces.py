@@ -25,7 +25,7 @@ from ..ir._jax import Literal, bind, dtype_of, is_complex, shape_of, source_line
 from ..ir.interpret import Environment
 from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
-from .blocks import backward, block_length
+from .blocks import backward, block_length, reversed_scan
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
@@ -250,8 +250,9 @@ class TraceKernel(Kernel):
 
         def block(future: _Future, given: Any) -> tuple[_Future, _Found]:
             values, targets, weights = given
-            seen = dict(zip(recorded, values, strict=True))
-            return self._block(future, self.same_step(loss, static, seen, targets, weights, apply), static, seen, keep)
+            at_steps = stages.replay(static, dict(zip(recorded, values, strict=True)))
+            same = self.same_step(loss, static, at_steps, targets, weights, apply)
+            return self._block(future, same, static, at_steps, keep)
 
         given = (list(recorded.values()), chunk.targets, chunk.weights)
         length = block_length(chunk.length, self._block_bytes())
@@ -276,35 +277,35 @@ class TraceKernel(Kernel):
         )
 
     def _block(
-        self, future: _Future, same: SameStep, static: Environment, recorded: Environment, keep: bool
+        self, future: _Future, same: SameStep, static: Environment, at_steps: Environment, keep: bool
     ) -> tuple[_Future, _Found]:
         """A block's part of the gradient; what later blocks did is in ``future``."""
-        stages = stages_of(self.info)
-        presynaptic, d, f = over_steps(lambda given: self._linearised(stages.replay(static, given)), recorded)
-        adjoints = [
-            dynamics.adjoint(d_g, dynamics.signal(same), dynamics.bypass(same), after)
-            for dynamics, d_g, after in zip(self.dynamics, d, future.adjoints, strict=True)
-        ]
+        length = same.losses.shape[0]
+        presynaptic, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
+        signals = [(dynamics.signal(same), dynamics.bypass(same)) for dynamics in self.dynamics]
+        start = (future.adjoints, future.propagators)
+        (first, before), (adjoints, propagators) = reversed_scan(self._back, start, (d, signals), length)
         gradients = dict(same.entering)
         for term, x in zip(self.terms, presynaptic, strict=True):
-            gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, [b for b, _ in adjoints]))
+            gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, adjoints))
         totals = [
             total + gradients[var].astype(total.dtype)
             for total, var in zip(future.gradients, entering_variables(self.info), strict=True)
         ]
         found = _Found(same.losses, jax.tree.leaves(same.outputs))
-        if not keep:
-            return _Future([b0 for _, b0 in adjoints], [], totals), found
-        propagators = [
-            dynamics.propagators(d_g, after, same.losses.shape[0])
-            for dynamics, d_g, after in zip(self.dynamics, d, future.propagators, strict=True)
-        ]
-        carried = [
-            trace.carried(f_t, propagators[self.dynamics.index(trace.dynamics)][0])
-            for trace, f_t in zip(self.traces, f, strict=True)
-        ]
-        found = replace(found, presynaptic=presynaptic, carried=carried)
-        return _Future([b0 for _, b0 in adjoints], [p0 for _, p0 in propagators], totals), found
+        if keep:
+            pairs = zip(self.traces, f, strict=True)
+            carried = [trace.carried(f_t, propagators[self.dynamics.index(trace.dynamics)]) for trace, f_t in pairs]
+            found = replace(found, presynaptic=presynaptic, carried=carried)
+        return _Future(first, before, totals), found
+
+    def _back(self, after: Any, given: Any) -> tuple[Any, Any]:
+        """Adjoints and propagators before a step from those after it."""
+        (adjoints, propagators), (d, signals) = after, given
+        by_dynamics = zip(self.dynamics, adjoints, d, signals, strict=True)
+        new = [dynamics.adjoint(b, d_s, *both) for dynamics, b, d_s, both in by_dynamics]
+        kept = zip(self.dynamics, propagators, d, strict=True) if propagators else ()
+        return (new, [dynamics.propagator(p, d_s) for dynamics, p, d_s in kept]), after
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         presynaptic = [term.form.presynaptic(values) for term in self.terms]
