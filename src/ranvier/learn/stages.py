@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..analyses.cache import cached_by_program
 from ..analyses.levels import Level, levels_of
-from ..ir._jax import Equation, Literal, Var
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_key
 from ..ir.interpret import Environment, read, run_equations
 from ..ir.program import ModuleInfo
 from .schedule import Phase, is_costly, schedule
@@ -37,8 +38,29 @@ class Stages:
         environment: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
         environment.update(zip(info.weight_invars, params, strict=True))
         environment.update((v, x) for v, x in zip(info.other_invars, other, strict=True) if v in self.unchanged)
-        run_equations(self.static, environment)
+        environment.update((var, _array(value, even)) for var, (value, even) in self._known.items())
+        run_equations((eqn for eqn in self.static if not self._is_known(eqn)), environment)
         return environment
+
+    @cached_property
+    def _known(self) -> dict[Var, tuple[np.ndarray, bool]]:
+        """Values of the constants that other equations read, and whether all elements are equal.
+
+        The compiler has nothing left to compute there, and a number for all elements needs no memory.
+        """
+        made = {var for eqn in self.static if self._is_known(eqn) for var in eqn.outvars}
+        read_by = [atom for eqn in (*self.static, *self.changing) if not self._is_known(eqn) for atom in eqn.invars]
+        atoms = dict.fromkeys(a for a in (*read_by, *self.info.jaxpr.outvars) if not isinstance(a, Literal))
+        values = {var: levels_of(self.info).constant_value(var) for var in atoms if var in made}
+        return {
+            var: (value, value.size > 0 and bool((value == value.reshape(-1)[0]).all()))
+            for var, value in values.items()
+            if value is not None
+        }
+
+    def _is_known(self, eqn: Equation) -> bool:
+        levels = levels_of(self.info)
+        return all(levels.of(var) is Level.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
 
     @cached_property
     def unchanged(self) -> frozenset[Var]:
@@ -179,3 +201,7 @@ def _read_by(phase: Phase, at_steps: Environment, more: Sequence[Any] = ()) -> E
     keys = dict.fromkeys([key for task in phase.tasks for key in task.reads])
     keys.update(dict.fromkeys(atom for atom in more if not isinstance(atom, Literal)))
     return {key: at_steps[key] for key in keys if key in at_steps}
+
+
+def _array(value: np.ndarray, even: bool) -> jax.Array:
+    return jnp.full(value.shape, value.reshape(-1)[0], value.dtype) if even else jnp.asarray(value)
