@@ -30,13 +30,13 @@ def gradient(variant: Variant, size: Size, rule: Rule, chunk: int | None = None,
         xs, ys = make_data(size)
         learner = make_learner(model, size.batch, rule, xs[0], chunk)
 
-        def gradients(state: Any, xs: jax.Array, ys: jax.Array) -> Any:
-            found, aux = learner.grad(step_loss, xs, ys, state=state, keep_state=going_on)
+        def gradients(params: Any, state: Any, xs: jax.Array, ys: jax.Array) -> Any:
+            found, aux = learner.grad(step_loss, xs, ys, state=state, params=params, keep_state=going_on)
             return aux.state, found
 
         state = learner.init() if going_on else None
-        streams = going_on and chunk == 1
-        return Program(jax.jit(gradients), (state, xs, ys), array_bytes(learner.init().memory) if streams else 0)
+        trace_bytes = array_bytes(learner.init().memory) if going_on and chunk == 1 else 0
+        return Program(jax.jit(gradients), (learner.params, state, xs, ys), trace_bytes)
 
     return compile_program(make)
 

@@ -42,6 +42,10 @@ class Task:
     def writes(self) -> tuple[Key, ...]:
         return tuple(self.equation.outvars)
 
+    def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
+        """What the task can compute before any step from static values."""
+        return {}
+
     def run(self, values: dict[Any, Any]) -> None:
         with located_at(self.equation):
             results = bind(self.equation, [read(values, atom) for atom in self.equation.invars])
@@ -78,14 +82,27 @@ class PartialProduct(Task):
     def _weight(self) -> Any:
         return self.equation.invars[1 - self.operand]
 
-    def run(self, values: dict[Any, Any]) -> None:
-        (contracted, _) = self.equation.params["dimension_numbers"]
-        data_axis, weight_axis = contracted[self.operand][0], contracted[1 - self.operand][0]
-        sizes = [shape_of(piece)[data_axis] for piece in self.pieces]
+    def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
+        return (
+            {(self, "rows"): self._rows(static)} if isinstance(self._weight, Literal) or self._weight in static else {}
+        )
+
+    def _rows(self, values: Mapping[Any, Any]) -> Any:
+        """The part of the other operand that the chosen pieces meet."""
+        axis = self._axis(1 - self.operand)
+        sizes = [shape_of(piece)[self._axis(self.operand)] for piece in self.pieces]
+        ends = np.cumsum([0, *sizes])
         weight = read(values, self._weight)
-        data = [jnp.asarray(read(values, self.pieces[k])) for k in self.chosen]
-        rows = [lax.slice_in_dim(weight, sum(sizes[:k]), sum(sizes[: k + 1]), axis=weight_axis) for k in self.chosen]
-        operands = [jnp.concatenate(data, data_axis), jnp.concatenate(rows, weight_axis)]
+        return jnp.concatenate([lax.slice_in_dim(weight, ends[k], ends[k + 1], axis=axis) for k in self.chosen], axis)
+
+    def _axis(self, operand: int) -> int:
+        (contracted, _) = self.equation.params["dimension_numbers"]
+        return contracted[operand][0]
+
+    def run(self, values: dict[Any, Any]) -> None:
+        rows = values[self, "rows"] if (self, "rows") in values else self._rows(values)
+        pieces = [jnp.asarray(read(values, self.pieces[k])) for k in self.chosen]
+        operands = [jnp.concatenate(pieces, self._axis(self.operand)), rows]
         with located_at(self.equation):
             (result,) = bind(self.equation, operands if self.operand == 0 else operands[::-1])
         values[self.writes[0]] = result if self.rest is None else result + values[self.rest]

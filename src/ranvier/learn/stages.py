@@ -104,6 +104,10 @@ class Stages:
             What is ``recorded`` at every step, ``[K, ...]``; then the hidden and the other leaves after the chunk.
         """
         info = self.info
+        static = dict(static)
+        for phase in self._phases:
+            for task in phase.tasks:
+                static.update(task.fixed(static))
         after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
         at_steps: Environment = dict(zip(info.input_invars, inputs, strict=True))
         for phase in self._phases:
