@@ -34,7 +34,7 @@ def jaxpr_facts(
     known = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: x for v, x in zip(jaxpr.invars, operand_values, strict=True) if x is not None})
     uniform: dict[Var, bool] = {var: size_of(var) == 1 for var in jaxpr.invars}
-    uniform.update({var: _all_equal(value) for var, value in known.items()})
+    uniform.update({var: all_equal(value) for var, value in known.items()})
 
     for eqn in jaxpr.eqns:
         made_of = max((_level(level, atom) for atom in eqn.invars), default=Level.CONSTANT)
@@ -55,7 +55,7 @@ def _fact(atom: Atom, level: dict[Var, Level], uniform: dict[Var, bool], known: 
     if level[atom] is not Level.CONSTANT:
         return level[atom], uniform[atom], None
     value = np.asarray(known[atom])
-    even = _all_equal(value)
+    even = all_equal(value)
     real = even and not np.iscomplexobj(value)
     return Level.CONSTANT, even, float(value.reshape(-1)[0]) if real else None
 
@@ -69,7 +69,7 @@ def _level(level: dict[Var, Level], atom: Atom) -> Level:
 
 
 def _uniform(uniform: dict[Var, bool], atom: Atom) -> bool:
-    return _all_equal(atom.val) if isinstance(atom, Literal) else uniform[atom]
+    return all_equal(atom.val) if isinstance(atom, Literal) else uniform[atom]
 
 
 def _stays_uniform(eqn: Equation) -> bool:
@@ -78,6 +78,7 @@ def _stays_uniform(eqn: Equation) -> bool:
     return eqn.primitive.name in simple or classify(eqn) is Kind.ELEMENTWISE
 
 
-def _all_equal(value: Any) -> bool:
+def all_equal(value: Any) -> bool:
+    """Whether an array has elements, all of one value."""
     array = np.asarray(value)
     return array.size > 0 and bool((array == array.reshape(-1)[0]).all())

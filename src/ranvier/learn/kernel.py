@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..ir._jax import Var, dtype_of, size_of
+from ..ir._jax import Var, dtype_of, shape_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
 from .stages import stages_of
@@ -121,6 +121,11 @@ class Kernel(abc.ABC):
         return sum(size_of(var) * dtype_of(var).itemsize for var in stages_of(self.info).recorded)
 
 
-def gradient_dtype(var: Var) -> Any:
-    """What gradients of a variable are added up in: its own dtype, but at least single precision."""
-    return jnp.promote_types(dtype_of(var), jnp.float32)
+def no_gradients(variables: Sequence[Var]) -> list[jax.Array]:
+    """What gradients are added up in: zeros in a variable's own dtype, but at least in single precision."""
+    return [jnp.zeros(shape_of(var), jnp.promote_types(dtype_of(var), jnp.float32)) for var in variables]
+
+
+def added(totals: Sequence[jax.Array], gradients: Mapping[Var, jax.Array], variables: Sequence[Var]) -> list[jax.Array]:
+    """The totals from :func:`no_gradients` with more gradients added."""
+    return [total + gradients[var].astype(total.dtype) for total, var in zip(totals, variables, strict=True)]

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..frontends.parameters import with_params
-from ..ir._jax import is_complex, is_floating, shape_of
+from ..ir._jax import is_complex, is_floating
 from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
 from .blocks import even_part
-from .kernel import Chunk, ChunkResult, Kernel, Loss, gradient_dtype
+from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
 from .plan import Plan
 from .rule import Rule
 from .same_step import scalar_loss
@@ -250,11 +250,10 @@ class Learner:
         def step(carry: Any, given: Any) -> Any:
             state, total = carry
             found = self._kernel.run(loss, static, state, Chunk(*given), fresh=False, keep=True)
-            total = [a + found.gradients[var].astype(a.dtype) for a, var in zip(total, variables, strict=True)]
-            return (found.state, total), (found.losses, found.outputs)
+            return (found.state, added(total, found.gradients, variables)), (found.losses, found.outputs)
 
-        zeros = [jnp.zeros(shape_of(var), gradient_dtype(var)) for var in variables]
-        (state, total), stacked = jax.lax.scan(step, (state, zeros), chunk.split(count))
+        start = (state, no_gradients(variables))
+        (state, total), stacked = jax.lax.scan(step, start, chunk.split(count))
         losses, outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
         return ChunkResult(dict(zip(variables, total, strict=True)), losses, outputs, state)
 

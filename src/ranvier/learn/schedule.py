@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..ir._jax import Equation, Literal, Var, bind, located_at, shape_of
-from ..ir.interpret import read
+from ..ir.interpret import read, run_equations
 from ..ir.nested import bodies, classify
 from ..ir.primitives import Kind
 
@@ -47,9 +47,7 @@ class Task:
         return {}
 
     def run(self, values: dict[Any, Any]) -> None:
-        with located_at(self.equation):
-            results = bind(self.equation, [read(values, atom) for atom in self.equation.invars])
-        values.update(zip(self.equation.outvars, results, strict=True))
+        run_equations([self.equation], values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..analyses.cache import cached_by_program
 from ..analyses.levels import Level, levels_of
+from ..analyses.uniformity import all_equal
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_key
 from ..ir.interpret import Environment, read, run_equations
 from ..ir.program import ModuleInfo
@@ -52,11 +53,7 @@ class Stages:
         read_by = [atom for eqn in (*self.static, *self.changing) if not self._is_known(eqn) for atom in eqn.invars]
         atoms = dict.fromkeys(a for a in (*read_by, *self.info.jaxpr.outvars) if not isinstance(a, Literal))
         values = {var: levels_of(self.info).constant_value(var) for var in atoms if var in made}
-        return {
-            var: (value, value.size > 0 and bool((value == value.reshape(-1)[0]).all()))
-            for var, value in values.items()
-            if value is not None
-        }
+        return {var: (value, all_equal(value)) for var, value in values.items() if value is not None}
 
     def _is_known(self, eqn: Equation) -> bool:
         levels = levels_of(self.info)

@@ -21,7 +21,7 @@ from ..analyses.memory import size_text
 from ..analyses.relations import Connection
 from ..analyses.slices import Slice
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import Literal, bind, dtype_of, is_complex, shape_of, source_line
+from ..ir._jax import Literal, bind, dtype_of, is_complex, source_line
 from ..ir.interpret import Environment
 from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
@@ -29,7 +29,7 @@ from .blocks import backward, block_length, reversed_scan
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
-from .kernel import Chunk, ChunkResult, Kernel, Loss, gradient_dtype
+from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
 from .same_step import SameStep, SameStepPass
@@ -273,7 +273,7 @@ class TraceKernel(Kernel):
         return _Future(
             adjoints=[dynamics.no_future() for dynamics in self.dynamics],
             propagators=[dynamics.identity() for dynamics in self.dynamics] if keep else [],
-            gradients=[jnp.zeros(shape_of(v), gradient_dtype(v)) for v in entering_variables(self.info)],
+            gradients=no_gradients(entering_variables(self.info)),
         )
 
     def _block(
@@ -288,10 +288,7 @@ class TraceKernel(Kernel):
         gradients = dict(same.entering)
         for term, x in zip(self.terms, presynaptic, strict=True):
             gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, adjoints))
-        totals = [
-            total + gradients[var].astype(total.dtype)
-            for total, var in zip(future.gradients, entering_variables(self.info), strict=True)
-        ]
+        totals = added(future.gradients, gradients, entering_variables(self.info))
         found = _Found(same.losses, jax.tree.leaves(same.outputs))
         if keep:
             pairs = zip(self.traces, f, strict=True)
