@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,11 @@ CASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
     "comparison": lambda x, n: jnp.where(x > 0.5, jnp.maximum(x, 2.0), jnp.minimum(x, -1.0)),
     "cases": lambda x, n: jax.lax.select_n(jnp.clip(n, 0, 2), x, -x, x + 1),
     "function": lambda x, n: jnp.exp(-1.0 / x[3:5]) * 2.0,
+    "elementary functions": lambda x, n: jnp.stack(
+        [f(x[1:4]) for f in (jnp.exp, jnp.expm1, jnp.log, jnp.log1p, jnp.sqrt, jnp.tanh, jax.nn.sigmoid, jnp.abs)]
+    ),
+    "rounding": lambda x, n: jnp.floor(x) + jnp.ceil(x / 3),
+    "exprel": lambda x, n: u.math.exprel(x[:4]),
     "shape": lambda x, n: jnp.broadcast_to(x[:, None], (7, 2)).T.reshape(7, 2),
     "elements": lambda x, n: x[jnp.clip(n, 0, 6)],
     "elements outside": lambda x, n: x.at[n].get(mode="fill", fill_value=4.0),

@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..ir._jax import dtype_of, size_of
+from ..ir._jax import Var, dtype_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo, shape_text
-from .forms import stacked
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .linear import Components, Dynamics, Entries
 from .same_step import SameStep, SameStepPass
@@ -103,12 +102,16 @@ class FactorKernel(Kernel):
         same = self._same_step(loss, static, at_steps, chunk.targets, chunk.weights)
         x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
         after, traces = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
-        gradients = dict(same.entering)
+        gradients = self._beside_the_terms(same)
         for term in self.terms:
-            rows = self._rows(term, same, x, f, state.memory, traces)
-            xs, cs = zip(*rows, strict=True)
-            gradients[term.operand] += term.form.pull(stacked(xs), stacked(cs))
+            pairs = self._pairs(term, same, x, f, state.memory, traces)
+            gradients[term.operand] += sum(term.form.pull(*pair) for pair in pairs)
         return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
+
+    def _beside_the_terms(self, same: SameStep) -> dict[Var, jax.Array]:
+        """The same-step gradients of all uses that are no terms; of a direct elementwise use the trace holds all."""
+        held = {term.operand for term in self.terms if term.is_direct and not term.equations}
+        return {var: jnp.zeros_like(found) if var in held else found for var, found in same.entering.items()}
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         """X of every presynaptic trace; D and f of every postsynaptic one."""
@@ -122,7 +125,7 @@ class FactorKernel(Kernel):
         after = {"x": new_x, "f": new_f}
         return after, after
 
-    def _rows(
+    def _pairs(
         self,
         term: Term,
         same: SameStep,
@@ -131,26 +134,26 @@ class FactorKernel(Kernel):
         before: Memory,
         traces: Memory,
     ) -> list[tuple[jax.Array, jax.Array]]:
-        """Rows (X, cotangent of y) of a term's product: L on the traces of a step, R on those of the step before."""
+        """Pairs (X, cotangent of y) of a term: L on the traces of a step, R on those of the step before."""
         numbers = [(self._pre.index((term, a)), t, a) for t, a in self._of(term)]
         if not self.postsynaptic:
             ((first, *_), *_) = numbers
             eps_x = traces["x"][first]
-            return [(eps_x if term.equations else eps_x - x[first], same.results[term.y])]
-        rows, direct = [], []
+            return [(eps_x if term.equations or term.is_direct else eps_x - x[first], same.results[term.y])]
+        pairs, direct = [], []
         for k, trace, decay in numbers:
             post = PostsynapticTrace.of(trace, decay)
             n = self._post.index(post)
             eps_x, eps_f = traces["x"][k], traces["f"][n]
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
-            rows.append((eps_x, post.cotangent(trace, eps_f, signal)))
+            pairs.append((eps_x, post.cotangent(trace, eps_f, signal)))
             direct.append(post.cotangent(trace, f[n], signal))
             if felt := [a for a in eps_f if a in bypass]:
                 old_f = {a: _shifted(before["f"][n][a], eps_f[a]) for a in felt}
-                rows.append((_shifted(before["x"][k], eps_x), post.cotangent(trace, old_f, bypass)))
-        if not (term.is_direct and term.equations):
-            rows.append((x[numbers[0][0]], self._beside_the_traces(term, same, direct)))
-        return rows
+                pairs.append((_shifted(before["x"][k], eps_x), post.cotangent(trace, old_f, bypass)))
+        if not term.is_direct:
+            pairs.append((x[numbers[0][0]], self._beside_the_traces(term, same, direct)))
+        return pairs
 
     def _of(self, term: Term) -> list[tuple[Trace, float]]:
         return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.term is term]

@@ -183,7 +183,10 @@ def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more:
     def one(values: Sequence[Any], *rest: Any) -> Any:
         return function(dict(zip(keys, values, strict=True)), *rest)
 
-    return jax.vmap(one)(list(recorded.values()), *more)
+    given = (list(recorded.values()), *more)
+    if all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(given)):
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], one(*jax.tree.map(lambda x: x[0], given)))
+    return jax.vmap(one)(*given)
 
 
 @cached_by_program
