@@ -17,7 +17,6 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any, ClassVar
 
 import jax
@@ -141,17 +140,8 @@ class Einsum(Form):
         behind = [a for a in self.y_axes if a not in self.x_axes]
         return "".join([*(a for a in self.y_axes if a in self.x_axes), *summed, *behind])
 
-    @cached_property
-    def _sample_axes(self) -> int:
-        """Number of leading axes that X and y share and w has not."""
-        shared = zip(self.x_axes, self.y_axes, strict=False)
-        return len(list(takewhile(lambda pair: pair[0] == pair[1] and pair[0] not in self.w_axes, shared)))
-
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        n = self._sample_axes
-        # Steps and samples as one axis: XLA copies the operands of a product that is summed over two.
-        x, c = (value.reshape(-1, *value.shape[1 + n :]) for value in (x, c))
-        return jnp.einsum(f"K{self.x_axes[n:]},K{self.y_axes[n:]}->{self.w_axes}", x, c)
+        return jnp.einsum(f"K{self.x_axes},K{self.y_axes}->{self.w_axes}", x, c)
 
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
         if x.shape[0] <= FEW:
