@@ -28,6 +28,7 @@ _HOME = {
     ],
     "errors": [
         "AnalysisError",
+        "GraphError",
         "InputError",
         "ModelError",
         "PictureError",
@@ -36,9 +37,19 @@ _HOME = {
         "RuleError",
         "TrainingError",
     ],
+    "export.nir_file": ["to_nir"],
     "frontends.extract": ["extract_module_info"],
+    "frontends.nir_file": ["from_nir"],
     "frontends.step_function": ["StepFunction", "step_function"],
     "ir.diagnostic": ["Diagnostic", "DiagnosticKind"],
+    "ir.graph.elements": ["Activity", "Input", "Output", "Population", "Projection"],
+    "ir.graph.interpreter": ["interpret"],
+    "ir.graph.parser": ["from_text"],
+    "ir.graph.printer": ["to_text"],
+    "ir.graph.recording": ["Simulation"],
+    "ir.graph.snn_graph": ["LayerNode", "SNNGraph"],
+    "ir.graph.storage": ["load", "save"],
+    "ir.graph.verifier": ["Problem", "problems"],
     "ir.nested": ["classify"],
     "ir.primitives": ["Kind", "register_family", "register_primitive"],
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
@@ -59,14 +70,19 @@ _HOME = {
     "learn.rules.uoro": ["UORO"],
     "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
+    "simulate.lower": ["lower"],
+    "simulate.simulate": ["simulate"],
 }
+_MODULES = {"neurons": "ir.graph.neurons", "operations": "ir.graph.operations"}
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *sorted({**_MODULE_OF, **_MODULES})]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"ranvier.{_MODULES[name]}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ranvier' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ranvier.{_MODULE_OF[name]}"), name)
@@ -75,7 +91,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+    return sorted({*globals(), *_MODULE_OF, *_MODULES})
 
 
 if TYPE_CHECKING:

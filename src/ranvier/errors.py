@@ -25,6 +25,10 @@ class TrainingError(RanvierError):
     """Training cannot go on: something is not finite, or a library it needs is missing."""
 
 
+class GraphError(RanvierError):
+    """A graph is not valid, or is asked for something it does not have."""
+
+
 class RegistrationError(RanvierError):
     """A primitive was registered in a way that contradicts itself."""
 

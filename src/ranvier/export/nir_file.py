@@ -1,0 +1,288 @@
+"""SNNGraph as NIR graph or file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import GraphError, reason_text
+from ..ir.graph.elements import Population, Projection
+from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
+from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.verifier import check
+
+DENSEST = 2**31
+"""NIR keeps weights dense; matrices with more numbers are not written."""
+METADATA = "ranvier"
+"""Key under which a NIR graph says what NIR has no place for."""
+
+
+def to_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
+    """A graph as ``nir.NIRGraph``.
+
+    What NIR has no place for (dt, choices of neurons, delays of projections, initial states) is kept as JSON in the
+    metadata, where :func:`ranvier.from_nir` finds it. A projection with a delay that closes no cycle has a Delay node.
+
+    Args:
+        graph: a valid graph.
+        path: where to write a ``.nir`` file too; an existing file is replaced once the new one is complete.
+
+    Returns:
+        The ``nir.NIRGraph``.
+
+    Raises:
+        GraphError: the graph is not valid, NIR has no such neuron, or the file cannot be written.
+    """
+    import nir
+
+    check(graph)
+    found = _Exporter(graph).graph_of_nodes()
+    if path is not None:
+        _write(found, Path(path))
+    assert isinstance(found, nir.NIRGraph)
+    return found
+
+
+class _Exporter:
+    """Populations and operations become nodes; relays disappear, what they bring goes on to where they lead."""
+
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.nodes: dict[str, Any] = {}
+        self.edges: list[tuple[str, str]] = []
+        self.implied = _implied_delays(graph)
+        self.chains: dict[str, list[str]] = {}
+
+    def graph_of_nodes(self) -> Any:
+        import nir
+
+        for node in self.graph.inputs.values():
+            self.nodes[node.name] = nir.Input({"input": np.array(node.shape)})
+        for population in self.graph.populations.values():
+            if not isinstance(population.neuron, Relay):
+                self.nodes[population.name] = _neuron(population, self.graph.dt)
+        for node in self.graph.outputs.values():
+            self.nodes[node.name] = nir.Output({"output": np.array(node.shape)})
+        for projection in self.graph.projections.values():
+            self.chains[projection.name] = self._chain(projection)
+        for projection in self.graph.projections.values():
+            self._connect(projection)
+        self._keep_metadata()
+        return nir.NIRGraph(self.nodes, self.edges, metadata=self._metadata(), type_check=False)
+
+    def _chain(self, projection: Projection) -> list[str]:
+        """Names of the nodes that a projection becomes, the first one first."""
+        source, made = self.graph.nodes[projection.source].shape, []
+        if projection.delay and projection.name not in self.implied:
+            import nir
+
+            name = projection.name if isinstance(projection.operation, Identity) else f"{projection.name}.delay"
+            made.append((name, nir.Delay(np.full(source, projection.delay * self.graph.dt))))
+        if not isinstance(projection.operation, Identity):
+            made.append((projection.name, _operation(projection, source)))
+        found = []
+        for name, node in made:
+            while name in self.nodes:
+                name += ".projection"
+            self.nodes[name] = node
+            found.append(name)
+        return found
+
+    def _connect(self, projection: Projection) -> None:
+        chain = self.chains[projection.name]
+        relayed = projection.target in self.graph.populations and isinstance(
+            self.graph.populations[projection.target].neuron, Relay
+        )
+        path = [*chain, *([] if relayed else [projection.target])]
+        if not path:
+            return
+        for name in self._bringing(projection.source):
+            self._edge(name, path[0])
+        for a, b in pairwise(path):
+            self._edge(a, b)
+
+    def _bringing(self, name: str) -> list[str]:
+        """The nodes whose sum is the value of an input, population or relay."""
+        if name in self.nodes:
+            return [name]
+        found = []
+        for projection in self.graph.into(name):
+            chain = self.chains[projection.name]
+            found += chain[-1:] or self._bringing(projection.source)
+        return found
+
+    def _known_as(self, projection: Projection) -> str:
+        """Name of a projection in the graph that is read back."""
+        chain = self.chains[projection.name]
+        return chain[-1] if chain else f"{projection.source}->{projection.target}"
+
+    def _edge(self, a: str, b: str) -> None:
+        if (a, b) not in self.edges:
+            self.edges.append((a, b))
+            return
+        raise GraphError(
+            f"{a!r} reaches {b!r} by two projections that do nothing; NIR has no such double edge. Run the pass "
+            "'common-projections', which joins them."
+        )
+
+    def _keep_metadata(self) -> None:
+        """Metadata of nodes goes back to them."""
+        for key, value in self.graph.metadata.items():
+            node, _, label = key.rpartition("/")
+            if node in self.nodes:
+                self.nodes[node].metadata[label] = value
+
+    def _metadata(self) -> dict[str, str]:
+        """Metadata of the graph, and under ``ranvier`` what NIR has no place for."""
+        graph = self.graph
+        own = {
+            "dt": graph.dt,
+            "choices": {name: p.neuron.choices for name, p in graph.populations.items() if p.neuron.choices},
+            "delays": {self._known_as(p): p.delay for name, p in graph.projections.items() if name in self.implied},
+            "initial": {
+                name: {state: value.tolist() for state, value in p.initial.items()}
+                for name, p in graph.populations.items()
+                if p.initial
+            },
+        }
+        kept = {key: value for key, value in graph.metadata.items() if key.rpartition("/")[0] not in self.nodes}
+        return {**kept, METADATA: json.dumps(own)}
+
+
+def _implied_delays(graph: SNNGraph) -> set[str]:
+    """Projections within a cycle that have the cycle's only kind of delay: NIR leaves it to the simulator."""
+    names = {name: k for k, name in enumerate(graph.populations)}
+    inner = [p for p in graph.projections.values() if p.source in names and p.target in names]
+    ends = np.array([(names[p.source], names[p.target]) for p in inner], dtype=np.int64).reshape(-1, 2)
+    links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(names),) * 2)
+    _, component = sparse.csgraph.connected_components(links, connection="strong")
+    delayed: dict[int, list[Projection]] = {}
+    for projection in inner:
+        a, b = component[names[projection.source]], component[names[projection.target]]
+        if a == b and projection.delay:
+            delayed.setdefault(int(a), []).append(projection)
+    same = (found for found in delayed.values() if len({p.delay for p in found}) == 1)
+    return {projection.name for found in same for projection in found if not _joins_relays(graph, projection)}
+
+
+def _joins_relays(graph: SNNGraph, projection: Projection) -> bool:
+    """Whether a projection disappears between relays, and a delay with it."""
+    ends = (graph.populations[projection.source].neuron, graph.populations[projection.target].neuron)
+    return isinstance(projection.operation, Identity) and any(isinstance(neuron, Relay) for neuron in ends)
+
+
+def _neuron(population: Population, dt: float) -> Any:
+    import nir
+
+    neuron = population.neuron
+    values = {name: np.array(np.broadcast_to(v, population.shape)) for name, v in neuron.parameters.items()}
+    if isinstance(neuron, Delay):
+        return nir.Delay(values["steps"] * dt)
+    if not isinstance(neuron, NEURONS):
+        raise GraphError(
+            f"population {population.name!r} is {type(neuron).__name__}, which NIR does not have; it has "
+            f"{', '.join(kind.__name__ for kind in NEURONS)}."
+        )
+    return getattr(nir, type(neuron).__name__)(**values)
+
+
+NEURONS = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
+
+
+def _operation(projection: Projection, source: tuple[int, ...]) -> Any:
+    node = OPERATIONS[type(projection.operation)](projection, source)
+    node.input_type = {"input": np.array(source)}
+    node.output_type = {"output": np.array(projection.operation.target_shape(source))}
+    return node
+
+
+def _linear(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    linear: Any = projection.operation
+    weight, bias = linear.weight, linear.bias
+    if sparse.issparse(weight):
+        if weight.shape[0] * weight.shape[1] > DENSEST:
+            raise GraphError(
+                f"projection {projection.name!r}: NIR keeps weights dense, and {list(weight.shape)} is too large for "
+                "that; save the graph with ranvier.save instead."
+            )
+        weight = weight.toarray()
+    if bias is None:
+        return nir.Linear(np.array(weight))
+    return nir.Affine(np.array(weight), np.array(np.broadcast_to(bias, weight.shape[:1])))
+
+
+def _scale(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    scale: Any = projection.operation
+    return nir.Scale(np.array(np.broadcast_to(scale.scale, source)))
+
+
+def _conv(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    conv: Any = projection.operation
+    weight = np.array(conv.weight)
+    bias = np.zeros(weight.shape[0], weight.dtype) if conv.bias is None else conv.bias
+    options = {"groups": conv.groups, "bias": np.array(np.broadcast_to(bias, weight.shape[:1])), "weight": weight}
+    if conv.axes == 1:
+        padding = conv.padding if isinstance(conv.padding, str) else conv.padding[0]
+        return nir.Conv1d(
+            input_shape=source[1], stride=conv.stride[0], padding=padding, dilation=conv.dilation[0], **options
+        )
+    return nir.Conv2d(
+        input_shape=(source[1], source[2]), stride=conv.stride, padding=conv.padding, dilation=conv.dilation, **options
+    )
+
+
+def _pool(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    pool: Any = projection.operation
+    kind = nir.AvgPool2d if isinstance(pool, AvgPool) else nir.SumPool2d
+    return kind(*(np.array(option) for option in (pool.kernel, pool.stride, pool.padding)))
+
+
+def _flatten(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    flatten: Any = projection.operation
+    return nir.Flatten({"input": np.array(source)}, flatten.start, flatten.end)
+
+
+OPERATIONS: dict[type[Operation], Callable[[Any, tuple[int, ...]], Any]] = {
+    Linear: _linear,
+    Scale: _scale,
+    Conv: _conv,
+    SumPool: _pool,
+    AvgPool: _pool,
+    Flatten: _flatten,
+}
+
+
+def _write(graph: Any, target: Path) -> None:
+    import nir
+
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    try:
+        nir.write(temporary, graph)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""Arrays of a graph: numpy arrays and scipy's sparse rows, never written in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+Matrix = Any
+"""A dense numpy array or scipy's ``csr_array``."""
+
+
+def constant(value: Any) -> np.ndarray:
+    """A floating-point array that cannot be written through; numbers that are no floats become float64."""
+    array = np.asarray(value)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def matrix(value: Any) -> Matrix:
+    """A weight matrix: a dense array as :func:`constant` makes it, or sparse rows in canonical order."""
+    if not sparse.issparse(value):
+        return constant(value)
+    rows = sparse.csr_array(value)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    if not np.issubdtype(rows.dtype, np.floating):
+        rows = rows.astype(np.float64)
+    return rows
+
+
+def as_rows(value: Matrix) -> Matrix:
+    """A weight matrix as sparse rows without stored zeros."""
+    rows = sparse.csr_array(value)
+    if np.all(rows.data != 0):
+        return rows
+    rows = rows.copy()
+    rows.eliminate_zeros()
+    return rows
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two arrays have one kind, dtype and shape, and the same bits but for NaN."""
+    if sparse.issparse(a) != sparse.issparse(b):
+        return False
+    if sparse.issparse(a):
+        return a.shape == b.shape and all(equal(getattr(a, k), getattr(b, k)) for k in ("data", "indices", "indptr"))
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)

@@ -1,0 +1,129 @@
+"""What a graph is made of: inputs, populations, projections, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .arrays import constant
+from .neurons import Neuron
+from .operations import Operation
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a graph is given at every step.
+
+    Attributes:
+        name: unique among inputs, populations and outputs.
+        shape: of one step.
+        low, high: the values it can take, which analyses may rely on; None where unknown.
+    """
+
+    name: str
+    shape: Shape
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a graph returns at every step: the sum of the projections into it.
+
+    Attributes:
+        name: unique among inputs, populations and outputs.
+        shape: of one step.
+    """
+
+    name: str
+    shape: Shape
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What was measured of a population.
+
+    Attributes:
+        rates: spikes per step and neuron, of the population's shape; the mean output where there are no spikes.
+        active: fraction of the samples in which a neuron fired at all, of the population's shape.
+        steps: number of steps and samples that were measured.
+        data: fingerprint of the data.
+    """
+
+    rates: np.ndarray
+    active: np.ndarray | None = None
+    steps: int | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", constant(self.rates))
+        if self.active is not None:
+            object.__setattr__(self, "active", constant(self.active))
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Neurons of one kind.
+
+    Attributes:
+        name: unique among inputs, populations and outputs.
+        shape: of the population.
+        neuron: kind, parameters and choices.
+        initial: values of states before the first step, of the population's shape or one number; zero where left out.
+        activity: what was measured, or None.
+    """
+
+    name: str
+    shape: Shape
+    neuron: Neuron
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict)
+    activity: Activity | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "initial", {name: constant(value) for name, value in self.initial.items()})
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    def initial_state(self) -> dict[str, np.ndarray]:
+        """Every state before the first step, of the population's shape."""
+        zero = constant(0.0)
+        return {name: np.broadcast_to(self.initial.get(name, zero), self.shape) for name in self.neuron.states}
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """An operation from the values of a source into a target, where all projections are summed.
+
+    Attributes:
+        name: unique among projections.
+        source: an input or a population.
+        target: a population or an output.
+        operation: what is done to the source's values.
+        delay: in steps; 0: the source's values of this step, 1: of the step before. Values before the first step are
+            zero.
+    """
+
+    name: str
+    source: str
+    target: str
+    operation: Operation
+    delay: int = 0
+
+    def replace(self, **changes: Any) -> Projection:
+        return replace(self, **changes)

@@ -1,0 +1,216 @@
+"""The meaning of a graph: a simulation step by step in float64, written to be read.
+
+Sums are in a fixed order: projections in the order of the graph, within a projection the sources in order. So a synapse
+of weight zero changes no bit of any result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .elements import Population, Projection
+from .neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from .order import update_order
+from .recording import Recording, Simulation, batched_inputs
+from .snn_graph import SNNGraph
+from .verifier import check
+
+States = dict[str, np.ndarray]
+Update = Callable[[Any, States, np.ndarray, float], tuple[States, np.ndarray]]
+"""From neurons, states and summed input ``[samples, size]`` and dt: the new states and the output."""
+
+
+def interpret(graph: SNNGraph, inputs: Any, *, record: tuple[str, ...] | list[str] = ()) -> Simulation:
+    """Simulates a graph.
+
+    Args:
+        graph: a valid graph.
+        inputs: values of the input ``[T, *shape]`` or ``[T, samples, *shape]``, or a mapping by name where there are
+            several inputs.
+        record: populations whose output is wanted, and states as ``"population.state"``, as they are after the step.
+
+    Returns:
+        Outputs and what was recorded, ``[T, *shape]`` or ``[T, samples, *shape]``, in float64.
+
+    Raises:
+        GraphError: the graph is not valid, or something to be recorded is not there.
+        InputError: the inputs do not fit.
+    """
+    check(graph)
+    wanted = Recording.of(graph, record)
+    given, samples = batched_inputs(graph, inputs)
+    machine = _Machine(graph, 1 if samples is None else samples)
+    length = len(next(iter(given.values())))
+    steps = [machine.step({name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
+    outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
+    return wanted.simulation(graph, outputs, recorded, samples)
+
+
+@dataclass
+class _Connection:
+    """A projection ready to run: its matrix and constant in float64."""
+
+    projection: Projection
+    rows: Any
+    offset: np.ndarray | float
+
+    @classmethod
+    def of(cls, graph: SNNGraph, projection: Projection) -> _Connection:
+        source = graph.nodes[projection.source].shape
+        target = projection.operation.target_shape(source)
+        offset = projection.operation.offset(source)
+        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
+        return cls(projection, projection.operation.rows(source).astype(np.float64), constant)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return (self.rows @ values.T).T + self.offset
+
+
+class _Machine:
+    """States, and the values of the steps before that delayed projections bring."""
+
+    def __init__(self, graph: SNNGraph, samples: int) -> None:
+        self.graph = graph
+        self.order = update_order(graph)
+        self.neurons = {name: _flat(p) for name, p in graph.populations.items()}
+        self.into = {
+            name: [_Connection.of(graph, p) for p in graph.into(name)] for name in (*graph.populations, *graph.outputs)
+        }
+        self.sizes = {name: node.size for name, node in graph.nodes.items()}
+        self.samples = samples
+        self.states = {name: self._initial(p) for name, p in graph.populations.items()}
+        sources = (*graph.inputs, *graph.populations)
+        depth = {name: max((p.delay for p in graph.out_of(name)), default=0) for name in sources}
+        self.before = {name: deque([self._zeros(name)] * d, maxlen=d) for name, d in depth.items()}
+
+    def _zeros(self, name: str) -> np.ndarray:
+        return np.zeros((self.samples, self.sizes[name]))
+
+    def _initial(self, population: Population) -> States:
+        shape = (self.samples, population.size)
+        states = {
+            k: np.broadcast_to(v.ravel(), shape).astype(np.float64) for k, v in population.initial_state().items()
+        }
+        if isinstance(population.neuron, Delay):
+            longest = int(population.neuron.steps.max())
+            states["past"] = np.zeros((longest, *shape))
+        return states
+
+    def step(self, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
+        """One time step; outputs and what is to be recorded by name, ``[samples, size]``."""
+        values = {name: x.reshape(self.samples, -1).astype(np.float64) for name, x in inputs.items()}
+        for name in self.order:
+            neuron, summed = self.neurons[name], self._summed(name, values)
+            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed, self.graph.dt)
+        outputs = {name: self._summed(name, values) for name in self.graph.outputs}
+        for name, past in self.before.items():
+            past.append(values[name])
+        return outputs, wanted.pick(values, self.states)
+
+    def _summed(self, name: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        total = self._zeros(name)
+        for connection in self.into[name]:
+            source, delay = connection.projection.source, connection.projection.delay
+            total = total + connection(values[source] if delay == 0 else self.before[source][-delay])
+        return total
+
+
+def _flat(population: Population) -> Neuron:
+    """The neurons with parameters ``[size]`` or one number, in float64."""
+    return population.neuron.map(lambda value: value.astype(np.float64).ravel() if value.ndim else value.astype(float))
+
+
+def _toward(neuron: Any, tau: np.ndarray, x: np.ndarray, rest: np.ndarray, dt: float) -> np.ndarray:
+    """``tau x' = rest - x`` over a time step."""
+    if neuron.integration == "euler":
+        return x + dt / tau * (rest - x)
+    return rest + (x - rest) * np.exp(-dt / tau)
+
+
+def _fire(neuron: Any, v: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    return (v > threshold if neuron.fires == ">" else v >= threshold).astype(np.float64)
+
+
+def _reset(neuron: Any, v: np.ndarray, z: np.ndarray) -> np.ndarray:
+    if neuron.reset == "subtract":
+        return v - z * neuron.v_threshold
+    return np.where(z == 1, neuron.v_reset, v)
+
+
+def _relay(neuron: Relay, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    return states, summed
+
+
+def _threshold(neuron: Threshold, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    return states, _fire(neuron, summed, neuron.threshold)
+
+
+def _delay(neuron: Delay, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    past = np.concatenate([summed[None], states["past"]])
+    steps = np.broadcast_to(neuron.steps.astype(int), summed.shape[-1:])
+    return {"past": past[:-1]}, np.stack([past[d, :, n] for n, d in enumerate(steps)], axis=-1)
+
+
+def _i(neuron: I, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    v = states["v"] + dt * neuron.r * summed
+    return {"v": v}, v
+
+
+def _if(neuron: IF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    v = states["v"] + dt * neuron.r * summed
+    z = _fire(neuron, v, neuron.v_threshold)
+    return {"v": _reset(neuron, v, z)}, z
+
+
+def _li(neuron: LI, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
+    return {"v": v}, v
+
+
+def _lif(neuron: LIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
+    z = _fire(neuron, v, neuron.v_threshold)
+    return {"v": _reset(neuron, v, z)}, z
+
+
+def _alif(neuron: ALIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
+    z = _fire(neuron, v, neuron.v_threshold + neuron.beta * states["a"])
+    a = _toward(neuron, neuron.tau_a, states["a"], np.zeros(()), dt) + z
+    return {"v": _reset(neuron, v, z), "a": a}, z
+
+
+def _cuba_voltage(neuron: CubaLI | CubaLIF, states: States, summed: np.ndarray, dt: float) -> States:
+    i = _toward(neuron, neuron.tau_syn, states["i"], neuron.w_in * summed, dt)
+    driving = states["i"] if neuron.current == "old" else i
+    return {"i": i, "v": _toward(neuron, neuron.tau_mem, states["v"], neuron.v_leak + neuron.r * driving, dt)}
+
+
+def _cuba_li(neuron: CubaLI, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    states = _cuba_voltage(neuron, states, summed, dt)
+    return states, states["v"]
+
+
+def _cuba_lif(neuron: CubaLIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
+    states = _cuba_voltage(neuron, states, summed, dt)
+    z = _fire(neuron, states["v"], neuron.v_threshold)
+    return {"i": states["i"], "v": _reset(neuron, states["v"], z)}, z
+
+
+UPDATES: dict[type[Neuron], Update] = {
+    Relay: _relay,
+    Threshold: _threshold,
+    Delay: _delay,
+    I: _i,
+    IF: _if,
+    LI: _li,
+    LIF: _lif,
+    ALIF: _alif,
+    CubaLI: _cuba_li,
+    CubaLIF: _cuba_lif,
+}

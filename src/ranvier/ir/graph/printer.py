@@ -1,0 +1,146 @@
+"""The text form of a graph.
+
+    graph "net" {
+      dt = 0.001
+      input "x" [2] low=0.0 high=1.0
+      population "a" [3] LIF(reset="zero", integration="euler", fires=">") {
+        tau: float64[3] = all 0.02
+        v_threshold: float32[3] = [1.0, 1.0, 0.5]
+      }
+      projection "w" "x" -> "a" delay=0 Linear() {
+        weight: float32[3, 2] = @"w/weight"
+      }
+      output "y" [3]
+      projection "read" "a" -> "y" delay=0 Identity()
+      metadata "source" = "by hand"
+    }
+
+Small arrays are written out, others are references to arrays that go with the text. Names and texts are JSON strings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from .arrays import Matrix
+from .elements import Activity, Input, Population, Projection
+from .snn_graph import SNNGraph
+
+INLINE = 16
+"""Up to this many numbers are written out."""
+
+
+def to_text(graph: SNNGraph, *, inline: int = INLINE) -> tuple[str, dict[str, np.ndarray]]:
+    """The text of a graph and the arrays that it refers to, by name.
+
+    Args:
+        graph: any graph, also one that is not valid.
+        inline: arrays of up to so many numbers are written out.
+    """
+    printer = _Printer(inline)
+    return "\n".join(printer.lines(graph)) + "\n", printer.arrays
+
+
+class _Printer:
+    def __init__(self, inline: int) -> None:
+        self.inline = inline
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def lines(self, graph: SNNGraph) -> Iterator[str]:
+        yield f"graph {_quoted(graph.name)} {{"
+        yield f"  dt = {graph.dt!r}"
+        for node in graph.inputs.values():
+            yield f"  input {_quoted(node.name)} {_shape(node.shape)}{_range(node)}"
+        for population in graph.populations.values():
+            yield from self._population(population)
+        for node in graph.outputs.values():
+            yield f"  output {_quoted(node.name)} {_shape(node.shape)}"
+        for projection in graph.projections.values():
+            yield from self._projection(projection)
+        for key, value in graph.metadata.items():
+            yield f"  metadata {_quoted(key)} = {_quoted(value)}"
+        yield "}"
+
+    def _population(self, population: Population) -> Iterator[str]:
+        neuron, name = population.neuron, population.name
+        head = f"  population {_quoted(name)} {_shape(population.shape)} {_call(neuron, neuron.choices)}"
+        arrays = dict(neuron.parameters)
+        arrays.update({f"initial {state}": value for state, value in population.initial.items()})
+        options = ""
+        if population.activity is not None:
+            arrays.update(_activity_arrays(population.activity))
+            options = "".join(f" {k}={_value(v)}" for k, v in _activity_options(population.activity).items())
+        yield from self._block(head + options, name, arrays)
+
+    def _projection(self, projection: Projection) -> Iterator[str]:
+        operation, name = projection.operation, projection.name
+        ends = f"{_quoted(projection.source)} -> {_quoted(projection.target)}"
+        head = f"  projection {_quoted(name)} {ends} delay={projection.delay} {_call(operation, operation.options)}"
+        yield from self._block(head, name, operation.arrays)
+
+    def _block(self, head: str, name: str, arrays: dict[str, Any]) -> Iterator[str]:
+        if not arrays:
+            yield head
+            return
+        yield f"{head} {{"
+        for label, value in arrays.items():
+            yield f"    {label}: {self._array(f'{name}/{label}', value)}"
+        yield "  }"
+
+    def _array(self, name: str, value: Matrix) -> str:
+        kind = f"{value.dtype}{_shape(value.shape)}"
+        if sparse.issparse(value):
+            parts = {part: getattr(value, part) for part in ("data", "indices", "indptr")}
+            self.arrays.update({f"{name}/{part}": array for part, array in parts.items()})
+            return f"{kind} sparse = @{_quoted(name)}"
+        if value.size > 1 and np.all(value == value.flat[0]):
+            return f"{kind} = all {_numbers(value.flat[0])}"
+        if value.size <= self.inline:
+            return f"{kind} = {_numbers(value)}"
+        self.arrays[name] = value
+        return f"{kind} = @{_quoted(name)}"
+
+
+def _call(made: Any, options: dict[str, Any]) -> str:
+    return f"{type(made).__name__}({', '.join(f'{k}={_value(v)}' for k, v in options.items())})"
+
+
+def _activity_arrays(activity: Activity) -> dict[str, np.ndarray]:
+    found = {"activity rates": activity.rates, "activity active": activity.active}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _activity_options(activity: Activity) -> dict[str, Any]:
+    found = {"steps": activity.steps, "data": activity.data}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _range(node: Input) -> str:
+    bounds = {"low": node.low, "high": node.high}
+    return "".join(f" {k}={float(v)!r}" for k, v in bounds.items() if v is not None)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(str(n) for n in shape)}]"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_value(v) for v in value)}]"
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _numbers(value: Any) -> str:
+    if np.ndim(value):
+        return f"[{', '.join(_numbers(part) for part in value)}]"
+    short = str(value)
+    return short if value.dtype.type(float(short)) == value else repr(float(value))

@@ -1,0 +1,123 @@
+"""What goes into a simulation of a graph and what comes out of it, whichever way it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import GraphError, InputError
+from .snn_graph import SNNGraph
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Results of a simulation, ``[T, *shape]`` or ``[T, samples, *shape]``.
+
+    Attributes:
+        outputs: by name.
+        recorded: what was asked for, by the name it was asked by.
+    """
+
+    outputs: dict[str, np.ndarray]
+    recorded: dict[str, np.ndarray]
+
+    @property
+    def output(self) -> np.ndarray:
+        """The values of the only output."""
+        if len(self.outputs) != 1:
+            raise GraphError(f"there are {len(self.outputs)} outputs, {list(self.outputs)}; use .outputs[name].")
+        return next(iter(self.outputs.values()))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.recorded[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What is to be recorded: by name the population, and the state or None for the population's output."""
+
+    wanted: dict[str, tuple[str, str | None]]
+
+    @classmethod
+    def of(cls, graph: SNNGraph, names: Sequence[str]) -> Recording:
+        """From population names and ``"population.state"``.
+
+        Raises:
+            GraphError: there is no such population or state.
+        """
+        if isinstance(names, str):
+            raise GraphError(f"record={names!r} is a text; give a list, as in record=[{names!r}].")
+        return cls({name: _resolved(graph, name) for name in names})
+
+    def pick(self, values: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What is wanted, from the outputs and states of all populations after a step."""
+        return {
+            name: values[population] if state is None else states[population][state]
+            for name, (population, state) in self.wanted.items()
+        }
+
+    def simulation(
+        self,
+        graph: SNNGraph,
+        outputs: Mapping[str, np.ndarray],
+        recorded: Mapping[str, np.ndarray],
+        samples: int | None,
+    ) -> Simulation:
+        """From flat values of all steps, ``[T, samples, size]``."""
+        lead = () if samples is None else (samples,)
+
+        def shaped(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            return values.reshape(len(values), *lead, *shape)
+
+        populations = {name: graph.populations[population].shape for name, (population, _) in self.wanted.items()}
+        return Simulation(
+            {name: shaped(values, graph.outputs[name].shape) for name, values in outputs.items()},
+            {name: shaped(values, populations[name]) for name, values in recorded.items()},
+        )
+
+
+def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray], int | None]:
+    """Inputs by name, ``[T, *shape]`` or ``[T, samples, *shape]``, and the number of samples; None without that axis.
+
+    Raises:
+        InputError: an input is missing or unknown, or shapes do not fit.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(graph.inputs) != 1:
+            raise InputError(f"the graph has the inputs {list(graph.inputs)}; give a mapping from name to values.")
+        inputs = {next(iter(graph.inputs)): inputs}
+    if set(inputs) != set(graph.inputs):
+        raise InputError(f"inputs are given for {sorted(inputs)}, the graph has {sorted(graph.inputs)}.")
+    given = {name: np.asarray(inputs[name]) for name in graph.inputs}
+    leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in given.items()}
+    if len(set(leads.values())) > 1:
+        raise InputError(f"steps and samples of the inputs differ: { {k: list(v) for k, v in leads.items()} }.")
+    lead = next(iter(leads.values()))
+    return given, lead[1] if len(lead) == 2 else None
+
+
+def _lead(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    axes = len(found) - len(shape)
+    if axes not in (1, 2) or found[axes:] != shape or min(found[:axes]) < 1:
+        expected = ", ".join(str(n) for n in shape)
+        raise InputError(
+            f"input {name!r} has shape {list(found)}; time first, [T, {expected}] or [T, samples, {expected}] is "
+            "expected."
+        )
+    return found[:axes]
+
+
+def _resolved(graph: SNNGraph, name: str) -> tuple[str, str | None]:
+    if name in graph.populations:
+        return name, None
+    population, _, state = name.rpartition(".")
+    if population in graph.populations:
+        states = graph.populations[population].neuron.states
+        if state in states:
+            return population, state
+        kind = type(graph.populations[population].neuron).__name__
+        raise GraphError(f"record: {population!r} is {kind} with the states {list(states)}, {state!r} is none of them.")
+    raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")

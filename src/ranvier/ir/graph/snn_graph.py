@@ -1,0 +1,195 @@
+"""SNNGraph: the IR that passes work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import sparse
+
+from ...errors import GraphError
+from .arrays import Matrix, matrix
+from .elements import Activity, Input, Output, Population, Projection
+from .neurons import IF, LI, LIF, Neuron
+from .operations import Identity, Linear
+
+Node = Input | Population | Output
+
+LAYER_DT = 1e-3
+"""dt of a graph that is made of layers without saying it, in seconds."""
+TAU = 20e-3
+"""Time constant of a layer whose kind of neuron is given by name, in seconds."""
+DEFAULTS: dict[str, Neuron] = {"LIF": LIF(tau=TAU), "LI": LI(tau=TAU), "IF": IF(r=1 / LAYER_DT, v_threshold=1.0)}
+"""Neurons of a layer by name; an IF neuron adds its input up."""
+
+
+@dataclass
+class LayerNode:
+    """A layer of a feed-forward graph, in the manner of sc-neurocore.
+
+    Attributes:
+        name: of the population.
+        n_inputs, n_neurons: sizes.
+        weights: ``[n_neurons, n_inputs]``.
+        neuron_type: name of a kind of neuron (its defaults are taken, LIF with tau = 20 ms), or the neuron itself.
+        firing_rates: spikes per step ``[n_neurons]``, or None where not measured.
+    """
+
+    name: str
+    n_inputs: int
+    n_neurons: int
+    weights: Any
+    neuron_type: str | Neuron = "LIF"
+    firing_rates: Any = None
+
+
+class SNNGraph:
+    """Inputs, populations, projections and outputs of a spiking network.
+
+    In a time step every population, after all that feeds it without delay, sums what its projections bring, updates its
+    states and gives its output; an output is the sum of the projections into it. A graph is valid where the projections
+    without delay form no cycle and all shapes fit: :func:`ranvier.ir.graph.verifier.problems` says what is wrong.
+
+    Elements and arrays are never written in place. The graph itself can be changed: passes do.
+
+    Attributes:
+        name: for reports.
+        dt: time step in seconds.
+        inputs, populations, outputs: by name, in order.
+        projections: by name, in the order in which a target sums them.
+        metadata: text by key, kept from the source of the graph.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerNode] | None = None,
+        *,
+        name: str = "graph",
+        dt: float | None = None,
+        inputs: Iterable[Input] = (),
+        populations: Iterable[Population] = (),
+        projections: Iterable[Projection] = (),
+        outputs: Iterable[Output] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        if layers is not None:
+            inputs, populations, projections, outputs = _from_layers(layers)
+            dt = LAYER_DT if dt is None else dt
+        if dt is None:
+            raise GraphError("a graph needs its time step: SNNGraph(..., dt=0.001) for one millisecond.")
+        self.name = name
+        self.dt = float(dt)
+        self.inputs: dict[str, Input] = _by_name(inputs)
+        self.populations: dict[str, Population] = _by_name(populations)
+        self.projections: dict[str, Projection] = _by_name(projections)
+        self.outputs: dict[str, Output] = _by_name(outputs)
+        self.metadata = dict(metadata or {})
+
+    def copy(self) -> SNNGraph:
+        """A graph that can be changed without changing this one; elements and arrays are shared."""
+        copy = SNNGraph(dt=self.dt)
+        copy.become(self)
+        return copy
+
+    def become(self, other: SNNGraph) -> None:
+        """Takes over all that another graph has."""
+        self.name, self.dt, self.metadata = other.name, other.dt, dict(other.metadata)
+        self.inputs, self.populations = dict(other.inputs), dict(other.populations)
+        self.projections, self.outputs = dict(other.projections), dict(other.outputs)
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """Inputs, populations and outputs by name."""
+        return {**self.inputs, **self.populations, **self.outputs}
+
+    def into(self, name: str) -> list[Projection]:
+        """The projections into a population or output, in the order in which they are summed."""
+        return [projection for projection in self.projections.values() if projection.target == name]
+
+    def out_of(self, name: str) -> list[Projection]:
+        """The projections out of an input or population."""
+        return [projection for projection in self.projections.values() if projection.source == name]
+
+    @property
+    def total_neurons(self) -> int:
+        """Number of neurons; relays and delays are none."""
+        return sum(p.size for p in self.populations.values() if p.neuron.states)
+
+    @property
+    def total_params(self) -> int:
+        """Number of weights and biases that are stored."""
+        return sum(number_of(value) for p in self.projections.values() for value in p.operation.arrays.values())
+
+    @property
+    def total_synapses(self) -> int:
+        """Number of weights that are not zero, every use of a shared weight counted."""
+        return sum(p.operation.rows(self.nodes[p.source].shape).nnz for p in self.projections.values())
+
+    @property
+    def layers(self) -> list[LayerNode]:
+        """The populations that one dense or sparse matrix feeds, beside their own recurrence, as layers."""
+        found = []
+        for population in self.populations.values():
+            feeding = [p for p in self.into(population.name) if p.source != population.name]
+            if len(feeding) == 1 and isinstance(feeding[0].operation, Linear):
+                weight, rates = feeding[0].operation.weight, population.activity
+                sizes = (weight.shape[1], weight.shape[0])
+                rates = None if rates is None else rates.rates
+                found.append(LayerNode(population.name, *sizes, weight, population.neuron, rates))
+        return found
+
+    def __repr__(self) -> str:
+        return (
+            f"SNNGraph({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
+            f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
+        )
+
+
+def number_of(array: Matrix) -> int:
+    """Numbers that are stored."""
+    return array.nnz if sparse.issparse(array) else array.size
+
+
+def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for element in elements:
+        if element.name in found:
+            raise GraphError(f"two elements are called {element.name!r}; give every one a name of its own.")
+        found[element.name] = element
+    return found
+
+
+def _from_layers(
+    layers: Sequence[LayerNode],
+) -> tuple[list[Input], list[Population], list[Projection], list[Output]]:
+    if not layers:
+        raise GraphError("layers is empty; give at least one LayerNode.")
+    inputs, populations, projections = [Input("input", (layers[0].n_inputs,))], [], []
+    source = "input"
+    for layer in layers:
+        neuron = _neuron(layer)
+        weight = matrix(layer.weights)
+        if weight.shape != (layer.n_neurons, layer.n_inputs):
+            raise GraphError(
+                f"layer {layer.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] = "
+                f"{[layer.n_neurons, layer.n_inputs]} is expected."
+            )
+        activity = None if layer.firing_rates is None else Activity(layer.firing_rates)
+        populations.append(Population(layer.name, (layer.n_neurons,), neuron, activity=activity))
+        projections.append(Projection(f"{source}->{layer.name}", source, layer.name, Linear(weight)))
+        source = layer.name
+    outputs = [Output("output", (layers[-1].n_neurons,))]
+    projections.append(Projection(f"{source}->output", source, "output", Identity()))
+    return inputs, populations, projections, outputs
+
+
+def _neuron(layer: LayerNode) -> Neuron:
+    if isinstance(layer.neuron_type, Neuron):
+        return layer.neuron_type
+    if layer.neuron_type not in DEFAULTS:
+        raise GraphError(
+            f"layer {layer.name!r}: neuron_type {layer.neuron_type!r} is none of {', '.join(DEFAULTS)}; another kind "
+            "is given as a neuron, as in neuron_type=ranvier.neurons.ALIF(tau=0.02, tau_a=0.2, beta=0.1)."
+        )
+    return DEFAULTS[layer.neuron_type]

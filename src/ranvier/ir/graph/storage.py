@@ -1,0 +1,97 @@
+"""Graphs in files: a zip archive of the text form and its arrays. No pickles; written at once or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ...errors import GraphError, reason_text
+from .parser import from_text
+from .printer import to_text
+from .snn_graph import SNNGraph
+from .verifier import check
+
+TEXT = "graph.txt"
+INDEX = "arrays.json"
+
+
+def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
+    """Writes a graph into one file; an existing file is replaced once the new one is complete.
+
+    Raises:
+        GraphError: the graph is not valid, or the file cannot be written.
+    """
+    check(graph)
+    text, arrays = to_text(graph)
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.", suffix=".part")
+    except OSError as error:
+        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write(file, text, arrays)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | os.PathLike[str]) -> SNNGraph:
+    """The graph in a file that :func:`save` wrote.
+
+    Raises:
+        GraphError: there is no such file, it holds no graph, or the graph is not valid.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise GraphError(f"there is no file {str(source)!r}.")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            text = archive.read(TEXT).decode("utf-8")
+            names = json.loads(archive.read(INDEX))
+            arrays = {str(name): _read(archive, f"{number}.npy") for number, name in enumerate(names)}
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+        EOFError,
+        OSError,
+        TypeError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
+        raise GraphError(f"{str(source)!r} holds no graph: {reason_text(error)}.") from error
+    graph = from_text(text, arrays)
+    check(graph)
+    return graph
+
+
+def _write(file: IO[bytes], text: str, arrays: dict[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(TEXT, text)
+        archive.writestr(INDEX, json.dumps(list(arrays)))
+        for number, value in enumerate(arrays.values()):
+            with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, np.ascontiguousarray(value), allow_pickle=False)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> Any:
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as member:
+        version = npy.read_magic(member)
+        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = reader(member)
+        if dtype.hasobject or int(np.prod(shape, dtype=np.float64)) * dtype.itemsize > size:
+            raise ValueError(f"{name} is no array of {list(shape)} {dtype}")
+    with archive.open(name) as member:
+        return npy.read_array(member, allow_pickle=False)

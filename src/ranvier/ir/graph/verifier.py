@@ -1,0 +1,158 @@
+"""Whether a graph is valid: all problems at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ...errors import GraphError
+from .elements import Input, Output, Population, Projection
+from .neurons import CHOICES, Delay
+from .operations import ShapeError
+from .order import instant_cycle
+from .snn_graph import Node, SNNGraph
+
+POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
+"""Parameters that divide."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a graph.
+
+    Attributes:
+        node: name of the input, population, projection or output; empty for the graph itself.
+        message: what is wrong and what is expected.
+    """
+
+    node: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.message}" if self.node else self.message
+
+
+def problems(graph: SNNGraph) -> list[Problem]:
+    """All that is wrong with a graph; empty for a valid one."""
+    return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph)]
+
+
+def check(graph: SNNGraph) -> None:
+    """Passes for a valid graph.
+
+    Raises:
+        GraphError: with all problems, a line each.
+    """
+    found = problems(graph)
+    if found:
+        many = f"{len(found)} problems" if len(found) > 1 else "a problem"
+        raise GraphError("\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in found)]))
+
+
+def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
+    if not (np.isfinite(graph.dt) and graph.dt > 0):
+        yield Problem("", f"dt is {graph.dt}, a positive number of seconds is expected")
+    names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
+    for name in (name for name, count in names.items() if count > 1):
+        yield Problem(name, "the name is used more than once among inputs, populations and outputs")
+    if not graph.outputs:
+        yield Problem("", "there is no output; nothing the graph does could be seen")
+    cycle = instant_cycle(graph)
+    if cycle:
+        yield Problem(
+            cycle[0],
+            f"projections without delay form a cycle: {' -> '.join(cycle)}; give one of them a delay of a step",
+        )
+
+
+def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
+    for kind in (graph.inputs, graph.populations, graph.outputs):
+        for key, node in kind.items():
+            if key != node.name:
+                yield Problem(node.name, f"is stored under the name {key!r}")
+            if not all(isinstance(n, int) and n > 0 for n in node.shape):
+                yield Problem(node.name, f"shape {list(node.shape)}, positive whole numbers are expected")
+            elif isinstance(node, Input):
+                yield from _of_input(node)
+            elif isinstance(node, Population):
+                yield from _of_population(node, graph.dt)
+
+
+def _of_input(node: Input) -> Iterator[Problem]:
+    if node.low is not None and node.high is not None and not node.low <= node.high:
+        yield Problem(node.name, f"values from {node.low} to {node.high}; the lower bound comes first")
+
+
+def _of_population(population: Population, dt: float) -> Iterator[Problem]:
+    neuron, name, shape = population.neuron, population.name, population.shape
+    for choice, value in neuron.choices.items():
+        if value not in CHOICES[choice]:
+            allowed = " or ".join(repr(v) for v in CHOICES[choice])
+            yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
+    for parameter, value in neuron.parameters.items():
+        yield from _of_array(name, parameter, value, shape)
+        if parameter in POSITIVE and np.any(value <= 0):
+            yield Problem(name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
+        elif parameter in POSITIVE and neuron.choices["integration"] == "euler" and np.any(2 * value <= dt):
+            yield Problem(
+                name,
+                f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
+                "that the network was made for, or integration='exponential'",
+            )
+    if isinstance(neuron, Delay) and np.any((neuron.steps < 0) | (neuron.steps % 1 != 0)):
+        yield Problem(name, "delays are whole numbers of steps from 0 on")
+    if neuron.choices.get("reset") == "subtract" and np.any(neuron.parameters["v_reset"] != 0):
+        yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
+    for state, value in population.initial.items():
+        if state not in neuron.states:
+            yield Problem(name, f"initial value for {state!r}, but the states are {list(neuron.states)}")
+        else:
+            yield from _of_array(name, f"initial {state}", value, shape)
+    if population.activity is not None and population.activity.rates.shape not in (shape, ()):
+        yield Problem(name, f"rates have shape {list(population.activity.rates.shape)}, {list(shape)} is expected")
+
+
+def _of_array(node: str, label: str, value: np.ndarray, shape: tuple[int, ...]) -> Iterator[Problem]:
+    if value.shape not in (shape, ()):
+        yield Problem(node, f"{label} has shape {list(value.shape)}, {list(shape)} or one number is expected")
+    if not np.all(np.isfinite(value)):
+        yield Problem(node, f"{label} has values that are not finite")
+
+
+def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
+    nodes = graph.nodes
+    for key, projection in graph.projections.items():
+        if key != projection.name:
+            yield Problem(projection.name, f"is stored under the name {key!r}")
+        source, target = nodes.get(projection.source), nodes.get(projection.target)
+        if source is None or isinstance(source, Output):
+            yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
+        if target is None or isinstance(target, Input):
+            yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
+        if not isinstance(projection.delay, int) or projection.delay < 0:
+            yield Problem(projection.name, f"delay {projection.delay!r}, a whole number of steps from 0 on is expected")
+        yield from _of_operation(projection, source, target)
+
+
+def _of_operation(projection: Projection, source: Node | None, target: Node | None) -> Iterator[Problem]:
+    kind = type(projection.operation).__name__
+    for label, value in projection.operation.arrays.items():
+        if not np.all(np.isfinite(value.data if sparse.issparse(value) else value)):
+            yield Problem(projection.name, f"{label} has values that are not finite")
+    if source is None:
+        return
+    try:
+        shape = projection.operation.target_shape(source.shape)
+    except ShapeError as error:
+        yield Problem(projection.name, f"{kind} from {source.name!r}: {error}")
+        return
+    if target is not None and shape != target.shape:
+        yield Problem(
+            projection.name,
+            f"{kind} from {source.name!r} {list(source.shape)} gives {list(shape)}, but {target.name!r} has shape "
+            f"{list(target.shape)}",
+        )

@@ -1,0 +1,107 @@
+"""Operations of projections in JAX, for one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+
+Params = dict[str, jax.Array]
+Apply = Callable[[Params, jax.Array], jax.Array]
+
+
+def parameters_of(operation: Operation, dtype: Any) -> dict[str, np.ndarray]:
+    """The arrays that can be trained: of sparse rows their values."""
+    return {
+        name: np.asarray(value.data if sparse.issparse(value) else value, dtype)
+        for name, value in operation.arrays.items()
+    }
+
+
+def function_of(operation: Operation) -> Apply:
+    """``apply(parameters, values of the source) -> values for the target``."""
+    return FUNCTIONS[type(operation)](operation)
+
+
+def _identity(operation: Identity) -> Apply:
+    return lambda params, x: x
+
+
+def _linear(operation: Linear) -> Apply:
+    product = _sparse_product(operation.weight) if sparse.issparse(operation.weight) else _dense_product
+    return lambda params, x: _shifted(product(params["weight"], x), params, ())
+
+
+def _dense_product(weight: jax.Array, x: jax.Array) -> jax.Array:
+    return weight @ x
+
+
+def _sparse_product(rows: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    count = rows.shape[0]
+    row = np.repeat(np.arange(count, dtype=np.int32), np.diff(rows.indptr))
+    column = rows.indices.astype(np.int32)
+
+    def product(values: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(values * x[column], row, count, indices_are_sorted=True)
+
+    return product
+
+
+def _scale(operation: Scale) -> Apply:
+    return lambda params, x: params["scale"] * x
+
+
+def _conv(operation: Conv) -> Apply:
+    letters = "HW"[: operation.axes]
+    layout = (f"NC{letters}", f"OI{letters}", f"NC{letters}")
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        (y,) = jax.lax.conv_general_dilated(
+            x[None],
+            params["weight"],
+            operation.stride,
+            operation.window().padding,
+            rhs_dilation=operation.dilation,
+            dimension_numbers=layout,
+            feature_group_count=operation.groups,
+        )
+        return _shifted(y, params, (1,) * operation.axes)
+
+    return apply
+
+
+def _pool(operation: SumPool) -> Apply:
+    window = operation.window()
+    sizes, strides = (1, *window.size), (1, *window.stride)
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        zero = jnp.zeros((), x.dtype)
+        summed = jax.lax.reduce_window(x, zero, jax.lax.add, sizes, strides, ((0, 0), *window.padding))
+        return summed * jnp.asarray(operation.weight, x.dtype)
+
+    return apply
+
+
+def _flatten(operation: Flatten) -> Apply:
+    return lambda params, x: x.reshape(operation.target_shape(x.shape))
+
+
+def _shifted(y: jax.Array, params: Params, behind: tuple[int, ...]) -> jax.Array:
+    return y + params["bias"].reshape(-1, *behind) if "bias" in params else y
+
+
+FUNCTIONS: dict[type[Operation], Callable[[Any], Apply]] = {
+    Identity: _identity,
+    Linear: _linear,
+    Scale: _scale,
+    Conv: _conv,
+    SumPool: _pool,
+    AvgPool: _pool,
+    Flatten: _flatten,
+}
