@@ -31,6 +31,7 @@ _HOME = {
         "GraphError",
         "InputError",
         "ModelError",
+        "PassError",
         "PictureError",
         "RanvierError",
         "RegistrationError",

@@ -29,6 +29,10 @@ class GraphError(RanvierError):
     """A graph is not valid, or is asked for something it does not have."""
 
 
+class PassError(RanvierError):
+    """A pass or a pipeline is not known, is set up in a way that makes no sense, or did not keep its promise."""
+
+
 class RegistrationError(RanvierError):
     """A primitive was registered in a way that contradicts itself."""
 

@@ -1,0 +1,358 @@
+"""Bounds of what inputs, neurons and outputs can give, for all times and all inputs in the declared ranges.
+
+A neuron may fire if its potential can reach the threshold while everything that drives it stays within its own bounds.
+The analysis starts from no neuron firing and adds those that may, until nothing changes. That is sound: a spike has
+causes in earlier steps or earlier in the same step, so the first neuron to fire against the analysis would need
+another one to have done so before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.graph.arrays import as_rows
+from ...ir.graph.elements import Input, Population, Projection
+from ...ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ...ir.graph.order import update_order
+from ...ir.graph.snn_graph import SNNGraph
+
+SLACK = 1e-5
+"""Part of a bound's size that is added to it, far above what rounding in single precision can add up to."""
+ROUNDS = 100
+"""After so many rounds, values that still grow are taken as unbounded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Bounds by element, in float64.
+
+    Attributes:
+        low, high: ``[size]``; infinite where nothing is known.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(self.low + other.low, self.high + other.high)
+
+    def scaled(self, factor: Any) -> Interval:
+        """Times a known number by element."""
+        a, b = _times(self.low, factor), _times(self.high, factor)
+        return Interval(np.minimum(a, b), np.maximum(a, b))
+
+    def joined(self, *values: Any) -> Interval:
+        """With further values in the bounds."""
+        low, high = self.low, self.high
+        for value in values:
+            low, high = np.minimum(low, value), np.maximum(high, value)
+        return Interval(low, high)
+
+    def loosened(self) -> Interval:
+        """With the slack for rounding."""
+        size = np.maximum(np.abs(self.low), np.abs(self.high))
+        slack = np.where(np.isfinite(size), SLACK * size, 0.0)
+        return Interval(self.low - slack, self.high + slack)
+
+    def within(self, other: Interval) -> bool:
+        return bool(np.all(self.low >= other.low) and np.all(self.high <= other.high))
+
+
+def _times(a: np.ndarray, factor: Any) -> np.ndarray:
+    """A product in which zero times infinity is zero."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.broadcast_to(factor, a.shape) == 0, 0.0, a * factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What :func:`bounds` found.
+
+    Attributes:
+        values: of every input and population what it can give.
+        silent: by spiking population the neurons that never fire.
+        constant: by spiking population the neurons that fire at every step.
+    """
+
+    values: dict[str, Interval]
+    silent: dict[str, np.ndarray]
+    constant: dict[str, np.ndarray]
+
+
+def bounds(graph: SNNGraph) -> Bounds:
+    """Bounds for a valid graph; an input without a declared range can take any value."""
+    machine = _Machine(graph)
+    machine.widen()
+    machine.narrow()
+    spiking = [name for name, p in graph.populations.items() if p.neuron.spikes]
+    return Bounds(
+        machine.values,
+        {name: machine.values[name].high == 0 for name in spiking},
+        {name: machine.values[name].low == 1 for name in spiking},
+    )
+
+
+class _Machine:
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.order = update_order(graph)
+        self.values = {name: _declared(node) for name, node in graph.inputs.items()}
+        self.values |= {name: _point(np.zeros(p.size)) for name, p in graph.populations.items()}
+        self.into = {name: [_Part.of(graph, p) for p in graph.into(name)] for name in graph.populations}
+
+    def widen(self) -> None:
+        """Bounds from below, until no more values are added."""
+        for turn in range(ROUNDS + 1):
+            changed = False
+            for name in self.order:
+                old = self.values[name]
+                new = self._given(name).joined(old.low, old.high)
+                if new.within(old):
+                    continue
+                changed = True
+                self.values[name] = new if turn < ROUNDS else _anything(old.low.size)
+            if not changed:
+                return
+
+    def narrow(self) -> None:
+        """Bounds from what is now known, as long as they get tighter."""
+        for _ in range(ROUNDS):
+            changed = False
+            for name in self.order:
+                old, new = self.values[name], self._given(name)
+                new = Interval(np.maximum(old.low, new.low), np.minimum(old.high, new.high))
+                if not old.within(new):
+                    changed, self.values[name] = True, new
+            if not changed:
+                return
+
+    def _given(self, name: str) -> Interval:
+        population = self.graph.populations[name]
+        brought = [part(self.values[part.source]) for part in self.into[name]]
+        highest = _Sum.of(population.size, [part.highest for part in brought])
+        lowest = _Sum.of(population.size, [part.lowest for part in brought])
+        summed = Interval(-lowest.most(), highest.most())
+        return TRANSFERS[type(population.neuron)](_flat(population), summed, self.graph.dt)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a projection brings: its weights by sign."""
+
+    source: str
+    delayed: bool
+    positive: Any
+    negative: Any
+    offset: np.ndarray | float
+
+    @classmethod
+    def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
+        shape = graph.nodes[projection.source].shape
+        rows = projection.operation.rows(shape).astype(np.float64)
+        offset = projection.operation.offset(shape)
+        target = projection.operation.target_shape(shape)
+        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
+        positive, negative = as_rows(rows.maximum(0)), as_rows(rows.minimum(0))
+        return cls(projection.source, projection.delay > 0, positive, negative, constant)
+
+    def __call__(self, source: Interval) -> _Brought:
+        source = source.joined(0.0) if self.delayed else source
+        return _Brought(
+            self._sum(self.positive, source.high, self.negative, source.low, self.offset),
+            self._sum(-self.negative, source.high, -self.positive, source.low, -self.offset),
+        )
+
+    def _sum(self, positive: Any, high: np.ndarray, negative: Any, low: np.ndarray, offset: Any) -> _Sum:
+        up = positive @ np.maximum(high, 0) + negative @ np.minimum(low, 0) + np.maximum(offset, 0)
+        down = positive @ np.minimum(high, 0) + negative @ np.maximum(low, 0) + np.minimum(offset, 0)
+        return _Sum(up, down)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """The positive and the negative terms of a sum at its highest."""
+
+    up: np.ndarray
+    down: np.ndarray
+
+    @classmethod
+    def of(cls, size: int, parts: Sequence[_Sum]) -> _Sum:
+        zeros = np.zeros(size)
+        return cls(sum((p.up for p in parts), zeros), sum((p.down for p in parts), zeros))
+
+    def most(self) -> np.ndarray:
+        """The sum, with slack for rounding; without positive terms, rounding makes no positive sum."""
+        with np.errstate(invalid="ignore"):
+            found = self.up + self.down + SLACK * (self.up - self.down)
+        found = np.where(self.up == np.inf, np.inf, found)
+        return np.where(self.up == 0, np.minimum(self.up + self.down, 0.0), found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Brought:
+    """What a projection brings at the highest, and minus what it brings at the lowest."""
+
+    highest: _Sum
+    lowest: _Sum
+
+
+@dataclass(frozen=True, eq=False)
+class _Neurons:
+    """Parameters and initial states of a population, ``[size]`` in float64."""
+
+    neuron: Any
+    initial: dict[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.neuron, name)
+
+
+def _flat(population: Population) -> _Neurons:
+    def flat(value: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(value, population.shape).ravel().astype(np.float64)
+
+    initial = {name: flat(value) for name, value in population.initial_state().items()}
+    return _Neurons(population.neuron.map(flat), initial)
+
+
+def _point(value: np.ndarray) -> Interval:
+    return Interval(value, value)
+
+
+def _anything(size: int) -> Interval:
+    return Interval(np.full(size, -np.inf), np.full(size, np.inf))
+
+
+def _declared(node: Input) -> Interval:
+    low, high = (-np.inf if node.low is None else node.low), (np.inf if node.high is None else node.high)
+    return Interval(np.full(node.size, float(low)), np.full(node.size, float(high)))
+
+
+def _gain(neurons: _Neurons, tau: np.ndarray, dt: float) -> np.ndarray:
+    """The part of the way to its rest that a state goes in a step."""
+    return dt / tau if neurons.integration == "euler" else -np.expm1(-dt / tau)
+
+
+def _settling(start: Interval, rest: Interval, gain: np.ndarray) -> Interval:
+    """Where ``x + gain (rest - x)`` can be from ``start`` on, for gains below two."""
+    hull = rest.joined(start.low, start.high)
+    with np.errstate(invalid="ignore"):
+        middle, radius = (rest.low + rest.high) / 2, (rest.high - rest.low) / 2
+        reach = np.maximum(
+            np.maximum(np.abs(start.low - middle), np.abs(start.high - middle)), gain * radius / (2 - gain)
+        )
+        low, high = middle - reach, middle + reach
+    swings = gain > 1
+    low, high = np.where(swings, low, hull.low), np.where(swings, high, hull.high)
+    return Interval(np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)).loosened()
+
+
+def _drifting(start: np.ndarray, step: Interval) -> Interval:
+    """Where a sum of steps can be."""
+    return Interval(np.where(step.low < 0, -np.inf, start), np.where(step.high > 0, np.inf, start))
+
+
+def _stepped(start: Interval, rest: Interval, gain: np.ndarray) -> Interval:
+    """One step of ``x + gain (rest - x)``."""
+    return start.scaled(1 - gain) + rest.scaled(gain)
+
+
+def _fired(neurons: Any, highest: np.ndarray, lowest: np.ndarray, least: Any, most: Any) -> Interval:
+    """Spikes, where potentials from ``lowest`` to ``highest`` meet thresholds from ``least`` to ``most``."""
+    may = highest > least if neurons.fires == ">" else highest >= least
+    must = lowest > most if neurons.fires == ">" else lowest >= most
+    return Interval(must.astype(float), may.astype(float))
+
+
+def _after_reset(neurons: _Neurons) -> Interval:
+    """Potentials from which a step of a neuron that fires at every step can start."""
+    after = np.zeros_like(neurons.v_threshold) if neurons.reset == "subtract" else neurons.v_reset
+    return _point(neurons.initial["v"]).joined(after)
+
+
+def _leaky_spikes(neurons: _Neurons, rest: Interval, tau: np.ndarray, dt: float, least: Any, most: Any) -> Interval:
+    """Spikes of leaky neurons that are driven towards ``rest``."""
+    gain = _gain(neurons, tau, dt)
+    highest = _settling(_point(neurons.initial["v"]), rest, gain).high
+    steady = (gain <= 1) & (neurons.v_threshold >= 0)
+    lowest = np.where(steady, _stepped(_after_reset(neurons), rest, gain).loosened().low, -np.inf)
+    return _fired(neurons, highest, lowest, least, most)
+
+
+def _relay(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    return summed
+
+
+def _delay(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    return summed.joined(0.0)
+
+
+def _threshold(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    return _fired(neurons, summed.high, summed.low, neurons.threshold, neurons.threshold)
+
+
+def _i(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    return _drifting(neurons.initial["v"], summed.scaled(dt * neurons.r))
+
+
+def _if(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    step = summed.scaled(dt * neurons.r)
+    highest = _drifting(neurons.initial["v"], step).high
+    steady = neurons.v_threshold >= 0
+    lowest = np.where(steady, (_after_reset(neurons) + step).loosened().low, -np.inf)
+    return _fired(neurons, highest, lowest, neurons.v_threshold, neurons.v_threshold)
+
+
+def _li(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    rest = summed.scaled(neurons.r) + _point(neurons.v_leak)
+    return _settling(_point(neurons.initial["v"]), rest, _gain(neurons, neurons.tau, dt))
+
+
+def _lif(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    rest = summed.scaled(neurons.r) + _point(neurons.v_leak)
+    return _leaky_spikes(neurons, rest, neurons.tau, dt, neurons.v_threshold, neurons.v_threshold)
+
+
+def _alif(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    rest = summed.scaled(neurons.r) + _point(neurons.v_leak)
+    gain = _gain(neurons, neurons.tau_a, dt)
+    without = _settling(_point(neurons.initial["a"]), _point(np.zeros_like(gain)), gain)
+    always = np.where(gain <= 1, np.maximum(neurons.initial["a"], 1 / gain) + 1, np.inf)
+    least = neurons.v_threshold + without.scaled(neurons.beta).low
+    most = neurons.v_threshold + Interval(without.low, always).scaled(neurons.beta).high
+    return _leaky_spikes(neurons, rest, neurons.tau, dt, least, most)
+
+
+def _cuba_rest(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    """Where the synaptic current drives the potential."""
+    start = _point(neurons.initial["i"])
+    current = _settling(start, summed.scaled(neurons.w_in), _gain(neurons, neurons.tau_syn, dt))
+    return current.scaled(neurons.r) + _point(neurons.v_leak)
+
+
+def _cuba_li(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    rest = _cuba_rest(neurons, summed, dt)
+    return _settling(_point(neurons.initial["v"]), rest, _gain(neurons, neurons.tau_mem, dt))
+
+
+def _cuba_lif(neurons: _Neurons, summed: Interval, dt: float) -> Interval:
+    rest = _cuba_rest(neurons, summed, dt)
+    return _leaky_spikes(neurons, rest, neurons.tau_mem, dt, neurons.v_threshold, neurons.v_threshold)
+
+
+TRANSFERS: dict[type[Neuron], Callable[[Any, Interval, float], Interval]] = {
+    Relay: _relay,
+    Delay: _delay,
+    Threshold: _threshold,
+    I: _i,
+    IF: _if,
+    LI: _li,
+    LIF: _lif,
+    ALIF: _alif,
+    CubaLI: _cuba_li,
+    CubaLIF: _cuba_lif,
+}

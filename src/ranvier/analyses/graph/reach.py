@@ -1,0 +1,31 @@
+"""Which populations an output can see."""
+
+from __future__ import annotations
+
+from ...ir.graph.snn_graph import SNNGraph
+
+
+def observable(graph: SNNGraph) -> frozenset[str]:
+    """Names of the inputs and populations from which projections lead to an output."""
+    sources: dict[str, list[str]] = {}
+    for projection in graph.projections.values():
+        sources.setdefault(projection.target, []).append(projection.source)
+    found: set[str] = set()
+    waiting = list(graph.outputs)
+    while waiting:
+        for source in sources.get(waiting.pop(), []):
+            if source not in found:
+                found.add(source)
+                waiting.append(source)
+    return frozenset(found)
+
+
+def exposed(graph: SNNGraph) -> frozenset[str]:
+    """Names of the populations whose neurons an output shows one by one, so that none of them may go."""
+    from ...ir.graph.operations import Linear
+
+    return frozenset(
+        p.source
+        for p in graph.projections.values()
+        if p.target in graph.outputs and not isinstance(p.operation, Linear)
+    )

@@ -1,0 +1,1 @@
+"""Passes that make graphs smaller: one file each, with a stated promise."""

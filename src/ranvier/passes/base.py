@@ -1,0 +1,205 @@
+"""What a pass is: a rewriting of a graph with a promise, and remarks that say what it did or why not."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import sparse
+
+from ..ir.graph.elements import Population, Projection
+from ..ir.graph.operations import Linear
+from ..ir.graph.snn_graph import SNNGraph
+from .origins import Origins
+from .surgery import taken_operation, taken_population
+
+
+class Promise(enum.IntEnum):
+    """What a rewriting leaves as it was, the strongest first."""
+
+    BITWISE = 0
+    """The same bits on every input."""
+    ALGEBRAIC = 1
+    """The same in real arithmetic; rounding may differ."""
+    PROFILED = 2
+    """The same on the calibration data."""
+    APPROXIMATE = 3
+    """Not the same; the error is measured."""
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, eq=False)
+class Remark:
+    """What a pass did, or why it did not.
+
+    Attributes:
+        of: name of the pass.
+        about: the population or projection concerned.
+        message: what was done or not.
+        done: whether the graph was changed.
+        promise: of the change.
+        neurons: numbers of the neurons concerned, in the graph that the pass was given.
+    """
+
+    of: str
+    about: str
+    message: str
+    done: bool
+    promise: Promise | None = None
+    neurons: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        kind = f" [{self.promise}]" if self.promise is not None else ""
+        return f"{self.of}: {self.about}: {self.message}{kind}"
+
+
+@dataclass(frozen=True)
+class Pass(abc.ABC):
+    """A pass. Its fields are its options.
+
+    Attributes:
+        name: as in pipelines; the file of the pass is called alike.
+        promise: the weakest promise of what it does as it is preset.
+    """
+
+    name: ClassVar[str]
+    promise: ClassVar[Promise]
+
+    @abc.abstractmethod
+    def run(self, rewriting: Rewriting) -> None:
+        """Rewrites ``rewriting.graph``."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(eq=False)
+class Rewriting:
+    """A graph in the hands of a pass. Changes go through methods that keep the book.
+
+    Attributes:
+        graph: to be changed.
+        of: name of the pass.
+        origins: where the neurons of the graph at the start are now.
+        remarks: so far.
+    """
+
+    graph: SNNGraph
+    of: str
+    origins: Origins
+    remarks: list[Remark] = field(default_factory=list)
+    _facts: dict[Any, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_graph(cls, graph: SNNGraph, of: str) -> Rewriting:
+        """A rewriting of a copy of a graph."""
+        return cls(graph.copy(), of, Origins.of(graph))
+
+    @property
+    def changed(self) -> bool:
+        return any(remark.done for remark in self.remarks)
+
+    @property
+    def promise(self) -> Promise:
+        """The weakest promise of what was done."""
+        return max((r.promise for r in self.remarks if r.promise is not None and r.done), default=Promise.BITWISE)
+
+    def fact(self, analysis: Callable[[SNNGraph], Any]) -> Any:
+        """The result of an analysis of the graph as it is now."""
+        if analysis not in self._facts:
+            self._facts[analysis] = analysis(self.graph)
+        return self._facts[analysis]
+
+    def did(self, about: str, message: str, promise: Promise, neurons: np.ndarray | None = None) -> None:
+        """Writes down what was done."""
+        self.remarks.append(Remark(self.of, about, message, True, promise, neurons))
+        self._facts.clear()
+
+    def missed(self, about: str, message: str, neurons: np.ndarray | None = None) -> None:
+        """Writes down what was not done."""
+        self.remarks.append(Remark(self.of, about, message, False, None, neurons))
+
+    def repeat(self, rewrite: Callable[[Rewriting], None]) -> None:
+        """Rewrites until there is nothing more to do; what could not be done is told once."""
+        told = list(self.remarks)
+        while True:
+            before = len(self.remarks)
+            rewrite(self)
+            if not any(remark.done for remark in self.remarks[before:]):
+                return
+            self.remarks = [*told, *(remark for remark in self.remarks[len(told) :] if remark.done)]
+
+    def remove_projection(self, name: str) -> None:
+        del self.graph.projections[name]
+
+    def set_projection(self, projection: Projection) -> None:
+        """A new projection, or one in place of that of the same name."""
+        self.graph.projections[projection.name] = projection
+
+    def set_population(self, population: Population) -> None:
+        """A population in place of that of the same name, with its neurons where they were."""
+        self.graph.populations[population.name] = population
+
+    def remove_population(self, name: str) -> None:
+        """Removes a population that gives zeros, or that nobody sees, and all projections from and to it.
+
+        A bias on the way out of it stays, in the same place of its target's sum.
+        """
+        for projection in self.graph.out_of(name):
+            source = self.graph.nodes[name].shape
+            offset = projection.operation.offset(source)
+            if offset is None or projection.target == name:
+                continue
+            bias = np.broadcast_to(offset, projection.operation.target_shape(source))
+            self.set_projection(self._constant(projection.name, projection.target, bias))
+        for projection in [*self.graph.into(name), *self.graph.out_of(name)]:
+            self.graph.projections.pop(projection.name, None)
+        del self.graph.populations[name]
+        self.origins = self.origins.without(name)
+
+    def add_bias(self, target: str, amount: np.ndarray) -> None:
+        """Adds a constant to what a population or output of one axis sums at every step."""
+        for projection in self.graph.into(target):
+            operation = projection.operation
+            if isinstance(operation, Linear):
+                bias = amount if operation.bias is None else operation.bias + amount
+                self.set_projection(projection.replace(operation=Linear(operation.weight, bias)))
+                return
+        self.set_projection(self._constant(self.new_name(f"{target}.bias"), target, amount))
+
+    def _constant(self, name: str, target: str, amount: np.ndarray) -> Projection:
+        """A projection that brings a constant: without weights, from an input."""
+        source = next(node for node in self.graph.inputs.values() if len(node.shape) == 1)
+        nothing = sparse.csr_array((amount.size, source.size), dtype=amount.dtype)
+        return Projection(name, source.name, target, Linear(nothing, amount))
+
+    def new_name(self, wanted: str) -> str:
+        """A name that no projection has."""
+        name, number = wanted, 1
+        while name in self.graph.projections:
+            number += 1
+            name = f"{wanted}.{number}"
+        return name
+
+    def keep(self, name: str, kept: np.ndarray) -> None:
+        """Keeps some neurons of a one-dimensional population and removes the others with their weights."""
+        if not kept.size:
+            self.remove_population(name)
+            return
+        graph = self.graph
+        for projection in {p.name: p for p in [*graph.into(name), *graph.out_of(name)]}.values():
+            rows = kept if projection.target == name else None
+            columns = kept if projection.source == name else None
+            source = graph.nodes[projection.source].shape
+            self.set_projection(
+                projection.replace(operation=taken_operation(projection.operation, source, rows, columns))
+            )
+        graph.populations[name] = taken_population(graph.populations[name], kept)
+        self.origins = self.origins.taken(name, kept)

@@ -1,0 +1,92 @@
+"""connections: projections that bring nothing, or the same way twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..analyses.graph.bounds import bounds
+from ..ir.graph.arrays import as_rows
+from ..ir.graph.elements import Projection
+from ..ir.graph.operations import Linear
+from .base import Pass, Promise, Rewriting
+
+SPARSE_BELOW = 1 / 3
+"""Sparse rows pay where fewer of the weights than this are not zero: an index costs about as much as two weights."""
+
+
+@dataclass(frozen=True)
+class Connections(Pass):
+    """Removes and joins projections.
+
+    Without effect: all weights are zero, or bounds show that the source gives zeros, and there is no bias (bitwise).
+    Parallel: two matrices with one source, target and delay become their sum (algebraic). Weights of zero: a dense
+    matrix with few others becomes sparse rows (bitwise).
+
+    Attributes:
+        sparse_below: part of the weights below which sparse rows are kept; 0 for never.
+    """
+
+    name = "connections"
+    promise = Promise.ALGEBRAIC
+    sparse_below: float = SPARSE_BELOW
+
+    def run(self, rewriting: Rewriting) -> None:
+        for name in list(rewriting.graph.projections):
+            self._without_effect(rewriting, rewriting.graph.projections[name])
+        self._parallel(rewriting)
+        for name in list(rewriting.graph.projections):
+            self._stored(rewriting, rewriting.graph.projections[name])
+
+    def _without_effect(self, rewriting: Rewriting, projection: Projection) -> None:
+        graph, operation = rewriting.graph, projection.operation
+        source = graph.nodes[projection.source].shape
+        offset = operation.offset(source)
+        if offset is not None and np.any(offset != 0):
+            return
+        rows = operation.rows(source)
+        values = rewriting.fact(bounds).values[projection.source]
+        moving = (values.low != 0) | (values.high != 0)
+        if not np.any(rows.data):
+            reason = "all its weights are zero"
+        elif not np.any(moving):
+            reason = "its source gives zeros"
+        else:
+            return
+        rewriting.remove_projection(projection.name)
+        rewriting.did(projection.name, f"removed, {rows.nnz} synapses: {reason}", Promise.BITWISE)
+
+    def _parallel(self, rewriting: Rewriting) -> None:
+        graph = rewriting.graph
+        first: dict[tuple[str, str, int], str] = {}
+        for name, projection in list(graph.projections.items()):
+            if not isinstance(projection.operation, Linear):
+                continue
+            ends = (projection.source, projection.target, projection.delay)
+            if ends not in first:
+                first[ends] = name
+                continue
+            kept = graph.projections[first[ends]]
+            rewriting.set_projection(kept.replace(operation=_sum(kept.operation, projection.operation)))
+            rewriting.remove_projection(name)
+            rewriting.did(name, f"joined with {kept.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
+
+    def _stored(self, rewriting: Rewriting, projection: Projection) -> None:
+        operation = projection.operation
+        if not isinstance(operation, Linear) or sparse.issparse(operation.weight):
+            return
+        count = np.count_nonzero(operation.weight)
+        if count < self.sparse_below * operation.weight.size:
+            rewriting.set_projection(projection.replace(operation=Linear(as_rows(operation.weight), operation.bias)))
+            told = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"
+            rewriting.did(projection.name, told, Promise.BITWISE)
+
+
+def _sum(a: Any, b: Any) -> Linear:
+    weight = a.weight + b.weight
+    biases = [bias for bias in (a.bias, b.bias) if bias is not None]
+    bias = sum(biases[1:], biases[0]) if biases else None
+    return Linear(weight if sparse.issparse(weight) else np.asarray(weight), bias)

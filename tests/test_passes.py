@@ -1,0 +1,178 @@
+"""Passes keep their promises on random graphs, and find what was planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ranvier
+from ranvier.ir.graph.neurons import LIF
+from ranvier.ir.graph.operations import Identity, Linear
+from ranvier.passes.base import Pass, Promise, Rewriting
+from ranvier.passes.pipeline import parse_pipeline, pipeline_text
+from ranvier.passes.registry import BUILT_IN, pass_class
+
+from .random_graphs import inputs_of, random_graph, seeds
+
+
+def run(one: Pass, graph: ranvier.SNNGraph) -> Rewriting:
+    rewriting = Rewriting.of_graph(graph, one.name)
+    one.run(rewriting)
+    return rewriting
+
+
+def with_waste(seed: int) -> ranvier.SNNGraph:
+    """A random graph with ranges, zero weights, a dead end and parallel projections."""
+    rng = np.random.default_rng(seed)
+    graph = random_graph(seed)
+    graph.inputs = {k: ranvier.Input(k, node.shape, -0.5, 2.0) for k, node in graph.inputs.items()}
+    for name, projection in list(graph.projections.items()):
+        operation = projection.operation
+        if isinstance(operation, Linear):
+            weight = operation.rows(graph.nodes[projection.source].shape).toarray()
+            weight = weight * (rng.random(weight.shape) < 0.6) * (rng.random(weight.shape[1]) < 0.8)
+            weight = weight * (rng.random((weight.shape[0], 1)) < 0.8) * (rng.random() < 0.9)
+            graph.projections[name] = projection.replace(operation=Linear(weight, operation.bias))
+            if rng.random() < 0.2:
+                graph.projections[f"{name}+"] = projection.replace(name=f"{name}+", operation=operation)
+    source = next(iter(graph.populations.values()))
+    graph.populations["end"] = ranvier.Population("end", (2,), LIF(tau=0.01))
+    graph.projections["to end"] = ranvier.Projection(
+        "to end", source.name, "end", Linear(rng.normal(size=(2, source.size)))
+    )
+    return graph
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@given(seed=seeds)
+@settings(max_examples=60, deadline=None)
+def test_promises_are_kept(name: str, seed: int) -> None:
+    graph = with_waste(seed)
+    before, _ = ranvier.to_text(graph)
+    rewriting = run(pass_class(name)(), graph)
+    found = rewriting.graph
+    assert ranvier.to_text(graph)[0] == before
+    assert ranvier.problems(found) == []
+    assert found.inputs == graph.inputs
+    assert found.outputs == graph.outputs
+    inputs = inputs_of(graph, seed)
+    spiking = [n for n, p in graph.populations.items() if p.neuron.spikes]
+    meant = ranvier.interpret(graph, inputs, record=spiking)
+    now = ranvier.interpret(found, inputs, record=list(found.populations))
+    if rewriting.promise is Promise.BITWISE:
+        np.testing.assert_array_equal(now.output, meant.output)
+    else:
+        np.testing.assert_allclose(now.output, meant.output, rtol=1e-9, atol=1e-9)
+    for original in spiking:
+        place = rewriting.origins.places[original]
+        there = place.numbers >= 0
+        if there.any():
+            np.testing.assert_array_equal(now[place.population][:, place.numbers[there]], meant[original][:, there])
+    again = run(pass_class(name)(), found)
+    assert not again.changed, [str(remark) for remark in again.remarks]
+
+
+def chain() -> ranvier.SNNGraph:
+    """x -> a (4) -> b (2) -> y, every weight one."""
+    return ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (2,), 0.0, 1.0)],
+        populations=[ranvier.Population("a", (4,), LIF(tau=0.01)), ranvier.Population("b", (2,), LIF(tau=0.01))],
+        projections=[
+            ranvier.Projection("xa", "x", "a", Linear(np.full((4, 2), 5.0))),
+            ranvier.Projection("ab", "a", "b", Linear(np.full((2, 4), 5.0))),
+            ranvier.Projection("by", "b", "y", Identity()),
+        ],
+        outputs=[ranvier.Output("y", (2,))],
+    )
+
+
+def test_planted_dead_neurons_are_found() -> None:
+    graph = chain()
+    into, out = np.full((4, 2), 5.0), np.full((2, 4), 5.0)
+    into[1] = 0.3
+    out[:, 2] = 0.0
+    graph.projections["xa"] = ranvier.Projection("xa", "x", "a", Linear(into))
+    graph.projections["ab"] = ranvier.Projection("ab", "a", "b", Linear(out))
+    found = run(pass_class("dead-neurons")(), graph)
+    assert found.origins.places["a"].numbers.tolist() == [0, -1, -1, 1]
+    assert found.promise is Promise.BITWISE
+    assert [remark.neurons.tolist() for remark in found.remarks if remark.neurons is not None] == [[1], [2]]
+
+
+def test_always_firing_neurons_become_biases() -> None:
+    graph = chain()
+    graph.projections["xa"] = ranvier.Projection("xa", "x", "a", Linear(np.full((4, 2), 5.0), [20.0, 0.0, 0.0, 20.0]))
+    found = run(pass_class("dead-neurons")(), graph)
+    assert found.graph.populations["a"].size == 2
+    assert found.graph.projections["ab"].operation.arrays["bias"].tolist() == [10.0, 10.0]
+
+
+def test_rare_neurons_stay_unless_asked_for() -> None:
+    graph = chain()
+    rates = np.array([0.2, 0.0, 0.0005, 0.1])
+    population = graph.populations["a"]
+    graph.populations["a"] = ranvier.Population("a", (4,), population.neuron, activity=ranvier.Activity(rates))
+    assert not run(pass_class("dead-neurons")(), graph).changed
+    never = run(parse_pipeline("dead-neurons{threshold=0}")[0], graph)
+    assert (never.graph.populations["a"].size, never.promise) == (3, Promise.PROFILED)
+    rare = run(parse_pipeline("dead-neurons{threshold=0.001}")[0], graph)
+    assert (rare.graph.populations["a"].size, rare.promise) == (2, Promise.APPROXIMATE)
+
+
+def test_no_rates_are_told() -> None:
+    found = run(parse_pipeline("dead-neurons{threshold=0}")[0], chain())
+    assert not found.changed
+    assert "ranvier.profile" in str(found.remarks[0])
+
+
+def test_neurons_that_an_output_shows_stay() -> None:
+    graph = chain()
+    weak = np.full((2, 4), 5.0)
+    weak[1] = 0.0
+    graph.projections["ab"] = ranvier.Projection("ab", "a", "b", Linear(weak))
+    found = run(pass_class("dead-neurons")(), graph)
+    assert not found.changed
+    assert "an output shows them" in str(found.remarks[0])
+
+
+def test_a_layer_that_is_all_dead() -> None:
+    graph = chain()
+    graph.projections["xa"] = ranvier.Projection("xa", "x", "a", Linear(np.zeros((4, 2))))
+    graph.projections["ab"] = ranvier.Projection("ab", "a", "b", Linear(np.full((2, 4), 5.0), [0.1, 2.0]))
+    found = run(pass_class("dead-neurons")(), graph)
+    assert "a" not in found.graph.populations
+    x = np.ones((50, 2))
+    meant = ranvier.interpret(graph, x).output
+    assert meant.any()
+    np.testing.assert_array_equal(ranvier.interpret(found.graph, x).output, meant)
+
+
+@given(st.floats(0, 1), st.booleans())
+def test_pipelines_come_back(threshold: float, with_option: bool) -> None:
+    text = f"dead-neurons{{threshold={threshold!r}}},connections" if with_option else "connections,dead-code"
+    assert pipeline_text(parse_pipeline(pipeline_text(parse_pipeline(text)))) == pipeline_text(parse_pipeline(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("dead-neuron", "there is no pass 'dead-neuron'; there are .*Did you mean 'dead-neurons'"),
+        ("dead-neurons{limit=3}", "dead-neurons has no option 'limit'; it has threshold"),
+        ("dead-neurons{threshold}", "'threshold' is no option"),
+        ("dead-neurons dead-code", "a comma is expected"),
+        ("", "is no pass"),
+    ],
+)
+def test_wrong_pipelines_are_told(text: str, told: str) -> None:
+    with pytest.raises(ranvier.PassError, match=told):
+        parse_pipeline(text)
+
+
+def test_the_file_of_a_pass_has_its_name() -> None:
+    for name in BUILT_IN:
+        kind = pass_class(name)
+        assert kind.name == name
+        assert kind.__module__.endswith(name.replace("-", "_"))
