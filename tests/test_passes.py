@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ranvier
+from ranvier.analyses.graph.reach import exposed
 from ranvier.ir.graph.neurons import LIF
 from ranvier.ir.graph.operations import Identity, Linear
 from ranvier.passes.base import Pass, Promise, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
+from ranvier.passes.surgery import can_take
 
 from .random_graphs import inputs_of, random_graph, seeds
 
@@ -176,3 +178,80 @@ def test_the_file_of_a_pass_has_its_name() -> None:
         kind = pass_class(name)
         assert kind.name == name
         assert kind.__module__.endswith(name.replace("-", "_"))
+
+
+def blown_up(graph: ranvier.SNNGraph, name: str, copies: np.ndarray, seed: int) -> tuple[ranvier.SNNGraph, np.ndarray]:
+    """The graph with copies of the neurons of a population, in random order; their outgoing weights sum up to what they
+    were. Also returns of every neuron which one it is a copy of."""
+    rng = np.random.default_rng(seed)
+    graph = graph.copy()
+    of = rng.permutation(np.repeat(np.arange(copies.size), copies))
+    population = graph.populations[name]
+    initial = {k: v[of] if v.ndim else v for k, v in population.initial.items()}
+    graph.populations[name] = ranvier.Population(name, (of.size,), population.neuron.take(of), initial)
+    for projection in list(graph.projections.values()):
+        source = population.size if projection.source == name else graph.nodes[projection.source].size
+        weight = projection.operation.rows((source,)).toarray()
+        bias = projection.operation.offset((source,))
+        if projection.target == name:
+            weight, bias = weight[of], None if bias is None else np.broadcast_to(bias, (population.size,))[of]
+        if projection.source == name:
+            halves = 2.0 ** -np.arange(1, of.size + 1)
+            spread = np.empty((weight.shape[0], of.size))
+            for row in range(weight.shape[0]):
+                for original in range(copies.size):
+                    found = rng.permutation(np.flatnonzero(of == original))
+                    parts = halves[: found.size].copy()
+                    parts[-1] = 2.0 * parts[-1] if found.size > 1 else 1.0
+                    spread[row, found] = weight[row, original] * parts
+            weight = spread
+        graph.projections[projection.name] = projection.replace(operation=Linear(weight, bias))
+    return graph, of
+
+
+@given(seeds)
+@settings(max_examples=60, deadline=None)
+def test_planted_duplicates_are_found_and_nothing_else(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base = random_graph(seed)
+    source = rng.choice(list(base.populations))
+    base.projections["again"] = ranvier.Projection(
+        "again", source, source, Linear(rng.normal(size=(base.populations[source].size,) * 2)), delay=1
+    )
+    merge = pass_class("merge-neurons")()
+    base = run(merge, base).graph
+    free = [name for name in base.populations if name not in exposed(base) and can_take(base, name) is None]
+    assume(free)
+    name = str(rng.choice(free))
+    graph, of = blown_up(base, name, rng.integers(1, 4, base.populations[name].size), seed)
+    found = run(merge, graph)
+    assert {k: p.size for k, p in found.graph.populations.items()} == {k: p.size for k, p in base.populations.items()}
+    numbers = found.origins.places[name].numbers
+    assert all((numbers[i] == numbers[j]) == (of[i] == of[j]) for i in range(of.size) for j in range(of.size))
+    inputs = inputs_of(graph, seed)
+    meant, now = ranvier.interpret(graph, inputs), ranvier.interpret(found.graph, inputs)
+    np.testing.assert_allclose(now.output, meant.output, rtol=1e-9, atol=1e-9)
+
+
+def test_scaled_copies_are_no_duplicates() -> None:
+    graph = chain()
+    into = np.array([[5.0, 1.0], [10.0, 2.0], [5.0, 1.0], [1.0, 5.0]])
+    graph.projections["xa"] = ranvier.Projection("xa", "x", "a", Linear(into))
+    out = np.arange(8.0).reshape(2, 4) + 1
+    graph.projections["ab"] = ranvier.Projection("ab", "a", "b", Linear(out))
+    found = run(pass_class("merge-neurons")(), graph)
+    assert found.origins.places["a"].numbers.tolist() == [0, 1, 0, 2]
+    assert found.graph.projections["ab"].operation.arrays["weight"].tolist() == [[4.0, 2.0, 4.0], [12.0, 6.0, 8.0]]
+
+
+def test_mutual_duplicates_are_found() -> None:
+    """Two neurons that only differ in driving one another instead of themselves."""
+    graph = chain()
+    into = np.array([[5.0, 1.0]] * 2 + [[1.0, 1.0], [2.0, 9.0]])
+    graph.projections["xa"] = ranvier.Projection("xa", "x", "a", Linear(into))
+    swap = np.zeros((4, 4))
+    swap[0, 1] = swap[1, 0] = 3.0
+    graph.projections["aa"] = ranvier.Projection("aa", "a", "a", Linear(swap), delay=1)
+    found = run(pass_class("merge-neurons")(), graph)
+    assert found.origins.places["a"].numbers.tolist() == [0, 0, 1, 2]
+    assert found.graph.projections["aa"].operation.arrays["weight"].tolist() == [[3.0, 0, 0], [0, 0, 0], [0, 0, 0]]

@@ -15,7 +15,7 @@ from ..ir.graph.elements import Population, Projection
 from ..ir.graph.operations import Linear
 from ..ir.graph.snn_graph import SNNGraph
 from .origins import Origins
-from .surgery import taken_operation, taken_population
+from .surgery import summed_columns, taken_operation, taken_population
 
 
 class Promise(enum.IntEnum):
@@ -187,6 +187,21 @@ class Rewriting:
             number += 1
             name = f"{wanted}.{number}"
         return name
+
+    def merge(self, name: str, kept: np.ndarray, into: np.ndarray) -> None:
+        """Keeps some neurons of a one-dimensional population and gives them the outgoing weights of the others.
+
+        Args:
+            name: of the population.
+            kept: numbers of the neurons that stay.
+            into: of every neuron, which of these it becomes a part of.
+        """
+        for projection in self.graph.out_of(name):
+            source = self.graph.nodes[name].shape
+            self.set_projection(projection.replace(operation=summed_columns(projection.operation, source, kept, into)))
+        before = self.origins
+        self.keep(name, kept)
+        self.origins = before.merged(name, into)
 
     def keep(self, name: str, kept: np.ndarray) -> None:
         """Keeps some neurons of a one-dimensional population and removes the others with their weights."""

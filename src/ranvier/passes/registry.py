@@ -10,7 +10,7 @@ from ..errors import PassError
 from .base import Pass
 
 GROUP = "ranvier.passes"
-BUILT_IN = ("connections", "dead-code", "dead-neurons")
+BUILT_IN = ("connections", "dead-code", "dead-neurons", "merge-neurons")
 """Names of the passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy import sparse
 
 from ..ir.graph.elements import Activity, Population
 from ..ir.graph.operations import Identity, Linear, Operation, Scale
@@ -60,3 +61,14 @@ def taken_operation(
     matrix = operation.rows(source)
     matrix = matrix if rows is None else matrix[rows]
     return Linear(matrix if columns is None else matrix[:, columns])
+
+
+def summed_columns(operation: Operation, source: tuple[int, ...], kept: np.ndarray, into: np.ndarray) -> Linear:
+    """An operation whose columns ``kept`` are sums of those that are merged into them; the others are zero."""
+    weight, bias = (
+        (operation.weight, operation.bias) if isinstance(operation, Linear) else (operation.rows(source), None)
+    )
+    ones = np.ones(into.size, weight.dtype)
+    gather = sparse.csr_array((ones, (np.arange(into.size), kept[into])), shape=(into.size, into.size))
+    found = weight @ gather
+    return Linear(found if sparse.issparse(weight) else np.asarray(found), bias)

@@ -1,0 +1,169 @@
+"""The coarsest stable partition of neurons: classes that fire alike on every input.
+
+Neurons of a class have the same population, parameters and initial state, and for every class and delay the same total
+weight from it. By induction over time, neurons of a class then have equal states and spikes. Refinement looks only at
+the smaller parts of what was split (Hopcroft; Paige and Tarjan 1987), so a synapse is looked at O(log N) times. What a
+neuron gets from all classes is compared by hashes of 128 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.graph.elements import Population
+from ...ir.graph.snn_graph import SNNGraph
+
+
+def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
+    """Of every population the class of each neuron, flat; classes of different populations have different numbers.
+
+    Args:
+        graph: a valid graph.
+        fixed: populations whose neurons are classes of their own.
+    """
+    edges = _Edges.of(graph)
+    classes = _first_classes(graph, edges, fixed)
+    looked_at = np.arange(classes.size)
+    while looked_at.size:
+        classes, looked_at = _refined(edges, classes, looked_at)
+        if not looked_at.size:
+            # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
+            classes, looked_at = _refined(edges, classes, np.arange(classes.size))
+    return {name: classes[edges.part(name)] for name in graph.populations}
+
+
+@dataclass(frozen=True, eq=False)
+class _Edges:
+    """All synapses between elements, which are numbered through inputs and populations, sorted by source.
+
+    Attributes:
+        starts: number of the first element by name.
+        sizes: number of elements by name.
+        indptr: of every element the number of its first synapse.
+        target, delay, weight: of every synapse.
+    """
+
+    starts: dict[str, int]
+    sizes: dict[str, int]
+    indptr: np.ndarray
+    target: np.ndarray
+    delay: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, graph: SNNGraph) -> _Edges:
+        nodes = {**graph.inputs, **graph.populations}
+        sizes = {name: node.size for name, node in nodes.items()}
+        ends = np.cumsum([0, *sizes.values()])
+        starts = dict(zip(sizes, ends[:-1].tolist(), strict=True))
+        sources, targets, delays, weights = [], [], [], []
+        for projection in graph.projections.values():
+            if projection.target not in graph.populations:
+                continue
+            rows = projection.operation.rows(nodes[projection.source].shape).tocoo()
+            sources.append(rows.coords[1] + starts[projection.source])
+            targets.append(rows.coords[0] + starts[projection.target])
+            delays.append(np.full(rows.nnz, projection.delay))
+            weights.append(rows.data.astype(np.float64))
+        source, target, delay, weight = (
+            np.concatenate(parts) if parts else np.zeros(0, np.int64) for parts in (sources, targets, delays, weights)
+        )
+        order = np.argsort(source, kind="stable")
+        indptr = np.searchsorted(source[order], np.arange(ends[-1] + 1))
+        return cls(starts, sizes, indptr, target[order], delay[order], weight[order])
+
+    def part(self, name: str) -> slice:
+        return slice(self.starts[name], self.starts[name] + self.sizes[name])
+
+    def out_of(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the synapses out of some elements, and of each the element."""
+        counts = self.indptr[elements + 1] - self.indptr[elements]
+        offsets = np.repeat(self.indptr[elements] - np.cumsum([0, *counts[:-1]]), counts)
+        return np.arange(counts.sum()) + offsets, np.repeat(elements, counts)
+
+
+def _first_classes(graph: SNNGraph, edges: _Edges, fixed: frozenset[str]) -> np.ndarray:
+    """Classes by population, parameters, initial state and bias; inputs and what is fixed are one by one."""
+    found, used = np.zeros(sum(edges.sizes.values()), np.int64), 0
+    for name in (*graph.inputs, *graph.populations):
+        size = edges.sizes[name]
+        alone = name in graph.inputs or name in fixed
+        classes = np.arange(size) if alone else _alike(_own_values(graph, graph.populations[name]))
+        found[edges.part(name)] = used + classes
+        used += size
+    return found
+
+
+def _own_values(graph: SNNGraph, population: Population) -> np.ndarray:
+    """What distinguishes neurons before any synapse is looked at, ``[size, values]``."""
+    columns = [*population.neuron.parameters.values(), *population.initial_state().values()]
+    for projection in graph.into(population.name):
+        offset = projection.operation.offset(graph.nodes[projection.source].shape)
+        columns += [] if offset is None else [offset]
+    flat = [np.broadcast_to(value, population.shape).ravel().astype(np.float64) for value in columns]
+    return np.stack(flat, axis=1) if flat else np.zeros((population.size, 1))
+
+
+def _alike(values: np.ndarray) -> np.ndarray:
+    """The number of the distinct row that each row is."""
+    return np.unique(values, axis=0, return_inverse=True)[1].ravel()
+
+
+def _refined(edges: _Edges, classes: np.ndarray, looked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes split by the weights from the classes of some elements, and the elements to look at next."""
+    target, weights = _weights_by_class(edges, classes, looked_at)
+    signature = np.zeros((classes.size, 2), np.uint64)
+    if target.size:
+        first = np.flatnonzero(np.diff(target, prepend=-1))
+        signature[target[first]] = np.add.reduceat(weights, first, axis=0)
+    return _split(classes, signature)
+
+
+def _weights_by_class(edges: _Edges, classes: np.ndarray, looked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of some elements, sorted, and of each hashes of (class, delay, total weight from it, not zero)."""
+    synapse, source = edges.out_of(looked_at)
+    count, delays = int(classes.max()) + 1, int(edges.delay.max(initial=0)) + 1
+    key = (edges.target[synapse] * count + classes[source]) * delays + edges.delay[synapse]
+    weight = edges.weight[synapse]
+    order = np.lexsort((weight, key))
+    key, weight = key[order], weight[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    total = np.add.reduceat(weight, first) if first.size else weight
+    key, total = key[first][total != 0], total[total != 0]
+    target, kind = np.divmod(key, count * delays)
+    return target, _hashed(kind, total)
+
+
+def _hashed(*columns: np.ndarray) -> np.ndarray:
+    """128 bits for every row of some columns of eight bytes, ``[rows, 2]``, by the mixing of SplitMix64."""
+    found = []
+    for seed in (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03):
+        mixed = np.full(columns[0].shape, seed, np.uint64)
+        for column in columns:
+            mixed = mixed + np.ascontiguousarray(column).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+                mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+            mixed = mixed ^ (mixed >> np.uint64(31))
+        found.append(mixed)
+    return np.stack(found, axis=1)
+
+
+def _split(classes: np.ndarray, signature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes whose elements differ in the signature fall apart; the largest part keeps the number."""
+    order = np.lexsort((signature[:, 1], signature[:, 0], classes))
+    old, sorted_signature = classes[order], signature[order]
+    starts_class = np.diff(old, prepend=-1) != 0
+    starts_part = starts_class | np.concatenate([[True], np.any(sorted_signature[1:] != sorted_signature[:-1], axis=1)])
+    part = np.cumsum(starts_part) - 1
+    sizes = np.bincount(part)
+    of_class = np.cumsum(starts_class)[starts_part] - 1
+    by_size = np.lexsort((-sizes, of_class))
+    largest = np.zeros(sizes.size, bool)
+    largest[by_size[np.flatnonzero(np.diff(of_class[by_size], prepend=-1))]] = True
+    numbers = np.where(largest, old[starts_part], 0)
+    numbers[~largest] = classes.max() + 1 + np.arange(np.count_nonzero(~largest))
+    found = np.empty_like(classes)
+    found[order] = numbers[part]
+    return found, order[~largest[part]]
