@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
@@ -10,7 +11,7 @@ from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .dependence import Dependences, add_dependence, equation_dependences
-from .levels import levels_of
+from .levels import Level, levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
 
 NOTHING: Dependences = {}
@@ -45,11 +46,26 @@ class Feeds:
 @cached_by_program
 def feeds_of(info: ModuleInfo) -> Feeds:
     """The feeds of all variables, by one pass backward over the program."""
+    return _feeds(info, info.equations)
+
+
+@cached_by_program
+def feeds_past_static(info: ModuleInfo) -> Feeds:
+    """The feeds of all variables, but through no equation that makes a static value.
+
+    What a parameter feeds by way of a static value that is made of it is that value's own.
+    """
+    levels = levels_of(info)
+    changing = [e for e in info.equations if e.effects or any(levels.of(v) is Level.DYNAMIC for v in e.outvars)]
+    return _feeds(info, changing)
+
+
+def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     levels = levels_of(info)
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
-    for eqn in reversed(info.equations):
+    for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
         of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value)

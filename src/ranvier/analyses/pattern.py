@@ -28,7 +28,7 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
 
     Args:
         info: the program.
-        sources: variables of the step.
+        sources: variables of the step; a source that another one is made of does not count as depending on it.
         targets: variables (or literals) of the step.
 
     Returns:
@@ -44,7 +44,7 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
             found[var] = flat.reshape(shape_of(var))
         for eqn in info.equations:
             if any(not isinstance(a, Literal) and a in found for a in eqn.invars) and has_derivative(eqn):
-                found.update(_marked(eqn, found, levels))
+                found.update({var: mark for var, mark in _marked(eqn, found, levels).items() if var not in sources})
         flat = [_mark(found, atom).reshape(-1) for atom in targets]
         return jnp.concatenate(flat) > 0 if flat else jnp.zeros(0, bool)
 

@@ -17,7 +17,7 @@ from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .colouring import colour
-from .feeds import feeds_of, reach_by_gradient
+from .feeds import Feeds, feeds_of, reach_by_gradient
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
 from .levels import Level, levels_of
 from .operations import Operation, operations_of
@@ -47,11 +47,12 @@ class Connection:
     position: np.ndarray
     _y: Var
     _info: ModuleInfo
+    _feeds: Feeds
 
     @cached_property
     def path(self) -> Slice:
         """The equations from y to the group's new hidden states."""
-        return slice_between(self._info, [self._y], [self.group.state_indices[s] for s in self.states])
+        return slice_between(self._info, self._feeds, [self._y], [self.group.state_indices[s] for s in self.states])
 
     @property
     def hidden_paths(self) -> tuple[Path, ...]:
@@ -250,7 +251,7 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     relations: list[HiddenParamOpRelation] = []
     notes: list[Diagnostic] = []
     for operation in operations_of(info):
-        connections = connections_of(info, operation.y)
+        connections = connections_of(info, operation.y, feeds_of(info))
         reached = dict.fromkeys(place[j][0] for j in indirect.hidden(operation.y))
         rest = tuple(g for g in reached if all(g is not c.group for c in connections))
         if not connections and not rest:
@@ -286,9 +287,9 @@ def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, boo
     return found
 
 
-def connections_of(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
-    """How a variable of the step reaches hidden groups without mixing in between."""
-    fed = {j: maps for (j, gradient), maps in feeds_of(info).of(y).items() if gradient}
+def connections_of(info: ModuleInfo, y: Var, feeds: Feeds) -> tuple[Connection, ...]:
+    """How a variable of the step reaches hidden groups without mixing in between, along some feeds."""
+    fed = {j: maps for (j, gradient), maps in feeds.of(y).items() if gradient}
     if not fed:
         return ()
     place = _places(info)
@@ -309,7 +310,7 @@ def connections_of(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
         if not pairs:
             continue
         y_index, position = _lanes(pairs, group.positions.size)
-        found.append(Connection(group, states, y_index, position, y, info))
+        found.append(Connection(group, states, y_index, position, y, info, feeds))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_e
 from ..ir.nested import called_body, classify, is_call
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
-from .feeds import Feeds, feeds_of
+from .feeds import Feeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,8 @@ def _hold(value: Any) -> Any:
     return jax.lax.stop_gradient(value) if floating else value
 
 
-def slice_between(info: ModuleInfo, sources: Sequence[Var], states: Sequence[int]) -> Slice:
-    """The slice from variables to the new values of these hidden states (by index)."""
-    feeds = feeds_of(info)
+def slice_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states: Sequence[int]) -> Slice:
+    """The slice from variables to the new values of these hidden states (by index), along some feeds."""
     numbers = _equations_between(info, feeds, sources, frozenset(states))
     equations = tuple(info.equations[number] for number in numbers)
     targets = tuple(info.hidden_outvars[j] for j in states)

@@ -16,6 +16,7 @@ from ..ir._jax import Var, trace
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from .colouring import colour
+from .feeds import feeds_of
 from .levels import Level, levels_of
 from .positions import Component, Edges, Positions
 from .slices import Slice, slice_between
@@ -65,7 +66,8 @@ class Transition:
 
     @cached_property
     def path(self) -> Slice:
-        return slice_between(self._info, [self._info.hidden_invars[j] for j in self._states], self._states)
+        old = [self._info.hidden_invars[j] for j in self._states]
+        return slice_between(self._info, feeds_of(self._info), old, self._states)
 
     @property
     def residual_vars(self) -> tuple[Var, ...]:

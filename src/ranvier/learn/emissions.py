@@ -91,7 +91,7 @@ def readout_decay(info: ModuleInfo, emission: Emission) -> float:
     decays: set[float | None] = set()
     for eqn in emission.equations:
         for out in eqn.outvars:
-            connections = connections_of(info, out)
+            connections = connections_of(info, out, feeds_of(info))
             for connection in connections:
                 entries = connection.group.transition.entries
                 facts = [entries[a][a] for a in connection.components]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..analyses.cache import cached_by_program
-from ..analyses.feeds import paths_through_mixing, reach_by_gradient
+from ..analyses.feeds import feeds_past_static, paths_through_mixing, reach_by_gradient
 from ..analyses.levels import Level, levels_of
 from ..analyses.operations import Operation, OperationKind, mixes, operations_of
 from ..analyses.relations import Connection, connections_of
@@ -51,14 +51,14 @@ def terms_of(info: ModuleInfo) -> tuple[Term, ...]:
     """All terms of a program that reach a group, in program order."""
     found = []
     for operation in operations_of(info):
-        if connections_of(info, operation.y):
+        if _connections(info, operation.y):
             found += _terms_of_operation(info, operation)
     return tuple(found)
 
 
 def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term]:
     parts = list(_parts(info, operation))
-    if all(connections_of(info, y) for _, y, _, _ in parts):
+    if all(_connections(info, y) for _, y, _, _ in parts):
         for operand, y, equations, form in parts:
             yield _term(info, operation, operand, y, equations, form)
         return
@@ -104,7 +104,7 @@ def _term(
 ) -> Term:
     if form is None:
         form = _form_by_running(info, operation, operand, y, equations)
-    lanes = tuple(Lanes(connection, shape_of(y)) for connection in connections_of(info, y))
+    lanes = tuple(Lanes(connection, shape_of(y)) for connection in _connections(info, y))
     return Term(form, operand, y, equations, lanes, _is_direct(info, y, lanes), _slots_of(info, operand))
 
 
@@ -130,6 +130,11 @@ def _slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
     return tuple(
         k for k, slot in enumerate(info.parameters) if any(mask & levels.bits[var] for var in by_slot[slot.path])
     )
+
+
+def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
+    """How y reaches groups; where it is a parameter, not by way of static values, which are terms of their own."""
+    return connections_of(info, y, feeds_past_static(info))
 
 
 def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Lanes]) -> bool:
