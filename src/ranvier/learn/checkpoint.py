@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -86,4 +87,5 @@ def _fingerprint(learner: Learner) -> str:
     slots = ", ".join(
         f"{path_text(s.path)} {' '.join(shape_text(x.shape) for x in s.leaves)}" for s in learner.info.parameters
     )
-    return f"{learner.rule!r} with {slots}"
+    rule = re.sub(r" at 0x[0-9a-f]+", "", repr(learner.rule))
+    return f"{rule} with {slots}"

@@ -32,12 +32,14 @@ class Feedback:
     decay: float
 
     def init(self, static: Environment) -> list[jax.Array]:
-        """Normal weights with the spread of those they stand for."""
+        """Normal weights with the spread of those they stand for; 1 / sqrt(longest axis) where these are all equal."""
         keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
         found = []
         for key, (eqn, operand) in zip(keys, self.equations, strict=False):
             weight = static[operand_of(eqn, operand)]
-            found.append(jnp.std(weight) * jax.random.normal(key, weight.shape, weight.dtype))
+            spread = jnp.std(weight)
+            spread = jnp.where(spread > 0, spread, max(weight.shape, default=1) ** -0.5)
+            found.append(spread * jax.random.normal(key, weight.shape, weight.dtype))
         return found
 
     def advanced(self, weights: Sequence[jax.Array], gradients: Mapping[Var, jax.Array]) -> list[jax.Array]:

@@ -191,10 +191,18 @@ class _Run:
         return state, {name: value / count for name, value in total.items()}
 
     def evaluate(self, params: Mapping[Path, Any], batches: Iterable[_Batch]) -> dict[str, float]:
-        found = [self._evaluated(params, batch) for batch in batches]
+        """The loss, a mean over batches, and the metrics, means over samples."""
+        found, samples = [], []
+        for batch in batches:
+            found.append(self._evaluated(params, batch))
+            samples.append(1 if self.learner.batch_size is None else jnp.shape(jax.tree.leaves(batch.xs)[0])[1])
         if not found:
             raise InputError("held_out gave no batch; give a list, or a function of the epoch.")
-        return {name: sum(float(f[name]) for f in found) / len(found) for name in found[0]}
+        weights = {name: samples if name in self.metrics else [1] * len(found) for name in found[0]}
+        return {
+            name: sum(w * float(f[name]) for w, f in zip(by_batch, found, strict=True)) / sum(by_batch)
+            for name, by_batch in weights.items()
+        }
 
     def _what_is_bad(self, state: FitState, batch: _Batch, finite: dict[str, Any], epoch: int, count: int) -> str:
         """The first bad state if there is one, else the first bad parameter."""

@@ -74,9 +74,14 @@ class Learner:
         return self if batch_size == self.batch_size else self._make(batch_size)
 
     def init(self, params: Mapping[Path, Any] | None = None) -> LearnerState:
-        """The state before the first step: the model's initial states and an empty memory of the rule."""
-        hidden = [leaf for slot in self.info.hidden for leaf in slot.initial]
-        other = [leaf for slot in self.info.other for leaf in slot.initial]
+        """The state before the first step: the model's initial states and an empty memory of the rule.
+
+        Its arrays are the caller's own, so that they can be donated to a jitted function.
+        """
+        hidden, other = (
+            [jnp.array(leaf, copy=True) for slot in slots for leaf in slot.initial]
+            for slots in (self.info.hidden, self.info.other)
+        )
         return LearnerState(hidden, other, self._empty_memory(self._param_leaves(params), other))
 
     def restart(self, params: Mapping[Path, Any] | None, lasting: Any, seed: Any) -> LearnerState | None:
@@ -312,7 +317,7 @@ class Learner:
         return found.pop()[0]
 
     def _weights(self, mask: Any, length: int) -> jax.Array:
-        dtype = jnp.result_type(*(slot.dtype for slot in self.info.hidden))
+        dtype = jnp.result_type(jnp.float32, *(jnp.finfo(slot.dtype).dtype for slot in self.info.hidden))
         weights = jnp.ones(length, dtype) if mask is None else jnp.asarray(mask).astype(dtype)
         if weights.ndim != 1:
             raise InputError(

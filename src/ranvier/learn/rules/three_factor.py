@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ...analyses.hidden_groups import HiddenGroup, analyse_groups
 from ...analyses.memory import batch_size
 from ...analyses.transition import EntryFacts
-from ...errors import RuleError
+from ...errors import InputError, RuleError
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
 from ..emissions import FILTERED, emissions_of, with_filters
@@ -132,10 +132,14 @@ class _Modulated(Dynamics):
     def _modulators(self, same: SameStep) -> jax.Array:
         """M at all steps, ``[K, samples]`` or ``[K, 1]``."""
         if self.modulator is not None:
-            found = jax.vmap(self.modulator)(same.outputs, same.targets)
-            return found.reshape(found.shape[0], -1) * same.weights[:, None]
+            found = jnp.asarray(jax.vmap(self.modulator)(same.outputs, same.targets))
+            found = found.reshape(found.shape[0], -1)
+            if found.shape[1] not in (1, self.batch):
+                several = f" or {self.batch} for a batch of {self.batch}" if self.batch > 1 else ""
+                raise InputError(f"modulator(output, target) gave {found.shape[1]} numbers; one is expected{several}.")
+            return found * same.weights[:, None]
         errors = same.errors()
-        shared = all(error.ndim > 2 and error.shape[1] == self.batch for error in errors) and self.batch > 1
+        shared = all(error.ndim > 1 and error.shape[1] == self.batch for error in errors) and self.batch > 1
         samples = self.batch if shared else 1
         return sum((error.reshape(error.shape[0], samples, -1).sum(-1) for error in errors), jnp.zeros(()))
 

@@ -1,0 +1,107 @@
+"""Models and calls in which something could go wrong unnoticed: equal weights, odd output shapes, low precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ranvier
+
+
+def square_loss(output: Any, target: Any) -> Any:
+    return ((output - target) ** 2).sum()
+
+
+def linear_model(out: Any, *, dtype: Any = jnp.float32, flat: bool = False) -> ranvier.StepFunction:
+    def step(params: Any, state: Any, x: Any) -> Any:
+        v = 0.9 * state["v"] + x @ params["w"]
+        y = jnp.tanh(v) @ params["out"]
+        return {"v": v.astype(dtype)}, y[..., 0] if flat else y
+
+    params = {"w": jnp.linspace(-1, 1, 12).reshape(3, 4), "out": out}
+    return ranvier.step_function(step, params, {"v": jnp.zeros(4, dtype)})
+
+
+def data(steps: int, *lead: int, outputs: tuple[int, ...] = (2,)) -> tuple[jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(1), 2)
+    return jax.random.normal(keys[0], (steps, *lead, 3)), jax.random.normal(keys[1], (steps, *lead, *outputs))
+
+
+@pytest.mark.parametrize("feedback", ["random", "adaptive"])
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_feedback_for_equal_weights_is_not_zero(feedback: str, value: float) -> None:
+    learner = ranvier.compile(linear_model(jnp.full((4, 2), value)), ranvier.EProp(feedback=feedback), jnp.ones(3))
+    grads, _ = learner.grad(square_loss, *data(10))
+    assert float(jnp.abs(grads["w",]).max()) > 1e-2
+
+
+def test_one_number_per_sample_is_a_modulator_of_its_own() -> None:
+    xs, ys = data(8, 4, outputs=())
+    model = linear_model(jnp.ones((4, 1)), flat=True)
+    together = ranvier.compile(model, ranvier.ThreeFactor(0.9), jnp.ones(3), batch_size=4)
+    alone = ranvier.compile(model, ranvier.ThreeFactor(0.9), jnp.ones(3))
+    found = together.grad(square_loss, xs, ys)[0]
+    parts = [alone.grad(square_loss, xs[:, k], ys[:, k])[0] for k in range(4)]
+    for path, value in found.items():
+        np.testing.assert_allclose(value, sum(part[path] for part in parts), rtol=2e-5, atol=1e-5)
+
+
+def test_a_modulator_of_the_wrong_size_is_told() -> None:
+    rule = ranvier.ThreeFactor(0.9, modulator=lambda output, target: output - target)
+    learner = ranvier.compile(linear_model(jnp.ones((4, 2))), rule, jnp.ones(3))
+    with pytest.raises(ranvier.InputError, match="gave 2 numbers; one is expected"):
+        learner.grad(square_loss, *data(5))
+
+
+def test_a_mask_keeps_its_precision() -> None:
+    learner = ranvier.compile(linear_model(jnp.ones((4, 2)), dtype=jnp.bfloat16), ranvier.BPTT(), jnp.ones(3))
+    xs, ys = data(6)
+    _, whole = learner.grad(square_loss, xs, ys)
+    _, weighed = learner.grad(square_loss, xs, ys, mask=jnp.full(6, 0.3))
+    np.testing.assert_allclose(weighed.loss, 0.3 * whole.loss, rtol=1e-6)
+
+
+def test_the_state_can_be_donated() -> None:
+    learner = ranvier.compile(linear_model(jnp.ones((4, 2))), ranvier.D_RTRL(), jnp.ones(3))
+    xs, ys = data(5)
+
+    @jax.jit
+    def free(state: Any) -> Any:
+        return learner.grad(square_loss, xs, ys, state=state)[1].state
+
+    donating = jax.jit(lambda state: learner.grad(square_loss, xs, ys, state=state)[1].state, donate_argnums=0)
+    expected = free(learner.init())
+    for _ in range(2):
+        found = donating(learner.init())
+        np.testing.assert_array_equal(found.hidden[0], expected.hidden[0])
+
+
+def test_held_out_metrics_are_means_over_samples() -> None:
+    model = linear_model(jnp.ones((4, 2)))
+    learner = ranvier.compile(model, ranvier.D_RTRL(), jnp.ones(3), batch_size=2)
+    batches = [(*data(4, size), None) for size in (9, 1)]
+    metrics = {"size": lambda output, target, mask: jnp.asarray(output.shape[1], jnp.float32)}
+    training = [data(4, 2)]
+    found = ranvier.fit(
+        learner, training, square_loss, optax.sgd(1e-3), epochs=1, held_out=batches, metrics=metrics, progress=False
+    )
+    assert found.history[0]["eval_size"] == pytest.approx((9 * 9 + 1) / 10)
+
+
+def test_a_rule_with_a_function_is_resumed(tmp_path: Any) -> None:
+    """As in a new process, in which the function is at another address."""
+
+    def run() -> Any:
+        rule = ranvier.ThreeFactor(0.9, modulator=lambda output, target: (output - target).sum())
+        learner = ranvier.compile(linear_model(jnp.ones((4, 2))), rule, jnp.ones(3))
+        return ranvier.fit(
+            learner, [data(4)], square_loss, optax.sgd(1e-3), epochs=2, checkpoint=tmp_path / "run", progress=False
+        )
+
+    first, again = run(), run()
+    np.testing.assert_array_equal(first.params["w",], again.params["w",])
