@@ -71,8 +71,8 @@ _HOME = {
     "learn.rules.uoro": ["UORO"],
     "learn.state": ["Aux", "LearnerState"],
     "report.picture": ["draw"],
-    "simulate.lower": ["lower"],
-    "simulate.simulate": ["simulate"],
+    "simulation.lower": ["lower"],
+    "simulation.simulate": ["simulate"],
 }
 _MODULES = {"neurons": "ir.graph.neurons", "operations": "ir.graph.operations"}
 

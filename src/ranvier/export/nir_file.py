@@ -168,16 +168,16 @@ def _implied_delays(graph: SNNGraph) -> set[str]:
     delayed: dict[int, list[Projection]] = {}
     for projection in inner:
         a, b = component[names[projection.source]], component[names[projection.target]]
-        if a == b and projection.delay:
+        if a == b and projection.delay and not _joins_relays(graph, projection):
             delayed.setdefault(int(a), []).append(projection)
     same = (found for found in delayed.values() if len({p.delay for p in found}) == 1)
-    return {projection.name for found in same for projection in found if not _joins_relays(graph, projection)}
+    return {projection.name for found in same for projection in found}
 
 
 def _joins_relays(graph: SNNGraph, projection: Projection) -> bool:
-    """Whether a projection disappears between relays, and a delay with it."""
+    """Whether a projection that only passes values on ends at nodes that may disappear, and its delay with it."""
     ends = (graph.populations[projection.source].neuron, graph.populations[projection.target].neuron)
-    return isinstance(projection.operation, Identity) and any(isinstance(neuron, Relay) for neuron in ends)
+    return isinstance(projection.operation, Identity) and any(isinstance(neuron, (Relay, Delay)) for neuron in ends)
 
 
 def _neuron(population: Population, dt: float) -> Any:

@@ -205,7 +205,7 @@ class _Importer:
         node = self.nodes[name]
         if _kind(node) == "Delay":
             steps = np.unique(self._steps(name))
-            return (Identity(), int(steps[0])) if steps.size == 1 else None
+            return (Identity(), int(steps[0])) if steps.size == 1 and steps[0] > 0 else None
         if _kind(node) not in OPERATIONS:
             return None
         try:
