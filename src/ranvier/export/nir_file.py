@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import GraphError, reason_text
+from ..ir.files import replacing
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
 from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
@@ -275,14 +275,7 @@ def _write(graph: Any, target: Path) -> None:
     import nir
 
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
+        with replacing(target) as temporary:
+            nir.write(temporary, graph)
     except OSError as error:
         raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
-    try:
-        nir.write(temporary, graph)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Population, Projection
+from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Linear
 from ..ir.graph.snn_graph import SNNGraph
 from .origins import Origins
@@ -142,10 +142,6 @@ class Rewriting:
     def set_projection(self, projection: Projection) -> None:
         """A new projection, or one in place of that of the same name."""
         self.graph.projections[projection.name] = projection
-
-    def set_population(self, population: Population) -> None:
-        """A population in place of that of the same name, with its neurons where they were."""
-        self.graph.populations[population.name] = population
 
     def remove_population(self, name: str) -> None:
         """Removes a population that gives zeros, or that nobody sees, and all projections from and to it.

@@ -50,24 +50,6 @@ class Origins:
         """The neurons of a present population are those ``into`` says."""
         return self._moved(name, name, into)
 
-    def joined(self, name: str, population: str, start: int) -> Origins:
-        """A present population is now a part of another, from number ``start`` on."""
-        size = 1 + max(
-            (int(p.numbers.max(initial=-1)) for p in self.places.values() if p.population == name), default=-1
-        )
-        return self._moved(name, population, start + np.arange(size))
-
-    def then(self, later: Origins) -> Origins:
-        """Where neurons are after a further rewriting."""
-        found = {}
-        for name, place in self.places.items():
-            if place.population is None:
-                found[name] = place
-                continue
-            onward = later.places[place.population]
-            found[name] = Place(onward.population, _through(place.numbers, onward.numbers))
-        return Origins(found)
-
     def _moved(self, name: str, population: str | None, numbers: np.ndarray | None) -> Origins:
         found = dict(self.places)
         for original, place in self.places.items():

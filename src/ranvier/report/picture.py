@@ -12,10 +12,10 @@ from ..analyses.hidden_groups import analyse_groups
 from ..analyses.relations import analyse_relations
 from ..analyses.wiring import Node, Wire, wiring_of
 from ..errors import PictureError
+from ..ir.files import write_atomically
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo, shape_text
 from .explain import explain_program
-from .files import write_atomically
 from .layout import layers_of
 
 FORMATS = (".svg", ".png", ".html")

@@ -151,11 +151,7 @@ class _Part:
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
-        shape = graph.nodes[projection.source].shape
-        rows = projection.operation.rows(shape).astype(np.float64)
-        offset = projection.operation.offset(shape)
-        target = projection.operation.target_shape(shape)
-        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
+        rows, constant = graph.affine_map(projection)
         positive, negative = as_rows(rows.maximum(0)), as_rows(rows.minimum(0))
         return cls(projection.source, projection.delay > 0, positive, negative, constant)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...ir.graph.operations import Linear
 from ...ir.graph.snn_graph import SNNGraph
 
 
@@ -22,8 +23,6 @@ def observable(graph: SNNGraph) -> frozenset[str]:
 
 def exposed(graph: SNNGraph) -> frozenset[str]:
     """Names of the populations whose neurons an output shows one by one, so that none of them may go."""
-    from ...ir.graph.operations import Linear
-
     return frozenset(
         p.source
         for p in graph.projections.values()

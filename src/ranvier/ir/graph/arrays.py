@@ -42,13 +42,3 @@ def as_rows(value: Matrix) -> Matrix:
     rows = rows.copy()
     rows.eliminate_zeros()
     return rows
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two arrays have one kind, dtype and shape, and the same bits but for NaN."""
-    if sparse.issparse(a) != sparse.issparse(b):
-        return False
-    if sparse.issparse(a):
-        return a.shape == b.shape and all(equal(getattr(a, k), getattr(b, k)) for k in ("data", "indices", "indptr"))
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)

@@ -61,11 +61,7 @@ class _Connection:
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Connection:
-        source = graph.nodes[projection.source].shape
-        target = projection.operation.target_shape(source)
-        offset = projection.operation.offset(source)
-        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
-        return cls(projection, projection.operation.rows(source).astype(np.float64), constant)
+        return cls(projection, *graph.affine_map(projection))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         return (self.rows @ values.T).T + self.offset

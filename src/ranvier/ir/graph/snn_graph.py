@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError
@@ -110,6 +111,14 @@ class SNNGraph:
     def out_of(self, name: str) -> list[Projection]:
         """The projections out of an input or population."""
         return [projection for projection in self.projections.values() if projection.source == name]
+
+    def affine_map(self, projection: Projection) -> tuple[Matrix, np.ndarray | float]:
+        """A and b of a projection in float64: sparse rows, and ``[size of the target]`` or zero."""
+        source = self.nodes[projection.source].shape
+        offset = projection.operation.offset(source)
+        target = projection.operation.target_shape(source)
+        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
+        return projection.operation.rows(source).astype(np.float64), constant
 
     @property
     def total_neurons(self) -> int:

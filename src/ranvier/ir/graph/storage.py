@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from ...errors import GraphError, reason_text
+from ..files import replacing
 from .parser import from_text
 from .printer import to_text
 from .snn_graph import SNNGraph
@@ -32,17 +32,10 @@ def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
     text, arrays = to_text(graph)
     target = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.", suffix=".part")
+        with replacing(target) as temporary:
+            _write(temporary, text, arrays)
     except OSError as error:
         raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write(file, text, arrays)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 
@@ -67,7 +60,7 @@ def load(path: str | os.PathLike[str]) -> SNNGraph:
     return graph
 
 
-def _write(file: IO[bytes], text: str, arrays: dict[str, np.ndarray]) -> None:
+def _write(file: Path, text: str, arrays: dict[str, np.ndarray]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(TEXT, text)
         archive.writestr(INDEX, json.dumps(list(arrays)))
