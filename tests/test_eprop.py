@@ -240,10 +240,10 @@ def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     ("options", "what"),
     [
         ({"feedback": "none"}, "symmetric, random, adaptive"),
-        ({"filter": 1.0}, "no decay"),
-        ({"filter": -0.1}, "no decay"),
-        ({"filter": "kappa"}, "no decay"),
-        ({"filter": float("nan")}, "no decay"),
+        ({"filter": 1.0}, "from 0 to 1, less than 1"),
+        ({"filter": -0.1}, "from 0 to 1, less than 1"),
+        ({"filter": "kappa"}, "from 0 to 1, less than 1"),
+        ({"filter": float("nan")}, "from 0 to 1, less than 1"),
     ],
 )
 def test_bad_options(options, what: str) -> None:

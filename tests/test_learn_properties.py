@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 import ranvier
@@ -100,3 +100,41 @@ def test_d_rtrl_is_its_definition(step: RandomStep, seed: int, chunk: int) -> No
     expected, _ = DenseDRTRL(info, [(name,) for name in model.params], cut).gradients(xs)
     assume(tame(expected))
     assert difference(gradient(info, ranvier.D_RTRL(), xs, chunk=chunk), expected) < 1e-9
+
+
+RULES = [
+    ranvier.D_RTRL(),
+    ranvier.EProp(),
+    ranvier.EProp(filter=None),
+    ranvier.OSTL(),
+    ranvier.SnAp(1),
+    ranvier.SnAp(2),
+]
+
+
+def layered(step: RandomStep, memory: bool, p, state: dict, x):
+    """The random step behind an input weight alone, and a readout, with memory or without."""
+    hidden = {name: p["decay"] * jnp.tanh(state[name]) for name in state if name != "r"}
+    new, output = step({}, hidden, jnp.tanh(x @ p["w"] + p["b"]))
+    r = (0.8 * state["r"] if memory else 0.0) + output @ p["u"]
+    return {**new, "r": r}, r
+
+
+@settings(run, max_examples=60)
+@given(random_steps(moving=True), st.booleans(), st.sampled_from(RULES), st.integers(0, 1000))
+def test_a_rule_that_leaves_nothing_out_is_bptt(step: RandomStep, memory: bool, rule, seed: int) -> None:
+    model, xs = random_model(step, seed)
+    model = ranvier.step_function(
+        partial(layered, step, memory), model.params, {**model.state, "r": jnp.zeros(SIZE)}, name="random"
+    )
+    info = ranvier.extract_module_info(model, xs[0])
+    exact = gradient(info, ranvier.BPTT(), xs)
+    assume(tame(exact))
+    try:
+        learner = ranvier.compile(info, rule, chunk=2)
+    except ranvier.RuleError:
+        assume(False)
+    found, _ = learner.grad(loss_of, xs, phases(STEPS))
+    if difference(found, exact) > 1e-9:
+        assert learner.plan.dropped
+    event(f"{rule.name}: {'nothing' if not learner.plan.dropped else 'something'} left out")

@@ -105,3 +105,34 @@ def test_a_rule_with_a_function_is_resumed(tmp_path: Any) -> None:
 
     first, again = run(), run()
     np.testing.assert_array_equal(first.params["w",], again.params["w",])
+
+
+@pytest.mark.parametrize(
+    "rule", [ranvier.BPTT(), ranvier.RTRL(), ranvier.SnAp(1), ranvier.OSTL(), ranvier.D_RTRL()], ids=str
+)
+def test_gradients_of_low_precision_are_summed_in_single(rule) -> None:
+    """bfloat16 has 8 bits: a sum of 4,000 equal numbers in it stops at 256 times their size."""
+
+    def step(params, state, x):
+        v = 0.5 * state["v"] + params["w"] * x
+        return {"v": v}, v
+
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    model = ranvier.step_function(step, params, {"v": jnp.zeros(2, jnp.bfloat16)})
+    learner = ranvier.compile(model, rule, jnp.ones(2, jnp.bfloat16))
+    xs = jnp.ones((4000, 2), jnp.bfloat16)
+    grads, _ = learner.grad(lambda y, _: 0.1 * y.astype(jnp.float32).sum(), xs, jnp.zeros(4000))
+    np.testing.assert_allclose(np.asarray(grads["w",], np.float32), 800.0, rtol=0.02)
+
+
+@pytest.mark.parametrize("rule", [ranvier.RTRL(), ranvier.UORO(), ranvier.OSTL()], ids=str)
+def test_weights_are_not_rounded_to_the_states_precision(rule) -> None:
+    def step(params, state, x):
+        v = (0.5 * state["v"] + params["w"] * x).astype(jnp.bfloat16)
+        return {"v": v}, (params["w"] * x).sum()
+
+    params = {"w": jnp.full(2, 1.0001)}
+    model = ranvier.step_function(step, params, {"v": jnp.zeros(2, jnp.bfloat16)})
+    learner = ranvier.compile(model, rule, jnp.ones(2))
+    _, aux = learner.grad(lambda y, _: y, jnp.ones((3, 2)), jnp.zeros(3))
+    np.testing.assert_allclose(aux.losses, 2.0002, rtol=1e-7)

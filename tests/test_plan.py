@@ -168,13 +168,36 @@ def test_rules_that_follow_all_parameters_say_so(rule) -> None:
         assert "same step and in time" in row(plan, name)
 
 
-def test_recurrent_projections_are_left_out() -> None:
-    (dropped,) = plan_of().dropped
-    for words in ("recurrent-projection", "v into group", "w_rec"):
-        assert words in dropped
-    assert dropped in str(plan_of())
-    assert not plan_of(model=network(recurrent=False)).dropped
-    assert "nothing" in str(plan_of(model=network(recurrent=False))).split("Left out")[1]
+def test_projections_between_states_are_left_out() -> None:
+    recurrent, readout = plan_of().dropped
+    assert recurrent.startswith("recurrent-projection: v into group 1 through w_rec")
+    assert readout.startswith("projection: v into group 0 through w_out")
+    assert recurrent in str(plan_of())
+    assert plan_of(model=network(recurrent=False)).dropped == (readout,)
+
+
+def test_a_filter_stands_for_the_readouts_memory() -> None:
+    assert plan_of(ranvier.EProp(), network(recurrent=False)).dropped == ()
+    assert "nothing" in str(plan_of(ranvier.EProp(), network(recurrent=False))).split("Left out")[1]
+    (readout,) = plan_of(ranvier.EProp(filter=0.5), network(recurrent=False)).dropped
+    assert "through w_out" in readout
+    (approximation,) = plan_of(ranvier.EProp("random"), network(recurrent=False)).dropped
+    assert "feedback weights of their own" in approximation
+
+
+def test_mixing_behind_a_new_state_is_left_out() -> None:
+    """Here v's own new value is what is mixed, and the mean goes nowhere but back into v."""
+
+    def step(params, state, x):
+        v = 0.8 * state["v"] + x @ params["w"]
+        centred = v - v.mean()
+        return {"v": centred}, jnp.tanh(centred) @ params["w_out"]
+
+    params = {"w": normal(0, N_IN, N_REC, dtype=jnp.float32), "w_out": normal(1, N_REC, N_OUT, dtype=jnp.float32)}
+    model = ranvier.step_function(step, params, zeros(jnp.float32, v=(N_REC,)), name="centred")
+    for rule in (ranvier.D_RTRL(), ranvier.EProp()):
+        dropped = plan_of(rule, model).dropped
+        assert any(line.startswith("recurrent-projection: v into group 0 through reduce_sum") for line in dropped)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
@@ -143,16 +143,18 @@ def reach_by_any(info: ModuleInfo) -> Reach:
     return reach(info, by_gradient=False, past_hidden=True)
 
 
-def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
+def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool, closed: frozenset[int] = frozenset()) -> Reach:
     """Computes what variables reach.
 
     Args:
         info: the program.
         by_gradient: count only paths along which a derivative passes.
         past_hidden: whether a path goes on after it has reached a new hidden state.
+        closed: indices of hidden states past which none goes on.
     """
     count = len(info.hidden)
     own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
+    ends = {var for j, var in enumerate(info.hidden_outvars) if not past_hidden or j in closed}
     masks: dict[Var, int] = dict(own)
     for position, outvars in ((count, info.output_outvars), (count + 1, info.other_outvars)):
         for atom in outvars:
@@ -161,7 +163,7 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
     for eqn in reversed(info.equations):
         mask = 0
         for var in eqn.outvars:
-            mask |= masks.get(var, 0) if past_hidden or var not in own else own[var]
+            mask |= own[var] if var in ends else masks.get(var, 0)
         if mask and (not by_gradient or has_derivative(eqn)):
             for atom in eqn.invars:
                 if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
@@ -171,28 +173,78 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool) -> Reach:
 
 @cached_by_program
 def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
-    """For every variable with such a path: the hidden states it reaches within the step through at least one mixing
-    equation along which a derivative passes (bit mask), and one such equation.
-
-    A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.
-    """
+    """For every variable with such a path: the hidden states it reaches within the step, up to the first new one,
+    through at least one mixing equation along which a derivative passes (bit mask), and one such equation."""
     masks, new_states, feeds = reach_by_gradient(info).masks, set(info.hidden_outvars), feeds_of(info)
     found: dict[Var, tuple[int, Equation]] = {}
     for eqn in reversed(info.equations):
         if not has_derivative(eqn):
             continue
-        kind, through = classify(eqn), eqn
+        through = eqn
         reached = later = 0
         for var in eqn.outvars:
             reached |= masks.get(var, 0)
             if var in found and var not in new_states:
                 later, through = later | found[var][0], found[var][1]
-        for k, atom in enumerate(eqn.invars):
-            if isinstance(atom, Literal) or not is_floating(dtype_of(atom)):
-                continue
-            lost = kind is Kind.STRUCTURAL and id(eqn) in feeds.of_equation and not feeds.passes(eqn, k)
-            mixed = kind is Kind.MIXING or lost
+        for k, atom in _differentiated(eqn):
+            mixed = _is_mixed(feeds, eqn, k)
             if mask := reached if mixed else later:
                 known, first = found.get(atom, (0, eqn if mixed else through))
                 found[atom] = known | mask, first
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """A mixing equation that carries hidden states, old or new, into new hidden states.
+
+    Attributes:
+        equation: the equation.
+        sources: indices of the hidden states that it reads, each up to its own new value.
+        targets: indices of the hidden states that its result reaches, up to the first new one.
+    """
+
+    equation: Equation
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+@cached_by_program
+def transfers_of(info: ModuleInfo) -> tuple[Transfer, ...]:
+    """All mixing equations between hidden states along which a derivative passes, in order.
+
+    Targets are those alone whose value is read again, with a derivative, by the next step.
+    """
+    reached, feeds = reach_by_gradient(info), feeds_of(info)
+    own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
+    sources = {var: 1 << j for j, var in enumerate(info.hidden_invars)}
+    lasting = [reached.anything(var) for var in info.hidden_invars]
+    found = []
+    for eqn in info.equations:
+        read = mixed = 0
+        for k, atom in _differentiated(eqn) if has_derivative(eqn) else ():
+            read |= sources.get(atom, 0)
+            mixed |= sources.get(atom, 0) if _is_mixed(feeds, eqn, k) else 0
+        for var in eqn.outvars:
+            sources[var] = own.get(var, read)
+        targets = sorted({j for var in eqn.outvars for j in reached.hidden(var) if lasting[j]}) if mixed else ()
+        if targets:
+            found.append(Transfer(eqn, tuple(j for j in range(len(own)) if mixed >> j & 1), tuple(targets)))
+    return tuple(found)
+
+
+def _differentiated(eqn: Equation) -> Iterator[tuple[int, Var]]:
+    """The operands that can have a derivative, with their numbers."""
+    for k, atom in enumerate(eqn.invars):
+        if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
+            yield k, atom
+
+
+def _is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
+    """Whether the equation mixes the operand's positions.
+
+    A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.
+    """
+    kind = classify(eqn)
+    lost = kind is Kind.STRUCTURAL and id(eqn) in feeds.of_equation and not feeds.passes(eqn, operand)
+    return kind is Kind.MIXING or lost

@@ -33,7 +33,10 @@ class Checkpoints:
         except ImportError as error:
             raise TrainingError("checkpoints need orbax; run `pip install 'ranvier[train]'`.") from error
         self._orbax = orbax
-        self._directory = FilePath(directory).absolute()
+        try:
+            self._directory = FilePath(directory).absolute()
+        except TypeError as error:
+            raise InputError(f"checkpoint={directory!r} is no path; give the name of a directory.") from error
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"checkpoint={str(directory)!r} is a file; give the name of a directory.")
         options = orbax.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)

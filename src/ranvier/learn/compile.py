@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from ..analyses.reasons import opaque_diagnostics
@@ -45,7 +46,7 @@ def compile(
     if reduction not in ("sum", "mean"):
         raise RuleError(f"reduction={reduction!r} is unknown; use 'sum' or 'mean'.")
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
     one = extract_module_info(model, *example_inputs)
     check_differentiable(one)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ..analyses.cache import cached_by_program
 from ..analyses.feeds import feeds_of, reach
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
-from ..analyses.relations import connections_of
+from ..analyses.relations import Connection, connections_of
 from ..errors import RuleError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
 from ..ir.interpret import Environment, read, run_equations
@@ -40,7 +40,7 @@ class Emission:
     Attributes:
         group: the hidden group.
         var: z, one element for every position.
-        equations: the projections that carry it towards the outputs.
+        equations: the projections that carry it towards the outputs, not by way of the group itself.
     """
 
     group: HiddenGroup
@@ -56,7 +56,7 @@ def emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
 
 
 def _emissions_of_group(info: ModuleInfo, group: HiddenGroup) -> list[Emission]:
-    outward = reach(info, by_gradient=True, past_hidden=True)
+    outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
     others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
     found: dict[Var, list[Equation]] = {}
     for var in _emitted(info, group):
@@ -90,13 +90,12 @@ def readout_decay(info: ModuleInfo, emission: Emission) -> float:
     """
     decays: set[float | None] = set()
     for eqn in emission.equations:
-        for out in eqn.outvars:
-            connections = connections_of(info, out, feeds_of(info))
-            for connection in connections:
-                entries = connection.group.transition.entries
-                facts = [entries[a][a] for a in connection.components]
-                decays |= {0.0 if fact is None else fact.value for fact in facts}
-            decays |= set() if connections else {0.0}
+        connections = _readouts(info, eqn)
+        for connection in connections:
+            entries = connection.group.transition.entries
+            facts = [entries[a][a] for a in connection.components]
+            decays |= {0.0 if fact is None else fact.value for fact in facts}
+        decays |= set() if connections else {0.0}
     if len(decays) == 1 and None not in decays:
         (decay,) = decays
         assert decay is not None
@@ -191,6 +190,20 @@ def _detached(
             operands = [held[a] if not isinstance(a, Literal) and a in held else read(values, a) for a in eqn.invars]
             held.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
     return [decays[var] * filters[var] + held.get(var, values[var]) for var in filters]
+
+
+def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
+    """``id`` of the equations that carry filtered emissions into readouts whose one state has the filter's decay."""
+    filtered = {var for slot, var in zip(info.hidden, info.hidden_invars, strict=True) if slot.label == FILTERED}
+    for eqn in info.equations:
+        if any(not isinstance(a, Literal) and a in filtered for a in eqn.invars):
+            filtered.update(eqn.outvars)
+    equations = [eqn for e in emissions_of(info) if e.var in filtered for eqn in e.equations]
+    return frozenset(id(eqn) for eqn in equations if all(c.group.num_state == 1 for c in _readouts(info, eqn)))
+
+
+def _readouts(info: ModuleInfo, eqn: Equation) -> list[Connection]:
+    return [connection for out in eqn.outvars for connection in connections_of(info, out, feeds_of(info))]
 
 
 def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from ..ir.paths import Path, path_text
 from .checkpoint import Checkpoints
 from .kernel import Loss
 from .learner import Learner
+from .options import check_function
 
 Metric = Callable[[Any, Any, Any], Any]
 Data = Iterable[Any] | Callable[[int], Iterable[Any]]
@@ -51,12 +53,12 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
     Args:
         outputs: ``[T, ..., classes]``.
         ys: class numbers, ``[T, ...]``.
-        mask: ``[T]``; steps with weight zero do not count.
+        mask: ``[T]``; steps with weight zero do not count. Where none counts, the accuracy is zero.
     """
-    right = (jnp.argmax(outputs, axis=-1) == ys).astype(outputs.dtype)
+    right = (jnp.argmax(outputs, axis=-1) == ys).astype(jnp.promote_types(jnp.float32, outputs.dtype))
     by_step = right.reshape(right.shape[0], -1).mean(axis=1)
     weights = jnp.ones_like(by_step) if mask is None else jnp.asarray(mask, by_step.dtype)
-    return (by_step * weights).sum() / weights.sum()
+    return (by_step * weights).sum() / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
 
 
 def fit(
@@ -99,8 +101,8 @@ def fit(
         TrainingError: a loss, gradient or parameter is not finite; names the first bad parameter or state.
         InputError: a batch, a metric or the checkpoint does not fit.
     """
-    metrics = dict(metrics or {})
     _check(learner, data, held_out, optimizer, epochs)
+    metrics = _checked_metrics(metrics)
     run = _Run(learner, loss, optimizer, metrics)
     state = run.start(params)
     done, history = 0, []
@@ -155,7 +157,8 @@ class _Run:
             mask=batch.mask,
             keep_state=start is not None,
         )
-        updates, optimizer_state = self.optimizer.update(grads, state.optimizer_state, state.params)
+        descending = jax.tree.map(jnp.conj, grads)
+        updates, optimizer_state = self.optimizer.update(descending, state.optimizer_state, state.params)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
         found = {"loss": aux.loss, **self._measured(aux.outputs, batch)}
         finite = {"loss": _finite(aux.loss), "gradient": _by_slot(grads), "parameter": _by_slot(params)}
@@ -207,7 +210,8 @@ class _Run:
     def _what_is_bad(self, state: FitState, batch: _Batch, finite: dict[str, Any], epoch: int, count: int) -> str:
         """The first bad state if there is one, else the first bad parameter."""
         at = f"training stopped at epoch {epoch + 1}, update {count}: "
-        bad = self.learner.first_bad_state(batch.xs, params=state.params)
+        start = self.learner.restart(state.params, state.lasting, state.updates)
+        bad = self.learner.first_bad_state(batch.xs, params=state.params, state=start)
         if bad is not None:
             path, step = bad
             what = f"hidden state {path_text(path)} is not finite from step {step} on"
@@ -258,17 +262,42 @@ def _length(batches: Any) -> int | None:
 
 
 def _check(learner: Learner, data: Data, held_out: Data | None, optimizer: Any, epochs: int) -> None:
+    if not isinstance(learner, Learner):
+        raise InputError(
+            f"fit(learner, data, ...) needs a learner first, got a {type(learner).__name__}; make one with "
+            "ranvier.compile(model, ranvier.D_RTRL(), x0)."
+        )
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise InputError(f"optimizer is {optimizer!r}; pass an optax gradient transformation, e.g. optax.adam(1e-3).")
-    if not isinstance(epochs, int) or epochs < 1:
+    if not isinstance(epochs, Integral) or isinstance(epochs, bool) or epochs < 1:
         raise InputError(f"epochs={epochs!r} must be a whole number of at least 1.")
     for name, given in (("data", data), ("held_out", held_out)):
+        if not (callable(given) or isinstance(given, Iterable)) and not (given is None and name == "held_out"):
+            raise InputError(f"{name} is {given!r}; give a list of batches (xs, ys), or a function of the epoch.")
         once = not callable(given) and given is not None and iter(given) is given
         if once and (epochs > 1 or name == "held_out"):
             raise InputError(
                 f"{name} can be iterated only once, but there are {epochs} epochs; pass a list, or a function that "
                 "gives the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
             )
+
+
+def _checked_metrics(metrics: Any) -> dict[str, Metric]:
+    example = '{"accuracy": ranvier.accuracy}'
+    if not isinstance(metrics or {}, Mapping) or not all(isinstance(name, str) for name in metrics or ()):
+        raise InputError(f"metrics is {metrics!r}; give a dictionary of functions by name, e.g. {example}.")
+    for name, metric in (metrics or {}).items():
+        if name in ("epoch", "loss") or name.startswith("eval_"):
+            raise InputError(f"the name {name!r} of a metric is taken by fit's own history; choose another.")
+        check_function(
+            f"metrics[{name!r}]",
+            metric,
+            ("outputs", "ys", "mask"),
+            "lambda outputs, ys, mask: ...",
+            InputError,
+            hashed=False,
+        )
+    return dict(metrics or {})
 
 
 def _bar(progress: bool) -> Any:

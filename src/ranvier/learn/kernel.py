@@ -73,6 +73,7 @@ class Kernel(abc.ABC):
         in_cache: whether a chunk is best as short as the processor's cache, its memory being small.
         by_position: whether its traces follow states position by position only.
         outlives: whether a part of its memory goes on from one sequence of a training to the next.
+        carried: ``id`` of the mixing equations behind which the rule's own means follow the states in time.
     """
 
     info: ModuleInfo
@@ -80,6 +81,7 @@ class Kernel(abc.ABC):
     in_cache: bool = False
     by_position: bool = True
     outlives: bool = False
+    carried: frozenset[int] = frozenset()
 
     @abc.abstractmethod
     def init(self, static: Environment) -> Any:

@@ -18,6 +18,7 @@ from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
 from .blocks import even_part
 from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
+from .options import check_function
 from .plan import Plan
 from .rule import Rule
 from .same_step import scalar_loss
@@ -121,6 +122,7 @@ class Learner:
         Returns:
             The loss, summed or averaged over the steps as ``reduction`` says, and the outputs, time-major.
         """
+        check_loss(loss)
         leaves = self._input_leaves(xs)
         weights = self._weights(mask, self._length(leaves, ys, mask))
         targets = jax.tree.map(jnp.asarray, ys)
@@ -130,9 +132,17 @@ class Learner:
         losses = jax.vmap(lambda output, target: scalar_loss(loss, output, target))(outputs, targets)
         return (weights * losses).sum(), outputs
 
-    def first_bad_state(self, xs: Any, *, params: Mapping[Path, Any] | None = None) -> tuple[Path, int] | None:
-        """The first hidden state that is not finite over a sequence, and the step; None if all are finite."""
-        leaves, state = self._input_leaves(xs), self.init(params)
+    def first_bad_state(
+        self, xs: Any, *, params: Mapping[Path, Any] | None = None, state: LearnerState | None = None
+    ) -> tuple[Path, int] | None:
+        """The first hidden state that is not finite over a sequence, and the step; None if all are finite.
+
+        Args:
+            xs: as for :meth:`grad`.
+            params: likewise.
+            state: what the sequence starts from; None starts anew.
+        """
+        leaves, state = self._input_leaves(xs), self.init(params) if state is None else self._checked_state(state)
         length = self._length(leaves, None, None)
         static = stages_of(self.info).static_values(self._param_leaves(params), state.other)
         _, fine = self._outputs(static, leaves, state, length)
@@ -184,6 +194,7 @@ class Learner:
         Raises:
             InputError: inputs, targets, mask, parameters or state do not fit the model.
         """
+        check_loss(loss)
         leaves = self._input_leaves(xs)
         length = self._length(leaves, ys, mask)
         weights = self._weights(mask, length)
@@ -271,6 +282,11 @@ class Learner:
         """Input leaves ``[T, ...]`` from the inputs as the user passes them."""
         info = self.info
         arguments = jax.tree.unflatten(info.input_treedef, [0] * len(info.input_avals))
+        if len(arguments) > 1 and not isinstance(xs, (tuple, list)):
+            raise InputError(
+                f"{info.name} takes {len(arguments)} inputs, so xs must be a tuple of {len(arguments)}, each with the "
+                f"steps along its first axis, but got a {type(xs).__name__}."
+            )
         given = (xs,) if len(arguments) == 1 else tuple(xs) if arguments else ()
         leaves, treedef = jax.tree.flatten(given)
         expected = ", ".join(f"[T,{shape_text(aval.shape)[1:]}" for aval in info.input_avals) or "none"
@@ -280,11 +296,17 @@ class Learner:
             for leaf, aval in zip(leaves, info.input_avals, strict=True)
         )
         if not fits:
-            raise InputError(
-                f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; "
-                "pass xs with the steps along the first axis, or compile again with other example inputs."
+            unbatched = [aval.shape[1:] for aval in info.input_avals]
+            lacks = self.batch_size is not None and [jnp.shape(leaf)[1:] for leaf in leaves] == unbatched
+            remedy = (
+                f"add the batch axis, of {self.batch_size}, behind the time axis"
+                if lacks
+                else ("pass xs with the steps along the first axis, or compile again with other example inputs")
             )
-        return [jnp.asarray(leaf).astype(aval.dtype) for leaf, aval in zip(leaves, info.input_avals, strict=True)]
+            raise InputError(
+                f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; {remedy}."
+            )
+        return [_as_input(leaf, aval.dtype) for leaf, aval in zip(leaves, info.input_avals, strict=True)]
 
     @cached_property
     def _state_form(self) -> Any:
@@ -328,6 +350,11 @@ class Learner:
 
     def _param_leaves(self, params: Mapping[Path, Any] | None) -> list[jax.Array]:
         """Leaves of all parameters, with those given in place of the model's own."""
+        if params is not None and not isinstance(params, Mapping):
+            raise InputError(
+                f"params is a {type(params).__name__}, but it must be a dictionary of values by path, as "
+                "learner.params is; change that: {**learner.params, path: value}."
+            )
         given = dict(params or {})
         leaves = []
         for slot in self.info.parameters:
@@ -336,8 +363,33 @@ class Learner:
         if given:
             known = ", ".join(path_text(slot.path) for slot in self.info.parameters) or "none"
             unknown = ", ".join(path_text(path) if isinstance(path, tuple) else repr(path) for path in given)
-            raise InputError(f"params has {unknown}, but the parameters of {self.info.name} are {known}.")
+            remedy = next((f"; a path is a tuple, {(path,)!r}" for path in given if isinstance(path, str)), "")
+            raise InputError(f"params has {unknown}, but the parameters of {self.info.name} are {known}{remedy}.")
         return [jnp.asarray(leaf) for leaf in leaves]
+
+
+def check_loss(loss: Any) -> None:
+    """Raises :class:`InputError` unless this can be a loss."""
+    check_function("loss", loss, ("output", "target"), "lambda y, target: ((y - target) ** 2).sum()", InputError)
+
+
+def _as_input(leaf: Any, dtype: Any) -> jax.Array:
+    """An input in the model's dtype; numbers that would lose their kind are refused."""
+    array = jnp.asarray(leaf)
+    if array.dtype == dtype:
+        return array
+    if jnp.promote_types(_kind(array.dtype), _kind(dtype)) != _kind(dtype):
+        raise InputError(
+            f"xs holds {array.dtype}, but the model was compiled for {dtype}, which would lose a part of it; convert "
+            "it, or compile again with example inputs of this dtype."
+        )
+    return array.astype(dtype)
+
+
+def _kind(dtype: Any) -> Any:
+    """The smallest dtype of a kind: Boolean, integer, floating or complex."""
+    kinds = ((jnp.complexfloating, jnp.complex64), (jnp.floating, jnp.bfloat16), (jnp.integer, jnp.int8))
+    return next((smallest for kind, smallest in kinds if jnp.issubdtype(dtype, kind)), jnp.bool_)
 
 
 def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:

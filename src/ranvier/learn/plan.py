@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import jax
 
-from ..analyses.feeds import paths_through_mixing
+from ..analyses.feeds import transfers_of
 from ..analyses.hidden_groups import analyse_groups
 from ..analyses.memory import size_text
+from ..analyses.reasons import equation_text
 from ..analyses.relations import analyse_relations
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import path_text
@@ -111,21 +112,25 @@ def _dropped(info: ModuleInfo, kernel: Kernel) -> Iterator[str]:
     yield from kernel.left_out()
     if not kernel.by_position:
         return
-    yield from _recurrent_projections(info)
+    yield from _transfers(info, kernel)
     found: list[Diagnostic] = [*analyse_groups(info).diagnostics, *analyse_relations(info).diagnostics]
     yield from dict.fromkeys(str(d) for d in found if d.kind in LEFT_OUT)
 
 
-def _recurrent_projections(info: ModuleInfo) -> Iterator[str]:
-    """Ways from old hidden states through mixing operations into new ones."""
-    through, groups = paths_through_mixing(info), analyse_groups(info)
+def _transfers(info: ModuleInfo, kernel: Kernel) -> Iterator[str]:
+    """Ways from hidden states through mixing operations into hidden states."""
+    group_of = [analyse_groups(info).group_of[slot.path].index for slot in info.hidden]
     by_y = {id(eqn): term for term in terms_of(info) for eqn in term.equations}
-    for slot, var in zip(info.hidden, info.hidden_invars, strict=True):
-        mask, eqn = through.get(var, (0, None))
-        reached = sorted({groups.group_of[s.path].index for j, s in enumerate(info.hidden) if mask >> j & 1})
-        if not reached or eqn is None:
+    for transfer in transfers_of(info):
+        if id(transfer.equation) in kernel.carried:
             continue
-        term = by_y.get(id(eqn))
-        by = path_text(info.parameters[term.slots[0]].path) if term and term.slots else eqn.primitive.name
-        into = ", ".join(f"group {index}" for index in reached)
-        yield f"recurrent-projection: {path_text(slot.path)} into {into} through {by} (and what follows it in time)"
+        term = by_y.get(id(transfer.equation))
+        names = [path_text(info.parameters[k].path) for k in term.slots] if term else []
+        by = ", ".join(names) or equation_text(transfer.equation)
+        into = sorted({group_of[j] for j in transfer.targets})
+        recurrent = any(group_of[j] in into for j in transfer.sources)
+        yield (
+            f"{'recurrent-projection' if recurrent else 'projection'}: "
+            f"{', '.join(path_text(info.hidden[j].path) for j in transfer.sources)} into group "
+            f"{', '.join(map(str, into))} through {by} (and what follows it in time)"
+        )

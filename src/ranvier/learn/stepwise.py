@@ -49,7 +49,9 @@ class StepFunctions:
 
     @cached_property
     def dtype(self) -> Any:
-        return jnp.zeros((), jnp.result_type(*(dtype_of(var) for var in self.states))).real.dtype
+        """The real dtype that holds all states and variables, and sums in at least single precision."""
+        found = (dtype_of(var) for var in (*self.states, *self.variables))
+        return jnp.zeros((), jnp.result_type(jnp.float32, *found)).real.dtype
 
     def flat(self, values: Sequence[Any]) -> jax.Array:
         """One real vector of all values; of complex ones first the real parts, then the imaginary parts."""

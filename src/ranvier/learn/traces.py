@@ -198,12 +198,14 @@ class TraceKernel(Kernel):
         traces: one for every term and group.
         feedback: feedback weights, where the way back is not the readout's own.
         replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
+        carried: ``id`` of the equations of readouts whose memory a filter stands for.
     """
 
     info: ModuleInfo
     traces: tuple[Trace, ...]
     feedback: Feedback | None = None
     replaces_same_step: bool = False
+    carried: frozenset[int] = frozenset()
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -233,6 +235,14 @@ class TraceKernel(Kernel):
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         return [(trace.term.slots, trace.kept()) for trace in self.traces]
+
+    def left_out(self) -> list[str]:
+        found = []
+        if self.feedback:
+            found.append("approximation: learning signals come through feedback weights of their own")
+        if self.replaces_same_step:
+            found.append("approximation: the learning signal is one number, the same for all neurons")
+        return found
 
     def step_bytes(self) -> int:
         return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces)

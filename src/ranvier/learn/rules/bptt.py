@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...ir._jax import dtype_of
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
-from ..kernel import Chunk, ChunkResult, Kernel, Loss
+from ..kernel import Chunk, ChunkResult, Kernel, Loss, no_gradients
 from ..rule import Rule
 from ..same_step import scalar_loss
 from ..stages import stages_of
@@ -60,11 +61,11 @@ class _Kernel(Kernel):
         info, stages = self.info, stages_of(self.info)
 
         def total(entering: list[Any]) -> Any:
-            fixed = {**static, **dict(zip(self._variables, entering, strict=True))}
-
             def step(carry: Any, given: Any) -> Any:
                 inputs, target, weight = given
-                values = {**fixed, **dict(zip(info.input_invars, inputs, strict=True))}
+                values = {**static, **dict(zip(info.input_invars, inputs, strict=True))}
+                for var, value in zip(self._variables, entering, strict=True):
+                    values[var] = value.astype(dtype_of(var))
                 outputs, hidden, other = stages.step(values, *carry)
                 output = jax.tree.unflatten(info.output_treedef, outputs)
                 return (hidden, other), (weight * scalar_loss(loss, output, target), outputs)
@@ -75,7 +76,10 @@ class _Kernel(Kernel):
             )
             return losses.sum(), (losses, outputs, hidden, other)
 
-        entering = [static[var] for var in self._variables]
+        entering = [
+            static[var].astype(zeros.dtype)
+            for var, zeros in zip(self._variables, no_gradients(self._variables), strict=True)
+        ]
         _, pull, (losses, outputs, hidden, other) = jax.vjp(total, entering, has_aux=True)
         (gradients,) = pull(jnp.ones_like(losses.sum()))
         return ChunkResult(

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from ...errors import RuleError
 from ...ir.program import ModuleInfo
-from ..emissions import check_kept_together, emissions_of, feedback_equations, readout_decay, with_filters
+from ..emissions import (
+    check_kept_together,
+    emissions_of,
+    feedback_equations,
+    filtered_readouts,
+    readout_decay,
+    with_filters,
+)
 from ..feedback import Feedback
+from ..options import check_number, check_whole
 from ..rule import Rule
 from ..traces import TraceKernel, traces_of
 
@@ -45,11 +53,13 @@ class EProp(Rule):
     def __post_init__(self) -> None:
         if self.feedback not in FEEDBACKS:
             raise RuleError(f"EProp(feedback={self.feedback!r}) is unknown; use one of {', '.join(FEEDBACKS)}.")
-        known = self.filter is None or self.filter == "readout"
-        if not known and not (isinstance(self.filter, (int, float)) and 0 <= self.filter < 1):
-            raise RuleError(
-                f"EProp(filter={self.filter!r}) is no decay; use 'readout', a number from 0 up to 1, or None."
+        if self.filter is not None and self.filter != "readout":
+            check_number(
+                "EProp(filter=", self.filter, "it is a decay; or use 'readout', or None for no filter", below=1
             )
+        check_whole("EProp(seed=", self.seed, "EProp(seed=0), say")
+        check_number("EProp(feedback_rate=", self.feedback_rate, "it is a learning rate, 1e-3, say")
+        check_number("EProp(feedback_decay=", self.feedback_decay, "it is the part lost with every chunk", most=1)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         decays = {emission.var: self._decay(info, emission) for emission in emissions_of(info)}
@@ -66,8 +76,9 @@ class EProp(Rule):
         return readout_decay(info, emission) if self.filter == "readout" else float(self.filter)
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
+        carried = filtered_readouts(info) if self.filter == "readout" else frozenset()
         if self.feedback == "symmetric":
-            return TraceKernel(info, traces_of(info))
+            return TraceKernel(info, traces_of(info), carried=carried)
         equations = feedback_equations(info)
         if not equations:
             raise RuleError(
@@ -75,4 +86,4 @@ class EProp(Rule):
             )
         adaptive = self.feedback == "adaptive"
         rate, decay = (self.feedback_rate, self.feedback_decay) if adaptive else (0.0, 0.0)
-        return TraceKernel(info, traces_of(info), Feedback(equations, self.seed, rate, decay))
+        return TraceKernel(info, traces_of(info), Feedback(equations, self.seed, rate, decay), carried=carried)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..factors import FactorKernel
+from ..options import check_number, check_whole
 from ..rule import Rule
 from ..traces import traces_of
 
@@ -37,10 +38,10 @@ class ES_D_RTRL(Rule):
             raise RuleError(
                 f"ES_D_RTRL needs a decay or a rank, got {self!r}; write ES_D_RTRL(decay=0.9) or ES_D_RTRL(rank=19)."
             )
-        if self.decay is not None and not 0 <= self.decay < 1:
-            raise RuleError(f"ES_D_RTRL(decay={self.decay}) needs 0 <= decay < 1; 0.9 is a common choice.")
-        if self.rank is not None and self.rank < 1:
-            raise RuleError(f"ES_D_RTRL(rank={self.rank}) needs a rank of at least 1.")
+        if self.decay is not None:
+            check_number("ES_D_RTRL(decay=", self.decay, "0.9 is a common choice", below=1)
+        if self.rank is not None:
+            check_whole("ES_D_RTRL(rank=", self.rank, "19 stands for a decay of 0.9", least=1)
 
     @property
     def smoothing(self) -> float:

@@ -8,6 +8,7 @@ from ...errors import RuleError
 from ...ir.paths import path_text
 from ...ir.program import ModuleInfo
 from ..factors import FactorKernel
+from ..options import check_number
 from ..rule import Rule
 from ..traces import Trace, traces_of
 
@@ -31,8 +32,8 @@ class OTTT(Rule):
     decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay is not None and not 0 <= self.decay <= 1:
-            raise RuleError(f"OTTT(decay={self.decay}) needs 0 <= decay <= 1; it is exp(-dt / tau) of the membrane.")
+        if self.decay is not None:
+            check_number("OTTT(decay=", self.decay, "it is exp(-dt / tau) of the membrane", most=1)
 
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces = traces_of(info)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...analyses.pattern import dependence_pattern
-from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel, padded
+from ..options import check_whole
 from ..rule import Rule
 from ..stepwise import StepFunctions, check_real
 
@@ -33,8 +33,7 @@ class SnAp(Rule):
     n: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
-            raise RuleError(f"SnAp({self.n!r}) needs a whole number of steps of at least 1; SnAp(1) is the cheapest.")
+        check_whole("SnAp(n=", self.n, "SnAp(1) is the cheapest", least=1)
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)

@@ -19,6 +19,7 @@ from ..emissions import FILTERED, emissions_of, with_filters
 from ..group_dynamics import GroupDynamics
 from ..lanes import Lanes
 from ..linear import Components, Dynamics, Entries
+from ..options import check_function, check_number
 from ..rule import Rule
 from ..same_step import SameStep
 from ..traces import Trace, TraceKernel, traces_of
@@ -48,8 +49,10 @@ class ThreeFactor(Rule):
     modulator: Modulator | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise RuleError(f"ThreeFactor(decay={self.decay}) needs 0 <= decay < 1; 0.9 is a common choice.")
+        check_number("ThreeFactor(decay=", self.decay, "0.9 is a common choice", below=1)
+        if self.modulator is not None:
+            example = "lambda output, target: (output - target).sum()"
+            check_function("modulator", self.modulator, ("output", "target"), example, RuleError)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         decays = {emission.var: self.decay for emission in emissions_of(info)}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
+from ..options import check_whole
 from ..rule import Rule
 from ..stepwise import FlatStep, StepwiseKernel
 
@@ -30,6 +31,9 @@ class UORO(Rule):
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("UORO(seed=", self.seed, "UORO(seed=0), say")
 
     def kernel(self, info: ModuleInfo) -> StepwiseKernel:
         return _Kernel(info, self.seed)

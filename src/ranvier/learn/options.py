@@ -1,0 +1,59 @@
+"""Checks of what a caller gives: options of rules, and functions."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from ..errors import RanvierError, RuleError
+
+
+def check_number(call: str, value: Any, advice: str, *, below: float = math.inf, most: float = math.inf) -> None:
+    """Raises :class:`RuleError` unless an option is a real number from 0 up to a limit.
+
+    Args:
+        call: the option as written, e.g. ``"OTTT(decay="``.
+        value: what was given.
+        advice: what to write instead.
+        below: a limit that is not reached.
+        most: a limit that may be.
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (0 <= number <= most and number < below):
+        wanted = "of at least 0" if math.isinf(limit := min(below, most)) else f"from 0 to {limit:g}"
+        wanted += f", less than {below:g}" if math.isfinite(below) else ""
+        raise RuleError(f"{call}{value!r}) needs a Python number {wanted}; {advice}.")
+
+
+def check_whole(call: str, value: Any, advice: str, *, least: int = 0) -> None:
+    """Raises :class:`RuleError` unless an option is a whole number of at least ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise RuleError(f"{call}{value!r}) needs a whole number of at least {least}; {advice}.")
+
+
+def check_function(
+    name: str, given: Any, arguments: tuple[str, ...], example: str, error: type[RanvierError], *, hashed: bool = True
+) -> None:
+    """Raises an error unless something can be called with these arguments, and hashed, as a key of compiled code.
+
+    Args:
+        name: what it is for.
+        given: what was given.
+        arguments: names of the arguments it gets.
+        example: an expression that would do.
+        error: the error's type.
+        hashed: whether it has to be hashable.
+    """
+    wanted = f"{name}({', '.join(arguments)})"
+    if not callable(given):
+        raise error(f"{name} is {given!r}, but it must be a function {wanted}, e.g. `{example}`.")
+    if hashed and getattr(type(given), "__hash__", None) is None:
+        raise error(f"{name} is a {type(given).__name__}, which cannot be hashed; wrap it, as in `{example}`.")
+    try:
+        inspect.signature(given).bind(*arguments)
+    except TypeError as why:
+        raise error(f"{name} cannot be called as {wanted}: {why}; write `{example}`, say.") from why
+    except ValueError:
+        return
