@@ -187,7 +187,7 @@ def test_complex_parameters_go_downhill() -> None:
     rotating = ranvier.step_function(step, params, {"h": jnp.zeros((), jnp.complex64)}, name="rotating")
     xs = jax.random.normal(jax.random.key(0), (20,))
     _, ys = ranvier.compile(rotating, ranvier.BPTT(), 1.0).evaluate(
-        lambda y, t: y.sum(), xs, xs, params={"decay": jnp.asarray(0.2 + 0.6j), "b": jnp.asarray(1.0 + 0.7j)}
+        lambda y, t: y.sum(), xs, xs, params={("decay",): jnp.asarray(0.2 + 0.6j), ("b",): jnp.asarray(1.0 + 0.7j)}
     )
     result = ranvier.fit(
         ranvier.compile(rotating, ranvier.D_RTRL(), 1.0), [(xs, ys)], square, optax.sgd(0.005), 200, progress=False

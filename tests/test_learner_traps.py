@@ -136,3 +136,37 @@ def test_weights_are_not_rounded_to_the_states_precision(rule) -> None:
     learner = ranvier.compile(model, rule, jnp.ones(2))
     _, aux = learner.grad(lambda y, _: y, jnp.ones((3, 2)), jnp.zeros(3))
     np.testing.assert_allclose(aux.losses, 2.0002, rtol=1e-7)
+
+
+@pytest.mark.parametrize("rule", [ranvier.BPTT(), ranvier.D_RTRL(), ranvier.RTRL(), ranvier.ES_D_RTRL(0.5)], ids=str)
+def test_targets_of_masked_steps_may_be_missing(rule) -> None:
+    learner = ranvier.compile(linear_model(jnp.ones((4, 2))), rule, jnp.ones(3))
+    xs, mask = jnp.ones((4, 3)), jnp.array([0.0, 1.0, 0.0, 1.0])
+    given = jnp.ones((4, 2))
+    missing = jnp.where(mask[:, None] == 0, jnp.nan, given)
+
+    expected, _ = learner.grad(square_loss, xs, given, mask=mask)
+    found, aux = learner.grad(square_loss, xs, missing, mask=mask)
+    np.testing.assert_array_equal(found["w",], expected["w",])
+    assert np.isfinite(aux.losses).all()
+    assert np.isfinite(learner.evaluate(square_loss, xs, missing, mask=mask)[0])
+
+
+def test_the_first_bad_state_is_that_of_the_run() -> None:
+    """The noise of an update differs from that of another, and only some noise makes this state infinite."""
+
+    def step(params, state, x):
+        key, used = jax.random.split(state["key"])
+        noise = jax.random.normal(used)
+        v = jnp.where(noise > 1.5, jnp.inf, params["w"] * x + 0.0 * state["v"])
+        return {"v": v, "key": key}, v
+
+    state = {"v": jnp.zeros(()), "key": jax.random.key(0)}
+    noisy = ranvier.step_function(step, {"w": jnp.ones(())}, state, name="noisy")
+    learner = ranvier.compile(noisy, ranvier.BPTT(), 1.0)
+    start = learner.restart(None, None, 3)
+    path, step_number = learner.first_bad_state(jnp.ones(200), state=start)
+    _, aux = learner.grad(lambda y, t: y, jnp.ones(200), jnp.zeros(200), state=start)
+    assert path == ("v",)
+    assert step_number == int(np.argmax(~np.isfinite(aux.outputs)))
+    assert (path, step_number) != learner.first_bad_state(jnp.ones(200))

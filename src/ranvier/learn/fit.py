@@ -86,8 +86,9 @@ def fit(
             again for every epoch, or a function of the epoch's number that gives an iterable.
         loss: ``loss(output, target) -> scalar`` of one step.
         optimizer: an optax gradient transformation.
-        epochs: how many in all; after a resume, those already done count.
-        params: what to start from; the model's own by default.
+        epochs: how many in all; after a resume, those already done count, so that a training which has had them all
+            comes back as its checkpoint has it.
+        params: what to start from; the model's own by default. A resumed training goes on from its checkpoint instead.
         metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
             ``batch_size`` may have another size.

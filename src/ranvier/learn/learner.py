@@ -125,7 +125,7 @@ class Learner:
         check_loss(loss)
         leaves = self._input_leaves(xs)
         weights = self._weights(mask, self._length(leaves, ys, mask))
-        targets = jax.tree.map(jnp.asarray, ys)
+        targets = _targets(ys, mask)
         state = self.init(params)
         static = stages_of(self.info).static_values(self._param_leaves(params), state.other)
         outputs, _ = self._outputs(static, leaves, state, weights.shape[0])
@@ -183,9 +183,10 @@ class Learner:
             loss: ``loss(output, target) -> scalar``; with a batch it gets the outputs of the whole batch.
             xs: the model's input at every step, ``[T, ...]`` (a tuple where the model takes several).
             ys: targets, a pytree of ``[T, ...]``; None if the loss needs none.
-            state: what to start from: :meth:`init`, or ``aux.state`` of the call before to go on. None starts anew.
+            state: what to start from: :meth:`init`, or ``aux.state`` of the call before to go on. None starts anew,
+                with the same random numbers every time where the model or the rule has any.
             params: values for some or all parameters, by path; the model's own for the rest.
-            mask: ``[T]``, weight of the loss at every step, zero where there is none.
+            mask: ``[T]``, weight of the loss at every step, zero where there is none; targets there may be NaN.
             keep_state: whether ``aux.state`` is wanted; without it the last traces need not be computed.
 
         Returns:
@@ -200,11 +201,11 @@ class Learner:
         weights = self._weights(mask, length)
         fresh = state is None
         start = self.init(params) if state is None else self._checked_state(state)
-        targets = jax.tree.map(jnp.asarray, ys)
+        targets = _targets(ys, mask)
         return self._jitted(loss, fresh, keep_state, leaves, targets, weights, start, self._param_leaves(params))
 
     def write_back(self, params: Mapping[Path, Any]) -> Any:
-        """Puts parameters into the model.
+        """Puts parameters into the model; the learner keeps those it was compiled with, so pass on ``params=``.
 
         Args:
             params: values by path, for some or all parameters.
@@ -371,6 +372,21 @@ class Learner:
 def check_loss(loss: Any) -> None:
     """Raises :class:`InputError` unless this can be a loss."""
     check_function("loss", loss, ("output", "target"), "lambda y, target: ((y - target) ** 2).sum()", InputError)
+
+
+def _targets(ys: Any, mask: Any) -> Any:
+    """The targets as arrays; those of steps that the mask leaves out may be NaN and count as zero then."""
+    targets = jax.tree.map(jnp.asarray, ys)
+    if mask is None:
+        return targets
+
+    def filled(target: jax.Array) -> jax.Array:
+        if not is_floating(target.dtype):
+            return target
+        left_out = jnp.asarray(mask).reshape(-1, *[1] * (target.ndim - 1)) == 0
+        return jnp.where(left_out & ~jnp.isfinite(target), jnp.zeros_like(target), target)
+
+    return jax.tree.map(filled, targets)
 
 
 def _as_input(leaf: Any, dtype: Any) -> jax.Array:

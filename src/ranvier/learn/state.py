@@ -33,7 +33,8 @@ class Aux:
 
     Attributes:
         loss: the number whose gradient was taken, ``[]``.
-        losses: loss of every step, ``[T]``, times the step's mask.
+        losses: what every step adds to ``loss``, ``[T]``: the step's loss times its mask, and with
+            ``reduction="mean"`` divided by the sum of the mask.
         outputs: the model's output at every step, time-major.
         state: what to pass to the next call; None where it was not kept.
     """
