@@ -42,7 +42,7 @@ def test_layers_make_a_graph() -> None:
     )
     assert graph.total_params == 20
     assert graph.total_neurons == 6
-    assert graph.total_synapses == 20 + 2
+    assert graph.total_synapses == 20
     assert [layer.name for layer in graph.layers] == ["a", "b"]
     np.testing.assert_array_equal(graph.layers[0].weights, weights[0])
     np.testing.assert_array_equal(graph.layers[0].firing_rates, np.full(4, 0.1))

@@ -18,6 +18,16 @@ _HOME = {
     "analyses.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
     "analyses.transition": ["EntryFacts", "Transition"],
     "analyses.levels": ["Level"],
+    "driver.optimize": ["optimize"],
+    "driver.sc_neurocore": [
+        "PassResult",
+        "SNNOptimizer",
+        "dead_neuron_elimination",
+        "layer_fusion",
+        "redundancy_elimination",
+        "redundant_connection_removal",
+        "weight_pruning",
+    ],
     "driver.analyse": [
         "Analysis",
         "add_hidden_perturbation_in_module",
@@ -70,9 +80,18 @@ _HOME = {
     "learn.rules.three_factor": ["ThreeFactor"],
     "learn.rules.uoro": ["UORO"],
     "learn.state": ["Aux", "LearnerState"],
+    "passes.base": ["Pass", "Remark", "Rewriting"],
+    "passes.manager": ["PassManager"],
+    "passes.pipeline": ["parse_pipeline"],
+    "report.optimization": ["OptimizationReport"],
     "report.picture": ["draw"],
     "simulation.lower": ["lower"],
+    "simulation.profile": ["profile"],
     "simulation.simulate": ["simulate"],
+    "validation.calibration": ["Calibration"],
+    "validation.counterexample": ["Counterexample"],
+    "validation.promise": ["Promise"],
+    "validation.verify": ["Verification", "replay", "verify"],
 }
 _MODULES = {"neurons": "ir.graph.neurons", "operations": "ir.graph.operations"}
 
@@ -117,22 +136,49 @@ if TYPE_CHECKING:
     from .driver.analyse import analyse as analyse
     from .driver.analyse import explain as explain
     from .driver.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
-    from .driver.analyse import (
-        find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module,
-    )
+    from .driver.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
+    from .driver.optimize import optimize as optimize
+    from .driver.sc_neurocore import PassResult as PassResult
+    from .driver.sc_neurocore import SNNOptimizer as SNNOptimizer
+    from .driver.sc_neurocore import dead_neuron_elimination as dead_neuron_elimination
+    from .driver.sc_neurocore import layer_fusion as layer_fusion
+    from .driver.sc_neurocore import redundancy_elimination as redundancy_elimination
+    from .driver.sc_neurocore import redundant_connection_removal as redundant_connection_removal
+    from .driver.sc_neurocore import weight_pruning as weight_pruning
     from .errors import AnalysisError as AnalysisError
+    from .errors import GraphError as GraphError
     from .errors import InputError as InputError
     from .errors import ModelError as ModelError
+    from .errors import PassError as PassError
     from .errors import PictureError as PictureError
     from .errors import RanvierError as RanvierError
     from .errors import RegistrationError as RegistrationError
     from .errors import RuleError as RuleError
     from .errors import TrainingError as TrainingError
+    from .export.nir_file import to_nir as to_nir
     from .frontends.extract import extract_module_info as extract_module_info
+    from .frontends.nir_file import from_nir as from_nir
     from .frontends.step_function import StepFunction as StepFunction
     from .frontends.step_function import step_function as step_function
     from .ir.diagnostic import Diagnostic as Diagnostic
     from .ir.diagnostic import DiagnosticKind as DiagnosticKind
+    from .ir.graph import neurons as neurons
+    from .ir.graph import operations as operations
+    from .ir.graph.elements import Activity as Activity
+    from .ir.graph.elements import Input as Input
+    from .ir.graph.elements import Output as Output
+    from .ir.graph.elements import Population as Population
+    from .ir.graph.elements import Projection as Projection
+    from .ir.graph.interpreter import interpret as interpret
+    from .ir.graph.parser import from_text as from_text
+    from .ir.graph.printer import to_text as to_text
+    from .ir.graph.recording import Simulation as Simulation
+    from .ir.graph.snn_graph import LayerNode as LayerNode
+    from .ir.graph.snn_graph import SNNGraph as SNNGraph
+    from .ir.graph.storage import load as load
+    from .ir.graph.storage import save as save
+    from .ir.graph.verifier import Problem as Problem
+    from .ir.graph.verifier import problems as problems
     from .ir.nested import classify as classify
     from .ir.primitives import Kind as Kind
     from .ir.primitives import register_family as register_family
@@ -160,4 +206,19 @@ if TYPE_CHECKING:
     from .learn.rules.uoro import UORO as UORO
     from .learn.state import Aux as Aux
     from .learn.state import LearnerState as LearnerState
+    from .passes.base import Pass as Pass
+    from .passes.base import Remark as Remark
+    from .passes.base import Rewriting as Rewriting
+    from .passes.manager import PassManager as PassManager
+    from .passes.pipeline import parse_pipeline as parse_pipeline
+    from .report.optimization import OptimizationReport as OptimizationReport
     from .report.picture import draw as draw
+    from .simulation.lower import lower as lower
+    from .simulation.profile import profile as profile
+    from .simulation.simulate import simulate as simulate
+    from .validation.calibration import Calibration as Calibration
+    from .validation.counterexample import Counterexample as Counterexample
+    from .validation.promise import Promise as Promise
+    from .validation.verify import Verification as Verification
+    from .validation.verify import replay as replay
+    from .validation.verify import verify as verify

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..errors import RanvierError
+from ..errors import GraphError, RanvierError
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +30,18 @@ ModelArgument = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+GraphArgument = Annotated[Path, typer.Argument(metavar="GRAPH", help="A .nir or .snn file.")]
+Dt = Annotated[float | None, typer.Option("--dt", help="Time step in seconds, for NIR files that do not say it.")]
+Reset = Annotated[
+    str | None, typer.Option("--reset", help="zero or subtract: what a spike does, for NIR files that do not say it.")
+]
+RecurrentDelay = Annotated[
+    int | None,
+    typer.Option("--recurrent-delay", help="Delay in steps of edges that close a cycle, for NIR files likewise."),
+]
+InputsFile = Annotated[
+    Path, typer.Option("--inputs", metavar="FILE", help=".npz with an array [T, samples, ...] for every input.")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,12 +75,167 @@ def show(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why each parameter is, or is not, related to each group.")
     ] = False,
+    dt: Dt = None,
+    reset: Reset = None,
+    recurrent_delay: RecurrentDelay = None,
     debug: Debug = False,
 ) -> None:
-    """Show how a model is built: hidden states, groups, relations, and memory of each learning rule."""
-    from ..driver.show import show_model
+    """Show how a model is built: hidden states, groups, relations, and memory of each learning rule.
 
-    show_model(Console(), model, inputs or [], as_json=as_json, picture=picture, explain=explain)
+    Of a .nir or .snn file: populations, projections and sizes.
+    """
+    from ..driver.graph_file import is_graph_file, read_graph
+    from ..driver.show import show_graph, show_model
+
+    if is_graph_file(model):
+        graph = read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+        show_graph(Console(), graph, as_json=as_json, picture=picture)
+    else:
+        show_model(Console(), model, inputs or [], as_json=as_json, picture=picture, explain=explain)
+
+
+@app.command()
+def opt(
+    graph: GraphArgument,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")] = None,
+    level: Annotated[
+        str,
+        typer.Option(
+            "-O", "--level", help="1: bitwise and algebraic passes; 2: and profiled ones; 3: and approximate ones."
+        ),
+    ] = "2",
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            "--passes", metavar="PIPELINE", help="In place of a level, e.g. 'dead-neurons,prune{sparsity=0.8}'."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=".npz with an array for every input, and labels if there are any."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Of -O3: loss of accuracy, or change of the outputs without labels. 0.01.")
+    ] = None,
+    input_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and largest value of the inputs, to prove silence with.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page (.html) with everything.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
+    verify_each: Annotated[bool, typer.Option(help="Run the network before and after every pass.")] = True,
+    counterexample: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write inputs on which a pass breaks its promise.")
+    ] = Path("counterexample.npz"),
+    bisect_limit: Annotated[int | None, typer.Option(help="Run only so many passes.")] = None,
+    print_after_all: Annotated[
+        bool, typer.Option("--print-after-all", help="Print the graph after each pass.")
+    ] = False,
+    time_passes: Annotated[bool, typer.Option("--time-passes", help="Print the time of every pass.")] = False,
+    remarks: Annotated[bool, typer.Option("--remarks", help="Print what was done, and what not and why.")] = False,
+    neurons: Annotated[bool, typer.Option("--neurons", help="Likewise, with the numbers of the neurons.")] = False,
+    dt: Dt = None,
+    reset: Reset = None,
+    recurrent_delay: RecurrentDelay = None,
+    debug: Debug = False,
+) -> None:
+    """Make a network smaller, and check that it does the same."""
+    from ..driver.graph_file import read_graph
+    from ..driver.opt import OptOptions, run_opt
+
+    options = OptOptions(
+        level=level,
+        passes=passes,
+        calibration=calibration,
+        budget=budget,
+        input_range=input_range,
+        verify_each=verify_each,
+        counterexample=counterexample,
+        bisect_limit=bisect_limit,
+        print_after_all=print_after_all,
+        time_passes=time_passes,
+        remarks=remarks,
+        neurons=neurons,
+        report=report,
+        as_json=as_json,
+    )
+    run_opt(Console(), read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay), output, options)
+
+
+@app.command()
+def verify(
+    original: Annotated[
+        Path, typer.Argument(metavar="ORIGINAL", help="A .nir or .snn file; or the .npz of a counterexample, alone.")
+    ],
+    optimized: Annotated[Path | None, typer.Argument(metavar="OPTIMIZED", help="A .nir or .snn file.")] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=".npz with an array for every input; random ones without it.")
+    ] = None,
+    promise: Annotated[str, typer.Option(help="bitwise, algebraic or approximate.")] = "algebraic",
+    seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
+    counterexample: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write inputs that differ.")
+    ] = None,
+    dt: Dt = None,
+    reset: Reset = None,
+    recurrent_delay: RecurrentDelay = None,
+    debug: Debug = False,
+) -> None:
+    """Run two networks side by side; exit code 1 where they do not do the same."""
+    from ..driver.check import run_replay, run_verify
+    from ..driver.graph_file import read_graph
+
+    if optimized is None:
+        if original.suffix != ".npz":
+            raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
+        kept = run_replay(Console(), original)
+    else:
+        graphs = [read_graph(p, dt=dt, reset=reset, recurrent_delay=recurrent_delay) for p in (original, optimized)]
+        kept = run_verify(
+            Console(),
+            graphs[0],
+            graphs[1],
+            inputs=inputs,
+            promise=promise,
+            seed=seed,
+            counterexample=counterexample,
+        )
+    if not kept:
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    graph: GraphArgument,
+    inputs: InputsFile,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help=".npz for outputs and what is recorded.")
+    ] = None,
+    record: Annotated[list[str] | None, typer.Option(help="A population, or population.state. Repeatable.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dt: Dt = None,
+    reset: Reset = None,
+    recurrent_delay: RecurrentDelay = None,
+    debug: Debug = False,
+) -> None:
+    """Simulate a network."""
+    from ..driver.graph_file import read_graph
+    from ..driver.simulation import run_simulation
+
+    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+    run_simulation(Console(), found, inputs, output, record or [], dtype)
+
+
+@app.command()
+def passes(
+    name: Annotated[str | None, typer.Argument(help="Of a pass, to say more of it.")] = None, debug: Debug = False
+) -> None:
+    """List the passes with what they promise and their options."""
+    from ..driver.passes import explain_pass, list_passes
+
+    if name is None:
+        list_passes(Console())
+    else:
+        explain_pass(Console(), name)
 
 
 @app.command()

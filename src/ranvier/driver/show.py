@@ -8,10 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from ..frontends.extract import extract_module_info
+from ..ir.graph.printer import to_text
+from ..ir.graph.size import GraphSize
+from ..ir.graph.snn_graph import SNNGraph
 from ..ir.program import ModuleInfo
 from ..report.as_json import program_as_dict
+from ..report.drawing import check_target
 from ..report.explain import explain_program
-from ..report.picture import check_target, draw
+from ..report.picture import draw
 from ..report.summary import summary
 from .locate import locate_model
 
@@ -32,6 +36,24 @@ def show_model(
         print_summary(console, info)
     if picture is not None:
         written = draw(info, picture)
+        if not as_json:
+            print_plain(console, f"\npicture written to {written}")
+
+
+def show_graph(console: Console, graph: SNNGraph, *, as_json: bool, picture: Path | None) -> None:
+    """Prints what a graph is made of."""
+    if picture is not None:
+        check_target(picture)
+    size = GraphSize.of(graph)
+    if as_json:
+        text, _ = to_text(graph)
+        print(json.dumps({"name": graph.name, "dt": graph.dt, "size": size.as_dict(), "text": text}, indent=2))
+    else:
+        counts = ", ".join(f"{value:,} {name}" for name, value in size.as_dict().items())
+        heading(console, f"{graph.name}: {counts}")
+        print_plain(console, f"\n{to_text(graph)[0]}")
+    if picture is not None:
+        written = draw(graph, picture)
         if not as_json:
             print_plain(console, f"\npicture written to {written}")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import abc
-import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -14,24 +13,10 @@ from scipy import sparse
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Linear
 from ..ir.graph.snn_graph import SNNGraph
-from .origins import Origins
+from ..validation.calibration import Calibration
+from ..validation.origins import Origins
+from ..validation.promise import Promise
 from .surgery import summed_columns, taken_operation, taken_population
-
-
-class Promise(enum.IntEnum):
-    """What a rewriting leaves as it was, the strongest first."""
-
-    BITWISE = 0
-    """The same bits on every input."""
-    ALGEBRAIC = 1
-    """The same in real arithmetic; rounding may differ."""
-    PROFILED = 2
-    """The same on the calibration data."""
-    APPROXIMATE = 3
-    """Not the same; the error is measured."""
-
-    def __str__(self) -> str:
-        return self.name.lower()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +51,24 @@ class Pass(abc.ABC):
     Attributes:
         name: as in pipelines; the file of the pass is called alike.
         promise: the weakest promise of what it does as it is preset.
+        search: options that may be found by search, with the weakest and the strongest value.
+        once: whether to run it once only where a pipeline is repeated, because it would do more every time.
     """
 
     name: ClassVar[str]
     promise: ClassVar[Promise]
+    search: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    once: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, rewriting: Rewriting) -> None:
         """Rewrites ``rewriting.graph``."""
+
+    def rewritten(self, graph: SNNGraph, calibration: Calibration | None = None) -> Rewriting:
+        """What the pass makes of a copy of a graph."""
+        rewriting = Rewriting(graph.copy(), self.name, Origins.of(graph), calibration)
+        self.run(rewriting)
+        return rewriting
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,19 +83,16 @@ class Rewriting:
         graph: to be changed.
         of: name of the pass.
         origins: where the neurons of the graph at the start are now.
+        calibration: data to measure on, if there is any.
         remarks: so far.
     """
 
     graph: SNNGraph
     of: str
     origins: Origins
+    calibration: Calibration | None = None
     remarks: list[Remark] = field(default_factory=list)
     _facts: dict[Any, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of_graph(cls, graph: SNNGraph, of: str) -> Rewriting:
-        """A rewriting of a copy of a graph."""
-        return cls(graph.copy(), of, Origins.of(graph))
 
     @property
     def changed(self) -> bool:

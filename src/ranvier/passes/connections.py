@@ -12,7 +12,8 @@ from ..analyses.graph.bounds import bounds
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Linear
-from .base import Pass, Promise, Rewriting
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
 
 SPARSE_BELOW = 1 / 3
 """Sparse rows pay where fewer of the weights than this are not zero: an index costs about as much as two weights."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..analyses.graph.reach import observable
-from .base import Pass, Promise, Rewriting
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
 
 
 @dataclass(frozen=True)

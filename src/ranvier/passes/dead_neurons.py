@@ -12,7 +12,8 @@ from ..analyses.graph.bounds import bounds
 from ..analyses.graph.observability import observable_neurons
 from ..analyses.graph.reach import exposed
 from ..ir.graph.operations import Linear
-from .base import Pass, Promise, Rewriting
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
 from .surgery import can_take
 
 Finding = tuple[np.ndarray, str, Promise]
@@ -40,7 +41,7 @@ class DeadNeurons(Pass):
     def run(self, rewriting: Rewriting) -> None:
         populations = rewriting.graph.populations
         if self.threshold is not None and not any(p.activity for p in populations.values()):
-            told = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibrate data.npz"
+            told = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
             rewriting.missed(rewriting.graph.name, told)
         rewriting.repeat(self._once)
 

@@ -10,7 +10,18 @@ from ..errors import PassError
 from .base import Pass
 
 GROUP = "ranvier.passes"
-BUILT_IN = ("connections", "dead-code", "dead-neurons", "merge-neurons")
+BUILT_IN = (
+    "canonicalize",
+    "common-projections",
+    "connections",
+    "dead-code",
+    "dead-neurons",
+    "fold-constants",
+    "fuse",
+    "merge-neurons",
+    "prune",
+    "quantize",
+)
 """Names of the passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
 
 

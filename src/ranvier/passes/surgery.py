@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy import sparse
 
@@ -34,11 +32,19 @@ def taken_population(population: Population, kept: np.ndarray) -> Population:
 
     activity = population.activity
     if activity is not None:
-        active = None if activity.active is None else take(activity.active)
-        activity = Activity(take(activity.rates), active, activity.steps, activity.data)
+        activity = _taken_activity(activity, kept, population.size)
     initial = {name: take(value) for name, value in population.initial.items()}
     neuron = population.neuron.take(kept)
-    return replace(population, shape=(kept.size,), neuron=neuron, initial=initial, activity=activity)
+    return population.replace(shape=(kept.size,), neuron=neuron, initial=initial, activity=activity)
+
+
+def _taken_activity(activity: Activity, kept: np.ndarray, size: int) -> Activity:
+    found = {name: value[kept] if value.ndim else value for name, value in activity.arrays.items()}
+    if activity.partner is not None:
+        place = np.full(size + 1, -1.0)
+        place[kept] = np.arange(kept.size)
+        found["partner"] = place[np.broadcast_to(activity.partner, (size,))[kept].astype(np.int64)]
+    return Activity(**found, steps=activity.steps, data=activity.data)
 
 
 def taken_operation(

@@ -53,6 +53,10 @@ class Output:
         return prod(self.shape)
 
 
+ACTIVITY_ARRAYS = ("rates", "active", "partner", "correlation")
+"""What is measured of every neuron."""
+
+
 @dataclass(frozen=True, eq=False)
 class Activity:
     """What was measured of a population.
@@ -62,17 +66,27 @@ class Activity:
         active: fraction of the samples in which a neuron fired at all, of the population's shape.
         steps: number of steps and samples that were measured.
         data: fingerprint of the data.
+        partner: of a one-dimensional spiking population, for every neuron the other one whose spikes are most like its
+            own, as a number; -1 where there is none.
+        correlation: Pearson's, with that one.
     """
 
     rates: np.ndarray
     active: np.ndarray | None = None
     steps: int | None = None
     data: str | None = None
+    partner: np.ndarray | None = None
+    correlation: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rates", constant(self.rates))
-        if self.active is not None:
-            object.__setattr__(self, "active", constant(self.active))
+        for name in ACTIVITY_ARRAYS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, constant(getattr(self, name)))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What there is, by name."""
+        return {name: value for name in ACTIVITY_ARRAYS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +113,9 @@ class Population:
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    def replace(self, **changes: Any) -> Population:
+        return replace(self, **changes)
 
     def initial_state(self) -> dict[str, np.ndarray]:
         """Every state before the first step, of the population's shape."""

@@ -70,9 +70,12 @@ class Neuron:
     def choices(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in self.choice_names()}
 
+    def replace(self, **changes: Any) -> Self:
+        return replace(self, **changes)
+
     def map(self, change: Any) -> Self:
         """The neuron with ``change(parameter)`` for every parameter."""
-        return replace(self, **{name: change(value) for name, value in self.parameters.items()})
+        return self.replace(**{name: change(value) for name, value in self.parameters.items()})
 
     def take(self, chosen: np.ndarray) -> Self:
         """The neurons at some positions of a one-dimensional population."""

@@ -8,9 +8,9 @@ NIR: images are ``[channels, height, width]``, kernels ``[out channels, in chann
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -48,6 +48,9 @@ class Operation(abc.ABC):
     def offset(self, source: Shape) -> np.ndarray | None:
         """b, of the target's shape or broadcasting to it; None for zero."""
         return None
+
+    def replace(self, **changes: Any) -> Self:
+        return replace(self, **changes)
 
     @property
     def arrays(self) -> dict[str, Matrix]:

@@ -111,8 +111,7 @@ def _call(made: Any, options: dict[str, Any]) -> str:
 
 
 def _activity_arrays(activity: Activity) -> dict[str, np.ndarray]:
-    found = {"activity rates": activity.rates, "activity active": activity.active}
-    return {name: value for name, value in found.items() if value is not None}
+    return {f"activity {name}": value for name, value in activity.arrays.items()}
 
 
 def _activity_options(activity: Activity) -> dict[str, Any]:

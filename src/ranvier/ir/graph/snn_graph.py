@@ -13,7 +13,7 @@ from ...errors import GraphError
 from .arrays import Matrix, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .neurons import IF, LI, LIF, Neuron
-from .operations import Identity, Linear
+from .operations import Flatten, Identity, Linear
 
 Node = Input | Population | Output
 
@@ -132,8 +132,11 @@ class SNNGraph:
 
     @property
     def total_synapses(self) -> int:
-        """Number of weights that are not zero, every use of a shared weight counted."""
-        return sum(p.operation.rows(self.nodes[p.source].shape).nnz for p in self.projections.values())
+        """Number of weights that are not zero, every use of a shared weight counted; what only passes values on has
+        none."""
+        nodes, passing = self.nodes, (Identity, Flatten)
+        weighted = (p for p in self.projections.values() if not isinstance(p.operation, passing))
+        return sum(_nonzero(p.operation, nodes[p.source].shape) for p in weighted)
 
     @property
     def layers(self) -> list[LayerNode]:
@@ -153,6 +156,13 @@ class SNNGraph:
             f"SNNGraph({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
             f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
         )
+
+
+def _nonzero(operation: Any, source: tuple[int, ...]) -> int:
+    if isinstance(operation, Linear):
+        weight = operation.weight
+        return int(weight.count_nonzero() if sparse.issparse(weight) else np.count_nonzero(weight))
+    return operation.rows(source).nnz
 
 
 def number_of(array: Matrix) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -48,19 +49,35 @@ def load(path: str | os.PathLike[str]) -> SNNGraph:
     source = Path(path)
     if not source.is_file():
         raise GraphError(f"there is no file {str(source)!r}.")
+    return _load(source, repr(str(source)))
+
+
+def to_bytes(graph: SNNGraph) -> bytes:
+    """What :func:`save` writes."""
+    buffer = io.BytesIO()
+    _write(buffer, *to_text(graph))
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes, name: str) -> SNNGraph:
+    """The graph that :func:`to_bytes` wrote; ``name`` is what errors call it."""
+    return _load(io.BytesIO(data), name)
+
+
+def _load(source: Path | io.BytesIO, name: str) -> SNNGraph:
     try:
         with zipfile.ZipFile(source) as archive:
             text = archive.read(TEXT).decode("utf-8")
             names = json.loads(archive.read(INDEX))
-            arrays = {str(name): _read(archive, f"{number}.npy") for number, name in enumerate(names)}
+            arrays = {str(key): _read(archive, f"{number}.npy") for number, key in enumerate(names)}
     except Exception as error:  # a damaged archive raises errors of many kinds
-        raise GraphError(f"{str(source)!r} holds no graph: {reason_text(error)}.") from error
+        raise GraphError(f"{name} holds no graph: {reason_text(error)}.") from error
     graph = from_text(text, arrays)
     check(graph)
     return graph
 
 
-def _write(file: Path, text: str, arrays: dict[str, np.ndarray]) -> None:
+def _write(file: Path | io.BytesIO, text: str, arrays: dict[str, np.ndarray]) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(TEXT, text)
         archive.writestr(INDEX, json.dumps(list(arrays)))

@@ -112,8 +112,10 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             yield Problem(name, f"initial value for {state!r}, but the states are {list(neuron.states)}")
         else:
             yield from _of_array(name, f"initial {state}", value, shape)
-    if population.activity is not None and population.activity.rates.shape not in (shape, ()):
-        yield Problem(name, f"rates have shape {list(population.activity.rates.shape)}, {list(shape)} is expected")
+    measured = population.activity.arrays if population.activity is not None else {}
+    for what, value in measured.items():
+        if value.shape not in (shape, ()):
+            yield Problem(name, f"{what} of its activity has shape {list(value.shape)}, {list(shape)} is expected")
 
 
 def _of_array(node: str, label: str, value: np.ndarray, shape: tuple[int, ...]) -> Iterator[Problem]:

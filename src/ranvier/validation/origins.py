@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,27 +36,42 @@ class Origins:
 
     def without(self, name: str) -> Origins:
         """A present population is removed."""
-        return self._moved(name, None, None)
+        return self._moved(name, None, lambda numbers: np.full_like(numbers, -1))
 
     def taken(self, name: str, kept: np.ndarray) -> Origins:
         """Of a present population, only the neurons ``kept`` are there still."""
-        size = 1 + max(
-            (int(p.numbers.max(initial=-1)) for p in self.places.values() if p.population == name), default=-1
-        )
-        moved = np.full(max(size, int(kept.max(initial=-1)) + 1), -1)
-        moved[kept] = np.arange(kept.size)
-        return self._moved(name, name, moved)
+
+        def place(numbers: np.ndarray) -> np.ndarray:
+            moved = np.full(max(int(numbers.max(initial=-1)), int(kept.max(initial=-1))) + 1, -1)
+            moved[kept] = np.arange(kept.size)
+            return _through(numbers, moved)
+
+        return self._moved(name, name, place)
 
     def merged(self, name: str, into: np.ndarray) -> Origins:
         """The neurons of a present population are those ``into`` says."""
-        return self._moved(name, name, into)
+        return self._moved(name, name, lambda numbers: _through(numbers, into))
 
-    def _moved(self, name: str, population: str | None, numbers: np.ndarray | None) -> Origins:
+    def joined(self, name: str, population: str, start: int) -> Origins:
+        """A present population is a part of another one, from the neuron ``start`` on."""
+        return self._moved(name, population, lambda numbers: np.where(numbers < 0, -1, numbers + start))
+
+    def then(self, later: Origins) -> Origins:
+        """Places after further changes; ``later`` starts from the graph in which these places are."""
+        found = {}
+        for original, place in self.places.items():
+            onward = later.places.get(place.population) if place.population is not None else None
+            gone = Place(None, np.full_like(place.numbers, -1))
+            found[original] = (
+                gone if onward is None else Place(onward.population, _through(place.numbers, onward.numbers))
+            )
+        return Origins(found)
+
+    def _moved(self, name: str, population: str | None, change: Callable[[np.ndarray], np.ndarray]) -> Origins:
         found = dict(self.places)
         for original, place in self.places.items():
             if place.population == name:
-                gone = np.full_like(place.numbers, -1)
-                found[original] = Place(population, gone if numbers is None else _through(place.numbers, numbers))
+                found[original] = Place(population, change(place.numbers))
         return Origins(found)
 
 

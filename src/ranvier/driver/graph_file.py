@@ -1,0 +1,61 @@
+"""Graphs in files of every kind that Ranvier reads and writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import GraphError
+from ..export.nir_file import to_nir
+from ..frontends.nir_file import from_nir
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.storage import load, save
+
+ENDINGS = (".nir", ".snn")
+
+
+def is_graph_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the name ends like that of a graph."""
+    return Path(path).suffix.lower() in ENDINGS
+
+
+def read_graph(
+    path: str | os.PathLike[str],
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    recurrent_delay: int | None = None,
+) -> SNNGraph:
+    """A graph from a .nir or .snn file; the options are for .nir files that do not say these things themselves.
+
+    Raises:
+        GraphError: the file cannot be read, or something that NIR does not store was not given.
+    """
+    source = Path(path)
+    if source.suffix.lower() == ".nir":
+        return from_nir(source, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+    if source.suffix.lower() == ".snn":
+        return load(source)
+    raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+
+
+def check_graph_target(path: str | os.PathLike[str]) -> None:
+    """Raises :class:`GraphError` unless a graph can be written there."""
+    target = Path(path)
+    if not is_graph_file(target):
+        raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+    if not target.absolute().parent.is_dir():
+        raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
+
+
+def write_graph(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
+    """Writes a graph as .nir or .snn, whole or not at all.
+
+    Raises:
+        GraphError: the graph cannot be said in that format, or the file cannot be written.
+    """
+    check_graph_target(path)
+    if Path(path).suffix.lower() == ".nir":
+        to_nir(graph, path)
+    else:
+        save(graph, path)

@@ -1,0 +1,111 @@
+"""The job behind ``ranvier opt``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..ir.files import write_atomically
+from ..ir.graph.interpreter import interpret
+from ..ir.graph.recording import Simulation
+from ..ir.graph.snn_graph import SNNGraph
+from ..passes.levels import LEVELS
+from ..report.optimization import OptimizationReport
+from ..report.page import write_page
+from ..simulation.simulate import simulate
+from ..validation.calibration import Calibration
+from ..validation.difference import Trains, compared_trains, spiking
+from ..validation.inputs import random_trial
+from .graph_file import check_graph_target, write_graph
+from .optimize import optimize
+from .show import print_plain
+
+
+@dataclass(frozen=True)
+class OptOptions:
+    """What the command line says."""
+
+    level: str = "O2"
+    passes: str | None = None
+    calibration: Path | None = None
+    budget: float | None = None
+    input_range: tuple[float, float] | None = None
+    verify_each: bool = True
+    counterexample: Path | None = None
+    bisect_limit: int | None = None
+    print_after_all: bool = False
+    time_passes: bool = False
+    remarks: bool = False
+    neurons: bool = False
+    report: Path | None = None
+    as_json: Path | None = None
+
+
+def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: OptOptions) -> None:
+    """Optimizes a graph, prints what was done, and writes the files asked for."""
+    if output is not None:
+        check_graph_target(output)
+    if options.input_range is not None:
+        graph = with_range(graph, *options.input_range)
+    data = None if options.calibration is None else Calibration.load(options.calibration, graph)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading")
+        made, report = optimize(
+            graph,
+            options.passes,
+            level=options.level if options.level in LEVELS else f"O{options.level}",
+            calibration=data,
+            budget=options.budget,
+            verify_each=options.verify_each,
+            counterexample=options.counterexample,
+            print_after_all=options.print_after_all,
+            bisect_limit=options.bisect_limit,
+            watch=lambda text: bar.update(task, description=text),
+        )
+    _print(console, report, options)
+    if output is not None:
+        write_graph(made, output)
+        print_plain(console, f"written to {output}")
+    if options.as_json is not None:
+        write_atomically(options.as_json, json.dumps(report.as_dict(), indent=2).encode())
+        print_plain(console, f"report written to {options.as_json}")
+    if options.report is not None:
+        trains, told = _trains(report, data)
+        print_plain(console, f"report written to {write_page(report, trains, options.report, told)}")
+
+
+def with_range(graph: SNNGraph, low: float, high: float) -> SNNGraph:
+    """A graph whose inputs are declared to lie in a range."""
+    copy = graph.copy()
+    copy.inputs = {name: replace(node, low=low, high=high) for name, node in graph.inputs.items()}
+    return copy
+
+
+def _print(console: Console, report: OptimizationReport, options: OptOptions) -> None:
+    for run in report.runs if options.print_after_all else ():
+        print_plain(console, f"after {run.number}. {run.text}\n{run.printed or 'skipped'}\n")
+    print_plain(console, str(report))
+    if options.time_passes:
+        total = sum(run.seconds for run in report.runs) or 1.0
+        for run in sorted(report.runs, key=lambda run: -run.seconds):
+            print_plain(console, f"  {run.seconds:8.4f} s  {run.seconds / total:6.1%}  {run.number}. {run.text}")
+    for remark in report.remarks if options.remarks or options.neurons else ():
+        numbers = "" if not options.neurons or remark.neurons is None else f" {remark.neurons.tolist()}"
+        print_plain(console, f"{'' if remark.done else 'missed: '}{remark}{numbers}")
+
+
+def _trains(report: OptimizationReport, data: Calibration | None) -> tuple[Trains, str]:
+    """Spike trains of one sample before and after, and what they were made with."""
+    trial = random_trial(report.original)
+    inputs, told = (trial.inputs, trial.told) if data is None else (data.inputs, "the calibration data")
+    one = {name: values[:, :1] for name, values in inputs.items()}
+    run: Any = interpret if data is None else simulate
+    before: Simulation = run(report.original, one, record=spiking(report.original))
+    after: Simulation = run(report.optimized, one, record=spiking(report.optimized))
+    return compared_trains(report.original, report.origins, before, after, True), told

@@ -1,0 +1,117 @@
+"""``ranvier.optimize``: passes, data, checks and a report in one call."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import PassError
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.verifier import check
+from ..passes.base import Pass
+from ..passes.levels import level_passes
+from ..passes.manager import PassManager
+from ..passes.pipeline import make_pass, parse_pipeline, pipeline_text
+from ..passes.search import Budget
+from ..report.optimization import OptimizationReport
+from ..simulation.profile import profile
+from ..simulation.simulate import simulate
+from ..validation.calibration import Calibration
+from ..validation.inputs import trials_of
+from ..validation.verify import verify
+
+BUDGET = 0.01
+"""Of O3, unless told otherwise: one percent of accuracy, or of the outputs' root mean square."""
+
+
+def optimize(
+    graph: SNNGraph,
+    passes: str | Iterable[str | Pass] | None = None,
+    *,
+    level: str = "O2",
+    calibration: Any = None,
+    labels: Any = None,
+    budget: float | None = None,
+    verify_each: bool = True,
+    counterexample: str | os.PathLike[str] | None = None,
+    fixpoint: bool = True,
+    print_after_all: bool = False,
+    bisect_limit: int | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> tuple[SNNGraph, OptimizationReport]:
+    """Makes a copy of a graph smaller, and checks that it does the same.
+
+    Args:
+        graph: a valid graph.
+        passes: a pipeline as text, or passes or their names in order; None for those of the level.
+        level: ``"O1"`` bitwise and algebraic passes; ``"O2"`` with profiled ones, where there is calibration data or a
+            profile; ``"O3"`` with approximate ones under a budget.
+        calibration: inputs as :func:`ranvier.simulate` takes them; the graph is profiled on them.
+        labels: class of every sample, for a budget in accuracy.
+        budget: what approximate passes whose strength is ``auto`` may cost: loss of accuracy where there are labels,
+            else the change of the outputs, root mean square, as a part of their own; 0.01 by default.
+        verify_each: whether every pass is checked by running the network before and after.
+        counterexample: file for the inputs on which a pass breaks its promise.
+        fixpoint: whether to go through the passes until nothing changes.
+        print_after_all: keep the text of the graph after every pass, in the report's runs.
+        bisect_limit: run only so many passes.
+        watch: called with the text of every pass before it runs.
+
+    Returns:
+        The new graph and a report.
+
+    Raises:
+        GraphError: the graph is not valid.
+        PassError: a pass is not known or set up badly, or broke its promise.
+        InputError: the calibration data does not fit.
+    """
+    start = time.perf_counter()
+    check(graph)
+    chosen = _passes(passes, level)
+    data = None if calibration is None else Calibration.of(graph, calibration, labels, run=simulate)
+    measured = graph if data is None else profile(graph, data)
+    trials = trials_of(measured, data) if verify_each else []
+    manager = PassManager(
+        chosen,
+        fixpoint=fixpoint,
+        trials=trials,
+        counterexample=None if counterexample is None else Path(counterexample),
+        calibration=data,
+        budget=Budget(BUDGET if budget is None else budget),
+        print_after_all=print_after_all,
+        bisect_limit=bisect_limit,
+        watch=watch,
+    )
+    result = manager.run(measured)
+    checks = [verify(graph, result.graph, t.inputs, origins=result.origins, told=t.told) for t in trials]
+    accuracy = None
+    if data is not None and data.labels is not None:
+        accuracy = data.accuracy(graph), data.accuracy(result.graph)
+    report = OptimizationReport(
+        graph,
+        result.graph,
+        pipeline_text(chosen),
+        result.runs,
+        result.origins,
+        tuple(checks),
+        accuracy,
+        None if data is None else data.fingerprint,
+        time.perf_counter() - start,
+    )
+    return result.graph, report
+
+
+def _passes(passes: str | Iterable[str | Pass] | None, level: str) -> list[Pass]:
+    if passes is None:
+        return level_passes(level)
+    if isinstance(passes, str):
+        return parse_pipeline(passes)
+    found = []
+    for one in passes:
+        if not isinstance(one, (str, Pass)):
+            raise PassError(f"{one!r} is no pass; give a pass or its name, as in passes=['dead-neurons', 'fuse'].")
+        found.append(one if isinstance(one, Pass) else make_pass(one, {}) if "{" not in one else parse_pipeline(one)[0])
+    return found

@@ -1,0 +1,98 @@
+"""canonicalize: one way to say a thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ..ir.graph.arrays import as_rows
+from ..ir.graph.neurons import Delay, Neuron, Relay
+from ..ir.graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Writes operations and neurons in the simplest form that computes the same (bitwise).
+
+    A diagonal matrix is a scale, a scale of ones is no operation, and neither is a pool of single elements or a flatten
+    that flattens nothing. A bias of zeros is none, stored zeros of sparse rows are not stored. Parameters that all
+    neurons share are one number. A delay population whose elements all wait alike is a relay with delayed projections.
+    """
+
+    name = "canonicalize"
+    promise = Promise.BITWISE
+
+    def run(self, rewriting: Rewriting) -> None:
+        graph = rewriting.graph
+        for name, projection in list(graph.projections.items()):
+            source = graph.nodes[projection.source].shape
+            found, why = _simplest(projection.operation, source)
+            if why:
+                rewriting.set_projection(projection.replace(operation=found))
+                rewriting.did(name, ", ".join(why), Promise.BITWISE)
+        for name, population in list(graph.populations.items()):
+            self._uniform(rewriting, name)
+            if isinstance(population.neuron, Delay):
+                self._delays(rewriting, name, population.neuron)
+
+    def _uniform(self, rewriting: Rewriting, name: str) -> None:
+        population = rewriting.graph.populations[name]
+        values = population.neuron.parameters
+        shared = {k: v.ravel()[0] for k, v in values.items() if v.ndim and v.size and np.all(v == v.ravel()[0])}
+        if shared:
+            neuron: Neuron = population.neuron.replace(**shared)
+            rewriting.graph.populations[name] = population.replace(neuron=neuron)
+            rewriting.did(name, f"{', '.join(shared)} shared by all neurons", Promise.BITWISE)
+
+    def _delays(self, rewriting: Rewriting, name: str, neuron: Delay) -> None:
+        graph = rewriting.graph
+        after = graph.out_of(name)
+        steps = int(neuron.steps.ravel()[0]) if neuron.steps.size else 0
+        if np.any(neuron.steps != steps) or (steps and any(p.target == name for p in after)):
+            return
+        graph.populations[name] = graph.populations[name].replace(neuron=Relay())
+        for projection in after:
+            rewriting.set_projection(projection.replace(delay=projection.delay + steps))
+        rewriting.did(name, f"a relay, with {steps} steps more delay behind it", Promise.BITWISE)
+
+
+def _simplest(operation: Operation, source: tuple[int, ...]) -> tuple[Operation, list[str]]:
+    """An operation in its simplest form, and what was done to it."""
+    why = []
+    if isinstance(operation, Linear) and operation.bias is not None and not np.any(operation.bias):
+        operation, _ = operation.replace(bias=None), why.append("a bias of zeros is none")
+    if isinstance(operation, Linear) and sparse.issparse(operation.weight) and not np.all(operation.weight.data):
+        operation, _ = operation.replace(weight=as_rows(operation.weight)), why.append("stored zeros dropped")
+    if isinstance(operation, Linear) and operation.bias is None and (diagonal := _diagonal(operation)) is not None:
+        operation, _ = Scale(diagonal), why.append("a diagonal matrix is a scale")
+    if isinstance(operation, Scale) and operation.scale.ndim and _is_uniform(operation.scale):
+        operation, _ = Scale(operation.scale.ravel()[0]), why.append("a scale that all elements share")
+    if isinstance(operation, Scale) and not operation.scale.ndim and operation.scale == 1:
+        operation, _ = Identity(), why.append("a scale of one is none")
+    if isinstance(operation, (SumPool, Flatten)) and _does_nothing(operation, source):
+        operation, _ = Identity(), why.append("it changes nothing")
+    return operation, why
+
+
+def _is_uniform(values: np.ndarray) -> bool:
+    return values.size > 0 and bool(np.all(values == values.ravel()[0]))
+
+
+def _diagonal(linear: Linear) -> np.ndarray | None:
+    """The diagonal of a square matrix that has nothing else; None for others."""
+    rows, columns = linear.weight.shape
+    if rows != columns or not rows:
+        return None
+    diagonal = np.asarray(linear.weight.diagonal())
+    count = linear.weight.count_nonzero() if sparse.issparse(linear.weight) else np.count_nonzero(linear.weight)
+    return diagonal if count == np.count_nonzero(diagonal) and np.any(diagonal) else None
+
+
+def _does_nothing(operation: SumPool | Flatten, source: tuple[int, ...]) -> bool:
+    if operation.target_shape(source) != source:
+        return False
+    return isinstance(operation, Flatten) or all(k == 1 for k in (*operation.kernel, *operation.stride))

@@ -1,0 +1,55 @@
+"""fold-constants: values that never change are biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..analyses.graph.constants import Constants, constants
+from ..ir.graph.arrays import as_rows
+from ..ir.graph.elements import Projection
+from ..ir.graph.operations import Linear
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Folds what inputs of one value, and relays that sum such values, bring through matrices into biases (algebraic);
+    weights from elements that are always zero are dropped (bitwise). Inputs stay: they are the graph's interface.
+    """
+
+    name = "fold-constants"
+    promise = Promise.ALGEBRAIC
+
+    def run(self, rewriting: Rewriting) -> None:
+        known = rewriting.fact(constants)
+        for projection in list(rewriting.graph.projections.values()):
+            if isinstance(projection.operation, Linear):
+                self._fold(rewriting, projection, projection.operation, known[projection.source])
+
+    def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, found: Constants) -> None:
+        foldable = found.known & ((found.values == 0) | (projection.delay == 0))
+        weights = np.asarray(abs(linear.weight).sum(axis=0)).ravel()
+        chosen = foldable & (weights != 0)
+        if not chosen.any():
+            return
+        amount = np.asarray(linear.weight @ np.where(chosen, found.values, 0.0)).ravel()
+        bias = linear.bias
+        if np.any(amount):
+            bias = amount if bias is None else bias + amount
+        rewriting.set_projection(projection.replace(operation=Linear(_without(linear.weight, chosen), bias)))
+        exact = not np.any(found.values[chosen])
+        told = f"weights from {np.count_nonzero(chosen)} elements that never change are {'gone' if exact else 'biases'}"
+        rewriting.did(projection.name, told, Promise.BITWISE if exact else Promise.ALGEBRAIC, np.flatnonzero(chosen))
+
+
+def _without(weight: Any, columns: np.ndarray) -> Any:
+    """A matrix with some columns zero."""
+    kept = (~columns).astype(weight.dtype)
+    if sparse.issparse(weight):
+        return as_rows(sparse.csr_array(weight.multiply(kept[None, :])))
+    return np.where(columns[None, :], np.zeros((), weight.dtype), weight)

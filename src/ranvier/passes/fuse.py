@@ -1,0 +1,139 @@
+"""fuse: operations one after the other become one, and populations side by side too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from ..ir.graph.elements import Projection
+from ..ir.graph.neurons import CubaLI, CubaLIF, Neuron, Relay
+from ..ir.graph.operations import Identity, Operation, Scale
+from ..ir.graph.snn_graph import SNNGraph, number_of
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
+from .composition import composed
+from .side_by_side import join, reason_against
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Fuses what stands in a row or side by side (algebraic).
+
+    In a row: operations before and after a relay become one; so an affine map after another, a scale or a folded batch
+    norm after a matrix or convolution, a pool after a convolution. A scale that is all a population gets goes into the
+    neurons' resistance. Side by side: populations of one kind with the same sources and targets become one. Nothing is
+    done that would store more weights, unless asked for.
+
+    Attributes:
+        grow: whether more weights may be stored, to have fewer operations.
+        populations: whether populations side by side are joined.
+    """
+
+    name = "fuse"
+    promise = Promise.ALGEBRAIC
+    grow: bool = False
+    populations: bool = True
+
+    def run(self, rewriting: Rewriting) -> None:
+        rewriting.repeat(self._relays)
+        self._scales(rewriting)
+        if self.populations:
+            rewriting.repeat(self._side_by_side)
+
+    def _relays(self, rewriting: Rewriting) -> None:
+        graph = rewriting.graph
+        for name in [n for n, p in graph.populations.items() if isinstance(p.neuron, Relay)]:
+            before, after = graph.into(name), graph.out_of(name)
+            if not before or not after or any(p.target == name for p in after):
+                continue
+            fused = _fused(graph, before, after)
+            if isinstance(fused, str):
+                rewriting.missed(name, fused)
+                continue
+            old, new = (sum(_stored(p.operation) for p in found) for found in ((*before, *after), fused))
+            if new > old and not self.grow:
+                rewriting.missed(
+                    name, f"not fused: {new} numbers would be stored in place of {old}; grow=true allows it"
+                )
+                continue
+            self._replace(rewriting, name, before, after, fused)
+
+    def _replace(
+        self,
+        rewriting: Rewriting,
+        name: str,
+        before: list[Projection],
+        after: list[Projection],
+        fused: list[Projection],
+    ) -> None:
+        for projection in fused:
+            taken = projection.name in {p.name for p in after}
+            new_name = projection.name if taken else rewriting.new_name(projection.name)
+            rewriting.set_projection(projection.replace(name=new_name))
+        for projection in before:
+            rewriting.remove_projection(projection.name)
+        del rewriting.graph.populations[name]
+        rewriting.origins = rewriting.origins.without(name)
+        exact = len(before) == 1 and all(
+            isinstance(a.operation, Identity) or isinstance(b.operation, Identity) for a in before for b in after
+        )
+        told = f"fused {', '.join(p.name for p in before)} with {', '.join(p.name for p in after)}"
+        rewriting.did(name, told, Promise.BITWISE if exact else Promise.ALGEBRAIC)
+
+    def _scales(self, rewriting: Rewriting) -> None:
+        """Scales that are all a population gets go into its neurons."""
+        graph = rewriting.graph
+        for name, population in list(graph.populations.items()):
+            into = graph.into(name)
+            gain = _gain(population.neuron)
+            if gain is None or not into or not all(isinstance(p.operation, Scale) for p in into):
+                continue
+            scales = [p.operation.scale for p in into if isinstance(p.operation, Scale)]
+            if any(not np.array_equal(scale, scales[0]) for scale in scales[1:]):
+                continue
+            changed = population.neuron.replace(**{gain: getattr(population.neuron, gain) * scales[0]})
+            graph.populations[name] = population.replace(neuron=changed)
+            for projection in into:
+                rewriting.set_projection(projection.replace(operation=Identity()))
+            rewriting.did(name, f"scale of {', '.join(p.name for p in into)} is in {gain} now", Promise.ALGEBRAIC)
+
+    def _side_by_side(self, rewriting: Rewriting) -> None:
+        graph = rewriting.graph
+        for a, b in combinations(list(graph.populations), 2):
+            if a in graph.populations and b in graph.populations and reason_against(graph, a, b) is None:
+                join(rewriting, a, b)
+                rewriting.did(a, f"joined with {b!r}, which has the same sources and targets", Promise.ALGEBRAIC)
+
+
+def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -> list[Projection] | str:
+    """The projections in place of those into and out of a relay; or why there are none."""
+    found = []
+    for b in after:
+        for number, a in enumerate(before):
+            source = graph.nodes[a.source].shape
+            if b.delay and a.operation.offset(source) is not None:
+                return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
+            operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)
+            if operation is None:
+                kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
+                return f"not fused: {kinds} are no one operation"
+            name = b.name if number == 0 else f"{b.name}.{a.name}"
+            found.append(Projection(name, a.source, b.target, operation, a.delay + b.delay))
+    return found
+
+
+def _without_offset(operation: Operation) -> Operation:
+    return operation if getattr(operation, "bias", None) is None else operation.replace(bias=None)
+
+
+def _stored(operation: Operation) -> int:
+    return sum(number_of(value) for value in operation.arrays.values())
+
+
+def _gain(neuron: Neuron) -> str | None:
+    """The parameter that the summed input is multiplied by."""
+    if isinstance(neuron, (CubaLI, CubaLIF)):
+        return "w_in"
+    return "r" if "r" in neuron.parameter_names() else None

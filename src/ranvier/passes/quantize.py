@@ -1,0 +1,97 @@
+"""quantize: weights on a grid."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import PassError
+from ..ir.graph.elements import Projection
+from ..ir.graph.operations import Conv, Linear, Scale
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
+
+FIXED_POINT = re.compile(r"Q(\d+)\.(\d+)")
+INTEGERS = re.compile(r"int(\d+)")
+FEWEST, MOST = 2, 16
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Rounds weights and biases to numbers that a chip can hold (approximate).
+
+    ``"int8"`` (2 to 16 bits): whole numbers times a scale of each row or output channel, so that its largest weight
+    fits. ``"Q3.4"``: fixed point with a sign, 3 bits before and 4 behind the point, for all weights; what does not fit
+    is clipped. The values stay floating point in the graph; remarks tell the largest error and how many were clipped.
+
+    Attributes:
+        format: ``"intN"`` or ``"Qm.n"``.
+    """
+
+    name = "quantize"
+    promise = Promise.APPROXIMATE
+    once = True
+    format: str = "int8"
+
+    def __post_init__(self) -> None:
+        integers = INTEGERS.fullmatch(str(self.format))
+        if not FIXED_POINT.fullmatch(str(self.format)) and not (integers and FEWEST <= int(integers[1]) <= MOST):
+            raise PassError(
+                f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n, say Q3.4."
+            )
+
+    def run(self, rewriting: Rewriting) -> None:
+        for projection in list(rewriting.graph.projections.values()):
+            if isinstance(projection.operation, (Linear, Conv, Scale)):
+                self._quantize(rewriting, projection)
+
+    def _quantize(self, rewriting: Rewriting, projection: Projection) -> None:
+        operation, told, clipped = projection.operation, [], 0
+        changed: dict[str, Any] = {}
+        for name, value in operation.arrays.items():
+            rounded, outside = self._rounded(value)
+            error = _largest(rounded - value)
+            if error:
+                changed[name], clipped = rounded, clipped + outside
+                told.append(f"{name} within {error:.3g} of {_largest(value):.3g}")
+        if changed:
+            rewriting.set_projection(projection.replace(operation=operation.replace(**changed)))
+            clipping = f"; {clipped} clipped" if clipped else ""
+            rewriting.did(projection.name, f"{self.format}: {', '.join(told)}{clipping}", Promise.APPROXIMATE)
+
+    def _rounded(self, value: Any) -> tuple[Any, int]:
+        """The values on the grid, and how many were clipped."""
+        if sparse.issparse(value):
+            scale = self._scale(abs(value).max(axis=1).toarray().ravel())
+            by_element = np.repeat(scale, np.diff(value.indptr)) if scale.ndim else scale
+            data, outside = self._on_grid(value.data, by_element)
+            return sparse.csr_array((data, value.indices, value.indptr), shape=value.shape), outside
+        rows = np.abs(value).reshape(value.shape[0], -1).max(axis=1) if value.ndim > 1 else np.abs(value).max(initial=0)
+        scale = self._scale(rows)
+        return self._on_grid(value, scale.reshape(-1, *(1 for _ in value.shape[1:])) if scale.ndim else scale)
+
+    def _scale(self, largest: Any) -> np.ndarray:
+        """The step of the grid, for all or for every row."""
+        if fixed := FIXED_POINT.fullmatch(self.format):
+            return np.asarray(2.0 ** -int(fixed[2]))
+        return np.where(np.asarray(largest) > 0, np.asarray(largest) / self._most(), 1.0)
+
+    def _most(self) -> int:
+        """The largest whole number of the grid."""
+        if fixed := FIXED_POINT.fullmatch(self.format):
+            return 2 ** (int(fixed[1]) + int(fixed[2])) - 1
+        return 2 ** (int(self.format[3:]) - 1) - 1
+
+    def _on_grid(self, values: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, int]:
+        most = self._most()
+        numbers = np.round(values / scale)
+        outside = int(np.count_nonzero(np.abs(numbers) > most))
+        return (np.clip(numbers, -most, most) * scale).astype(values.dtype), outside
+
+
+def _largest(value: Any) -> float:
+    return float(abs(value).max()) if value.size else 0.0

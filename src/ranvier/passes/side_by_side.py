@@ -1,0 +1,145 @@
+"""Two populations with the same sources and targets as one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..ir.graph.elements import Activity, Population, Projection
+from ..ir.graph.neurons import Delay
+from ..ir.graph.operations import Linear
+from ..ir.graph.order import instant_cycle
+from ..ir.graph.snn_graph import SNNGraph
+from .base import Rewriting
+
+
+def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
+    """Why two populations do not become one without more weights being stored; None where they can."""
+    first, second = graph.populations[a], graph.populations[b]
+    if type(first.neuron) is not type(second.neuron) or first.neuron.choices != second.neuron.choices:
+        return "they are of different kinds"
+    if len(first.shape) != 1 or len(second.shape) != 1 or isinstance(first.neuron, Delay):
+        return "they are not both one-dimensional"
+    touching = [p for p in graph.projections.values() if {p.source, p.target} & {a, b}]
+    if not all(isinstance(p.operation, Linear) for p in touching):
+        return "they have projections without a matrix"
+    for ends in (_sources, _targets):
+        found = [ends(graph, name) for name in (a, b)]
+        if found[0] != found[1] or max(found[0].values(), default=1) > 1:
+            return "they have not the same sources and targets"
+    if any(not p.delay and {p.source, p.target} == {a, b} for p in touching):
+        return "one feeds the other in the same step"
+    if instant_cycle(_outlined(graph, a, b)) is not None:
+        return "one feeds the other in the same step, by way of others"
+    return None
+
+
+def _sources(graph: SNNGraph, name: str) -> Counter[tuple[str, int, bool]]:
+    """How often each source comes in, by delay, with a bias or without."""
+    return Counter((p.source, p.delay, p.operation.offset(()) is not None) for p in graph.into(name))
+
+
+def _targets(graph: SNNGraph, name: str) -> Counter[tuple[str, int]]:
+    return Counter((p.target, p.delay) for p in graph.out_of(name))
+
+
+def _outlined(graph: SNNGraph, a: str, b: str) -> SNNGraph:
+    """The graph with both populations as one, for the order of a step alone."""
+    copy = graph.copy()
+    del copy.populations[b]
+    for name, p in graph.projections.items():
+        ends = {"source": a if p.source == b else p.source, "target": a if p.target == b else p.target}
+        copy.projections[name] = p.replace(**ends)
+    return copy
+
+
+def join(rewriting: Rewriting, a: str, b: str) -> None:
+    """Makes ``b`` the last part of ``a``."""
+    graph = rewriting.graph
+    first, second = graph.populations[a], graph.populations[b]
+    joined = _joined_projections(graph, a, b)
+    for projection in [p for p in graph.projections.values() if {p.source, p.target} & {a, b}]:
+        if projection.name not in joined:
+            rewriting.remove_projection(projection.name)
+    for projection in joined.values():
+        rewriting.set_projection(projection)
+    graph.populations[a] = _joined_population(first, second)
+    del graph.populations[b]
+    rewriting.origins = rewriting.origins.joined(b, a, first.size)
+
+
+def _joined_projections(graph: SNNGraph, a: str, b: str) -> dict[str, Projection]:
+    """By the name of the first part: from outside, to outside, and among the two."""
+    found: dict[str, Projection] = {}
+    for p in [p for p in graph.projections.values() if a in (p.source, p.target) and b not in (p.source, p.target)]:
+        if p.source == a and p.target == a:
+            found[p.name] = _block(graph, p, a, b)
+        elif p.target == a:
+            found[p.name] = p.replace(operation=_stacked(p, _twin(graph, p.source, b, p.delay)))
+        else:
+            found[p.name] = p.replace(operation=_beside(p, _twin(graph, b, p.target, p.delay)))
+    return found
+
+
+def _twin(graph: SNNGraph, source: str, target: str, delay: int) -> Projection:
+    return next(p for p in graph.projections.values() if (p.source, p.target, p.delay) == (source, target, delay))
+
+
+def _block(graph: SNNGraph, p: Projection, a: str, b: str) -> Projection:
+    """The four projections among both populations as one."""
+    rows = [_beside(_twin(graph, a, to, p.delay), _twin(graph, b, to, p.delay)) for to in (a, b)]
+    return p.replace(operation=_rows_of(rows[0], rows[1]))
+
+
+def _stacked(p: Projection, q: Projection) -> Linear:
+    return _rows_of(_linear(p), _linear(q))
+
+
+def _rows_of(p: Linear, q: Linear) -> Linear:
+    if p.bias is None or q.bias is None:
+        return Linear(_joined([p.weight, q.weight], 0))
+    full = [np.broadcast_to(x.bias, x.weight.shape[:1]) for x in (p, q)]
+    return Linear(_joined([p.weight, q.weight], 0), np.concatenate(full))
+
+
+def _beside(p: Projection, q: Projection) -> Linear:
+    a, b = _linear(p), _linear(q)
+    biases = [x.bias for x in (a, b) if x.bias is not None]
+    return Linear(_joined([a.weight, b.weight], 1), sum(biases[1:], biases[0]) if biases else None)
+
+
+def _linear(p: Projection) -> Linear:
+    assert isinstance(p.operation, Linear)
+    return p.operation
+
+
+def _joined(weights: list[Any], axis: int) -> Any:
+    if any(map(sparse.issparse, weights)):
+        return sparse.csr_array((sparse.vstack if axis == 0 else sparse.hstack)(weights))
+    return np.concatenate(weights, axis=axis)
+
+
+def _joined_population(first: Population, second: Population) -> Population:
+    def joined(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        if x.ndim == y.ndim == 0 and x == y:
+            return x
+        return np.concatenate([np.broadcast_to(x, first.shape), np.broadcast_to(y, second.shape)])
+
+    neuron = first.neuron.replace(
+        **{k: joined(v, second.neuron.parameters[k]) for k, v in first.neuron.parameters.items()}
+    )
+    states = first.initial_state(), second.initial_state()
+    initial = {k: joined(v, states[1][k]) for k, v in states[0].items() if k in (*first.initial, *second.initial)}
+    return Population(
+        first.name, (first.size + second.size,), neuron, initial, _joined_activity(first.activity, second.activity)
+    )
+
+
+def _joined_activity(a: Activity | None, b: Activity | None) -> Activity | None:
+    if a is None or b is None or a.data != b.data:
+        return None
+    active = None if a.active is None or b.active is None else np.concatenate([a.active, b.active])
+    return Activity(np.concatenate([a.rates, b.rates]), active, a.steps, a.data)

@@ -1,0 +1,74 @@
+"""A graph as a picture."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from ..analyses.wiring import Node, Wire
+from ..ir.graph.elements import Population
+from ..ir.graph.printer import to_text
+from ..ir.graph.size import GraphSize
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.program import shape_text
+from .drawing import COLOURS, Box, figure_of, inline_svg
+
+
+def graph_figure(graph: SNNGraph) -> Any:
+    """A matplotlib figure: populations as boxes, projections as arrows."""
+    size = GraphSize.of(graph)
+    legend = (
+        f"{graph.name}: {size.neurons:,} neurons, {size.synapses:,} synapses, dt = {graph.dt:g} s\n"
+        "blue: value of this step; red: of an earlier step"
+    )
+    numbers: dict[str, Node] = {}
+    boxes: dict[Node, Box] = {}
+    for kind, nodes in (("input", graph.inputs), ("group", graph.populations), ("output", graph.outputs)):
+        for k, (name, node) in enumerate(nodes.items()):
+            numbers[name] = (kind, k)
+            boxes[kind, k] = Box([f"{name} {shape_text(node.shape)}", *_told(node)], COLOURS[kind])
+    wires = [
+        Wire(numbers[p.source], numbers[p.target], _kind(p.operation), (), _shapes(p.operation), min(p.delay, 1), False)
+        for p in graph.projections.values()
+    ]
+    return figure_of(boxes, wires, legend)
+
+
+def graph_page(graph: SNNGraph, figure: Any) -> bytes:
+    """One self-contained page with the picture and the text of a graph."""
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{html.escape(graph.name)}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em; color: #222; }}
+figure {{ margin: 0; overflow-x: auto; }}
+pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<h1>{html.escape(graph.name)}</h1>
+<figure>{inline_svg(figure)}</figure>
+<pre>{html.escape(to_text(graph)[0])}</pre>
+</body>
+</html>
+"""
+    return page.encode()
+
+
+def _told(node: Any) -> list[str]:
+    if not isinstance(node, Population):
+        return []
+    lines = [type(node.neuron).__name__]
+    if node.activity is not None:
+        lines.append(f"{float(node.activity.rates.mean()):.3g} per step")
+    return lines
+
+
+def _kind(operation: Any) -> str:
+    return type(operation).__name__
+
+
+def _shapes(operation: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(value.shape for value in operation.arrays.values())[:1]

@@ -1,0 +1,208 @@
+"""What an optimization did, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..ir.graph.size import GraphSize
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.table import table
+from ..passes.base import Remark
+from ..passes.manager import PassRun
+from ..validation.origins import Origins
+from ..validation.promise import Promise
+from ..validation.verify import Verification
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizationReport:
+    """What :func:`ranvier.optimize` did; print it.
+
+    Attributes:
+        original, optimized: the graphs.
+        pipeline: the passes as text.
+        runs: every run of a pass, in order.
+        origins: where the neurons of the original are.
+        checks: the whole change, checked on each kind of inputs.
+        accuracy: on the calibration data before and after; None where there are no labels.
+        data: fingerprint of the calibration data; None where there is none.
+        seconds: in all.
+    """
+
+    original: SNNGraph
+    optimized: SNNGraph
+    pipeline: str
+    runs: tuple[PassRun, ...]
+    origins: Origins
+    checks: tuple[Verification, ...]
+    accuracy: tuple[float, float] | None
+    data: str | None
+    seconds: float
+
+    @cached_property
+    def before(self) -> GraphSize:
+        return GraphSize.of(self.original)
+
+    @cached_property
+    def after(self) -> GraphSize:
+        return GraphSize.of(self.optimized)
+
+    @property
+    def promise(self) -> Promise:
+        """The weakest promise of all that was done."""
+        return max((run.promise for run in self.runs), default=Promise.BITWISE)
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        return tuple(remark for run in self.runs for remark in run.remarks)
+
+    @property
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """By pass: how often it changed something, and what it took away in all."""
+        found: dict[str, Counter[str]] = {}
+        for run in self.runs:
+            counts = found.setdefault(run.text.split("{")[0], Counter())
+            counts["changes"] += sum(remark.done for remark in run.remarks)
+            for name, value in run.before.as_dict().items():
+                counts[name] += value - run.after.as_dict()[name]
+        return {name: dict(counts) for name, counts in found.items()}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a NIR file does not say, and the simulation depends on."""
+        resets = sorted({p.neuron.choices["reset"] for p in self.original.populations.values() if _has_reset(p.neuron)})
+        delays = sorted({p.delay for p in self.original.projections.values()})
+        return {
+            "dt": f"{self.original.dt:g} s",
+            "reset": ", ".join(resets) or "none",
+            "delays in steps": ", ".join(map(str, delays)) or "none",
+        }
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
+        lines = [f"{self.original.name}: {self.pipeline or 'no passes'}", f"  {facts}", ""]
+        lines += table(("", "before", "after", "left"), self.size_rows())
+        if runs := [run for run in self.runs if run.changed or run.skipped]:
+            lines += [
+                "",
+                *table(("pass", "round", "promise", "neurons", "synapses", "time", "checked"), map(_row, runs)),
+            ]
+        if self.checks:
+            lines += ["", *(line for check in self.checks for line in str(check).splitlines())]
+        if self.accuracy is not None:
+            lines += [
+                "",
+                f"accuracy on the calibration data: {self.accuracy[0]:.2%} before, {self.accuracy[1]:.2%} after",
+            ]
+        promise = f"what was done is {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
+        return "\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"])
+
+    def size_rows(self) -> list[tuple[str, ...]]:
+        """Names, counts before and after, and what is left."""
+        pairs = [(name, old, self.after.as_dict()[name]) for name, old in self.before.as_dict().items()]
+        return [(name, f"{old:,}", f"{new:,}", f"{new / old:.1%}" if old else "-") for name, old, new in pairs]
+
+    # Names that users of sc-neurocore know.
+
+    @property
+    def params_before(self) -> int:
+        return self.before.parameters
+
+    @property
+    def params_after(self) -> int:
+        return self.after.parameters
+
+    @property
+    def neurons_before(self) -> int:
+        return self.before.neurons
+
+    @property
+    def neurons_after(self) -> int:
+        return self.after.neurons
+
+    @property
+    def compression_ratio(self) -> float:
+        """Parameters before, by parameters after."""
+        return self.params_before / self.params_after if self.params_after else float("inf")
+
+    def summary(self) -> str:
+        return str(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "graph": self.original.name,
+            "pipeline": self.pipeline,
+            "facts": self.facts,
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
+            "promise": str(self.promise),
+            "runs": [_run_as_dict(run) for run in self.runs],
+            "statistics": self.statistics,
+            "checks": [check_as_dict(check) for check in self.checks],
+            "accuracy": None if self.accuracy is None else list(self.accuracy),
+            "data": self.data,
+            "seconds": self.seconds,
+        }
+
+
+def _has_reset(neuron: Any) -> bool:
+    return "reset" in neuron.choices
+
+
+def _row(run: PassRun) -> tuple[str, ...]:
+    gone = run.before.neurons - run.after.neurons, run.before.synapses - run.after.synapses
+    verdicts = {verdict(check) for check in run.checks}
+    checked = "skipped" if run.skipped else ", ".join(sorted(verdicts)) or "-"
+    text = run.text if len(run.text) <= 60 else run.text[:57] + "..."
+    return (text, str(run.round), str(run.promise), f"{-gone[0]:+,}", f"{-gone[1]:+,}", f"{run.seconds:.3f} s", checked)
+
+
+def verdict(check: Verification) -> str:
+    """A word for what a check found."""
+    return "identical" if check.identical else "equal but for rounding" if check.close else "different"
+
+
+def _run_as_dict(run: PassRun) -> dict[str, Any]:
+    return {
+        "number": run.number,
+        "pass": run.text,
+        "round": run.round,
+        "promise": str(run.promise),
+        "changed": run.changed,
+        "skipped": run.skipped,
+        "seconds": run.seconds,
+        "before": run.before.as_dict(),
+        "after": run.after.as_dict(),
+        "remarks": [_remark_as_dict(remark) for remark in run.remarks],
+        "checks": [check_as_dict(check) for check in run.checks],
+    }
+
+
+def _remark_as_dict(remark: Remark) -> dict[str, Any]:
+    neurons = None if remark.neurons is None else remark.neurons.tolist()
+    promise = None if remark.promise is None else str(remark.promise)
+    return {
+        "about": remark.about,
+        "message": remark.message,
+        "done": remark.done,
+        "promise": promise,
+        "neurons": neurons,
+    }
+
+
+def check_as_dict(check: Verification) -> dict[str, Any]:
+    """A verification for JSON."""
+    divergence = check.divergence
+    return {
+        "inputs": check.inputs,
+        "steps": check.steps,
+        "samples": check.samples,
+        "verdict": verdict(check),
+        "outputs": {name: vars(found) for name, found in check.outputs.items()},
+        "spikes": {name: vars(found) for name, found in check.spikes.items()},
+        "divergence": None if divergence is None else {**vars(divergence), "text": str(divergence)},
+    }

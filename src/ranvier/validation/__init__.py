@@ -1,0 +1,1 @@
+"""Whether two graphs do the same: by running both."""

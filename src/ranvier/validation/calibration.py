@@ -1,0 +1,117 @@
+"""Data that a network is measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, reason_text
+from ..ir.graph.interpreter import interpret
+from ..ir.graph.recording import Simulation, batched_inputs
+from ..ir.graph.snn_graph import SNNGraph
+from .verify import Run
+
+LABELS = "labels"
+ONLY = ("inputs", "input", "x", "xs", "data")
+"""Names under which a file may hold the values of a graph's only input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Inputs with what is expected of them.
+
+    Attributes:
+        inputs: by name, ``[T, samples, *shape]``.
+        labels: class of every sample, ``[samples]``; None where there are no classes.
+        run: what runs a graph on them.
+    """
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None = None
+    run: Run = interpret
+
+    @classmethod
+    def of(cls, graph: SNNGraph, data: Any, labels: Any = None, run: Run = interpret) -> Calibration:
+        """From inputs as :func:`ranvier.simulate` takes them; of a mapping, ``"labels"`` are the classes.
+
+        Raises:
+            InputError: the inputs do not fit the graph, or the labels not the inputs.
+        """
+        if isinstance(data, Calibration):
+            return replace(data, run=run)
+        if isinstance(data, Mapping):
+            data = dict(data)
+            if LABELS in data and LABELS not in graph.inputs:
+                labels = data.pop(LABELS)
+            if len(graph.inputs) == 1 and len(data) == 1 and next(iter(data)) in ONLY:
+                data = next(iter(data.values()))
+        given, samples = batched_inputs(graph, data)
+        inputs = {name: value if samples is not None else value[:, None] for name, value in given.items()}
+        found = None if labels is None else np.asarray(labels)
+        if found is not None and (found.shape != (samples or 1,) or not np.issubdtype(found.dtype, np.integer)):
+            raise InputError(
+                f"labels are {found.dtype}{list(found.shape)}; one whole number for each of the {samples or 1} samples "
+                "is expected."
+            )
+        return cls(inputs, found, run)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], graph: SNNGraph, run: Run = interpret) -> Calibration:
+        """From a .npz file with an array for every input, and ``labels`` if there are any.
+
+        Raises:
+            InputError: the file cannot be read or does not fit.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files}
+        except Exception as error:  # a damaged archive raises errors of many kinds
+            raise InputError(f"{os.fspath(path)!r} cannot be read: {reason_text(error)}.") from error
+        return cls.of(graph, arrays, run=run)
+
+    @property
+    def steps(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def samples(self) -> int:
+        return next(iter(self.inputs.values())).shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that tell these inputs from others."""
+        digest = hashlib.sha256()
+        for name in sorted(self.inputs):
+            values = np.ascontiguousarray(self.inputs[name])
+            digest.update(f"{name} {values.dtype} {values.shape}".encode())
+            digest.update(values.tobytes())
+        return digest.hexdigest()[:16]
+
+    def first(self, samples: int) -> Calibration:
+        """The first samples alone."""
+        labels = None if self.labels is None else self.labels[:samples]
+        return replace(self, inputs={name: x[:, :samples] for name, x in self.inputs.items()}, labels=labels)
+
+    def simulation(self, graph: SNNGraph, record: list[str] | None = None) -> Simulation:
+        """What a graph does on these inputs."""
+        return self.run(graph, self.inputs, record=record or [])
+
+    def accuracy(self, graph: SNNGraph) -> float:
+        """Part of the samples whose label is the element that the only output has most of, summed over time."""
+        if self.labels is None:
+            raise InputError("an accuracy needs labels: one class for every sample.")
+        scores = self.simulation(graph).output.sum(axis=0).reshape(self.samples, -1)
+        return float((scores.argmax(axis=1) == self.labels).mean())
+
+    def divergence(self, before: Simulation, graph: SNNGraph) -> float:
+        """Root mean square of the change of the outputs, as a part of that of the outputs before."""
+        after = self.simulation(graph)
+        apart = sum(float(((after.outputs[n] - x) ** 2).sum()) for n, x in before.outputs.items())
+        size = sum(float((x.astype(np.float64) ** 2).sum()) for x in before.outputs.values())
+        return float(np.sqrt(apart / size)) if size else float(apart > 0) * float("inf")

@@ -1,0 +1,21 @@
+"""What a rewriting of a graph promises."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Promise(enum.IntEnum):
+    """What a rewriting leaves as it was, the strongest first."""
+
+    BITWISE = 0
+    """The same bits on every input."""
+    ALGEBRAIC = 1
+    """The same in real arithmetic; rounding may differ."""
+    PROFILED = 2
+    """The same on the calibration data."""
+    APPROXIMATE = 3
+    """Not the same; the error is measured."""
+
+    def __str__(self) -> str:
+        return self.name.lower()
