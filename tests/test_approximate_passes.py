@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from scipy import sparse
 
 import ranvier
 from ranvier.ir.graph.neurons import LI, LIF, Delay, Relay
 from ranvier.ir.graph.operations import Conv, Flatten, Identity, Linear, Scale, SumPool
 from ranvier.validation.promise import Promise
+
+from .random_graphs import inputs_of, random_graph, seeds
 
 
 def two_layers(w1: np.ndarray, w2: np.ndarray, neuron=None) -> ranvier.SNNGraph:
@@ -299,3 +302,39 @@ def test_populations_side_by_side_become_one(recurrent: bool) -> None:
     np.testing.assert_array_equal(report.origins.places["b"].numbers, [4, 5, 6])
     assert all(check.close for check in report.checks)
     assert {check.spikes["b"].neurons for check in report.checks} == {3}
+
+
+# Random graphs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        *(
+            "prune{sparsity=0.4}",
+            "prune{sparsity=0.4,scope=global,method=saliency}",
+            "prune{threshold=0.2,scope=neuron}",
+        ),
+        *("prune{sparsity=0.3,structured=true}", "prune{sparsity=0.3,structured=true,method=saliency}"),
+        *("quantize", "quantize{format=Q2.5}", "merge-neurons{similarity=0.6}", "dead-neurons{threshold=0.05}"),
+    ],
+)
+@given(seed=seeds)
+@settings(max_examples=15, deadline=None)
+def test_approximate_passes_keep_the_graph_valid(pipeline: str, seed: int) -> None:
+    graph = random_graph(seed)
+    inputs = inputs_of(graph, seed, steps=10, samples=3)
+    made, report = run(graph, pipeline, calibration=inputs, verify_each=False)
+    assert ranvier.problems(made) == []
+    assert (made.inputs, made.outputs) == (graph.inputs, graph.outputs)
+    assert made.total_params <= graph.total_params
+    assert made.total_synapses <= graph.total_synapses
+    assert report.promise is Promise.APPROXIMATE or not any(
+        remark.done and remark.promise is Promise.APPROXIMATE for remark in report.remarks
+    )
+    assert np.isfinite(ranvier.interpret(made, inputs).output).all()
+    for place in report.origins.places.values():
+        size = made.populations[place.population].size if place.population else 0
+        assert place.numbers.max(initial=-1) < max(size, 1)
+    text, arrays = ranvier.to_text(made)
+    assert ranvier.to_text(ranvier.from_text(text, arrays))[0] == text

@@ -85,7 +85,7 @@ _HOME = {
     "passes.pipeline": ["parse_pipeline"],
     "report.optimization": ["OptimizationReport"],
     "report.picture": ["draw"],
-    "simulation.lower": ["lower"],
+    "simulation.lower": ["lower", "with_weights"],
     "simulation.profile": ["profile"],
     "simulation.simulate": ["simulate"],
     "validation.calibration": ["Calibration"],
@@ -214,6 +214,7 @@ if TYPE_CHECKING:
     from .report.optimization import OptimizationReport as OptimizationReport
     from .report.picture import draw as draw
     from .simulation.lower import lower as lower
+    from .simulation.lower import with_weights as with_weights
     from .simulation.profile import profile as profile
     from .simulation.simulate import simulate as simulate
     from .validation.calibration import Calibration as Calibration

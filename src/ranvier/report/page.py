@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ details { margin: 0.3em 0; } summary { cursor: pointer; } li { margin: 0.2em 0; 
 .swatch { display: inline-block; width: 0.9em; height: 0.9em; margin: 0 0.4em 0 1em; vertical-align: middle; }
 .facts span { margin-right: 1.5em; }
 """
+NUMBER = re.compile(r"[+-]?[\d.,]*\d([eE][+-]?\d+)?( s|%)?|-")
 REMARKS = 200
 """So many remarks of a pass are shown at most; JSON has all."""
 
@@ -175,7 +177,7 @@ def _remarks(report: OptimizationReport) -> str:
             for remark in run.remarks[:REMARKS]
         )
         more = f"<li>and {len(run.remarks) - REMARKS} more</li>" if len(run.remarks) > REMARKS else ""
-        title = f"{run.number}. {html.escape(run.text)}: {len(run.remarks)} remarks"
+        title = f"{run.number}. {html.escape(run.text)}: {len(run.remarks)} remark{'s' * (len(run.remarks) != 1)}"
         parts.append(f"<details><summary>{title}</summary><ul>{items}{more}</ul></details>")
     return f"<h2>What each pass did, and why not more</h2>{''.join(parts) or '<p>nothing</p>'}"
 
@@ -194,5 +196,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    number = text[:1] in "+-0123456789" and text[:1] != "" and not text[-1:].isalpha()
-    return f'<td class="number">{text}</td>' if number else f"<td>{text}</td>"
+    return f'<td class="number">{text}</td>' if NUMBER.fullmatch(text) else f"<td>{text}</td>"

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
+from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
 from ..ir.graph.neurons import Delay
 from ..ir.graph.order import update_order
@@ -99,3 +101,45 @@ class GraphStep:
             x = values[source] if delay == 0 else state[source]["past"][delay - 1]
             parts.append(self.functions[projection.name](params.get(projection.name, {}), x))
         return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.graph.nodes[name].shape, self.dtype)
+
+
+def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
+    """A graph with other weights, such as those that were learned with :func:`lower`.
+
+    Args:
+        graph: the graph that was lowered.
+        params: by projection and name as in ``lower(graph).params``, or by a learner's paths, ``(projection, name)``;
+            what is left out stays.
+
+    Raises:
+        GraphError: there is no such weight, or its shape differs.
+    """
+    found = graph.copy()
+    for name, given in _by_projection(params).items():
+        projection = graph.projections.get(name)
+        arrays = projection.operation.arrays if projection is not None else {}
+        if projection is None or (unknown := set(given) - set(arrays)):
+            what = repr(name) if projection is None else f"{sorted(unknown)} of {name!r}"
+            raise GraphError(f"params has {what}, which {graph.name} has not; lower(graph).params has all there are.")
+        changed = {key: _replaced(arrays[key], value, f"{name}.{key}") for key, value in given.items()}
+        found.projections[name] = projection.replace(operation=projection.operation.replace(**changed))
+    return found
+
+
+def _by_projection(params: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in params.items():
+        if isinstance(key, tuple):
+            found.setdefault(key[0], {})[key[1]] = value
+        else:
+            found.setdefault(key, {}).update(value)
+    return found
+
+
+def _replaced(old: Any, value: Any, name: str) -> Any:
+    """An array, or sparse rows with the same places, with other numbers."""
+    new = np.asarray(value)
+    shape = old.data.shape if sparse.issparse(old) else old.shape
+    if new.shape != shape:
+        raise GraphError(f"{name} has shape {list(shape)}, but {list(new.shape)} was given.")
+    return sparse.csr_array((new, old.indices, old.indptr), shape=old.shape) if sparse.issparse(old) else new
