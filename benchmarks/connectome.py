@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from ranvier.neurons import LIF
-from ranvier.operations import Linear
 from scipy import sparse
 
 import ranvier
+from ranvier.ir.graph.neurons import LIF
+from ranvier.ir.graph.operations import Linear
 
 NEURONS, SYNAPSES = 139_000, 15_000_000
 INPUTS, OUTPUTS = 200, 20

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import optax
 import typer
-from ranvier.neurons import ALIF, LI
-from ranvier.operations import Identity, Linear
 from rich.console import Console
 
 import ranvier
+from ranvier.ir.graph.neurons import ALIF, LI
+from ranvier.ir.graph.operations import Identity, Linear
 from ranvier.ir.graph.size import GraphSize
 from ranvier.tasks import digits
 
@@ -32,11 +32,11 @@ HEADER = ("network", "level", "neurons", "synapses", "parameters", "bytes", "tim
 NOTE = (
     "Digits: {neurons} recurrent ALIF neurons and a leaky readout, as an SNNGraph, trained online by "
     "`ranvier.compile(ranvier.lower(graph), ranvier.D_RTRL(), ...)`; calibrated on 300 of the training images, "
-    "accuracy on the 355 held-out ones. Braille: the network of NIR's paper, from its file, with dt = 1e-4 s, reset to "
-    "zero and one step of recurrent delay; random spikes are the calibration data, half of them held out, so that instead of "
-    "accuracy the table has the relative change of the outputs there. O3 with a budget of {budget:.0%}. Spike trains: "
-    "part of the neurons that both graphs have whose spikes on the held-out data are all the same. Time per step: "
-    "jitted, one sample, median of 5."
+    "accuracy on the 355 held-out ones. Braille: the network of NIR's paper, from its file, with dt = 1e-4 s, "
+    "reset to zero and one step of recurrent delay; random spikes are the calibration data, half of them held "
+    "out, so that instead of accuracy the table has the relative change of the outputs there. O3 with a budget of "
+    "{budget:.0%}. Spike trains: part of the neurons that both graphs have whose spikes on the held-out data are "
+    "all the same. Time per step: jitted, one sample, median of 5."
 )
 
 

@@ -78,16 +78,17 @@ def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
 
 
 def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
-    """Random inputs scaled so that a neuron just fires, or just does not; None where no scale makes that difference.
+    """Random inputs scaled so that a neuron just fires, or just does not; None where no scale makes that difference, or
+    where the graph is so large that finding one takes too long.
 
     For every sample a neuron is chosen at random, and the scale at which its spike train changes is found by
     bisection. Half of the samples are just above it, half just below.
     """
-    base = random_trial(graph, seed + 1).inputs
     names = spiking(graph)
-    samples = next(iter(base.values())).shape[1]
-    if not names or affordable(graph)[0] < STEPS:
+    steps, samples = affordable(graph)
+    if not names or steps < STEPS or BISECTIONS * steps * samples * graph.total_synapses > 10 * SYNAPSE_STEPS:
         return None
+    base = random_trial(graph, seed + 1).inputs
     rng = np.random.default_rng(seed)
     chosen = [
         (n := names[rng.integers(len(names))], int(rng.integers(graph.populations[n].size))) for _ in range(samples)
