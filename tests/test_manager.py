@@ -297,3 +297,20 @@ def test_pipeline_objects_and_text_are_the_same() -> None:
     a, _ = ranvier.optimize(network(), parse_pipeline("dead-neurons,fuse"))
     b, _ = ranvier.optimize(network(), ["dead-neurons", "fuse{grow=false}"])
     assert ranvier.to_text(a)[0] == ranvier.to_text(b)[0]
+
+
+def test_passes_of_other_packages_are_found_by_their_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Entry:
+        name: str
+
+        def load(self) -> type[ranvier.Pass]:
+            return Liar
+
+    monkeypatch.setattr(
+        "ranvier.passes.registry.entry_points", lambda group: [Entry("liar")] * (group == "ranvier.passes")
+    )
+    (found,) = parse_pipeline("liar{factor=0.9}")
+    assert found == Liar(0.9)
+    with pytest.raises(ranvier.PassError, match="Did you mean 'liar'"):
+        parse_pipeline("lier")

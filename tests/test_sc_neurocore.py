@@ -119,6 +119,15 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         ranvier.optimize(layers(*weights()), passes=["dead_neuron_removal".replace("_", "-")])
 
 
+def test_names_of_passes_are_known() -> None:
+    first, second = weights()
+    first[4] = first[1]
+    names = ["dead_neuron_elimination", "redundancy_elimination", "layer_fusion"]
+    small, report = ranvier.optimize(layers(first, second), passes=names)
+    assert small.total_neurons == 9
+    assert report.pipeline == "dead-neurons{threshold=0},merge-neurons,fuse"
+
+
 def test_a_layer_that_is_all_dead_does_not_crash() -> None:
     graph = layers(*weights(), rates={0: np.zeros(6)})
     assert ranvier.dead_neuron_elimination(graph).neurons_removed == 6

@@ -14,7 +14,7 @@ from ..ir.graph.verifier import check
 from ..passes.base import Pass
 from ..passes.levels import level_passes
 from ..passes.manager import PassManager
-from ..passes.pipeline import make_pass, parse_pipeline, pipeline_text
+from ..passes.pipeline import parse_pipeline, pipeline_text
 from ..passes.search import Budget
 from ..report.optimization import OptimizationReport
 from ..simulation.profile import profile
@@ -25,6 +25,14 @@ from ..validation.verify import verify
 
 BUDGET = 0.01
 """Of O3, unless told otherwise: one percent of accuracy, or of the outputs' root mean square."""
+SC_NEUROCORE = {
+    "dead_neuron_elimination": "dead-neurons{threshold=0}",
+    "redundancy_elimination": "merge-neurons",
+    "layer_fusion": "fuse",
+    "weight_pruning": "prune{threshold=0.001}",
+    "redundant_connection_removal": "connections",
+}
+"""Names of sc-neurocore's passes, and what they are here."""
 
 
 def optimize(
@@ -46,7 +54,7 @@ def optimize(
 
     Args:
         graph: a valid graph.
-        passes: a pipeline as text, or passes or their names in order; None for those of the level.
+        passes: a pipeline as text, or passes or their names in order, also sc-neurocore's; None for those of the level.
         level: ``"O1"`` bitwise and algebraic passes; ``"O2"`` with profiled ones, where there is calibration data or a
             profile; ``"O3"`` with approximate ones under a budget.
         calibration: inputs as :func:`ranvier.simulate` takes them; the graph is profiled on them.
@@ -113,5 +121,5 @@ def _passes(passes: str | Iterable[str | Pass] | None, level: str) -> list[Pass]
     for one in passes:
         if not isinstance(one, (str, Pass)):
             raise PassError(f"{one!r} is no pass; give a pass or its name, as in passes=['dead-neurons', 'fuse'].")
-        found.append(one if isinstance(one, Pass) else make_pass(one, {}) if "{" not in one else parse_pipeline(one)[0])
+        found += [one] if isinstance(one, Pass) else parse_pipeline(SC_NEUROCORE.get(one, one))
     return found

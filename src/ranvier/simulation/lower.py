@@ -118,7 +118,8 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     for name, given in _by_projection(params).items():
         projection = graph.projections.get(name)
         arrays = projection.operation.arrays if projection is not None else {}
-        if projection is None or (unknown := set(given) - set(arrays)):
+        unknown = set(given) - set(arrays)
+        if projection is None or unknown:
             what = repr(name) if projection is None else f"{sorted(unknown)} of {name!r}"
             raise GraphError(f"params has {what}, which {graph.name} has not; lower(graph).params has all there are.")
         changed = {key: _replaced(arrays[key], value, f"{name}.{key}") for key, value in given.items()}
