@@ -10,7 +10,7 @@ if version("jaxlib") < "0.11":
     # The older way to make loops of fused operations takes half as long, and most of the time is compilation.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
-import jax  # noqa: E402
+import jax
 
 
 @pytest.fixture
