@@ -179,7 +179,8 @@ def test_projections_between_states_are_left_out() -> None:
 def test_a_filter_stands_for_the_readouts_memory() -> None:
     assert plan_of(ranvier.EProp(), network(recurrent=False)).dropped == ()
     assert "nothing" in str(plan_of(ranvier.EProp(), network(recurrent=False))).split("Left out")[1]
-    (readout,) = plan_of(ranvier.EProp(filter=0.5), network(recurrent=False)).dropped
+    told, readout = plan_of(ranvier.EProp(filter=0.5), network(recurrent=False)).dropped
+    assert "filtered with 0.5" in told
     assert "through w_out" in readout
     (approximation,) = plan_of(ranvier.EProp("random"), network(recurrent=False)).dropped
     assert "feedback weights of their own" in approximation

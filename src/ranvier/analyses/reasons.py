@@ -102,7 +102,8 @@ def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
         "acts on a later step through a state that is not hidden, and learning carries nothing through that; make the "
         "state a hidden state, or take the gradient to be without this path."
     )
-    kinds = [(DiagnosticKind.STATE_THROUGH_OTHER, {s.path: [v] for s, v in zip(info.hidden, info.hidden_outvars)})]
+    states = zip(info.hidden, info.hidden_invars, info.hidden_outvars, strict=True)
+    kinds = [(DiagnosticKind.STATE_THROUGH_OTHER, {slot.path: [old, new] for slot, old, new in states})]
     kinds.append((DiagnosticKind.OTHER_STATE_PARAMETER, info.weight_path_to_invars))
     return [
         Diagnostic(kind, message, paths=(path,))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from scipy import special
 
-from ._jax import Equation, Literal, Var, dtype_of, is_floating
+from ._jax import Equation, Literal, Var, dtype_of, is_complex, is_floating
 from .interpret import Environment, read, run_equations
 
 Fold = Callable[[Mapping[str, Any], list[np.ndarray]], "np.ndarray | None"]
@@ -46,7 +46,7 @@ def _folded(eqn: Equation, environment: Environment) -> np.ndarray | None:
         return None
     with np.errstate(all="ignore"):
         result = fold(eqn.params, [np.asarray(read(environment, atom)) for atom in eqn.invars])
-    return None if result is None else result.astype(dtypes[-1], copy=False)
+        return None if result is None else result.astype(dtypes[-1], copy=False)
 
 
 def _run_compiled(equations: Sequence[Equation], environment: Environment) -> None:
@@ -72,7 +72,7 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
 def _elementary(function: Callable[[np.ndarray], np.ndarray]) -> Fold:
     def fold(params: Mapping[str, Any], operands: list[np.ndarray]) -> np.ndarray | None:
         (x,) = operands
-        return function(x.astype(np.float64)) if is_floating(x.dtype) else None
+        return function(x.astype(np.float64)) if is_floating(x.dtype) and not is_complex(x.dtype) else None
 
     return fold
 

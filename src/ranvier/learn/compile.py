@@ -8,6 +8,7 @@ from typing import Any
 from ..analyses.reasons import opaque_diagnostics
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
+from ..ir._jax import dtype_of, is_key
 from ..ir.batching import batched
 from ..ir.program import ModuleInfo
 from .learner import Learner
@@ -50,6 +51,7 @@ def compile(
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
     one = extract_module_info(model, *example_inputs)
     check_differentiable(one)
+    check_keys(one)
 
     def make(batch_size: int | None) -> Learner:
         info = rule.prepare(one if batch_size is None else batched(one, batch_size))
@@ -58,6 +60,17 @@ def compile(
         return Learner(model, info, rule, kernel, plan, reduction, batch_size, make)
 
     return make(batch_size)
+
+
+def check_keys(info: ModuleInfo) -> None:
+    """Raises :class:`RuleError` for random keys that give other numbers when several steps draw at once."""
+    variables = [*info.jaxpr.invars, *info.jaxpr.constvars, *(v for eqn in info.equations for v in eqn.outvars)]
+    for var in variables:
+        if is_key(dtype_of(var)) and "fry" not in str(dtype_of(var)):
+            raise RuleError(
+                f"{info.name} draws random numbers with keys {dtype_of(var)}, which give other numbers when "
+                "several steps or samples draw at once; use jax.random.key(seed) with JAX's own threefry2x32."
+            )
 
 
 def check_differentiable(info: ModuleInfo) -> None:

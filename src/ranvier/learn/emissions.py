@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from ..analyses.cache import cached_by_program
-from ..analyses.feeds import feeds_of, reach
+from ..analyses.feeds import feeds_of, reach, reach_by_gradient
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
+from ..analyses.levels import Level
 from ..analyses.relations import Connection, connections_of
 from ..errors import RuleError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
@@ -63,7 +64,8 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup) -> list[Emission]:
         for number in feeds_of(info).consumers.get(var, ()):
             eqn = info.equations[number]
             leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
-            if classify(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out:
+            projects = sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
+            if classify(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out and projects:
                 found.setdefault(var, []).append(eqn)
     return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
 
@@ -83,7 +85,8 @@ def _emitted(info: ModuleInfo, group: HiddenGroup) -> list[Var]:
 
 
 def readout_decay(info: ModuleInfo, emission: Emission) -> float:
-    """The constant decay of the readout that an emission drives; zero where the readout has no memory.
+    """The constant decay of the readout that an emission drives; zero where the readout has no memory, or is no leaky
+    integrator of the emission that the rest of the step sees through its new state alone.
 
     Raises:
         RuleError: the readout's decay is not one constant.
@@ -91,6 +94,8 @@ def readout_decay(info: ModuleInfo, emission: Emission) -> float:
     decays: set[float | None] = set()
     for eqn in emission.equations:
         connections = _readouts(info, eqn)
+        if connections and not _is_leaky_readout(info, eqn):
+            connections = []
         for connection in connections:
             entries = connection.group.transition.entries
             facts = [entries[a][a] for a in connection.components]
@@ -199,7 +204,19 @@ def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
         if any(not isinstance(a, Literal) and a in filtered for a in eqn.invars):
             filtered.update(eqn.outvars)
     equations = [eqn for e in emissions_of(info) if e.var in filtered for eqn in e.equations]
-    return frozenset(id(eqn) for eqn in equations if all(c.group.num_state == 1 for c in _readouts(info, eqn)))
+    return frozenset(id(eqn) for eqn in equations if _is_leaky_readout(info, eqn))
+
+
+def _is_leaky_readout(info: ModuleInfo, eqn: Equation) -> bool:
+    """Whether a projection drives readouts of one state with a gain that does not change, and all else feels it and
+    their old states through their new ones alone."""
+    connections = _readouts(info, eqn)
+    indices = {j for c in connections for j in c.group.state_indices}
+    reached = reach_by_gradient(info)
+    felt = [*eqn.outvars, *(info.hidden_invars[j] for j in indices)]
+    closed = not any(reached.outputs(var) or reached.other(var) or set(reached.hidden(var)) - indices for var in felt)
+    steady = all(fact.level is not Level.DYNAMIC for c in connections for fact in c.facts.values())
+    return bool(connections) and closed and steady and all(c.group.num_state == 1 for c in connections)
 
 
 def _readouts(info: ModuleInfo, eqn: Equation) -> list[Connection]:

@@ -180,13 +180,15 @@ class Learner:
         """Gradient of the loss over a sequence, or over the next part of one.
 
         Args:
-            loss: ``loss(output, target) -> scalar``; with a batch it gets the outputs of the whole batch.
+            loss: ``loss(output, target) -> scalar``; with a batch it gets the outputs of the whole batch. It is
+                compiled once: what it reads from outside is what was there at its first call.
             xs: the model's input at every step, ``[T, ...]`` (a tuple where the model takes several).
             ys: targets, a pytree of ``[T, ...]``; None if the loss needs none.
             state: what to start from: :meth:`init`, or ``aux.state`` of the call before to go on. None starts anew,
                 with the same random numbers every time where the model or the rule has any.
             params: values for some or all parameters, by path; the model's own for the rest.
-            mask: ``[T]``, weight of the loss at every step, zero where there is none; targets there may be NaN.
+            mask: ``[T]``, weight of the loss at every step, zero where there is none; targets there may be NaN, but the
+                loss itself has to be finite for the outputs there.
             keep_state: whether ``aux.state`` is wanted; without it the last traces need not be computed.
 
         Returns:
@@ -359,8 +361,7 @@ class Learner:
         given = dict(params or {})
         leaves = []
         for slot in self.info.parameters:
-            value = given.pop(slot.path, None)
-            leaves += slot.initial if value is None else checked_leaves(slot, value)
+            leaves += checked_leaves(slot, given.pop(slot.path)) if slot.path in given else slot.initial
         if given:
             known = ", ".join(path_text(slot.path) for slot in self.info.parameters) or "none"
             unknown = ", ".join(path_text(path) if isinstance(path, tuple) else repr(path) for path in given)

@@ -57,7 +57,8 @@ class Stages:
 
     def _is_known(self, eqn: Equation) -> bool:
         levels = levels_of(self.info)
-        return all(levels.of(var) is Level.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
+        known = (levels.of(var) is Level.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
+        return bool(eqn.outvars) and not eqn.effects and all(known)
 
     @cached_property
     def unchanged(self) -> frozenset[Var]:

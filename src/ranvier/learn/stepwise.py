@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ..errors import RuleError
 from ..ir._jax import Var, dtype_of, is_complex, is_floating, shape_of, size_of
 from ..ir.interpret import Environment, run_equations
+from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .same_step import scalar_loss
@@ -46,6 +47,19 @@ class StepFunctions:
     def weights(self) -> int:
         """Elements of the entering variables."""
         return sum(map(real_size, self.variables))
+
+    @property
+    def variable_sizes(self) -> list[int]:
+        """Real numbers of each entering variable."""
+        return [real_size(var) for var in self.variables]
+
+    @cached_property
+    def state_names(self) -> list[str]:
+        """Of every element of the flat state the name of its state."""
+        before = (*self.info.hidden_invars, *self.info.other_invars)
+        slots = [slot for slot in (*self.info.hidden, *self.info.other) for _ in slot.leaves]
+        names = {var: path_text(slot.path) for var, slot in zip(before, slots, strict=True)}
+        return [names[var] for var in self.states for _ in range(real_size(var))]
 
     @cached_property
     def dtype(self) -> Any:

@@ -64,7 +64,7 @@ def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term
         return
     static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
     for number, operand in enumerate(operation.operands):
-        if levels_of(info).learned_of(operand) and _slots_of(info, operand):
+        if levels_of(info).learned_of(operand) and slots_of(info, operand):
             form = sparse_form(operation, number, static) or Dense(operand, operation.y, operation)
             yield _term(info, operation, operand, operation.y, operation.equations, form)
 
@@ -77,7 +77,7 @@ def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
     if not operation.equations:
         yield operation.y, operation.y, (), Elementwise(operation.y, operation.y)
         return
-    operands = [w for w in operation.operands if _slots_of(info, w)]
+    operands = [w for w in operation.operands if slots_of(info, w)]
     for operand in operands:
         for eqn in operation.equations:
             for k, atom in enumerate(eqn.invars):
@@ -105,7 +105,7 @@ def _term(
     if form is None:
         form = _form_by_running(info, operation, operand, y, equations)
     lanes = tuple(Lanes(connection, shape_of(y)) for connection in _connections(info, y))
-    return Term(form, operand, y, equations, lanes, _is_direct(info, y, lanes), _slots_of(info, operand))
+    return Term(form, operand, y, equations, lanes, _is_direct(info, y, lanes), slots_of(info, operand))
 
 
 def _form_by_running(
@@ -122,7 +122,7 @@ def _form_by_running(
     return found or Dense(operand, y, part)
 
 
-def _slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
+def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
     """Indices of the parameters from which a derivative reaches the operand."""
     levels = levels_of(info)
     mask = levels.learned_of(operand)
@@ -152,4 +152,4 @@ def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
     read = [a for eqn in stages.changing for a in eqn.invars]
     atoms = [*read, *info.jaxpr.outvars]
     found = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
-    return tuple(v for v in found if levels.of(v) is Level.STATIC and _slots_of(info, v))
+    return tuple(v for v in found if levels.of(v) is Level.STATIC and slots_of(info, v))

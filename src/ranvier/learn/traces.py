@@ -199,6 +199,7 @@ class TraceKernel(Kernel):
         feedback: feedback weights, where the way back is not the readout's own.
         replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
         carried: ``id`` of the equations of readouts whose memory a filter stands for.
+        told: what else the rule leaves out, for the plan.
     """
 
     info: ModuleInfo
@@ -206,6 +207,7 @@ class TraceKernel(Kernel):
     feedback: Feedback | None = None
     replaces_same_step: bool = False
     carried: frozenset[int] = frozenset()
+    told: tuple[str, ...] = ()
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -237,7 +239,7 @@ class TraceKernel(Kernel):
         return [(trace.term.slots, trace.kept()) for trace in self.traces]
 
     def left_out(self) -> list[str]:
-        found = []
+        found = list(self.told)
         if self.feedback:
             found.append("approximation: learning signals come through feedback weights of their own")
         if self.replaces_same_step:

@@ -13,6 +13,9 @@ from ..ir.graph.operations import Flatten, Identity, Linear, Operation, Scale, S
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
+Simpler = tuple[Operation, str] | None
+"""A simpler operation and what was done, where there is one."""
+
 
 @dataclass(frozen=True)
 class Canonicalize(Pass):
@@ -63,19 +66,52 @@ class Canonicalize(Pass):
 def _simplest(operation: Operation, source: tuple[int, ...]) -> tuple[Operation, list[str]]:
     """An operation in its simplest form, and what was done to it."""
     why = []
-    if isinstance(operation, Linear) and operation.bias is not None and not np.any(operation.bias):
-        operation, _ = operation.replace(bias=None), why.append("a bias of zeros is none")
-    if isinstance(operation, Linear) and sparse.issparse(operation.weight) and not np.all(operation.weight.data):
-        operation, _ = operation.replace(weight=as_rows(operation.weight)), why.append("stored zeros dropped")
-    if isinstance(operation, Linear) and operation.bias is None and (diagonal := _diagonal(operation)) is not None:
-        operation, _ = Scale(diagonal), why.append("a diagonal matrix is a scale")
-    if isinstance(operation, Scale) and operation.scale.ndim and _is_uniform(operation.scale):
-        operation, _ = Scale(operation.scale.ravel()[0]), why.append("a scale that all elements share")
-    if isinstance(operation, Scale) and not operation.scale.ndim and operation.scale == 1:
-        operation, _ = Identity(), why.append("a scale of one is none")
-    if isinstance(operation, (SumPool, Flatten)) and _does_nothing(operation, source):
-        operation, _ = Identity(), why.append("it changes nothing")
+    for rule in RULES:
+        simpler = rule(operation, source)
+        if simpler is not None:
+            operation, told = simpler
+            why.append(told)
     return operation, why
+
+
+def _no_bias(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, Linear) and operation.bias is not None and not np.any(operation.bias):
+        return operation.replace(bias=None), "a bias of zeros is none"
+    return None
+
+
+def _no_stored_zeros(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, Linear) and sparse.issparse(operation.weight) and not np.all(operation.weight.data):
+        return operation.replace(weight=as_rows(operation.weight)), "stored zeros dropped"
+    return None
+
+
+def _diagonal_is_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, Linear) and operation.bias is None and (diagonal := _diagonal(operation)) is not None:
+        return Scale(diagonal), "a diagonal matrix is a scale"
+    return None
+
+
+def _one_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, Scale) and operation.scale.ndim and _is_uniform(operation.scale):
+        return Scale(operation.scale.ravel()[0]), "a scale that all elements share"
+    return None
+
+
+def _no_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, Scale) and not operation.scale.ndim and operation.scale == 1:
+        return Identity(), "a scale of one is none"
+    return None
+
+
+def _no_move(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    if isinstance(operation, (SumPool, Flatten)) and _does_nothing(operation, source):
+        return Identity(), "it changes nothing"
+    return None
+
+
+RULES = (_no_bias, _no_stored_zeros, _diagonal_is_scale, _one_scale, _no_scale, _no_move)
+"""Tried in order, each on what those before it made."""
 
 
 def _is_uniform(values: np.ndarray) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy import sparse
 
 from ..ir.graph.elements import Projection
 from ..ir.graph.neurons import CubaLI, CubaLIF, Neuron, Relay
-from ..ir.graph.operations import Identity, Operation, Scale
+from ..ir.graph.operations import Identity, Linear, Operation, Scale
 from ..ir.graph.snn_graph import SNNGraph, number_of
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
@@ -48,15 +49,16 @@ class Fuse(Pass):
             before, after = graph.into(name), graph.out_of(name)
             if not before or not after or any(p.target == name for p in after):
                 continue
-            fused = _fused(graph, before, after)
+            old = sum(_stored(p.operation) for p in (*before, *after))
+            least = sum(_least_stored(b.operation, a.operation) for b in after for a in before)
+            fused = _fused(graph, before, after) if self.grow or least <= old else []
             if isinstance(fused, str):
                 rewriting.missed(name, fused)
                 continue
-            old, new = (sum(_stored(p.operation) for p in found) for found in ((*before, *after), fused))
+            new = sum(_stored(p.operation) for p in fused) if fused else least
             if new > old and not self.grow:
-                rewriting.missed(
-                    name, f"not fused: {new} numbers would be stored in place of {old}; grow=true allows it"
-                )
+                told = f"not fused: {new} numbers would be stored in place of {old}; grow=true allows it"
+                rewriting.missed(name, told)
                 continue
             self._replace(rewriting, name, before, after, fused)
 
@@ -126,6 +128,15 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
 
 def _without_offset(operation: Operation) -> Operation:
     return operation if getattr(operation, "bias", None) is None else operation.replace(bias=None)
+
+
+def _least_stored(second: Operation, first: Operation) -> int:
+    """What a product stores at least, told without taking it: all of a dense one."""
+    if not (isinstance(second, Linear) and isinstance(first, Linear)):
+        return 0
+    if sparse.issparse(second.weight) and sparse.issparse(first.weight):
+        return 0
+    return second.weight.shape[0] * first.weight.shape[1]
 
 
 def _stored(operation: Operation) -> int:

@@ -77,8 +77,11 @@ class EProp(Rule):
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
         carried = filtered_readouts(info) if self.filter == "readout" else frozenset()
+        told = ()
+        if self.filter is not None and self.filter != "readout":
+            told = (f"approximation: what populations emit is filtered with {self.filter:g}, whatever reads it",)
         if self.feedback == "symmetric":
-            return TraceKernel(info, traces_of(info), carried=carried)
+            return TraceKernel(info, traces_of(info), carried=carried, told=told)
         equations = feedback_equations(info)
         if not equations:
             raise RuleError(
@@ -86,4 +89,6 @@ class EProp(Rule):
             )
         adaptive = self.feedback == "adaptive"
         rate, decay = (self.feedback_rate, self.feedback_decay) if adaptive else (0.0, 0.0)
-        return TraceKernel(info, traces_of(info), Feedback(equations, self.seed, rate, decay), carried=carried)
+        return TraceKernel(
+            info, traces_of(info), Feedback(equations, self.seed, rate, decay), carried=carried, told=told
+        )
