@@ -18,6 +18,9 @@ from ..validation.origins import Origins
 from ..validation.promise import Promise
 from .surgery import summed_columns, taken_operation, taken_population
 
+Facts = dict[Callable[[SNNGraph], Any], Any]
+"""Results by analysis."""
+
 
 @dataclass(frozen=True, eq=False)
 class Remark:
@@ -64,9 +67,11 @@ class Pass(abc.ABC):
     def run(self, rewriting: Rewriting) -> None:
         """Rewrites ``rewriting.graph``."""
 
-    def rewritten(self, graph: SNNGraph, calibration: Calibration | None = None) -> Rewriting:
-        """What the pass makes of a copy of a graph."""
-        rewriting = Rewriting(graph.copy(), self.name, Origins.of(graph), calibration)
+    def rewritten(
+        self, graph: SNNGraph, calibration: Calibration | None = None, facts: Facts | None = None
+    ) -> Rewriting:
+        """What the pass makes of a copy of a graph; ``facts`` are results of analyses that hold for the graph."""
+        rewriting = Rewriting(graph.copy(), self.name, Origins.of(graph), calibration, facts=dict(facts or {}))
         self.run(rewriting)
         return rewriting
 
@@ -85,6 +90,7 @@ class Rewriting:
         origins: where the neurons of the graph at the start are now.
         calibration: data to measure on, if there is any.
         remarks: so far.
+        facts: results of analyses of the graph as it is now.
     """
 
     graph: SNNGraph
@@ -92,7 +98,7 @@ class Rewriting:
     origins: Origins
     calibration: Calibration | None = None
     remarks: list[Remark] = field(default_factory=list)
-    _facts: dict[Any, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -105,14 +111,14 @@ class Rewriting:
 
     def fact(self, analysis: Callable[[SNNGraph], Any]) -> Any:
         """The result of an analysis of the graph as it is now."""
-        if analysis not in self._facts:
-            self._facts[analysis] = analysis(self.graph)
-        return self._facts[analysis]
+        if analysis not in self.facts:
+            self.facts[analysis] = analysis(self.graph)
+        return self.facts[analysis]
 
     def did(self, about: str, message: str, promise: Promise, neurons: np.ndarray | None = None) -> None:
         """Writes down what was done."""
         self.remarks.append(Remark(self.of, about, message, True, promise, neurons))
-        self._facts.clear()
+        self.facts.clear()
 
     def missed(self, about: str, message: str, neurons: np.ndarray | None = None) -> None:
         """Writes down what was not done."""

@@ -1,4 +1,8 @@
-"""The pass manager: passes in order, again and again until nothing changes, each checked by running the network."""
+"""The pass manager: passes in order, again and again until nothing changes, each checked by running the network.
+
+Results of analyses are kept from pass to pass until one changes the graph. A pass is not run again before another one has
+changed something: passes do all they can at once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from ..validation.inputs import Trial
 from ..validation.origins import Origins
 from ..validation.promise import Promise
 from ..validation.verify import Verification, verify
-from .base import Pass, Remark, Rewriting
+from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
 from .search import Budget, is_searched, searched
 
@@ -113,27 +117,34 @@ class PassManager:
         Raises:
             PassError: a pass broke its promise, or made a graph that is not valid.
         """
-        current, origins = graph.copy(), Origins.of(graph)
+        current, origins, facts = graph.copy(), Origins.of(graph), {}
         runs: list[PassRun] = []
+        settled: set[int] = set()
         for number in range(1, ROUNDS + 1 if self.fixpoint else 2):
             done = [one for one in self.passes if number == 1 or not (one.once or is_searched(one))]
             changed = False
             for one in done:
-                run, current, moved = self._step(one, number, len(runs) + 1, current, graph)
-                origins = origins.then(moved) if run.changed else origins
+                if id(one) in settled:
+                    continue
+                run, rewriting = self._step(one, number, len(runs) + 1, current, graph, facts)
                 runs.append(run)
-                changed = changed or run.changed
+                settled.add(id(one))
+                if rewriting is not None and run.changed:
+                    current, origins, facts = rewriting.graph, origins.then(rewriting.origins), {}
+                    settled, changed = {id(one)}, True
+                elif rewriting is not None:
+                    facts = rewriting.facts
             if not changed:
                 break
         return Result(current, origins, tuple(runs))
 
     def _step(
-        self, one: Pass, round_: int, number: int, graph: SNNGraph, original: SNNGraph
-    ) -> tuple[PassRun, SNNGraph, Origins]:
+        self, one: Pass, round_: int, number: int, graph: SNNGraph, original: SNNGraph, facts: Facts
+    ) -> tuple[PassRun, Rewriting | None]:
         text, size = pipeline_text([one]), GraphSize.of(graph)
         if self.bisect_limit is not None and number > self.bisect_limit:
             skipped = PassRun(number, text, round_, Promise.BITWISE, (), 0.0, size, size, skipped=True)
-            return skipped, graph, Origins.of(graph)
+            return skipped, None
         if self.watch is not None:
             self.watch(text)
         start = time.perf_counter()
@@ -141,7 +152,7 @@ class PassManager:
             one, rewriting = searched(one, graph, original, self.budget, self.calibration)
             text = pipeline_text([one])
         else:
-            rewriting = one.rewritten(graph, self.calibration)
+            rewriting = one.rewritten(graph, self.calibration, facts)
         seconds = time.perf_counter() - start
         checks = self._checked(text, graph, rewriting) if rewriting.changed else ()
         run = PassRun(
@@ -156,7 +167,7 @@ class PassManager:
             checks,
             to_text(rewriting.graph)[0] if self.print_after_all else None,
         )
-        return run, rewriting.graph if rewriting.changed else graph, rewriting.origins
+        return run, rewriting
 
     def _checked(self, text: str, before: SNNGraph, rewriting: Rewriting) -> tuple[Verification, ...]:
         """Runs the network before and after a pass."""

@@ -46,8 +46,9 @@ class MergeNeurons(Pass):
 
     def run(self, rewriting: Rewriting) -> None:
         fixed = {name: _reason(rewriting, name) for name in rewriting.graph.populations}
-        classes = neuron_classes(rewriting.graph, frozenset(name for name, reason in fixed.items() if reason))
-        _tell_missed(rewriting, fixed)
+        classes = rewriting.fact(neuron_classes)
+        if _tell_missed(rewriting, fixed, classes):
+            classes = neuron_classes(rewriting.graph, frozenset(name for name, reason in fixed.items() if reason))
         for name, found in classes.items():
             _, first, into = np.unique(found, return_index=True, return_inverse=True)
             told = "neurons with others that fire alike"
@@ -85,11 +86,14 @@ def _reason(rewriting: Rewriting, name: str) -> str | None:
     return "an output shows its neurons one by one" if name in exposed(graph) else can_take(graph, name)
 
 
-def _tell_missed(rewriting: Rewriting, fixed: dict[str, str | None]) -> None:
-    whole = neuron_classes(rewriting.graph) if any(fixed.values()) else {}
+def _tell_missed(rewriting: Rewriting, fixed: dict[str, str | None], classes: dict[str, np.ndarray]) -> bool:
+    """Tells of populations that stay as they are although neurons fire alike; whether there are any."""
+    told = False
     for name, reason in fixed.items():
-        if reason is not None and (alike := whole[name].size - np.unique(whole[name]).size):
+        if reason is not None and (alike := classes[name].size - np.unique(classes[name]).size):
             rewriting.missed(name, f"{alike} neurons fire like others, but {reason}")
+            told = True
+    return told
 
 
 def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.ndarray:
