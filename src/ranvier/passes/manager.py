@@ -1,7 +1,7 @@
 """The pass manager: passes in order, again and again until nothing changes, each checked by running the network.
 
-Results of analyses are kept from pass to pass until one changes the graph. A pass is not run again before another one has
-changed something: passes do all they can at once.
+Results of analyses are kept from pass to pass until one changes the graph. A pass is not run again before another one
+has changed something: passes do all they can at once.
 """
 
 from __future__ import annotations
