@@ -166,6 +166,23 @@ def test_fit(options: dict, message: str) -> None:
         ranvier.fit(**{**arguments, **options}, progress=False)
 
 
+def test_a_metric_that_is_no_number() -> None:
+    with pytest.raises(ranvier.InputError, match=r"metrics\['all'\] gave an array of shape \[4, 2\]"):
+        ranvier.fit(learner(), DATA, square, optax.sgd(0.1), 1, metrics={"all": lambda o, y, m: o - y}, progress=False)
+    with pytest.raises(ranvier.InputError, match=r"one class for every output, \[4\], but ys has shape \[4, 2\]"):
+        ranvier.fit(learner(), DATA, square, optax.sgd(0.1), 1, metrics={"a": ranvier.accuracy}, progress=False)
+
+
+def test_a_loss_without_its_targets() -> None:
+    with pytest.raises(ranvier.InputError, match="cannot do without targets"):
+        learner().grad(square, XS)
+
+
+def test_a_list_of_steps() -> None:
+    with pytest.raises(ranvier.InputError, match=r"stack a list of steps with jnp.stack\(xs\)"):
+        learner().grad(square, [jnp.ones(N_IN)] * T, YS)
+
+
 # Numbers ----------------------------------------------------------------------------------------------------------
 
 

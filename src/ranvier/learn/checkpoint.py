@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import InputError, TrainingError
+from ..errors import InputError, TrainingError, reason_text
 from ..ir.paths import path_text
 from ..ir.program import shape_text
 from .learner import Learner
@@ -40,7 +40,10 @@ class Checkpoints:
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"checkpoint={str(directory)!r} is a file; give the name of a directory.")
         options = orbax.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self._manager = orbax.CheckpointManager(self._directory, options=options)
+        try:
+            self._manager = orbax.CheckpointManager(self._directory, options=options)
+        except OSError as error:
+            raise InputError(f"checkpoint={str(directory)!r} cannot be used: {reason_text(error)}.") from error
         self._about = _fingerprint(learner)
 
     def save(self, epoch: int, state: Any, history: list[dict[str, float]]) -> None:

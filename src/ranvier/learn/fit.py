@@ -55,6 +55,11 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
         ys: class numbers, ``[T, ...]``.
         mask: ``[T]``; steps with weight zero do not count. Where none counts, the accuracy is zero.
     """
+    if jnp.shape(ys) != outputs.shape[:-1]:
+        raise InputError(
+            f"accuracy needs one class for every output, {list(outputs.shape[:-1])}, but ys has shape "
+            f"{list(jnp.shape(ys))}; write a metric of your own for other targets."
+        )
     right = (jnp.argmax(outputs, axis=-1) == ys).astype(jnp.promote_types(jnp.float32, outputs.dtype))
     by_step = right.reshape(right.shape[0], -1).mean(axis=1)
     weights = jnp.ones_like(by_step) if mask is None else jnp.asarray(mask, by_step.dtype)
@@ -167,7 +172,13 @@ class _Run:
         return FitState(params, optimizer_state, state.updates + 1, lasting), found, finite
 
     def _measured(self, outputs: Any, batch: _Batch) -> dict[str, jax.Array]:
-        return {name: jnp.asarray(metric(outputs, batch.ys, batch.mask)) for name, metric in self.metrics.items()}
+        found = {name: jnp.asarray(metric(outputs, batch.ys, batch.mask)) for name, metric in self.metrics.items()}
+        for name, value in found.items():
+            if value.shape != ():
+                raise InputError(
+                    f"metrics[{name!r}] gave an array of shape {list(value.shape)}; one number is expected."
+                )
+        return found
 
     def _evaluate(self, params: Mapping[Path, Any], batch: _Batch) -> dict[str, jax.Array]:
         learner = self.learner

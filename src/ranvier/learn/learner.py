@@ -306,6 +306,8 @@ class Learner:
                 if lacks
                 else ("pass xs with the steps along the first axis, or compile again with other example inputs")
             )
+            if isinstance(xs, list):
+                remedy = "stack a list of steps with jnp.stack(xs)"
             raise InputError(
                 f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; {remedy}."
             )

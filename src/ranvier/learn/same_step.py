@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ..analyses.feeds import reach_by_gradient
 from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
-from ..errors import InputError
+from ..errors import InputError, reason_text
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
 from ..ir.interpret import Apply, Environment
 from ..ir.program import ModuleInfo
@@ -233,7 +233,14 @@ def output_errors(loss: Loss, outputs: Any, targets: Any, weights: jax.Array) ->
 
 def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:
     """The loss of one step, checked to be one real number."""
-    value = loss(output, target)
+    try:
+        value = loss(output, target)
+    except TypeError as error:
+        if target is not None:
+            raise
+        raise InputError(
+            f"the loss cannot do without targets ({reason_text(error)}); pass ys, [T, ...], or another loss."
+        ) from error
     leaves = jax.tree.leaves(value)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     if len(arrays) != 1 or arrays[0].shape != () or not jnp.issubdtype(arrays[0].dtype, jnp.floating):

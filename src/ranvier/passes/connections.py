@@ -48,17 +48,16 @@ class Connections(Pass):
         offset = operation.offset(source)
         if offset is not None and np.any(offset != 0):
             return
-        rows = operation.rows(source)
         values = rewriting.fact(bounds).values[projection.source]
-        moving = (values.low != 0) | (values.high != 0)
-        if not np.any(rows.data):
+        count = operation.synapses(source)
+        if not count:
             reason = "all its weights are zero"
-        elif not np.any(moving):
+        elif not np.any(values.low) and not np.any(values.high):
             reason = "its source gives zeros"
         else:
             return
         rewriting.remove_projection(projection.name)
-        rewriting.did(projection.name, f"removed, {rows.nnz} synapses: {reason}", Promise.BITWISE)
+        rewriting.did(projection.name, f"removed, {count} synapses: {reason}", Promise.BITWISE)
 
     def _parallel(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph

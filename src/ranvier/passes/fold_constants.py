@@ -33,6 +33,8 @@ class FoldConstants(Pass):
 
     def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, found: Constants) -> None:
         foldable = found.known & ((found.values == 0) | (projection.delay == 0))
+        if not foldable.any():
+            return
         weights = np.asarray(abs(linear.weight).sum(axis=0)).ravel()
         chosen = foldable & (weights != 0)
         if not chosen.any():

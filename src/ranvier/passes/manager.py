@@ -118,6 +118,7 @@ class PassManager:
             PassError: a pass broke its promise, or made a graph that is not valid.
         """
         current, origins, facts = graph.copy(), Origins.of(graph), {}
+        size = GraphSize.of(graph)
         runs: list[PassRun] = []
         settled: set[int] = set()
         for number in range(1, ROUNDS + 1 if self.fixpoint else 2):
@@ -126,8 +127,9 @@ class PassManager:
             for one in done:
                 if id(one) in settled:
                     continue
-                run, rewriting = self._step(one, number, len(runs) + 1, current, graph, facts)
+                run, rewriting = self._step(one, number, len(runs) + 1, current, size, graph, facts)
                 runs.append(run)
+                size = run.after
                 settled.add(id(one))
                 if rewriting is not None and run.changed:
                     current, origins, facts = rewriting.graph, origins.then(rewriting.origins), {}
@@ -139,9 +141,16 @@ class PassManager:
         return Result(current, origins, tuple(runs))
 
     def _step(
-        self, one: Pass, round_: int, number: int, graph: SNNGraph, original: SNNGraph, facts: Facts
+        self,
+        one: Pass,
+        round_: int,
+        number: int,
+        graph: SNNGraph,
+        size: GraphSize,
+        original: SNNGraph,
+        facts: Facts,
     ) -> tuple[PassRun, Rewriting | None]:
-        text, size = pipeline_text([one]), GraphSize.of(graph)
+        text = pipeline_text([one])
         if self.bisect_limit is not None and number > self.bisect_limit:
             skipped = PassRun(number, text, round_, Promise.BITWISE, (), 0.0, size, size, skipped=True)
             return skipped, None

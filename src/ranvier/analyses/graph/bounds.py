@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ...ir.graph.arrays import as_rows
 from ...ir.graph.elements import Input, Population, Projection
 from ...ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ...ir.graph.operations import Linear
 from ...ir.graph.order import update_order
 from ...ir.graph.snn_graph import SNNGraph
 
@@ -103,6 +106,7 @@ class _Machine:
         self.values = {name: _declared(node) for name, node in graph.inputs.items()}
         self.values |= {name: _point(np.zeros(p.size)) for name, p in graph.populations.items()}
         self.into = {name: [_Part.of(graph, p) for p in graph.into(name)] for name in graph.populations}
+        self.last: dict[_Part, tuple[Interval, _Brought]] = {}
 
     def widen(self) -> None:
         """Bounds from below, until no more values are added."""
@@ -132,40 +136,109 @@ class _Machine:
 
     def _given(self, name: str) -> Interval:
         population = self.graph.populations[name]
-        brought = [part(self.values[part.source]) for part in self.into[name]]
+        brought = [self._brought(part) for part in self.into[name]]
         highest = _Sum.of(population.size, [part.highest for part in brought])
         lowest = _Sum.of(population.size, [part.lowest for part in brought])
         summed = Interval(-lowest.most(), highest.most())
         return TRANSFERS[type(population.neuron)](_flat(population), summed, self.graph.dt)
 
+    def _brought(self, part: _Part) -> _Brought:
+        """What a projection brings; not computed again while its source's bounds stand."""
+        source, last = self.values[part.source], self.last.get(part)
+        if last is None or last[0] is not source:
+            self.last[part] = source, part(source)
+        return self.last[part][1]
+
+
+BLOCK = 512
+"""Rows of a dense matrix that are looked at together."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What a projection brings: its weights by sign."""
+    """What a projection brings.
+
+    Attributes:
+        source: where from.
+        delayed: whether values of earlier steps, and so zeros, come in.
+        matrix: A, dense or sparse rows in float64.
+        offset: b.
+    """
 
     source: str
     delayed: bool
-    positive: Any
-    negative: Any
+    matrix: Any
     offset: np.ndarray | float
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
-        rows, constant = graph.affine_map(projection)
-        positive, negative = as_rows(rows.maximum(0)), as_rows(rows.minimum(0))
-        return cls(projection.source, projection.delay > 0, positive, negative, constant)
+        operation = projection.operation
+        if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
+            bias = 0.0 if operation.bias is None else np.broadcast_to(operation.bias, operation.weight.shape[:1])
+            return cls(projection.source, projection.delay > 0, operation.weight, np.asarray(bias, np.float64))
+        return cls(projection.source, projection.delay > 0, *graph.affine_map(projection))
 
     def __call__(self, source: Interval) -> _Brought:
         source = source.joined(0.0) if self.delayed else source
-        return _Brought(
-            self._sum(self.positive, source.high, self.negative, source.low, self.offset),
-            self._sum(-self.negative, source.high, -self.positive, source.low, -self.offset),
+        high, low = source.high, source.low
+        above, below = self._signed(np.maximum(high, 0)), self._signed(np.minimum(low, 0))
+        # Where bounds have one sign, the other end of the interval brings something too.
+        least_above, least_below = self._signed(np.maximum(low, 0)), self._signed(np.minimum(high, 0))
+        highest = _Sum(
+            above.positive + below.negative + np.maximum(self.offset, 0),
+            least_below.positive + least_above.negative + np.minimum(self.offset, 0),
         )
+        lowest = _Sum(
+            -above.negative - below.positive + np.maximum(-self.offset, 0),
+            -least_below.negative - least_above.positive + np.minimum(-self.offset, 0),
+        )
+        return _Brought(highest, lowest)
 
-    def _sum(self, positive: Any, high: np.ndarray, negative: Any, low: np.ndarray, offset: Any) -> _Sum:
-        up = positive @ np.maximum(high, 0) + negative @ np.minimum(low, 0) + np.maximum(offset, 0)
-        down = positive @ np.minimum(high, 0) + negative @ np.maximum(low, 0) + np.minimum(offset, 0)
-        return _Sum(up, down)
+    def _signed(self, values: np.ndarray) -> _Signed:
+        """Products of the positive and of the negative weights with values."""
+        size = self.matrix.shape[0]
+        if not values.any():
+            return _Signed(np.zeros(size), np.zeros(size))
+        if sparse.issparse(self.matrix):
+            return _Signed(self._sparse[0] @ values, self._sparse[1] @ values)
+        if np.isinf(values).all() and np.all(values == values[0]):
+            ends = [np.where(has, sign * values[0], 0.0) for has, sign in zip(self._has_signs, (1, -1), strict=True)]
+            return _Signed(*ends)
+        parts = [_dense_signed(self.matrix[k : k + BLOCK], values) for k in range(0, size, BLOCK)]
+        return _Signed(np.concatenate([p.positive for p in parts]), np.concatenate([p.negative for p in parts]))
+
+    @cached_property
+    def _has_signs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a dense matrix that have a positive weight, and those that have a negative one."""
+        return self.matrix.max(axis=1, initial=0) > 0, self.matrix.min(axis=1, initial=0) < 0
+
+    @cached_property
+    def _sparse(self) -> tuple[Any, Any]:
+        """The positive and the negative weights as sparse rows."""
+        return as_rows(self.matrix.maximum(0)), as_rows(self.matrix.minimum(0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Signed:
+    """Products of positive and of negative weights with one vector."""
+
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def _dense_signed(weight: np.ndarray, values: np.ndarray) -> _Signed:
+    """Products of some rows; infinite values count where the weight is not zero."""
+    finite = np.isfinite(values)
+    positive, negative = np.maximum(weight, 0).astype(np.float64), np.minimum(weight, 0).astype(np.float64)
+    usable = np.where(finite, values, 0.0)
+    found = [positive @ usable, negative @ usable]
+    for sign in (1.0, -1.0):
+        infinite = ~finite & (np.sign(values) == sign)
+        if infinite.any():
+            for k, part in enumerate((positive, negative)):
+                touched = (part[:, infinite] != 0).any(axis=1)
+                found[k] = np.where(touched, sign * (1 - 2 * k) * np.inf, found[k])
+    return _Signed(*found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +257,9 @@ class _Sum:
         """The sum, with slack for rounding; without positive terms, rounding makes no positive sum."""
         with np.errstate(invalid="ignore"):
             found = self.up + self.down + SLACK * (self.up - self.down)
+        found = np.where(self.down == -np.inf, -np.inf, found)
         found = np.where(self.up == np.inf, np.inf, found)
-        return np.where(self.up == 0, np.minimum(self.up + self.down, 0.0), found)
+        return np.where(self.up == 0, np.minimum(found, 0.0), found)
 
 
 @dataclass(frozen=True, eq=False)

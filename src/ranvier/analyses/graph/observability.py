@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from scipy import sparse
+
+from ...ir.graph.elements import Projection
+from ...ir.graph.operations import Linear
 from ...ir.graph.snn_graph import SNNGraph
 
 
@@ -12,17 +17,30 @@ def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
     seen = {name: np.zeros(node.size, bool) for name, node in graph.nodes.items()}
     for name, node in graph.outputs.items():
         seen[name] = np.ones(node.size, bool)
-    matrices = {p.name: p.operation.rows(graph.nodes[p.source].shape) for p in graph.projections.values()}
-    columns = {name: rows.T.tocsr() for name, rows in matrices.items()}
+    matrices = {p.name: _matrix(graph, p) for p in graph.projections.values()}
     waiting = list(graph.outputs)
     while waiting:
         target = waiting.pop()
         for projection in graph.into(target):
             source = projection.source
-            links = columns[projection.name] != 0
-            reached = seen[source] | ((links @ seen[target].astype(np.int64)) > 0)
+            reached = seen[source] | _read_by(matrices[projection.name], seen[target])
             if np.any(reached != seen[source]):
                 seen[source] = reached
                 if source in graph.populations and source not in waiting:
                     waiting.append(source)
     return {name: seen[name] for name in (*graph.inputs, *graph.populations)}
+
+
+def _matrix(graph: SNNGraph, projection: Projection) -> Any:
+    """A dense matrix as it is, others as sparse columns."""
+    operation = projection.operation
+    if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
+        return operation.weight
+    return operation.rows(graph.nodes[projection.source].shape).T.tocsr() != 0
+
+
+def _read_by(matrix: Any, targets: np.ndarray) -> np.ndarray:
+    """The sources that some targets read with a weight that is not zero."""
+    if sparse.issparse(matrix):
+        return (matrix @ targets.astype(np.int64)) > 0
+    return matrix.any(axis=0) if targets.all() else matrix[targets].any(axis=0)

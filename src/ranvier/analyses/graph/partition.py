@@ -9,10 +9,13 @@ neuron gets from all classes is compared by hashes of 128 bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
-from ...ir.graph.elements import Population
+from ...ir.graph.elements import Population, Projection
+from ...ir.graph.operations import Linear
 from ...ir.graph.snn_graph import SNNGraph
 
 NEAR = 1e-9
@@ -26,59 +29,77 @@ def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict
         graph: a valid graph.
         fixed: populations whose neurons are classes of their own.
     """
-    edges = _Edges.of(graph)
-    classes = _told_apart_by_sums(edges, _first_classes(graph, edges, fixed))
+    places = _Places.of(graph)
+    classes = _told_apart_by_sums(graph, places, _first_classes(graph, places, fixed))
+    edges = _Edges.of(graph, places, (np.bincount(classes) > 1)[classes])
     looked_at = np.arange(classes.size)
     while looked_at.size:
         classes, looked_at = _refined(edges, classes, looked_at)
         if not looked_at.size:
             # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
             classes, looked_at = _refined(edges, classes, np.arange(classes.size))
-    return {name: classes[edges.part(name)] for name in graph.populations}
+    return {name: classes[places.part(name)] for name in graph.populations}
 
 
 @dataclass(frozen=True, eq=False)
-class _Edges:
-    """All synapses between elements, which are numbered through inputs and populations, sorted by source.
+class _Places:
+    """Elements of inputs and populations are numbered through.
 
     Attributes:
         starts: number of the first element by name.
         sizes: number of elements by name.
-        indptr: of every element the number of its first synapse.
-        target, delay, weight: of every synapse.
     """
 
     starts: dict[str, int]
     sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, graph: SNNGraph) -> _Places:
+        sizes = {name: node.size for name, node in {**graph.inputs, **graph.populations}.items()}
+        starts = np.cumsum([0, *sizes.values()])[:-1].tolist()
+        return cls(dict(zip(sizes, starts, strict=True)), sizes)
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes.values())
+
+    def part(self, name: str) -> slice:
+        return slice(self.starts[name], self.starts[name] + self.sizes[name])
+
+
+@dataclass(frozen=True, eq=False)
+class _Edges:
+    """Synapses between elements, sorted by source.
+
+    Attributes:
+        indptr: of every element the number of its first synapse.
+        target, delay, weight: of every synapse.
+    """
+
     indptr: np.ndarray
     target: np.ndarray
     delay: np.ndarray
     weight: np.ndarray
 
     @classmethod
-    def of(cls, graph: SNNGraph) -> _Edges:
-        nodes = {**graph.inputs, **graph.populations}
-        sizes = {name: node.size for name, node in nodes.items()}
-        ends = np.cumsum([0, *sizes.values()])
-        starts = dict(zip(sizes, ends[:-1].tolist(), strict=True))
+    def of(cls, graph: SNNGraph, places: _Places, wanted: np.ndarray) -> _Edges:
+        """The synapses into the elements that are wanted."""
         sources, targets, delays, weights = [], [], [], []
         for projection in graph.projections.values():
             if projection.target not in graph.populations:
                 continue
-            rows = projection.operation.rows(nodes[projection.source].shape).tocoo()
-            sources.append(rows.coords[1] + starts[projection.source])
-            targets.append(rows.coords[0] + starts[projection.target])
-            delays.append(np.full(rows.nnz, projection.delay))
-            weights.append(rows.data.astype(np.float64))
+            rows = np.flatnonzero(wanted[places.part(projection.target)])
+            found = sparse.coo_array(_matrix(graph, projection)[rows])
+            sources.append(found.coords[1].astype(np.int64) + places.starts[projection.source])
+            targets.append(rows[found.coords[0]] + places.starts[projection.target])
+            delays.append(np.full(found.nnz, projection.delay))
+            weights.append(found.data.astype(np.float64))
         source, target, delay, weight = (
             np.concatenate(parts) if parts else np.zeros(0, np.int64) for parts in (sources, targets, delays, weights)
         )
         order = np.argsort(source, kind="stable")
-        indptr = np.searchsorted(source[order], np.arange(ends[-1] + 1))
-        return cls(starts, sizes, indptr, target[order], delay[order], weight[order])
-
-    def part(self, name: str) -> slice:
-        return slice(self.starts[name], self.starts[name] + self.sizes[name])
+        indptr = np.searchsorted(source[order], np.arange(places.size + 1))
+        return cls(indptr, target[order], delay[order], weight[order])
 
     def out_of(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the synapses out of some elements, and of each the element."""
@@ -87,37 +108,52 @@ class _Edges:
         return np.arange(counts.sum()) + offsets, np.repeat(elements, counts)
 
 
-def _first_classes(graph: SNNGraph, edges: _Edges, fixed: frozenset[str]) -> np.ndarray:
+def _matrix(graph: SNNGraph, projection: Projection) -> Any:
+    """A: dense where it is stored so, else sparse rows."""
+    operation = projection.operation
+    if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
+        return operation.weight
+    return operation.rows(graph.nodes[projection.source].shape)
+
+
+def _first_classes(graph: SNNGraph, places: _Places, fixed: frozenset[str]) -> np.ndarray:
     """Classes by population, parameters, initial state and bias; inputs and what is fixed are one by one."""
-    found, used = np.zeros(sum(edges.sizes.values()), np.int64), 0
+    found, used = np.zeros(sum(places.sizes.values()), np.int64), 0
     for name in (*graph.inputs, *graph.populations):
-        size = edges.sizes[name]
+        size = places.sizes[name]
         alone = name in graph.inputs or name in fixed
         classes = np.arange(size) if alone else _alike(_own_values(graph, graph.populations[name]))
-        found[edges.part(name)] = used + classes
+        found[places.part(name)] = used + classes
         used += size
     return found
 
 
-def _told_apart_by_sums(edges: _Edges, classes: np.ndarray) -> np.ndarray:
+def _told_apart_by_sums(graph: SNNGraph, places: _Places, classes: np.ndarray) -> np.ndarray:
     """Classes without the elements whose sum of all incoming weights of a delay is far from that of all others.
 
     Elements of a class have the same sum; so those without a near neighbour are classes of their own, which is cheaper
     to see than by what they get from every class.
     """
-    size = classes.size
-    for delay in np.unique(edges.delay):
-        chosen = edges.delay == delay
-        target, weight = edges.target[chosen], edges.weight[chosen]
-        total = np.bincount(target, weight, size)
-        slack = NEAR * np.bincount(target, np.abs(weight), size)
+    for total, slack in _sums_by_delay(graph, places).values():
         order = np.lexsort((total, classes))
         apart = np.diff(total[order]) > (slack[order][1:] + slack[order][:-1])
         border = np.concatenate([[True], apart | (np.diff(classes[order]) != 0), [True]])
-        alone = np.empty(size, bool)
+        alone = np.empty(classes.size, bool)
         alone[order] = border[1:] & border[:-1]
-        classes = np.where(alone, int(classes.max(initial=0)) + 1 + np.arange(size), classes)
+        classes = np.where(alone, int(classes.max(initial=0)) + 1 + np.arange(classes.size), classes)
     return np.unique(classes, return_inverse=True)[1].ravel()
+
+
+def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """By delay the sum of all weights into every element, and how far rounding may have moved it."""
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for projection in graph.projections.values():
+        if projection.target in graph.populations:
+            total, slack = found.setdefault(projection.delay, (np.zeros(places.size), np.zeros(places.size)))
+            matrix, part = _matrix(graph, projection), places.part(projection.target)
+            total[part] += np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+            slack[part] += NEAR * np.asarray(abs(matrix).sum(axis=1, dtype=np.float64)).ravel()
+    return found
 
 
 def _own_values(graph: SNNGraph, population: Population) -> np.ndarray:

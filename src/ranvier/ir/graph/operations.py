@@ -49,6 +49,10 @@ class Operation(abc.ABC):
         """b, of the target's shape or broadcasting to it; None for zero."""
         return None
 
+    def synapses(self, source: Shape) -> int:
+        """Number of elements of A that are not zero."""
+        return int(self.rows(source).count_nonzero())
+
     def replace(self, **changes: Any) -> Self:
         return replace(self, **changes)
 
@@ -104,6 +108,9 @@ class Linear(Operation):
 
     def rows(self, source: Shape) -> Matrix:
         return as_rows(self.weight)
+
+    def synapses(self, source: Shape) -> int:
+        return int(self.weight.count_nonzero() if sparse.issparse(self.weight) else np.count_nonzero(self.weight))
 
     def offset(self, source: Shape) -> np.ndarray | None:
         return self.bias

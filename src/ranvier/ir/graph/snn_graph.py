@@ -136,7 +136,7 @@ class SNNGraph:
         none."""
         nodes, passing = self.nodes, (Identity, Flatten)
         weighted = (p for p in self.projections.values() if not isinstance(p.operation, passing))
-        return sum(_nonzero(p.operation, nodes[p.source].shape) for p in weighted)
+        return sum(p.operation.synapses(nodes[p.source].shape) for p in weighted)
 
     @property
     def layers(self) -> list[LayerNode]:
@@ -156,13 +156,6 @@ class SNNGraph:
             f"SNNGraph({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
             f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
         )
-
-
-def _nonzero(operation: Any, source: tuple[int, ...]) -> int:
-    if isinstance(operation, Linear):
-        weight = operation.weight
-        return int(weight.count_nonzero() if sparse.issparse(weight) else np.count_nonzero(weight))
-    return operation.rows(source).nnz
 
 
 def number_of(array: Matrix) -> int:
