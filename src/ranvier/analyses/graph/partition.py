@@ -74,12 +74,14 @@ class _Edges:
     Attributes:
         indptr: of every element the number of its first synapse.
         target, delay, weight: of every synapse.
+        simple: whether no two synapses have the same ends and delay.
     """
 
     indptr: np.ndarray
     target: np.ndarray
     delay: np.ndarray
     weight: np.ndarray
+    simple: bool
 
     @classmethod
     def of(cls, graph: SNNGraph, places: _Places, wanted: np.ndarray) -> _Edges:
@@ -99,7 +101,8 @@ class _Edges:
         )
         order = np.argsort(source, kind="stable")
         indptr = np.searchsorted(source[order], np.arange(places.size + 1))
-        return cls(indptr, target[order], delay[order], weight[order])
+        ends = [(p.source, p.target, p.delay) for p in graph.projections.values()]
+        return cls(indptr, target[order], delay[order], weight[order], len(set(ends)) == len(ends))
 
     def out_of(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the synapses out of some elements, and of each the element."""
@@ -172,23 +175,35 @@ def _alike(values: np.ndarray) -> np.ndarray:
 
 
 def _refined(edges: _Edges, classes: np.ndarray, looked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes split by the weights from the classes of some elements, and the elements to look at next."""
-    target, weights = _weights_by_class(edges, classes, looked_at)
-    signature = np.zeros((classes.size, 2), np.uint64)
-    if target.size:
-        first = np.flatnonzero(np.diff(target, prepend=-1))
-        signature[target[first]] = np.add.reduceat(weights, first, axis=0)
-    return _split(classes, signature)
-
-
-def _weights_by_class(edges: _Edges, classes: np.ndarray, looked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of some elements, sorted, and of each hashes of (class, delay, total weight from it, not zero).
+    """Classes split by the weights from the classes of some elements, and the elements to look at next.
 
     Targets that are alone in their class are left out: nothing splits them.
     """
     synapse, source = edges.out_of(looked_at)
-    several = (np.bincount(classes) > 1)[classes[edges.target[synapse]]]
+    alone = np.bincount(classes) == 1
+    several = ~alone[classes[edges.target[synapse]]]
     synapse, source = synapse[several], source[several]
+    by_one = alone[classes[source]] if edges.simple else np.zeros(source.size, bool)
+    columns = [np.zeros(classes.size, np.uint64) for _ in range(2)]
+    for of, chosen in ((_single_weights, by_one), (_weights_by_class, ~by_one)):
+        target, hashes = of(edges, classes, synapse[chosen], source[chosen])
+        for k, column in enumerate(columns):
+            np.add.at(column, target, hashes[:, k])
+    return _split(classes, np.stack(columns, axis=1))
+
+
+def _single_weights(
+    edges: _Edges, classes: np.ndarray, synapse: np.ndarray, source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of synapses from elements that are alone in their class, and hashes of (class, delay, weight)."""
+    kind = classes[source] * (int(edges.delay.max(initial=0)) + 1) + edges.delay[synapse]
+    return edges.target[synapse], _hashed(kind, edges.weight[synapse])
+
+
+def _weights_by_class(
+    edges: _Edges, classes: np.ndarray, synapse: np.ndarray, source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of synapses, and of each hashes of (class, delay, total weight from it, not zero)."""
     count, delays = int(classes.max()) + 1, int(edges.delay.max(initial=0)) + 1
     key = (edges.target[synapse] * count + classes[source]) * delays + edges.delay[synapse]
     weight = edges.weight[synapse]
