@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from ..errors import InputError
-from ..ir.files import write_atomically
+from ..ir.files import write_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.table import table
 from ..simulation.simulate import simulate
@@ -41,7 +40,5 @@ def run_simulation(
     if output is not None:
         arrays = {f"output.{name}": values for name, values in found.outputs.items()}
         arrays |= {name: found[name] for name in record}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-        write_atomically(output, buffer.getvalue())
+        write_arrays(output, arrays)
         print_plain(console, f"written to {output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -176,11 +176,7 @@ class Rewriting:
 
     def new_name(self, wanted: str) -> str:
         """A name that no projection has."""
-        name, number = wanted, 1
-        while name in self.graph.projections:
-            number += 1
-            name = f"{wanted}.{number}"
-        return name
+        return free_name(self.graph.projections, wanted)
 
     def merge(self, name: str, kept: np.ndarray, into: np.ndarray) -> None:
         """Keeps some neurons of a one-dimensional population and gives them the outgoing weights of the others.
@@ -212,3 +208,12 @@ class Rewriting:
             )
         graph.populations[name] = taken_population(graph.populations[name], kept)
         self.origins = self.origins.taken(name, kept)
+
+
+def free_name(taken: Container[str], wanted: str) -> str:
+    """A name that is not taken: the one wanted, or that with a number."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}.{number}"
+    return name

@@ -13,7 +13,7 @@ from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import Relay
 from ..ir.graph.operations import Identity, Operation
 from ..validation.promise import Promise
-from .base import Pass, Rewriting
+from .base import Pass, Rewriting, free_name
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CommonProjections(Pass):
     def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
         graph, first = rewriting.graph, found[0]
         shape = first.operation.target_shape(graph.nodes[first.source].shape)
-        name = _new_name(graph.nodes, f"{first.name}.shared")
+        name = free_name(graph.nodes, f"{first.name}.shared")
         graph.populations[name] = Population(name, shape, Relay())
         for projection in found:
             rewriting.set_projection(projection.replace(source=name, operation=Identity(), delay=0))
@@ -57,11 +57,3 @@ def _content(value: Any) -> Hashable:
     if sparse.issparse(value):
         return value.shape, _content(value.data), _content(value.indices), _content(value.indptr)
     return value.shape, str(value.dtype), np.ascontiguousarray(value).tobytes()
-
-
-def _new_name(taken: Any, wanted: str) -> str:
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}.{number}"
-    return name

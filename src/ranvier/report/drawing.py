@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,3 +230,26 @@ def inline_svg(figure: Any) -> str:
     """A figure as an element for a page."""
     svg = image_of(figure, "svg").decode()
     return svg[svg.index("<svg") :]
+
+
+def page_of(name: str, figure: Any, body: str) -> bytes:
+    """One self-contained page with a figure; ``body`` is the HTML below it."""
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{html.escape(name)}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em; color: #222; }}
+figure {{ margin: 0; overflow-x: auto; }}
+pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<h1>{html.escape(name)}</h1>
+<figure>{inline_svg(figure)}</figure>
+{body}
+</body>
+</html>
+"""
+    return page.encode()

@@ -11,7 +11,7 @@ from ..ir.graph.printer import to_text
 from ..ir.graph.size import GraphSize
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.program import shape_text
-from .drawing import COLOURS, Box, figure_of, inline_svg
+from .drawing import COLOURS, Box, figure_of, page_of
 
 
 def graph_figure(graph: SNNGraph) -> Any:
@@ -36,25 +36,7 @@ def graph_figure(graph: SNNGraph) -> Any:
 
 def graph_page(graph: SNNGraph, figure: Any) -> bytes:
     """One self-contained page with the picture and the text of a graph."""
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{html.escape(graph.name)}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em; color: #222; }}
-figure {{ margin: 0; overflow-x: auto; }}
-pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
-</style>
-</head>
-<body>
-<h1>{html.escape(graph.name)}</h1>
-<figure>{inline_svg(figure)}</figure>
-<pre>{html.escape(to_text(graph)[0])}</pre>
-</body>
-</html>
-"""
-    return page.encode()
+    return page_of(graph.name, figure, f"<pre>{html.escape(to_text(graph)[0])}</pre>")
 
 
 def _told(node: Any) -> list[str]:

@@ -13,7 +13,7 @@ from ..ir.files import write_atomically
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo, shape_text
-from .drawing import COLOURS, Box, check_target, figure_of, image_of, inline_svg
+from .drawing import COLOURS, Box, check_target, figure_of, image_of, page_of
 from .explain import explain_program
 from .graph_picture import graph_figure, graph_page
 
@@ -68,27 +68,10 @@ def _boxes(info: ModuleInfo) -> dict[Node, Box]:
 
 
 def _page(info: ModuleInfo, figure: Any) -> bytes:
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{html.escape(info.name)}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em; color: #222; }}
-figure {{ margin: 0; overflow-x: auto; }}
-pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
-</style>
-</head>
-<body>
-<h1>{html.escape(info.name)}</h1>
-<figure>{inline_svg(figure)}</figure>
-<h2>Groups</h2>
+    body = f"""<h2>Groups</h2>
 <pre>{html.escape(chr(10).join(str(group) for group in analyse_groups(info).groups))}</pre>
 <h2>Relations</h2>
 <pre>{html.escape(chr(10).join(str(relation) for relation in analyse_relations(info).relations))}</pre>
 <h2>Why each parameter is, or is not, related to each group</h2>
-<pre>{html.escape(explain_program(info))}</pre>
-</body>
-</html>
-"""
-    return page.encode()
+<pre>{html.escape(explain_program(info))}</pre>"""
+    return page_of(info.name, figure, body)

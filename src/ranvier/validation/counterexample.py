@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GraphError, reason_text
-from ..ir.files import write_atomically
+from ..ir.files import write_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.storage import from_bytes, to_bytes
 
@@ -37,9 +36,7 @@ class Counterexample:
         arrays = {f"{INPUT}{name}": np.asarray(values) for name, values in self.inputs.items()}
         for name, graph in zip(GRAPHS, (self.original, self.optimized), strict=True):
             arrays[name] = np.frombuffer(to_bytes(graph), np.uint8)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-        write_atomically(Path(path), buffer.getvalue())
+        write_arrays(Path(path), arrays)
         return Path(path)
 
     @classmethod

@@ -19,7 +19,6 @@ from scipy import sparse
 from ...ir.graph.arrays import as_rows
 from ...ir.graph.elements import Input, Population, Projection
 from ...ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from ...ir.graph.operations import Linear
 from ...ir.graph.order import update_order
 from ...ir.graph.snn_graph import SNNGraph
 
@@ -172,11 +171,12 @@ class _Part:
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
-        operation = projection.operation
-        if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
-            bias = 0.0 if operation.bias is None else np.broadcast_to(operation.bias, operation.weight.shape[:1])
-            return cls(projection.source, projection.delay > 0, operation.weight, np.asarray(bias, np.float64))
-        return cls(projection.source, projection.delay > 0, *graph.affine_map(projection))
+        source, delayed = graph.nodes[projection.source].shape, projection.delay > 0
+        matrix, offset = projection.operation.matrix(source), projection.operation.offset(source)
+        if sparse.issparse(matrix):
+            return cls(projection.source, delayed, *graph.affine_map(projection))
+        bias = 0.0 if offset is None else np.broadcast_to(offset, matrix.shape[:1])
+        return cls(projection.source, delayed, matrix, np.asarray(bias, np.float64))
 
     def __call__(self, source: Interval) -> _Brought:
         source = source.joined(0.0) if self.delayed else source

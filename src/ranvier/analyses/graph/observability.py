@@ -8,7 +8,6 @@ import numpy as np
 from scipy import sparse
 
 from ...ir.graph.elements import Projection
-from ...ir.graph.operations import Linear
 from ...ir.graph.snn_graph import SNNGraph
 
 
@@ -33,10 +32,8 @@ def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
 
 def _matrix(graph: SNNGraph, projection: Projection) -> Any:
     """A dense matrix as it is, others as sparse columns."""
-    operation = projection.operation
-    if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
-        return operation.weight
-    return operation.rows(graph.nodes[projection.source].shape).T.tocsr() != 0
+    found = projection.operation.matrix(graph.nodes[projection.source].shape)
+    return found.T.tocsr() != 0 if sparse.issparse(found) else found
 
 
 def _read_by(matrix: Any, targets: np.ndarray) -> np.ndarray:

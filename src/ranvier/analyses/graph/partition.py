@@ -9,13 +9,11 @@ neuron gets from all classes is compared by hashes of 128 bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ...ir.graph.elements import Population, Projection
-from ...ir.graph.operations import Linear
+from ...ir.graph.elements import Population
 from ...ir.graph.snn_graph import SNNGraph
 
 NEAR = 1e-9
@@ -91,7 +89,7 @@ class _Edges:
             if projection.target not in graph.populations:
                 continue
             rows = np.flatnonzero(wanted[places.part(projection.target)])
-            found = sparse.coo_array(_matrix(graph, projection)[rows])
+            found = sparse.coo_array(projection.operation.matrix(graph.nodes[projection.source].shape)[rows])
             sources.append(found.coords[1].astype(np.int64) + places.starts[projection.source])
             targets.append(rows[found.coords[0]] + places.starts[projection.target])
             delays.append(np.full(found.nnz, projection.delay))
@@ -111,17 +109,9 @@ class _Edges:
         return np.arange(counts.sum()) + offsets, np.repeat(elements, counts)
 
 
-def _matrix(graph: SNNGraph, projection: Projection) -> Any:
-    """A: dense where it is stored so, else sparse rows."""
-    operation = projection.operation
-    if isinstance(operation, Linear) and not sparse.issparse(operation.weight):
-        return operation.weight
-    return operation.rows(graph.nodes[projection.source].shape)
-
-
 def _first_classes(graph: SNNGraph, places: _Places, fixed: frozenset[str]) -> np.ndarray:
     """Classes by population, parameters, initial state and bias; inputs and what is fixed are one by one."""
-    found, used = np.zeros(sum(places.sizes.values()), np.int64), 0
+    found, used = np.zeros(places.size, np.int64), 0
     for name in (*graph.inputs, *graph.populations):
         size = places.sizes[name]
         alone = name in graph.inputs or name in fixed
@@ -153,7 +143,10 @@ def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarr
     for projection in graph.projections.values():
         if projection.target in graph.populations:
             total, slack = found.setdefault(projection.delay, (np.zeros(places.size), np.zeros(places.size)))
-            matrix, part = _matrix(graph, projection), places.part(projection.target)
+            matrix, part = (
+                projection.operation.matrix(graph.nodes[projection.source].shape),
+                places.part(projection.target),
+            )
             total[part] += np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
             slack[part] += NEAR * np.asarray(abs(matrix).sum(axis=1, dtype=np.float64)).ravel()
     return found

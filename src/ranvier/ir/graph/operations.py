@@ -45,6 +45,10 @@ class Operation(abc.ABC):
     def rows(self, source: Shape) -> Matrix:
         """A, ``[size of the target, size of the source]``."""
 
+    def matrix(self, source: Shape) -> Matrix:
+        """A as it is stored: dense for a dense weight, else :meth:`rows`."""
+        return self.rows(source)
+
     def offset(self, source: Shape) -> np.ndarray | None:
         """b, of the target's shape or broadcasting to it; None for zero."""
         return None
@@ -108,6 +112,9 @@ class Linear(Operation):
 
     def rows(self, source: Shape) -> Matrix:
         return as_rows(self.weight)
+
+    def matrix(self, source: Shape) -> Matrix:
+        return self.rows(source) if sparse.issparse(self.weight) else self.weight
 
     def synapses(self, source: Shape) -> int:
         return int(self.weight.count_nonzero() if sparse.issparse(self.weight) else np.count_nonzero(self.weight))
