@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import brainstate
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,5 +226,47 @@ def test_a_model_without_parameters(rule: Any) -> None:
 
 def test_none_is_no_parameter() -> None:
     learner = ranvier.compile(two_layers(), ranvier.D_RTRL(), xs()[0])
-    with pytest.raises(ranvier.InputError, match="the value given for w has leaves none"):
+    with pytest.raises(ranvier.InputError, match="the value given for w is None, but the parameter is "):
         learner.grad(loss, xs(), params={("w",): None})
+
+
+def test_a_cond_that_mixes_only_its_input_leaves_nothing_out() -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = jax.lax.cond(x.sum() > 0, lambda: 0.9 * s["v"] + x @ p["w"], lambda: 0.3 * s["v"] + 0.5 * (x @ p["w"]))
+        return {"v": v}, v
+
+    model = ranvier.step_function(step, {"w": params()["w"]}, {"v": jnp.zeros(N)}, name="two ways")
+    assert check(model, ranvier.D_RTRL())
+    assert ranvier.compile(model, ranvier.D_RTRL(), xs()[0]).plan.dropped == ()
+
+
+def test_a_cond_that_mixes_the_state_in_one_branch_says_so() -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = jax.lax.cond(
+            x.sum() > 0, lambda: 0.9 * s["v"] + x @ p["w"], lambda: 0.3 * jnp.tanh(s["v"]) @ p["w2"] + x @ p["w"]
+        )
+        return {"v": v}, v
+
+    used = {name: value for name, value in params().items() if name != "o"}
+    model = ranvier.step_function(step, used, {"v": jnp.zeros(N)}, name="two ways")
+    assert not check(model, ranvier.D_RTRL(), ("v",))
+    assert check(model, ranvier.RTRL())
+
+
+def test_parameters_with_units_in_a_step_function() -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = 0.9 * s["v"] + x @ p["w"]
+        return {"v": v}, v
+
+    weight = u.Quantity(params()["w"], unit=u.mS)
+    model = ranvier.step_function(step, {"w": weight}, {"v": u.Quantity(jnp.zeros(N), unit=u.mS)}, name="units")
+    learner = ranvier.compile(model, ranvier.D_RTRL(), xs()[0])
+    assert [slot.unit for slot in (*learner.info.parameters, *learner.info.hidden)] == ["mS", "mS"]
+    gradients, _ = learner.grad(lambda output, target: (output.mantissa**2).sum(), xs())
+    assert list(gradients) == [("w",)]
+    assert gradients["w",].unit == u.mS
+    new = learner.write_back({("w",): 2 * weight})
+    assert new.params["w"].unit == u.mS
+    assert (new.params["w"].mantissa == 2 * params()["w"]).all()
+    with pytest.raises(ranvier.InputError, match=r"uS.* the parameter is .*mS"):
+        learner.write_back({("w",): u.Quantity(params()["w"], unit=u.uS)})

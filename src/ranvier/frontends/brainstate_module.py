@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import brainstate
-import brainunit
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +15,7 @@ from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Role, Slot, shape_text
 from .build import build_program, named_leaves
+from .units import unit_text
 
 
 def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
@@ -128,14 +128,14 @@ def _role(state: Any) -> Role:
 def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
     if role is not Role.HIDDEN:
         leaves, treedef = jax.tree.flatten(state.value)
-        return [_slot(path, role, treedef, leaves, _unit_text(state.value), state)]
+        return [_slot(path, role, treedef, leaves, unit_text(state.value), state)]
     slots = []
-    parts = named_leaves(state.value, "value", is_leaf=_is_quantity)
+    parts = named_leaves(state.value, "value")
     for part_path, part in parts:
         leaves, treedef = jax.tree.flatten(part)
         full_path = path if len(parts) == 1 else path + part_path
         _check_floating(full_path, leaves)
-        slots.append(_slot(full_path, role, treedef, leaves, _unit_text(part), state))
+        slots.append(_slot(full_path, role, treedef, leaves, unit_text(part), state))
     return slots
 
 
@@ -153,15 +153,6 @@ def _check_floating(path: Path, leaves: list[Any]) -> None:
                 f"hidden state {path_text(path)} has dtype {dtype}, for which no derivative exists. Make it a "
                 "floating-point array, or keep it in brainstate.ShortTermState if it is a counter or a flag."
             )
-
-
-def _is_quantity(value: Any) -> bool:
-    return isinstance(value, brainunit.Quantity)
-
-
-def _unit_text(value: Any) -> str:
-    units = [leaf.unit for leaf in jax.tree.leaves(value, is_leaf=_is_quantity) if _is_quantity(leaf)]
-    return " ".join(dict.fromkeys(str(unit) for unit in units if not unit.is_unitless))
 
 
 def _leaves(states: list[Any], values: dict[int, Any]) -> list[Any]:

@@ -13,14 +13,15 @@ from ..ir.diagnostic import Diagnostic
 from ..ir.normalize import normalize
 from ..ir.paths import Path, leaf_path
 from ..ir.program import ModuleInfo, Slot, shape_text
+from .units import is_quantity
 
 Leaves = list[Any]
 SlotStep = Callable[[Any, Leaves, Leaves, Leaves], tuple[Any, Leaves, Leaves]]
 
 
-def named_leaves(tree: Any, root: str, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[Path, Any]]:
-    """Leaves of a pytree with their key paths; a bare leaf is called ``root``."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+def named_leaves(tree: Any, root: str) -> list[tuple[Path, Any]]:
+    """Leaves of a pytree, quantities whole, with their key paths; a bare leaf is called ``root``."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_quantity)
     return [(leaf_path(path) or (root,), leaf) for path, leaf in found]
 
 

@@ -13,6 +13,7 @@ from ..ir.paths import Path
 from ..ir.program import ModuleInfo
 from .build import named_leaves
 from .step_function import StepFunction
+from .units import bare
 
 
 def with_params(model: Any, info: ModuleInfo, params: Mapping[Path, Any], leaves: Sequence[Any]) -> Any:
@@ -42,5 +43,5 @@ def with_params(model: Any, info: ModuleInfo, params: Mapping[Path, Any], leaves
 
 def _with_new_params(model: StepFunction, info: ModuleInfo, leaves: Sequence[Any]) -> StepFunction:
     values = dict(zip((slot.path for slot in info.parameters), leaves, strict=True))
-    new = [values.get(path, leaf) for path, leaf in named_leaves(model.params, "params")]
+    new = [values.get(path, bare(leaf)) for path, leaf in named_leaves(model.params, "params")]
     return replace(model, params=jax.tree.unflatten(jax.tree.structure(model.params), new))

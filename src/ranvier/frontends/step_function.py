@@ -15,6 +15,7 @@ from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, leaf_path, path_text
 from ..ir.program import ModuleInfo, Role, Slot, shape_text
 from .build import build_program, named_leaves
+from .units import bare, unit_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def step_function(
 
 def _check_array(path: Path, leaf: Any) -> None:
     try:
-        jnp.asarray(leaf)
+        jnp.asarray(bare(leaf))
     except (TypeError, ValueError):
         raise ModelError(
             f"{path_text(path)} is {leaf!r} of type {type(leaf).__name__}, which is no array; keep arrays in params "
@@ -123,7 +124,7 @@ def trace_step_function(model: StepFunction, *inputs: Any) -> ModuleInfo:
 def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
     parameters, constants = [], []
     for path, leaf in named_leaves(model.params, "params"):
-        trainable = is_floating(jnp.asarray(leaf).dtype)
+        trainable = is_floating(jnp.asarray(bare(leaf)).dtype)
         role = Role.PARAMETER if trainable else Role.OTHER
         slot = array_slot(path, role, leaf, "parameter" if trainable else "constant")
         (parameters if trainable else constants).append(slot)
@@ -133,7 +134,7 @@ def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
 def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diagnostic]]:
     hidden, carried, notes = [], [], []
     for path, leaf in named_leaves(model.state, "state"):
-        dtype = jnp.asarray(leaf).dtype
+        dtype = jnp.asarray(bare(leaf)).dtype
         if path in model.other:
             carried.append(array_slot(path, Role.OTHER, leaf, "other state"))
         elif is_floating(dtype):
@@ -151,9 +152,8 @@ def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diag
 
 
 def array_slot(path: Path, role: Role, leaf: Any, label: str) -> Slot:
-    array = jnp.asarray(leaf)
-    aval = jax.typeof(array)
-    return Slot(path, role, jax.tree.structure(0), (aval,), (array,), label=label)
+    array = jnp.asarray(bare(leaf))
+    return Slot(path, role, jax.tree.structure(leaf), (jax.typeof(array),), (array,), unit_text(leaf), label)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _StateOrder:
             params_def,
             state_def,
             tuple(is_floating(jnp.asarray(leaf).dtype) for leaf in params),
-            tuple(path not in model.other and is_floating(jnp.asarray(leaf).dtype) for path, leaf in state),
+            tuple(path not in model.other and is_floating(jnp.asarray(bare(leaf)).dtype) for path, leaf in state),
         )
 
     def params(self, trainable: list[Any], fixed: list[Any]) -> Any:
@@ -212,7 +212,7 @@ def _checked_leaves(model: StepFunction, new_state: Any) -> list[Any]:
             "end the step with `return state, y`."
         )
     for (path, before), after in zip(old, new, strict=True):
-        a, b = jax.typeof(jnp.asarray(before)), jax.typeof(after)
+        a, b = jax.typeof(jnp.asarray(bare(before))), jax.typeof(after)
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ModelError(
                 f"state {path_text(path)} of {model.name} goes in as {a.dtype}{shape_text(a.shape)} and comes out as "

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ._jax import Atom, Equation, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
+from ._jax import Atom, Equation, Literal, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
 from .derivatives import as_function
 from .interpret import needed_equations
 from .primitives import Kind, on_change, rule_of
@@ -111,6 +111,24 @@ def _kind(eqn: Equation, with_derivatives: bool) -> Kind:
     if eqn.primitive.name == "scan" and not _carries_all(eqn):
         return Kind.MIXING
     return Kind.ELEMENTWISE if kinds else Kind.OPAQUE
+
+
+def mixes(eqn: Equation, operand: int) -> bool:
+    """Whether the equation mixes the positions of one operand: of a cond, whether a branch does."""
+    if eqn.primitive.name != "cond" or classify(eqn) is not Kind.MIXING:
+        return classify(eqn) is Kind.MIXING
+    return operand > 0 and any(_mixes_argument(open_jaxpr(branch)[0], operand - 1) for branch in branches_of(eqn))
+
+
+def _mixes_argument(body: Any, argument: int) -> bool:
+    made_of_it = {body.invars[argument]}
+    for eqn in body.eqns:
+        reads = [k for k, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in made_of_it]
+        if any(mixes(eqn, k) for k in reads):
+            return True
+        if reads and has_derivative(eqn):
+            made_of_it.update(eqn.outvars)
+    return False
 
 
 def _carries_all(eqn: Equation) -> bool:

@@ -415,10 +415,15 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
     """The leaves of a value for a slot, in the slot's dtypes."""
     leaves, treedef = jax.tree.flatten(value)
     shapes = [jnp.shape(leaf) for leaf in leaves]
-    if treedef != slot.treedef or shapes != [leaf.shape for leaf in slot.leaves]:
+    if treedef != slot.treedef:
+        raise InputError(
+            f"the value given for {path_text(slot.path)} is {_form_text(treedef)}, but the parameter is "
+            f"{_form_text(slot.treedef)} (* is an array); give a value of the form and the unit that learner.params has."
+        )
+    if shapes != [leaf.shape for leaf in slot.leaves]:
         raise InputError(
             f"the value given for {path_text(slot.path)} has leaves {' '.join(map(shape_text, shapes)) or 'none'}, but "
-            f"the parameter has {slot.shapes_text}; give a value of the form that learner.params has."
+            f"the parameter has {slot.shapes_text}; give a value of the shape that learner.params has."
         )
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     for array, aval in zip(arrays, slot.leaves, strict=True):
@@ -429,6 +434,10 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
                 "convert it first."
             )
     return [array.astype(aval.dtype) for array, aval in zip(arrays, slot.leaves, strict=True)]
+
+
+def _form_text(treedef: Any) -> str:
+    return str(treedef).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def reseeded(slot: Slot, leaves: Sequence[jax.Array], seed: Any) -> list[jax.Array]:
