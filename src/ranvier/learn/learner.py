@@ -418,7 +418,7 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
     if treedef != slot.treedef:
         raise InputError(
             f"the value given for {path_text(slot.path)} is {_form_text(treedef)}, but the parameter is "
-            f"{_form_text(slot.treedef)} (* is an array); give a value of the form and the unit that learner.params has."
+            f"{_form_text(slot.treedef)} (* is an array); give a value of the form and unit that learner.params has."
         )
     if shapes != [leaf.shape for leaf in slot.leaves]:
         raise InputError(
