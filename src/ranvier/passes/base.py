@@ -5,18 +5,19 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Linear
+from ..ir.graph.operations import Linear, Operation
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from ..validation.origins import Origins
 from ..validation.promise import Promise
-from .surgery import summed_columns, taken_operation, taken_population
+from .surgery import summed_operation, taken_operation, taken_population
 
 Facts = dict[Callable[[SNNGraph], Any], Any]
 """Results by analysis."""
@@ -135,10 +136,12 @@ class Rewriting:
             self.remarks = [*told, *(remark for remark in self.remarks[len(told) :] if remark.done)]
 
     def remove_projection(self, name: str) -> None:
+        self.facts.clear()
         del self.graph.projections[name]
 
     def set_projection(self, projection: Projection) -> None:
         """A new projection, or one in place of that of the same name."""
+        self.facts.clear()
         self.graph.projections[projection.name] = projection
 
     def remove_population(self, name: str) -> None:
@@ -155,6 +158,7 @@ class Rewriting:
             self.set_projection(self._constant(projection.name, projection.target, bias))
         for projection in [*self.graph.into(name), *self.graph.out_of(name)]:
             self.graph.projections.pop(projection.name, None)
+        self.facts.clear()
         del self.graph.populations[name]
         self.origins = self.origins.without(name)
 
@@ -186,28 +190,27 @@ class Rewriting:
             kept: numbers of the neurons that stay.
             into: of every neuron, which of these it becomes a part of.
         """
-        for projection in self.graph.out_of(name):
-            source = self.graph.nodes[name].shape
-            self.set_projection(projection.replace(operation=summed_columns(projection.operation, source, kept, into)))
-        before = self.origins
-        self.keep(name, kept)
-        self.origins = before.merged(name, into)
+        self._shrink(name, kept, partial(summed_operation, kept=kept, into=into))
+        self.origins = self.origins.merged(name, into)
 
     def keep(self, name: str, kept: np.ndarray) -> None:
         """Keeps some neurons of a one-dimensional population and removes the others with their weights."""
         if not kept.size:
             self.remove_population(name)
             return
+        self._shrink(name, kept, partial(taken_operation, columns=kept))
+        self.origins = self.origins.taken(name, kept)
+
+    def _shrink(self, name: str, kept: np.ndarray, out_of: Callable[..., Operation]) -> None:
+        """Keeps some neurons, and makes of operations out of the population, given rows to keep, smaller ones."""
+        self.facts.clear()
         graph = self.graph
         for projection in {p.name: p for p in [*graph.into(name), *graph.out_of(name)]}.values():
             rows = kept if projection.target == name else None
-            columns = kept if projection.source == name else None
             source = graph.nodes[projection.source].shape
-            self.set_projection(
-                projection.replace(operation=taken_operation(projection.operation, source, rows, columns))
-            )
+            smaller = out_of if projection.source == name else taken_operation
+            self.set_projection(projection.replace(operation=smaller(projection.operation, source, rows=rows)))
         graph.populations[name] = taken_population(graph.populations[name], kept)
-        self.origins = self.origins.taken(name, kept)
 
 
 def free_name(taken: Container[str], wanted: str) -> str:

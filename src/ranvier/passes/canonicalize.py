@@ -124,7 +124,7 @@ def _diagonal(linear: Linear) -> np.ndarray | None:
     if rows != columns or not rows:
         return None
     diagonal = np.asarray(linear.weight.diagonal())
-    count = linear.weight.count_nonzero() if sparse.issparse(linear.weight) else np.count_nonzero(linear.weight)
+    count = linear.synapses((columns,))
     return diagonal if count == np.count_nonzero(diagonal) and np.any(diagonal) else None
 
 

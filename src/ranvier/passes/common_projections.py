@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,9 @@ class CommonProjections(Pass):
     promise = Promise.BITWISE
 
     def run(self, rewriting: Rewriting) -> None:
-        graph = rewriting.graph
-        groups: dict[Hashable, list[Projection]] = {}
-        for projection in graph.projections.values():
-            if projection.operation.arrays:
-                groups.setdefault(_key(projection), []).append(projection)
-        for found in groups.values():
-            if len({projection.target for projection in found}) > 1:
+        stored = [p for p in rewriting.graph.projections.values() if p.operation.arrays]
+        for candidates in _groups(stored, _form):
+            for found in _groups(candidates, _content):
                 self._share(rewriting, found)
 
     def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
@@ -47,13 +43,26 @@ class CommonProjections(Pass):
         rewriting.did(first.name, told, Promise.BITWISE)
 
 
-def _key(projection: Projection) -> Hashable:
+def _groups(projections: list[Projection], key: Callable[[Projection], Hashable]) -> list[list[Projection]]:
+    """Projections with equal keys that lead to several targets."""
+    groups: dict[Hashable, list[Projection]] = {}
+    for projection in projections:
+        groups.setdefault(key(projection), []).append(projection)
+    return [found for found in groups.values() if len({projection.target for projection in found}) > 1]
+
+
+def _form(projection: Projection) -> Hashable:
+    """All but the numbers in the arrays."""
     operation: Operation = projection.operation
-    arrays = tuple((name, _content(value)) for name, value in operation.arrays.items())
-    return projection.source, projection.delay, type(operation), arrays, repr(operation.options)
+    shapes = tuple((name, value.shape, str(value.dtype)) for name, value in operation.arrays.items())
+    return projection.source, projection.delay, type(operation), shapes, repr(operation.options)
 
 
-def _content(value: Any) -> Hashable:
+def _content(projection: Projection) -> Hashable:
+    return tuple(_bytes(value) for value in projection.operation.arrays.values())
+
+
+def _bytes(value: Any) -> Hashable:
     if sparse.issparse(value):
-        return value.shape, _content(value.data), _content(value.indices), _content(value.indptr)
-    return value.shape, str(value.dtype), np.ascontiguousarray(value).tobytes()
+        return tuple(_bytes(part) for part in (value.data, value.indices, value.indptr))
+    return str(value.dtype), np.ascontiguousarray(value).tobytes()

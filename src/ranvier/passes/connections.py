@@ -78,7 +78,7 @@ class Connections(Pass):
         operation = projection.operation
         if not isinstance(operation, Linear) or sparse.issparse(operation.weight):
             return
-        count = np.count_nonzero(operation.weight)
+        count = operation.synapses(operation.weight.shape[1:])
         if count < self.sparse_below * operation.weight.size:
             rewriting.set_projection(projection.replace(operation=Linear(as_rows(operation.weight), operation.bias)))
             told = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"

@@ -132,9 +132,9 @@ class PassManager:
                 size = run.after
                 settled.add(id(one))
                 if rewriting is not None and run.changed:
-                    current, origins, facts = rewriting.graph, origins.then(rewriting.origins), {}
+                    current, origins = rewriting.graph, origins.then(rewriting.origins)
                     settled, changed = {id(one)}, True
-                elif rewriting is not None:
+                if rewriting is not None:
                     facts = rewriting.facts
             if not changed:
                 break

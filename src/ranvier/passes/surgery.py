@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -48,7 +50,10 @@ def _taken_activity(activity: Activity, kept: np.ndarray, size: int) -> Activity
 
 
 def taken_operation(
-    operation: Operation, source: tuple[int, ...], rows: np.ndarray | None, columns: np.ndarray | None
+    operation: Operation,
+    source: tuple[int, ...],
+    rows: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
 ) -> Operation:
     """An operation with some rows (targets) and columns (sources) only.
 
@@ -57,24 +62,53 @@ def taken_operation(
         source: shape of the source before columns are taken.
         rows, columns: what is kept; None for all.
     """
-    if isinstance(operation, Linear):
-        weight = operation.weight if rows is None else operation.weight[rows]
-        weight = weight if columns is None else weight[:, columns]
-        bias = operation.bias
-        return Linear(weight, bias if bias is None or rows is None or not bias.ndim else bias[rows])
-    if rows is not None and columns is not None and np.array_equal(rows, columns):
+    same = rows is not None and columns is not None and np.array_equal(rows, columns)
+    if same and not isinstance(operation, Linear):
         return Scale(operation.scale[rows]) if isinstance(operation, Scale) and operation.scale.ndim else operation
-    matrix = operation.rows(source)
-    matrix = matrix if rows is None else matrix[rows]
-    return Linear(matrix if columns is None else matrix[:, columns])
+    linear = _as_linear(operation, source)
+    return Linear(_taken(_taken(linear.weight, rows, 0), columns, 1), _taken(linear.bias, rows, 0))
 
 
-def summed_columns(operation: Operation, source: tuple[int, ...], kept: np.ndarray, into: np.ndarray) -> Linear:
-    """An operation whose columns ``kept`` are sums of those that are merged into them; the others are zero."""
-    weight, bias = (
-        (operation.weight, operation.bias) if isinstance(operation, Linear) else (operation.rows(source), None)
-    )
+def summed_operation(
+    operation: Operation, source: tuple[int, ...], kept: np.ndarray, into: np.ndarray, rows: np.ndarray | None = None
+) -> Linear:
+    """An operation with some rows only, and with the columns of merged neurons added up.
+
+    Args:
+        operation: one of :data:`TAKEN`.
+        source: shape of the source before neurons are merged.
+        kept: numbers of the columns that stay.
+        into: of every column, which of these it is added to.
+        rows: what is kept; None for all.
+    """
+    linear = _as_linear(operation, source)
+    summed = _sparse_sums if sparse.issparse(linear.weight) else _dense_sums
+    return Linear(summed(_taken(linear.weight, rows, 0), kept, into), _taken(linear.bias, rows, 0))
+
+
+def _as_linear(operation: Operation, source: tuple[int, ...]) -> Linear:
+    return operation if isinstance(operation, Linear) else Linear(operation.rows(source))
+
+
+def _taken(values: Any, kept: np.ndarray | None, axis: int) -> Any:
+    """Rows or columns of a dense or sparse matrix or of a bias; None and one number stay as they are."""
+    if kept is None or values is None or not values.ndim:
+        return values
+    if sparse.issparse(values):
+        return values[kept] if axis == 0 else values[:, kept]
+    return values.take(kept, axis)
+
+
+def _sparse_sums(weight: Any, kept: np.ndarray, into: np.ndarray) -> Any:
     ones = np.ones(into.size, weight.dtype)
-    gather = sparse.csr_array((ones, (np.arange(into.size), kept[into])), shape=(into.size, into.size))
-    found = weight @ gather
-    return Linear(found if sparse.issparse(weight) else np.asarray(found), bias)
+    return weight @ sparse.csr_array((ones, (np.arange(into.size), into)), shape=(into.size, kept.size))
+
+
+def _dense_sums(weight: np.ndarray, kept: np.ndarray, into: np.ndarray) -> np.ndarray:
+    found = weight.take(kept, axis=1)
+    members = np.flatnonzero(np.bincount(into)[into] > 1)
+    members = members[np.argsort(into[members], kind="stable")]
+    starts = np.flatnonzero(np.diff(into[members], prepend=-1))
+    if members.size:
+        found[:, into[members[starts]]] = np.add.reduceat(weight.take(members, axis=1), starts, axis=1)
+    return found

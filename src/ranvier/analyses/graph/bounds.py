@@ -149,8 +149,8 @@ class _Machine:
         return self.last[part][1]
 
 
-BLOCK = 512
-"""Rows of a dense matrix that are looked at together."""
+BLOCK = 2**16
+"""Weights of a dense matrix that are looked at together, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,8 @@ class _Part:
         if np.isinf(values).all() and np.all(values == values[0]):
             ends = [np.where(has, sign * values[0], 0.0) for has, sign in zip(self._has_signs, (1, -1), strict=True)]
             return _Signed(*ends)
-        parts = [_dense_signed(self.matrix[k : k + BLOCK], values) for k in range(0, size, BLOCK)]
+        rows = max(1, BLOCK // values.size)
+        parts = [_dense_signed(self.matrix[k : k + rows], values) for k in range(0, size, rows)]
         return _Signed(np.concatenate([p.positive for p in parts]), np.concatenate([p.negative for p in parts]))
 
     @cached_property
@@ -229,7 +230,7 @@ class _Signed:
 def _dense_signed(weight: np.ndarray, values: np.ndarray) -> _Signed:
     """Products of some rows; infinite values count where the weight is not zero."""
     finite = np.isfinite(values)
-    positive, negative = np.maximum(weight, 0).astype(np.float64), np.minimum(weight, 0).astype(np.float64)
+    positive, negative = (part(weight, 0, dtype=np.float64) for part in (np.maximum, np.minimum))
     usable = np.where(finite, values, 0.0)
     found = [positive @ usable, negative @ usable]
     for sign in (1.0, -1.0):

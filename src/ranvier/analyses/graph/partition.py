@@ -8,6 +8,7 @@ neuron gets from all classes is compared by hashes of 128 bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from ...ir.graph.snn_graph import SNNGraph
 
 NEAR = 1e-9
 """Part of the sum of absolute weights up to which two sums may be the same but for rounding."""
+BLOCK = 8192
+"""Numbers that are hashed together, so that they stay in the cache."""
 
 
 def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
@@ -30,12 +33,11 @@ def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict
     places = _Places.of(graph)
     classes = _told_apart_by_sums(graph, places, _first_classes(graph, places, fixed))
     edges = _Edges.of(graph, places, (np.bincount(classes) > 1)[classes])
-    looked_at = np.arange(classes.size)
+    everything = looked_at = np.arange(classes.size)
     while looked_at.size:
-        classes, looked_at = _refined(edges, classes, looked_at)
-        if not looked_at.size:
-            # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
-            classes, looked_at = _refined(edges, classes, np.arange(classes.size))
+        classes, parts = _refined(edges, classes, looked_at)
+        # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
+        looked_at = parts if parts.size or looked_at is everything else everything
     return {name: classes[places.part(name)] for name in graph.populations}
 
 
@@ -90,16 +92,18 @@ class _Edges:
                 continue
             rows = np.flatnonzero(wanted[places.part(projection.target)])
             found = sparse.coo_array(projection.operation.matrix(graph.nodes[projection.source].shape)[rows])
-            sources.append(found.coords[1].astype(np.int64) + places.starts[projection.source])
-            targets.append(rows[found.coords[0]] + places.starts[projection.target])
-            delays.append(np.full(found.nnz, projection.delay))
+            sources.append(found.coords[1] + np.int32(places.starts[projection.source]))
+            targets.append((rows + places.starts[projection.target]).astype(np.int32)[found.coords[0]])
+            delays.append(np.full(found.nnz, projection.delay, np.int32))
             weights.append(found.data.astype(np.float64))
         source, target, delay, weight = (
-            np.concatenate(parts) if parts else np.zeros(0, np.int64) for parts in (sources, targets, delays, weights)
+            np.concatenate(parts) if parts else np.zeros(0, np.int32) for parts in (sources, targets, delays, weights)
         )
-        order = np.argsort(source, kind="stable")
-        indptr = np.searchsorted(source[order], np.arange(places.size + 1))
+        number = np.arange(source.size)
+        by_source = sparse.csr_array((np.ones(source.size, bool), (source, number)), (places.size, source.size))
+        order = by_source.indices
         ends = [(p.source, p.target, p.delay) for p in graph.projections.values()]
+        indptr = by_source.indptr.astype(np.int64)
         return cls(indptr, target[order], delay[order], weight[order], len(set(ends)) == len(ends))
 
     def out_of(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,19 +126,26 @@ def _first_classes(graph: SNNGraph, places: _Places, fixed: frozenset[str]) -> n
 
 
 def _told_apart_by_sums(graph: SNNGraph, places: _Places, classes: np.ndarray) -> np.ndarray:
-    """Classes without the elements whose sum of all incoming weights of a delay is far from that of all others.
+    """Classes split where the sums of all incoming weights of a delay are apart.
 
-    Elements of a class have the same sum; so those without a near neighbour are classes of their own, which is cheaper
-    to see than by what they get from every class.
+    Elements that fire alike have the same sum but for rounding, which is cheaper to see than what they get from every
+    class.
     """
     for total, slack in _sums_by_delay(graph, places).values():
-        order = np.lexsort((total, classes))
-        apart = np.diff(total[order]) > (slack[order][1:] + slack[order][:-1])
-        border = np.concatenate([[True], apart | (np.diff(classes[order]) != 0), [True]])
-        alone = np.empty(classes.size, bool)
-        alone[order] = border[1:] & border[:-1]
-        classes = np.where(alone, int(classes.max(initial=0)) + 1 + np.arange(classes.size), classes)
-    return np.unique(classes, return_inverse=True)[1].ravel()
+        classes = _runs(classes, total - slack, total + slack)
+    return classes
+
+
+def _runs(classes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Classes split into runs of overlapping intervals."""
+    order, by_high = np.lexsort((low, classes)), np.lexsort((high, classes))
+    rank = np.empty(classes.size, np.int64)
+    rank[by_high] = np.arange(classes.size)
+    highest = high[by_high[np.maximum.accumulate(rank[order])]]
+    apart = (np.diff(classes[order]) != 0) | (low[order[1:]] > highest[:-1])
+    found = np.empty(classes.size, np.int64)
+    found[order] = np.cumsum(np.concatenate([[0], apart]))[: classes.size]
+    return found
 
 
 def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -198,7 +209,7 @@ def _weights_by_class(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Targets of synapses, and of each hashes of (class, delay, total weight from it, not zero)."""
     count, delays = int(classes.max()) + 1, int(edges.delay.max(initial=0)) + 1
-    key = (edges.target[synapse] * count + classes[source]) * delays + edges.delay[synapse]
+    key = (edges.target[synapse].astype(np.int64) * count + classes[source]) * delays + edges.delay[synapse]
     weight = edges.weight[synapse]
     order = np.lexsort((weight, key))
     key, weight = key[order], weight[order]
@@ -211,16 +222,25 @@ def _weights_by_class(
 
 def _hashed(*columns: np.ndarray) -> np.ndarray:
     """128 bits for every row of some columns of eight bytes, ``[rows, 2]``, by the mixing of SplitMix64."""
-    found = []
-    for seed in (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03):
-        mixed = np.full(columns[0].shape, seed, np.uint64)
-        for column in columns:
-            mixed = mixed + np.ascontiguousarray(column).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-                mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-            mixed = mixed ^ (mixed >> np.uint64(31))
-        found.append(mixed)
-    return np.stack(found, axis=1)
+    bits = [np.ascontiguousarray(column).view(np.uint64) for column in columns]
+    found = np.empty((2, bits[0].size), np.uint64)
+    for start in range(0, bits[0].size, BLOCK):
+        block = slice(start, start + BLOCK)
+        for seed, mixed in zip((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03), found, strict=True):
+            mixed[block] = _mixed(seed, [column[block] for column in bits])
+    return found.T
+
+
+def _mixed(seed: int, columns: Sequence[np.ndarray]) -> np.ndarray:
+    mixed = np.full(columns[0].shape, seed, np.uint64)
+    for column in columns:
+        mixed += column
+        mixed += np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed ^= mixed >> np.uint64(shift)
+            mixed *= np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _split(classes: np.ndarray, signature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

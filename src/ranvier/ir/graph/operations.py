@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Self
 
@@ -117,6 +118,10 @@ class Linear(Operation):
         return self.rows(source) if sparse.issparse(self.weight) else self.weight
 
     def synapses(self, source: Shape) -> int:
+        return self._synapses
+
+    @cached_property
+    def _synapses(self) -> int:
         return int(self.weight.count_nonzero() if sparse.issparse(self.weight) else np.count_nonzero(self.weight))
 
     def offset(self, source: Shape) -> np.ndarray | None:
