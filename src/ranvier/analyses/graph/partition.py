@@ -9,7 +9,8 @@ neuron gets from all classes is compared by hashes of 128 bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -35,7 +36,7 @@ def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict
     edges = _Edges.of(graph, places, (np.bincount(classes) > 1)[classes])
     everything = looked_at = np.arange(classes.size)
     while looked_at.size:
-        classes, parts = _refined(edges, classes, looked_at)
+        classes, parts = _refined(edges if looked_at is everything else edges.out_of(looked_at), classes)
         # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
         looked_at = parts if parts.size or looked_at is everything else everything
     return {name: classes[places.part(name)] for name in graph.populations}
@@ -69,18 +70,21 @@ class _Places:
 
 @dataclass(frozen=True, eq=False)
 class _Edges:
-    """Synapses between elements, sorted by source.
+    """Synapses between elements.
 
     Attributes:
-        indptr: of every element the number of its first synapse.
-        target, delay, weight: of every synapse.
+        source, target, delay, weight: of every synapse.
+        count: number of elements.
+        delays: number of delays, from 0 to the longest of the graph.
         simple: whether no two synapses have the same ends and delay.
     """
 
-    indptr: np.ndarray
+    source: np.ndarray
     target: np.ndarray
     delay: np.ndarray
     weight: np.ndarray
+    count: int
+    delays: int
     simple: bool
 
     @classmethod
@@ -99,18 +103,32 @@ class _Edges:
         source, target, delay, weight = (
             np.concatenate(parts) if parts else np.zeros(0, np.int32) for parts in (sources, targets, delays, weights)
         )
-        number = np.arange(source.size)
-        by_source = sparse.csr_array((np.ones(source.size, bool), (source, number)), (places.size, source.size))
-        order = by_source.indices
         ends = [(p.source, p.target, p.delay) for p in graph.projections.values()]
-        indptr = by_source.indptr.astype(np.int64)
-        return cls(indptr, target[order], delay[order], weight[order], len(set(ends)) == len(ends))
+        delays = 1 + max((p.delay for p in graph.projections.values()), default=0)
+        return cls(source, target, delay, weight, places.size, delays, len(set(ends)) == len(ends))
 
-    def out_of(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the synapses out of some elements, and of each the element."""
-        counts = self.indptr[elements + 1] - self.indptr[elements]
-        offsets = np.repeat(self.indptr[elements] - np.cumsum([0, *counts[:-1]]), counts)
-        return np.arange(counts.sum()) + offsets, np.repeat(elements, counts)
+    def where(self, chosen: np.ndarray) -> _Edges:
+        """Some of the synapses, by number or by whether they are chosen."""
+        if chosen.dtype == bool and chosen.all():
+            return self
+        source, target, delay, weight = (
+            values[chosen] for values in (self.source, self.target, self.delay, self.weight)
+        )
+        return replace(self, source=source, target=target, delay=delay, weight=weight)
+
+    def out_of(self, elements: np.ndarray) -> _Edges:
+        """The synapses out of some elements."""
+        indptr, numbers = self._by_source
+        counts = indptr[elements + 1] - indptr[elements]
+        offsets = np.repeat(indptr[elements] - np.cumsum([0, *counts[:-1]]), counts)
+        return self.where(numbers[np.arange(counts.sum()) + offsets])
+
+    @cached_property
+    def _by_source(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every element where its synapses start in the second array, which has their numbers."""
+        numbers, size = np.arange(self.source.size), self.source.size
+        found = sparse.csr_array((np.ones(size, bool), (self.source, numbers)), (self.count, size))
+        return found.indptr.astype(np.int64), found.indices
 
 
 def _first_classes(graph: SNNGraph, places: _Places, fixed: frozenset[str]) -> np.ndarray:
@@ -178,45 +196,38 @@ def _alike(values: np.ndarray) -> np.ndarray:
     return np.unique(values, axis=0, return_inverse=True)[1].ravel()
 
 
-def _refined(edges: _Edges, classes: np.ndarray, looked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes split by the weights from the classes of some elements, and the elements to look at next.
+def _refined(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes split by the weights of some synapses, all those out of some classes, and the elements to look at next.
 
     Targets that are alone in their class are left out: nothing splits them.
     """
-    synapse, source = edges.out_of(looked_at)
-    alone = np.bincount(classes) == 1
-    several = ~alone[classes[edges.target[synapse]]]
-    synapse, source = synapse[several], source[several]
-    by_one = alone[classes[source]] if edges.simple else np.zeros(source.size, bool)
+    alone = (np.bincount(classes) == 1)[classes]
+    edges = edges.where(~alone[edges.target])
+    by_one = alone[edges.source] if edges.simple else np.zeros(edges.source.size, bool)
     columns = [np.zeros(classes.size, np.uint64) for _ in range(2)]
-    for of, chosen in ((_single_weights, by_one), (_weights_by_class, ~by_one)):
-        target, hashes = of(edges, classes, synapse[chosen], source[chosen])
+    for of, part in ((_single_weights, edges.where(by_one)), (_weights_by_class, edges.where(~by_one))):
+        target, hashes = of(part, classes)
         for k, column in enumerate(columns):
             np.add.at(column, target, hashes[:, k])
     return _split(classes, np.stack(columns, axis=1))
 
 
-def _single_weights(
-    edges: _Edges, classes: np.ndarray, synapse: np.ndarray, source: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _single_weights(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Targets of synapses from elements that are alone in their class, and hashes of (class, delay, weight)."""
-    kind = classes[source] * (int(edges.delay.max(initial=0)) + 1) + edges.delay[synapse]
-    return edges.target[synapse], _hashed(kind, edges.weight[synapse])
+    kind = classes[edges.source] * edges.delays + edges.delay
+    return edges.target, _hashed(kind, edges.weight)
 
 
-def _weights_by_class(
-    edges: _Edges, classes: np.ndarray, synapse: np.ndarray, source: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _weights_by_class(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Targets of synapses, and of each hashes of (class, delay, total weight from it, not zero)."""
-    count, delays = int(classes.max()) + 1, int(edges.delay.max(initial=0)) + 1
-    key = (edges.target[synapse].astype(np.int64) * count + classes[source]) * delays + edges.delay[synapse]
-    weight = edges.weight[synapse]
-    order = np.lexsort((weight, key))
-    key, weight = key[order], weight[order]
+    kinds = (int(classes.max()) + 1) * edges.delays
+    key = edges.target.astype(np.int64) * kinds + classes[edges.source] * edges.delays + edges.delay
+    order = np.lexsort((edges.weight, key))
+    key, weight = key[order], edges.weight[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))
     total = np.add.reduceat(weight, first) if first.size else weight
     key, total = key[first][total != 0], total[total != 0]
-    target, kind = np.divmod(key, count * delays)
+    target, kind = np.divmod(key, kinds)
     return target, _hashed(kind, total)
 
 
