@@ -94,7 +94,8 @@ def optimize(
         watch=watch,
     )
     result = manager.run(measured)
-    checks = [verify(graph, result.graph, t.inputs, origins=result.origins, told=t.told) for t in trials]
+    runs = manager.run_checks, manager.run_checks
+    checks = [verify(measured, result.graph, t.inputs, origins=result.origins, told=t.told, runs=runs) for t in trials]
     accuracy = None
     if data is not None and data.labels is not None:
         accuracy = data.accuracy(graph), data.accuracy(result.graph)

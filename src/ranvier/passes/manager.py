@@ -20,7 +20,8 @@ from ..validation.calibration import Calibration
 from ..validation.inputs import Trial
 from ..validation.origins import Origins
 from ..validation.promise import Promise
-from ..validation.verify import Verification, verify
+from ..validation.runs import KeptRuns
+from ..validation.verify import Run, Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
 from .search import Budget, is_searched, searched
@@ -99,6 +100,7 @@ class PassManager:
         print_after_all: keep the text of the graph after every pass.
         bisect_limit: run only so many passes, counted over all rounds; None for all.
         watch: told the text of every pass before it runs.
+        run_checks: runs the graphs that are compared.
     """
 
     passes: Sequence[Pass]
@@ -110,6 +112,7 @@ class PassManager:
     print_after_all: bool = False
     bisect_limit: int | None = None
     watch: Watch | None = field(default=None)
+    run_checks: Run = field(default_factory=KeptRuns)
 
     def run(self, graph: SNNGraph) -> Result:
         """Runs the pipeline on a copy of a graph.
@@ -117,7 +120,7 @@ class PassManager:
         Raises:
             PassError: a pass broke its promise, or made a graph that is not valid.
         """
-        current, origins, facts = graph.copy(), Origins.of(graph), {}
+        current, origins, facts = graph, Origins.of(graph), {}
         size = GraphSize.of(graph)
         runs: list[PassRun] = []
         settled: set[int] = set()
@@ -138,7 +141,7 @@ class PassManager:
                     facts = rewriting.facts
             if not changed:
                 break
-        return Result(current, origins, tuple(runs))
+        return Result(graph.copy() if current is graph else current, origins, tuple(runs))
 
     def _step(
         self,
@@ -186,7 +189,8 @@ class PassManager:
         for trial in self.trials:
             if rewriting.promise is Promise.PROFILED and not trial.is_calibration:
                 continue
-            check = verify(before, rewriting.graph, trial.inputs, origins=rewriting.origins, told=trial.told)
+            runs = self.run_checks, self.run_checks
+            check = verify(before, rewriting.graph, trial.inputs, origins=rewriting.origins, told=trial.told, runs=runs)
             if not check.keeps(rewriting.promise):
                 raise PassError(self._broken(text, rewriting.promise, check))
             checks.append(check)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.graph.elements import Input
-from ..ir.graph.interpreter import interpret
+from ..ir.graph.interpreter import Interpreter
 from ..ir.graph.snn_graph import SNNGraph
 from .calibration import Calibration
 from .difference import spiking
@@ -16,7 +16,8 @@ SYNAPSE_STEPS = 4e8
 """Synapses times steps times samples that a check may take."""
 STEPS, SAMPLES = 50, 8
 BISECTIONS = 30
-DOUBLINGS = 12
+STRONGER = 6
+"""How often inputs are made four times as strong."""
 LIVELY = 0.01
 """Spikes per step and neuron that show enough of a network."""
 
@@ -68,12 +69,12 @@ def _noise(rng: np.random.Generator, node: Input, steps: int, samples: int) -> n
 
 
 def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
-    names = spiking(graph)
-    for _ in range(DOUBLINGS):
-        found = interpret(graph, inputs, record=names)
+    names, ready = spiking(graph), Interpreter(graph)
+    for _ in range(STRONGER):
+        found = ready.run(inputs, record=names)
         if sum(found[name].mean() for name in names) > LIVELY * len(names):
             break
-        inputs = {name: 2 * values for name, values in inputs.items()}
+        inputs = {name: 4 * values for name, values in inputs.items()}
     return inputs
 
 
@@ -88,14 +89,14 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     steps, samples = affordable(graph)
     if not names or steps < STEPS or BISECTIONS * steps * samples * graph.total_synapses > 10 * SYNAPSE_STEPS:
         return None
-    base = random_trial(graph, seed + 1).inputs
+    base, ready = random_trial(graph, seed + 1).inputs, Interpreter(graph)
     rng = np.random.default_rng(seed)
     chosen = [
         (n := names[rng.integers(len(names))], int(rng.integers(graph.populations[n].size))) for _ in range(samples)
     ]
 
     def trains(scale: np.ndarray) -> np.ndarray:
-        found = interpret(graph, _scaled(graph, base, scale), record=names)
+        found = ready.run(_scaled(graph, base, scale), record=names)
         by_name = {n: found[n].reshape(len(found[n]), samples, -1) for n in names}
         return np.stack([by_name[n][:, k, neuron] for k, (n, neuron) in enumerate(chosen)])
 

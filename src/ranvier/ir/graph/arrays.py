@@ -36,9 +36,26 @@ def matrix(value: Any) -> Matrix:
 
 def as_rows(value: Matrix) -> Matrix:
     """A weight matrix as sparse rows without stored zeros."""
-    rows = sparse.csr_array(value)
+    rows = _all_stored(value) if not sparse.issparse(value) and _is_mostly_set(value) else sparse.csr_array(value)
     if np.all(rows.data != 0):
         return rows
     rows = rows.copy()
     rows.eliminate_zeros()
     return rows
+
+
+def in_float64(rows: Matrix) -> Matrix:
+    """Sparse rows with values in float64, and the same indices."""
+    return sparse.csr_array((rows.data.astype(np.float64), rows.indices, rows.indptr), shape=rows.shape)
+
+
+def _is_mostly_set(dense: np.ndarray) -> bool:
+    return 2 * int(np.count_nonzero(dense)) > dense.size
+
+
+def _all_stored(dense: np.ndarray) -> Matrix:
+    """Sparse rows that store every element: quicker made than by looking for those that are not zero."""
+    count, size = dense.shape
+    columns = np.tile(np.arange(size, dtype=np.int32), count)
+    starts = np.arange(0, dense.size + 1, size, dtype=np.int64)
+    return sparse.csr_array((dense.ravel(), columns, starts), shape=dense.shape)

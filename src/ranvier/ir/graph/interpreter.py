@@ -41,14 +41,34 @@ def interpret(graph: SNNGraph, inputs: Any, *, record: tuple[str, ...] | list[st
         GraphError: the graph is not valid, or something to be recorded is not there.
         InputError: the inputs do not fit.
     """
-    check(graph)
-    wanted = Recording.of(graph, record)
-    given, samples = batched_inputs(graph, inputs)
-    machine = _Machine(graph, 1 if samples is None else samples)
-    length = len(next(iter(given.values())))
-    steps = [machine.step({name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
-    outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
-    return wanted.simulation(graph, outputs, recorded, samples)
+    return Interpreter(graph).run(inputs, record=record)
+
+
+class Interpreter:
+    """A graph made ready to be simulated more than once.
+
+    Raises:
+        GraphError: the graph is not valid.
+    """
+
+    def __init__(self, graph: SNNGraph) -> None:
+        check(graph)
+        self.graph = graph
+        self.order = update_order(graph)
+        self.neurons = {name: _flat(p) for name, p in graph.populations.items()}
+        self.into = {
+            name: [_Connection.of(graph, p) for p in graph.into(name)] for name in (*graph.populations, *graph.outputs)
+        }
+
+    def run(self, inputs: Any, *, record: tuple[str, ...] | list[str] = ()) -> Simulation:
+        """Simulates the graph: see :func:`interpret`."""
+        wanted = Recording.of(self.graph, record)
+        given, samples = batched_inputs(self.graph, inputs)
+        machine = _Machine(self, 1 if samples is None else samples)
+        length = len(next(iter(given.values())))
+        steps = [machine.step({name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
+        outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
+        return wanted.simulation(self.graph, outputs, recorded, samples)
 
 
 @dataclass
@@ -70,13 +90,9 @@ class _Connection:
 class _Machine:
     """States, and the values of the steps before that delayed projections bring."""
 
-    def __init__(self, graph: SNNGraph, samples: int) -> None:
-        self.graph = graph
-        self.order = update_order(graph)
-        self.neurons = {name: _flat(p) for name, p in graph.populations.items()}
-        self.into = {
-            name: [_Connection.of(graph, p) for p in graph.into(name)] for name in (*graph.populations, *graph.outputs)
-        }
+    def __init__(self, ready: Interpreter, samples: int) -> None:
+        graph = ready.graph
+        self.ready = ready
         self.sizes = {name: node.size for name, node in graph.nodes.items()}
         self.samples = samples
         self.states = {name: self._initial(p) for name, p in graph.populations.items()}
@@ -100,17 +116,18 @@ class _Machine:
     def step(self, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
         """One time step; outputs and what is to be recorded by name, ``[samples, size]``."""
         values = {name: x.reshape(self.samples, -1).astype(np.float64) for name, x in inputs.items()}
-        for name in self.order:
-            neuron, summed = self.neurons[name], self._summed(name, values)
-            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed, self.graph.dt)
-        outputs = {name: self._summed(name, values) for name in self.graph.outputs}
+        graph = self.ready.graph
+        for name in self.ready.order:
+            neuron, summed = self.ready.neurons[name], self._summed(name, values)
+            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed, graph.dt)
+        outputs = {name: self._summed(name, values) for name in graph.outputs}
         for name, past in self.before.items():
             past.append(values[name])
         return outputs, wanted.pick(values, self.states)
 
     def _summed(self, name: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
         total = self._zeros(name)
-        for connection in self.into[name]:
+        for connection in self.ready.into[name]:
             source, delay = connection.projection.source, connection.projection.delay
             total = total + connection(values[source] if delay == 0 else self.before[source][-delay])
         return total

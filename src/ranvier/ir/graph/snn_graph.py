@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError
-from .arrays import Matrix, matrix
+from .arrays import Matrix, in_float64, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .neurons import IF, LI, LIF, Neuron
 from .operations import Flatten, Identity, Linear
@@ -118,7 +118,7 @@ class SNNGraph:
         offset = projection.operation.offset(source)
         target = projection.operation.target_shape(source)
         constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
-        return projection.operation.rows(source).astype(np.float64), constant
+        return in_float64(projection.operation.rows(source)), constant
 
     @property
     def total_neurons(self) -> int:
