@@ -8,6 +8,7 @@ another one to have done so before.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from ...ir.graph.snn_graph import SNNGraph
 SLACK = 1e-5
 """Part of a bound's size that is added to it, far above what rounding in single precision can add up to."""
 ROUNDS = 100
-"""After so many rounds, values that still grow are taken as unbounded."""
+"""Bounds of a population that have changed so often and still grow are taken as unbounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,34 +105,57 @@ class _Machine:
         self.order = update_order(graph)
         self.values = {name: _declared(node) for name, node in graph.inputs.items()}
         self.values |= {name: _point(np.zeros(p.size)) for name, p in graph.populations.items()}
-        self.into = {name: [_Part.of(graph, p) for p in graph.into(name)] for name in graph.populations}
+        self.into: dict[str, list[_Part]] = {name: [] for name in graph.populations}
+        self.readers: dict[str, set[str]] = {name: set() for name in self.values}
+        for projection in graph.projections.values():
+            if projection.target in graph.populations:
+                self.into[projection.target].append(_Part.of(graph, projection))
+                self.readers[projection.source].add(projection.target)
         self.last: dict[_Part, tuple[Interval, _Brought]] = {}
 
     def widen(self) -> None:
         """Bounds from below, until no more values are added."""
-        for turn in range(ROUNDS + 1):
-            changed = False
-            for name in self.order:
-                old = self.values[name]
-                new = self._given(name).joined(old.low, old.high)
-                if new.within(old):
-                    continue
-                changed = True
-                self.values[name] = new if turn < ROUNDS else _anything(old.low.size)
-            if not changed:
-                return
+
+        def wider(name: str, turn: int) -> Interval | None:
+            old = self.values[name]
+            new = self._given(name).joined(old.low, old.high)
+            if new.within(old):
+                return None
+            return new if turn <= ROUNDS else self._without_limit(name, old, new)
+
+        self._settle(wider)
 
     def narrow(self) -> None:
         """Bounds from what is now known, as long as they get tighter."""
-        for _ in range(ROUNDS):
-            changed = False
-            for name in self.order:
-                old, new = self.values[name], self._given(name)
-                new = Interval(np.maximum(old.low, new.low), np.minimum(old.high, new.high))
-                if not old.within(new):
-                    changed, self.values[name] = True, new
-            if not changed:
-                return
+
+        def tighter(name: str, turn: int) -> Interval | None:
+            old, new = self.values[name], self._given(name)
+            new = Interval(np.maximum(old.low, new.low), np.minimum(old.high, new.high))
+            return None if old.within(new) or turn > ROUNDS else new
+
+        self._settle(tighter)
+
+    def _settle(self, change: Callable[[str, int], Interval | None]) -> None:
+        """Changes the bounds of populations, in the order of a step, until what each reads has stood since."""
+        rank = {name: k for k, name in enumerate(self.order)}
+        waiting, listed, turns = list(range(len(rank))), set(self.order), dict.fromkeys(self.order, 0)
+        while waiting:
+            name = self.order[heapq.heappop(waiting)]
+            listed.discard(name)
+            turns[name] += 1
+            changed = change(name, turns[name])
+            if changed is None:
+                continue
+            self.values[name] = changed
+            for reader in self.readers[name] - listed:
+                heapq.heappush(waiting, rank[reader])
+                listed.add(reader)
+
+    def _without_limit(self, name: str, old: Interval, new: Interval) -> Interval:
+        """Bounds that have grown for too long, at the end of where they can go."""
+        if self.graph.populations[name].neuron.spikes:
+            return new.joined(0.0, 1.0)
+        return Interval(np.where(new.low < old.low, -np.inf, old.low), np.where(new.high > old.high, np.inf, old.high))
 
     def _given(self, name: str) -> Interval:
         population = self.graph.populations[name]
@@ -292,10 +316,6 @@ def _flat(population: Population) -> _Neurons:
 
 def _point(value: np.ndarray) -> Interval:
     return Interval(value, value)
-
-
-def _anything(size: int) -> Interval:
-    return Interval(np.full(size, -np.inf), np.full(size, np.inf))
 
 
 def _declared(node: Input) -> Interval:
