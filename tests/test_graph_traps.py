@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier import Input, Output, Population, Projection, SNNGraph, interpret, optimize
+from ranvier import Input, LayerNode, Output, Population, Projection, SNNGraph, interpret, optimize, verify
 from ranvier.analyses.graph.bounds import bounds
-from ranvier.ir.graph.neurons import LIF, Threshold
+from ranvier.ir.graph.neurons import IF, LIF, Threshold
 from ranvier.ir.graph.operations import Linear
 
 ONE = Linear([[1.0]])
@@ -45,3 +45,72 @@ def test_a_sum_that_grows_for_ever_has_no_bounds_and_neither_has_what_it_drives(
     found = bounds(graph)
     assert found.values["loop"].high == np.inf
     assert not found.silent["p2"].any()
+
+
+def two_neurons(weights: list[float], other: float) -> SNNGraph:
+    """t is near its threshold; q has nothing to do with it."""
+    return SNNGraph(
+        dt=1e-3,
+        inputs=[Input("i", (3,)), Input("j", (1,))],
+        populations=[
+            Population("t", (1,), IF(r=1000.0, v_threshold=0.6)),
+            Population("q", (1,), IF(r=1000.0, v_threshold=0.5)),
+        ],
+        projections=[
+            Projection("a", "i", "t", Linear([weights])),
+            Projection("b", "j", "q", Linear([[other]])),
+            Projection("o", "q", "out", ONE),
+        ],
+        outputs=[Output("out", (1,))],
+    )
+
+
+def test_what_follows_a_tie_is_compared() -> None:
+    x, y = np.zeros((30, 3)), np.ones((30, 1))
+    x[0], y[:5] = 1.0, 0.0
+    a, b = two_neurons([0.1, 0.2, 0.3], 1.0), two_neurons([0.3, 0.2, 0.1], 1.0)
+    same = verify(a, b, {"i": x, "j": y})
+    assert same.close
+    assert same.ties
+    other = verify(a, two_neurons([0.3, 0.2, 0.1], -1.0), {"i": x, "j": y})
+    assert not other.close
+    assert other.divergence is not None
+    assert (other.divergence.population, other.divergence.step) == ("q", 5)
+
+
+@pytest.mark.parametrize("threshold", [0.8 + 0.6 + 0.5 + 0.3, 0.0])
+def test_ties_of_thresholds_are_ties(threshold: float) -> None:
+    """Merging adds 0.8 and 0.6 first, so that the sum is another in the last bit."""
+    weights = [0.8, 0.3, 0.6, 0.5]
+    graph = SNNGraph(
+        dt=1e-3,
+        inputs=[Input("i", (1,), 0, 1)],
+        populations=[
+            Population("h", (4,), IF(r=1000.0, v_threshold=0.9)),
+            Population("t", (1,), Threshold(threshold=threshold)),
+        ],
+        projections=[
+            Projection("w", "i", "h", Linear([[1.0], [2.0], [1.0], [1.0]])),
+            Projection("v", "h", "t", Linear([weights], [0.0 if threshold else -(0.8 + 0.6 + 0.5 + 0.3)])),
+            Projection("o", "t", "out", ONE),
+        ],
+        outputs=[Output("out", (1,))],
+    )
+    small, report = optimize(graph, level="O1")
+    assert small.populations["h"].size == 2
+    assert all(check.close for check in report.checks)
+
+
+def readout(weight: float) -> SNNGraph:
+    layers = [
+        LayerNode("h", 2, 3, np.full((3, 2), 5.0)),
+        LayerNode("r", 3, 1, np.full((1, 3), weight), neuron_type="LI"),
+    ]
+    return SNNGraph(layers)
+
+
+def test_small_outputs_are_compared_in_their_own_size() -> None:
+    found = verify(readout(1e-7), readout(-5e-7), np.ones((50, 4, 2)))
+    assert found.outputs["output"].scale > 0
+    assert not found.close
+    assert verify(readout(1e-7), readout(1e-7 * (1 + 1e-9)), np.ones((50, 4, 2))).close

@@ -155,15 +155,10 @@ def _has_reset(neuron: Any) -> bool:
 
 def _row(run: PassRun) -> tuple[str, ...]:
     gone = run.before.neurons - run.after.neurons, run.before.synapses - run.after.synapses
-    verdicts = {verdict(check) for check in run.checks}
+    verdicts = {check.verdict for check in run.checks}
     checked = "skipped" if run.skipped else ", ".join(sorted(verdicts)) or "-"
     text = run.text if len(run.text) <= 60 else run.text[:57] + "..."
     return (text, str(run.round), str(run.promise), f"{-gone[0]:+,}", f"{-gone[1]:+,}", f"{run.seconds:.3f} s", checked)
-
-
-def verdict(check: Verification) -> str:
-    """A word for what a check found."""
-    return "identical" if check.identical else "equal but for rounding" if check.close else "different"
 
 
 def _run_as_dict(run: PassRun) -> dict[str, Any]:
@@ -201,8 +196,10 @@ def check_as_dict(check: Verification) -> dict[str, Any]:
         "inputs": check.inputs,
         "steps": check.steps,
         "samples": check.samples,
-        "verdict": verdict(check),
+        "verdict": check.verdict,
         "outputs": {name: vars(found) for name, found in check.outputs.items()},
         "spikes": {name: vars(found) for name, found in check.spikes.items()},
+        "ties": [str(tie) for tie in check.ties],
         "divergence": None if divergence is None else {**vars(divergence), "text": str(divergence)},
+        "untested": list(check.untested),
     }

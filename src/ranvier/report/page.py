@@ -16,7 +16,7 @@ from ..validation.difference import Trains
 from ..validation.verify import Verification
 from .drawing import inline_svg
 from .graph_picture import graph_figure
-from .optimization import OptimizationReport, verdict
+from .optimization import OptimizationReport
 from .raster import raster, raster_legend
 
 STYLE = """
@@ -104,7 +104,7 @@ def _passes(report: OptimizationReport) -> str:
     for run in report.runs:
         gone = run.after.neurons - run.before.neurons, run.after.synapses - run.before.synapses
         done = sum(remark.done for remark in run.remarks)
-        checked = ", ".join(sorted({verdict(check) for check in run.checks})) or "-"
+        checked = ", ".join(sorted({check.verdict for check in run.checks})) or "-"
         what = "skipped" if run.skipped else f"{done} changes" if done else "nothing to do"
         promise = str(run.promise) if done else "-"
         rows.append(
@@ -126,9 +126,11 @@ def _passes(report: OptimizationReport) -> str:
 def _checks(checks: Iterable[Verification]) -> str:
     items = []
     for check in checks:
-        word = verdict(check)
+        word = check.verdict
         kind = "bad" if word == "different" else "good"
         first = "" if check.divergence is None else f"<br>first divergence: {html.escape(str(check.divergence))}"
+        if check.untested:
+            first += f"<br>not tested, because it stayed at zero: {html.escape(', '.join(check.untested))}"
         outputs = "; ".join(
             f"output {html.escape(name)}: largest difference {found.largest:.3g} of {found.scale:.3g}"
             for name, found in check.outputs.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,22 @@ def lower(graph: SNNGraph, *, dtype: Any = jnp.float32) -> StepFunction:
     return step_function(machine, machine.params, machine.state, name=graph.name)
 
 
+class StepResult(NamedTuple):
+    """What a step gives.
+
+    Attributes:
+        outputs: by name.
+        values: of inputs and populations, by name.
+        summed: what the populations got, by name.
+        state: as before the next step.
+    """
+
+    outputs: Values
+    values: Values
+    summed: Values
+    state: dict[str, Any]
+
+
 class GraphStep:
     """One time step of a graph, for one sample.
 
@@ -73,25 +89,26 @@ class GraphStep:
 
     def __call__(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
         """New states and outputs from parameters, states and inputs."""
-        outputs, _, state = self.run(params, state, inputs)
+        outputs, _, _, state = self.run(params, state, inputs)
         return state, outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> tuple[Values, Values, dict[str, Any]]:
-        """Outputs by name, values of inputs and populations by name, and new states."""
+    def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> StepResult:
+        """One step, with everything that is known in it."""
         given = inputs if isinstance(inputs, Mapping) else {next(iter(self.graph.inputs)): inputs}
         values: Values = {name: jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
         new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
+        summed: Values = {}
         for name in self.order:
-            neuron, summed = self.neurons[name], self._summed(name, params, state, values)
+            neuron, summed[name] = self.neurons[name], self._summed(name, params, state, values)
             before = {k: v for k, v in state.get(name, {}).items() if k != "past"}
-            after, values[name] = UPDATES[type(neuron)](neuron, before, summed, self.graph.dt)
+            after, values[name] = UPDATES[type(neuron)](neuron, before, summed[name], self.graph.dt)
             if after:
                 new[name].update(after)
         outputs = {name: self._summed(name, params, state, values) for name in self.graph.outputs}
         for name, depth in self.depth.items():
             if depth:
                 new[name]["past"] = jnp.concatenate([values[name][None], state[name]["past"][: depth - 1]])
-        return outputs, values, new
+        return StepResult(outputs, values, summed, new)
 
     def _summed(self, name: str, params: Any, state: Mapping[str, Any], values: Values) -> jax.Array:
         """What the projections into a population or output bring."""

@@ -22,7 +22,8 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
         graph: a valid graph.
         inputs: values of the input ``[T, *shape]`` or ``[T, samples, *shape]``, time first, or a mapping by name where
             there are several inputs.
-        record: populations whose output is wanted, and states as ``"population.state"``, as they are after the step.
+        record: populations whose output is wanted, states as ``"population.state"``, as they are after the step, and
+            what a population gets in the step as ``"population.input"``.
         dtype: to compute in; ``float64`` is there whether or not JAX's x64 mode is on.
 
     Returns:
@@ -46,8 +47,8 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
 
 def _scan(step: GraphStep, wanted: Recording, params: Any, inputs: Any) -> tuple[Any, Any]:
     def one(state: Any, given: Any) -> tuple[Any, Any]:
-        outputs, values, state = step.run(params, state, given)
-        return state, (outputs, wanted.pick(values, state))
+        found = step.run(params, state, given)
+        return found.state, (found.outputs, wanted.pick(found.values, found.state, found.summed))
 
     _, found = jax.lax.scan(one, step.state, inputs)
     return found

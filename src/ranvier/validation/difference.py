@@ -75,8 +75,7 @@ class Divergence:
         neuron: its number there.
         fired: whether it fired in the original graph.
         margin: how far the potential was from the threshold in the graph in which it did not fire; None where the
-            neuron has no potential.
-        is_tie: whether that is so little that rounding decided.
+            not known.
     """
 
     step: int
@@ -85,15 +84,12 @@ class Divergence:
     neuron: int
     fired: bool
     margin: float | None = None
-    is_tie: bool = False
 
     def __str__(self) -> str:
         which = "before, and not after" if self.fired else "after, and not before"
         near = "" if self.margin is None else f", {self.margin:.3g} from the threshold"
-        tie = ", a tie that rounding decides" if self.is_tie else ""
         return (
-            f"step {self.step}, sample {self.sample}: neuron {self.neuron} of {self.population!r} fires {which}"
-            f"{near}{tie}"
+            f"step {self.step}, sample {self.sample}: neuron {self.neuron} of {self.population!r} fires {which}{near}"
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..ir.graph.interpreter import interpret
+from ..ir.graph.interpreter import Nudge, interpret
 from ..ir.graph.recording import Simulation
 from ..ir.graph.snn_graph import SNNGraph
 
@@ -24,8 +24,12 @@ class KeptRuns:
         self._graphs: list[SNNGraph] = []
         self._results: list[dict[Key, tuple[Any, Simulation]]] = []
 
-    def __call__(self, graph: SNNGraph, inputs: Mapping[str, np.ndarray], *, record: Any = ()) -> Simulation:
+    def __call__(
+        self, graph: SNNGraph, inputs: Mapping[str, np.ndarray], *, record: Any = (), nudges: Sequence[Nudge] = ()
+    ) -> Simulation:
         """As :func:`ranvier.interpret`, from inputs by name."""
+        if nudges:
+            return interpret(graph, inputs, record=record, nudges=nudges)
         results = self._of(graph)
         key = (*((name, id(values)) for name, values in inputs.items()), *record)
         if key not in results:

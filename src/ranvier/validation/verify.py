@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError
-from ..ir.graph.interpreter import interpret
+from ..ir.graph.elements import Population
+from ..ir.graph.interpreter import Nudge, interpret
 from ..ir.graph.neurons import ALIF
-from ..ir.graph.recording import Simulation, batched_inputs
+from ..ir.graph.recording import SUMMED, Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
 from .counterexample import Counterexample
 from .difference import (
@@ -32,7 +34,9 @@ Run = Callable[..., Simulation]
 CLOSE = 1e-6
 """Relative difference of outputs up to which two graphs do the same but for rounding."""
 TIE = 1e-7
-"""Part of the threshold within which a potential is so near that rounding decides whether a spike comes."""
+"""Part of the threshold, or of the potential, within which rounding decides whether a spike comes."""
+MOST_TIES = 100
+"""So many ties are followed in a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class Verification:
         outputs: by output.
         spikes: by population of the original that gives spikes, as far as its neurons are in both graphs.
         divergence: the first spike that only one of them has; None if there is none.
+        ties: spikes that only one of them had before that, because rounding decided; the original was made to follow
+            the other graph there, so that what comes after them is compared too.
         counterexample: both graphs and the inputs of the sample that differs most; None where nothing differs.
     """
 
@@ -55,18 +61,30 @@ class Verification:
     spikes: dict[str, SpikeDifference]
     divergence: Divergence | None
     counterexample: Counterexample | None
+    ties: tuple[Divergence, ...] = ()
 
     @property
     def identical(self) -> bool:
         """Whether all bits of outputs and all spikes are the same."""
-        return self.divergence is None and all(found.identical for found in self.outputs.values())
+        spikes_same = self.divergence is None and not self.ties
+        return spikes_same and all(found.identical for found in self.outputs.values())
 
     @property
     def close(self) -> bool:
         """Whether outputs and spikes are the same but for rounding; a tie that rounding decides counts as that."""
-        if self.divergence is not None:
-            return self.divergence.is_tie
-        return all(found.largest <= CLOSE * max(found.scale, 1.0) for found in self.outputs.values())
+        return self.divergence is None and all(found.largest <= CLOSE * found.scale for found in self.outputs.values())
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in words."""
+        return "identical" if self.identical else "equal but for rounding" if self.close else "different"
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Outputs that stayed at zero in both graphs, and populations that never fired: nothing was seen of them."""
+        outputs = [name for name, found in self.outputs.items() if found.scale == found.largest == 0]
+        silent = [name for name, found in self.spikes.items() if found.rate_before == found.rate_after == 0]
+        return (*outputs, *silent)
 
     @property
     def largest(self) -> float:
@@ -80,8 +98,7 @@ class Verification:
         return promise is Promise.APPROXIMATE or self.close
 
     def __str__(self) -> str:
-        verdict = "identical" if self.identical else "the same but for rounding" if self.close else "different"
-        lines = [f"{verdict} on {self.inputs}, {self.steps} steps x {self.samples} samples"]
+        lines = [f"{self.verdict} on {self.inputs}, {self.steps} steps x {self.samples} samples"]
         for name, found in self.outputs.items():
             lines.append(f"  output {name}: largest difference {found.largest:.3g} of {found.scale:.3g}")
         for name, found in self.spikes.items():
@@ -89,8 +106,11 @@ class Verification:
                 f"  {name}: {found.identical:.1%} of the spike trains of {found.neurons} neurons (of {found.of}) are "
                 f"the same; {found.rate_before:.4g} spikes per step before, {found.rate_after:.4g} after"
             )
+        lines += [f"  tie: {tie}, a tie that rounding decides" for tie in self.ties]
         if self.divergence is not None:
             lines.append(f"  first divergence: {self.divergence}")
+        if self.untested:
+            lines.append(f"  not tested, because it stayed at zero: {', '.join(self.untested)}")
         return "\n".join(lines)
 
 
@@ -113,7 +133,8 @@ def verify(
             the same name and size there are compared.
         told: the inputs in words, for reports.
         runs: what runs each of them; by default the interpreter, in float64.
-        tie: part of the threshold within which a missing spike counts as rounding.
+        tie: part of the threshold or of the potential within which a missing spike counts as rounding; such ties are
+            followed if what runs the original takes ``nudges``, as the interpreter does.
 
     Raises:
         GraphError: a graph is not valid, or the two have not the same inputs and outputs.
@@ -122,22 +143,41 @@ def verify(
     check_interface(original, optimized)
     origins = same_names(original, optimized) if origins is None else origins
     given, samples = batched_inputs(original, inputs)
-    before = runs[0](original, given, record=spiking(original))
+    batched = samples is not None
     after = runs[1](optimized, given, record=spiking(optimized))
+    ties: list[Divergence] = []
+    nudges: list[Nudge] = []
+    while True:
+        followed = {"nudges": tuple(nudges)} if nudges else {}
+        before = runs[0](original, given, record=spiking(original), **followed)
+        trains = compared_trains(original, origins, before, after, batched)
+        divergence = first_divergence(trains)
+        if divergence is None:
+            break
+        place = _Place.of(divergence, original, optimized, origins, given, batched, nudges)
+        margin, scale = place.margin(runs)
+        divergence = replace(divergence, margin=margin)
+        near = abs(margin) <= tie * scale and not place.fires_above(2 * tie * scale, runs)
+        if not near or len(ties) == MOST_TIES or not _takes_nudges(runs[0]):
+            break
+        ties.append(divergence)
+        amount = 2 * tie * scale * (1 if divergence.fired else -1)
+        nudges.append(Nudge(divergence.population, divergence.neuron, divergence.step, divergence.sample, amount))
     outputs = {name: OutputDifference.of(before.outputs[name], after.outputs[name]) for name in before.outputs}
-    trains = compared_trains(original, origins, before, after, samples is not None)
     spikes = {
         name: SpikeDifference.of_trains(a, b, original.populations[name].size) for name, (_, a, b) in trains.items()
     }
-    divergence = first_divergence(trains)
-    if divergence is not None:
-        divergence = _with_margin(divergence, original, optimized, given, origins, runs, samples is not None, tie)
-    found = Verification(told, len(next(iter(given.values()))), samples or 1, outputs, spikes, divergence, None)
+    steps = len(next(iter(given.values())))
+    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, tuple(ties))
     if found.identical:
         return found
-    worst = _worst_sample(before, after, divergence, samples)
+    worst = _worst_sample(before, after, divergence or next(iter(ties), None), samples)
     shown = {name: values if worst is None else values[:, worst] for name, values in given.items()}
     return replace(found, counterexample=Counterexample(original, optimized, shown))
+
+
+def _takes_nudges(run: Run) -> bool:
+    return "nudges" in signature(run).parameters
 
 
 def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
@@ -169,45 +209,80 @@ def _worst_sample(before: Simulation, after: Simulation, found: Divergence | Non
     return int(np.argmax(np.nan_to_num(np.max(apart, axis=0), nan=np.inf)))
 
 
-def _with_margin(
-    found: Divergence,
-    original: SNNGraph,
-    optimized: SNNGraph,
-    given: Mapping[str, np.ndarray],
-    origins: Origins,
-    runs: tuple[Run, Run],
-    samples: bool,
-    tie: float,
-) -> Divergence:
-    """The divergence with the distance from the threshold in the graph without the spike."""
-    place = origins.places[found.population]
-    graph, run, name, number = original, runs[0], found.population, found.neuron
-    if found.fired:
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """The neuron and the step of a divergence in both graphs.
+
+    Attributes:
+        silent: the graph without the spike: 0 the original, 1 the other.
+        graphs, names, numbers: by graph, the population's name and the neuron's number in it.
+        step: of the divergence.
+        inputs: of the sample concerned, up to that step.
+        nudges: what made the original follow the other graph until then.
+    """
+
+    silent: int
+    graphs: tuple[SNNGraph, SNNGraph]
+    names: tuple[str, str]
+    numbers: tuple[int, int]
+    step: int
+    inputs: dict[str, np.ndarray]
+    nudges: tuple[Nudge, ...]
+
+    @classmethod
+    def of(
+        cls,
+        found: Divergence,
+        original: SNNGraph,
+        optimized: SNNGraph,
+        origins: Origins,
+        given: Mapping[str, np.ndarray],
+        batched: bool,
+        nudges: Sequence[Nudge],
+    ) -> _Place:
+        place = origins.places[found.population]
         assert place.population is not None
-        graph, run, name, number = optimized, runs[1], place.population, int(place.numbers[found.neuron])
-    neuron = graph.populations[name].neuron
-    if "v" not in neuron.states:
-        return found
-    shown = {n: (x[:, found.sample] if samples else x)[: found.step + 1] for n, x in given.items()}
-    states = run(graph, shown, record=[f"{name}.{state}" for state in neuron.states])
-    at = {state: states[f"{name}.{state}"].reshape(found.step + 1, -1)[:, number] for state in neuron.states}
-    size = graph.populations[name].size
-    threshold = _threshold(neuron, at, found.step, number, size, graph.populations[name].initial_state())
-    margin = float(threshold - at["v"][found.step])
-    return replace(found, margin=margin, is_tie=abs(margin) <= tie * max(abs(threshold), 1e-30))
+        inputs = {n: (x[:, found.sample] if batched else x)[: found.step + 1] for n, x in given.items()}
+        numbers = found.neuron, int(place.numbers[found.neuron])
+        names = found.population, place.population
+        followed = tuple(replace(nudge, sample=0) for nudge in nudges if nudge.sample == found.sample)
+        return cls(int(found.fired), (original, optimized), names, numbers, found.step, inputs, followed)
+
+    def _run(self, runs: tuple[Run, Run], which: int, record: list[str], nudges: tuple[Nudge, ...] = ()) -> Simulation:
+        nudges = nudges + (self.nudges if which == 0 else ())
+        return runs[which](self.graphs[which], self.inputs, record=record, **({"nudges": nudges} if nudges else {}))
+
+    def margin(self, runs: tuple[Run, Run]) -> tuple[float, float]:
+        """The distance from the threshold in the graph without the spike, and the size of what is compared there."""
+        graph, name, number = self.graphs[self.silent], self.names[self.silent], self.numbers[self.silent]
+        population = graph.populations[name]
+        recorded = population.neuron.states or (SUMMED,)
+        states = self._run(runs, self.silent, [f"{name}.{state}" for state in recorded])
+        at = {state: states[f"{name}.{state}"].reshape(self.step + 1, -1)[:, number] for state in recorded}
+        compared = at["v"] if population.neuron.states else at[SUMMED]
+        threshold = _threshold(population, at, self.step, number)
+        return float(threshold - compared[self.step]), max(abs(threshold), float(np.abs(compared).max()))
+
+    def fires_above(self, amount: float, runs: tuple[Run, Run]) -> bool:
+        """Whether the graph with the spike has it also with a threshold higher by some amount; False if not known."""
+        firing = 1 - self.silent
+        if not _takes_nudges(runs[firing]):
+            return False
+        name, number = self.names[firing], self.numbers[firing]
+        found = self._run(runs, firing, [name], (Nudge(name, number, self.step, 0, amount),))
+        return bool(found[name].reshape(self.step + 1, -1)[self.step, number])
 
 
-def _threshold(
-    neuron: Any, states: Mapping[str, np.ndarray], step: int, number: int, size: int, initial: Mapping[str, np.ndarray]
-) -> float:
+def _threshold(population: Population, states: Mapping[str, np.ndarray], step: int, number: int) -> float:
     """The threshold of one neuron at a step."""
+    neuron: Any = population.neuron
 
     def of(value: np.ndarray) -> float:
-        return float(np.broadcast_to(value.ravel() if value.ndim else value, (size,))[number])
+        return float(np.broadcast_to(value.ravel() if value.ndim else value, (population.size,))[number])
 
-    level = of(neuron.v_threshold)
+    level = of(neuron.parameters[neuron.level])
     if isinstance(neuron, ALIF):
-        a = states["a"][step - 1] if step else of(initial["a"])
+        a = states["a"][step - 1] if step else of(population.initial_state()["a"])
         level += of(neuron.beta) * float(a)
     return level
 

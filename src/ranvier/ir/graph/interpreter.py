@@ -7,7 +7,7 @@ of weight zero changes no bit of any result.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,36 @@ Update = Callable[[Any, States, np.ndarray, float], tuple[States, np.ndarray]]
 """From neurons, states and summed input ``[samples, size]`` and dt: the new states and the output."""
 
 
-def interpret(graph: SNNGraph, inputs: Any, *, record: tuple[str, ...] | list[str] = ()) -> Simulation:
+@dataclass(frozen=True)
+class Nudge:
+    """A threshold that is moved for one neuron, sample and step, so that a spike comes or does not come.
+
+    Attributes:
+        population, neuron: whose; the number is flat.
+        step, sample: when.
+        amount: added to the threshold.
+    """
+
+    population: str
+    neuron: int
+    step: int
+    sample: int
+    amount: float
+
+
+def interpret(
+    graph: SNNGraph, inputs: Any, *, record: tuple[str, ...] | list[str] = (), nudges: Sequence[Nudge] = ()
+) -> Simulation:
     """Simulates a graph.
 
     Args:
         graph: a valid graph.
         inputs: values of the input ``[T, *shape]`` or ``[T, samples, *shape]``, or a mapping by name where there are
             several inputs.
-        record: populations whose output is wanted, and states as ``"population.state"``, as they are after the step.
+        record: populations whose output is wanted, states as ``"population.state"``, as they are after the step, and
+            what a population gets in the step as ``"population.input"``.
+
+        nudges: thresholds that are moved for a step.
 
     Returns:
         Outputs and what was recorded, ``[T, *shape]`` or ``[T, samples, *shape]``, in float64.
@@ -41,7 +63,7 @@ def interpret(graph: SNNGraph, inputs: Any, *, record: tuple[str, ...] | list[st
         GraphError: the graph is not valid, or something to be recorded is not there.
         InputError: the inputs do not fit.
     """
-    return Interpreter(graph).run(inputs, record=record)
+    return Interpreter(graph).run(inputs, record=record, nudges=nudges)
 
 
 class Interpreter:
@@ -60,13 +82,13 @@ class Interpreter:
             name: [_Connection.of(graph, p) for p in graph.into(name)] for name in (*graph.populations, *graph.outputs)
         }
 
-    def run(self, inputs: Any, *, record: tuple[str, ...] | list[str] = ()) -> Simulation:
+    def run(self, inputs: Any, *, record: tuple[str, ...] | list[str] = (), nudges: Sequence[Nudge] = ()) -> Simulation:
         """Simulates the graph: see :func:`interpret`."""
         wanted = Recording.of(self.graph, record)
         given, samples = batched_inputs(self.graph, inputs)
-        machine = _Machine(self, 1 if samples is None else samples)
+        machine = _Machine(self, 1 if samples is None else samples, nudges)
         length = len(next(iter(given.values())))
-        steps = [machine.step({name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
+        steps = [machine.step(t, {name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
         outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
         return wanted.simulation(self.graph, outputs, recorded, samples)
 
@@ -90,9 +112,10 @@ class _Connection:
 class _Machine:
     """States, and the values of the steps before that delayed projections bring."""
 
-    def __init__(self, ready: Interpreter, samples: int) -> None:
+    def __init__(self, ready: Interpreter, samples: int, nudges: Sequence[Nudge]) -> None:
         graph = ready.graph
         self.ready = ready
+        self.nudges = nudges
         self.sizes = {name: node.size for name, node in graph.nodes.items()}
         self.samples = samples
         self.states = {name: self._initial(p) for name, p in graph.populations.items()}
@@ -113,17 +136,28 @@ class _Machine:
             states["past"] = np.zeros((longest, *shape))
         return states
 
-    def step(self, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
+    def step(self, number: int, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
         """One time step; outputs and what is to be recorded by name, ``[samples, size]``."""
         values = {name: x.reshape(self.samples, -1).astype(np.float64) for name, x in inputs.items()}
-        graph = self.ready.graph
+        graph, summed = self.ready.graph, {}
         for name in self.ready.order:
-            neuron, summed = self.ready.neurons[name], self._summed(name, values)
-            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed, graph.dt)
+            neuron, summed[name] = self._neurons(name, number), self._summed(name, values)
+            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed[name], graph.dt)
         outputs = {name: self._summed(name, values) for name in graph.outputs}
         for name, past in self.before.items():
             past.append(values[name])
-        return outputs, wanted.pick(values, self.states)
+        return outputs, wanted.pick(values, self.states, summed)
+
+    def _neurons(self, name: str, step: int) -> Neuron:
+        """The neurons of a population, with the thresholds that are moved in this step."""
+        neuron = self.ready.neurons[name]
+        moved = [nudge for nudge in self.nudges if (nudge.population, nudge.step) == (name, step)]
+        if not moved:
+            return neuron
+        threshold = np.broadcast_to(neuron.parameters[neuron.level], (self.samples, self.sizes[name])).copy()
+        for nudge in moved:
+            threshold[nudge.sample, nudge.neuron] += nudge.amount
+        return neuron.replace(**{neuron.level: threshold})
 
     def _summed(self, name: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
         total = self._zeros(name)

@@ -45,10 +45,12 @@ class Neuron:
     Attributes:
         states: names of its states.
         spikes: whether its output is a spike.
+        level: the parameter that a spiking neuron compares with.
     """
 
     states: ClassVar[tuple[str, ...]] = ()
     spikes: ClassVar[bool] = False
+    level: ClassVar[str] = "v_threshold"
 
     def __post_init__(self) -> None:
         for name in self.parameter_names():
@@ -92,6 +94,7 @@ class Threshold(Neuron):
     """``z = I > threshold``, without a state."""
 
     spikes = True
+    level = "threshold"
     threshold: Values
     fires: Comparison = ">"
 

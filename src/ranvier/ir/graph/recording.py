@@ -35,6 +35,10 @@ class Simulation:
         return self.recorded[name]
 
 
+SUMMED = "input"
+"""What a population gets, recorded as if it were a state."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """What is to be recorded: by name the population, and the state or None for the population's output."""
@@ -43,7 +47,7 @@ class Recording:
 
     @classmethod
     def of(cls, graph: SNNGraph, names: Sequence[str]) -> Recording:
-        """From population names and ``"population.state"``.
+        """From population names, ``"population.state"`` and ``"population.input"``.
 
         Raises:
             GraphError: there is no such population or state.
@@ -52,12 +56,17 @@ class Recording:
             raise GraphError(f"record={names!r} is a text; give a list, as in record=[{names!r}].")
         return cls({name: _resolved(graph, name) for name in names})
 
-    def pick(self, values: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What is wanted, from the outputs and states of all populations after a step."""
-        return {
-            name: values[population] if state is None else states[population][state]
-            for name, (population, state) in self.wanted.items()
-        }
+    def pick(
+        self, values: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], summed: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What is wanted, from the outputs and states of all populations after a step, and what they got in it."""
+
+        def one(population: str, state: str | None) -> Any:
+            if state == SUMMED:
+                return summed[population]
+            return values[population] if state is None else states[population][state]
+
+        return {name: one(population, state) for name, (population, state) in self.wanted.items()}
 
     def simulation(
         self,
@@ -115,7 +124,7 @@ def _resolved(graph: SNNGraph, name: str) -> tuple[str, str | None]:
         return name, None
     population, _, state = name.rpartition(".")
     if population in graph.populations:
-        states = graph.populations[population].neuron.states
+        states = (*graph.populations[population].neuron.states, SUMMED)
         if state in states:
             return population, state
         kind = type(graph.populations[population].neuron).__name__
