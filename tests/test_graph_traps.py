@@ -10,6 +10,7 @@ from ranvier import Input, LayerNode, Output, Population, Projection, SNNGraph, 
 from ranvier.analyses.graph.bounds import bounds
 from ranvier.ir.graph.neurons import IF, LIF, Threshold
 from ranvier.ir.graph.operations import Linear
+from ranvier.validation.inputs import random_trial
 
 ONE = Linear([[1.0]])
 
@@ -114,3 +115,40 @@ def test_small_outputs_are_compared_in_their_own_size() -> None:
     assert found.outputs["output"].scale > 0
     assert not found.close
     assert verify(readout(1e-7), readout(1e-7 * (1 + 1e-9)), np.ones((50, 4, 2))).close
+
+
+def deep() -> SNNGraph:
+    rng = np.random.default_rng(0)
+    layers = [LayerNode("l0", 16, 64, rng.normal(0.1, 0.5, (64, 16)))]
+    layers += [LayerNode(f"l{k}", 64, 64, rng.normal(0.05, 0.3, (64, 64))) for k in (1, 2)]
+    return SNNGraph(layers)
+
+
+def test_random_inputs_reach_deep_layers() -> None:
+    graph = deep()
+    trial = random_trial(graph)
+    found = interpret(graph, trial.inputs, record=["l0", "l1", "l2"])
+    assert all(found[name].mean() > 0.01 for name in ("l0", "l1", "l2"))
+    for scale in (0.0, 0.3):
+        other = graph.copy()
+        weight = graph.projections["l1->l2"].operation.arrays["weight"]
+        other.projections["l1->l2"] = graph.projections["l1->l2"].replace(operation=Linear(scale * weight))
+        assert not verify(graph, other, trial.inputs).close
+
+
+def test_random_inputs_are_long_enough_for_slow_neurons() -> None:
+    graph = SNNGraph(
+        dt=1e-3,
+        inputs=[Input("x", (2,), 0.0, 1.0)],
+        populations=[Population("a", (1,), LIF(tau=0.1, v_threshold=0.9))],
+        projections=[Projection("w", "x", "a", Linear([[1.0, -0.5]])), Projection("o", "a", "y", ONE)],
+        outputs=[Output("y", (1,))],
+    )
+    assert interpret(graph, random_trial(graph).inputs).output.any()
+
+
+def test_what_stayed_at_zero_is_told() -> None:
+    graph = backward_chain(LIF(tau=2e-3, v_threshold=100.0), 2)
+    found = verify(graph, graph, np.ones((20, 1)))
+    assert found.untested == ("o", "p1", "p0")
+    assert "not tested, because it stayed at zero: o, p1, p0" in str(found)

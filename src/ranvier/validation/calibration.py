@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, reason_text
+from ..errors import InputError
+from ..ir.files import read_arrays
 from ..ir.graph.interpreter import interpret
 from ..ir.graph.recording import Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
@@ -53,12 +55,22 @@ class Calibration:
                 data = next(iter(data.values()))
         given, samples = batched_inputs(graph, data)
         inputs = {name: value if samples is not None else value[:, None] for name, value in given.items()}
+        broken = [name for name, value in inputs.items() if not np.all(np.isfinite(value))]
+        if broken:
+            raise InputError(f"the data for {', '.join(map(repr, broken))} holds values that are not finite.")
         found = None if labels is None else np.asarray(labels)
         if found is not None and (found.shape != (samples or 1,) or not np.issubdtype(found.dtype, np.integer)):
             raise InputError(
                 f"labels are {found.dtype}{list(found.shape)}; one whole number for each of the {samples or 1} samples "
                 "is expected."
             )
+        if found is not None and len(graph.outputs) == 1:
+            classes = next(iter(graph.outputs.values())).size
+            if found.min() < 0 or found.max() >= classes:
+                raise InputError(
+                    f"labels run from {found.min()} to {found.max()}, but the output has {classes} elements, one for "
+                    f"each class; labels from 0 to {classes - 1} are expected."
+                )
         return cls(inputs, found, run)
 
     @classmethod
@@ -69,10 +81,9 @@ class Calibration:
             InputError: the file cannot be read or does not fit.
         """
         try:
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in found.files}
-        except Exception as error:  # a damaged archive raises errors of many kinds
-            raise InputError(f"{os.fspath(path)!r} cannot be read: {reason_text(error)}.") from error
+            arrays = read_arrays(Path(path))
+        except ValueError as error:
+            raise InputError(f"{os.fspath(path)!r} cannot be read: {error}.") from error
         return cls.of(graph, arrays, run=run)
 
     @property

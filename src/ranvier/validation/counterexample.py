@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import GraphError, reason_text
-from ..ir.files import write_arrays
+from ..errors import GraphError
+from ..ir.files import read_arrays, write_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.storage import from_bytes, to_bytes
 
@@ -47,10 +47,9 @@ class Counterexample:
             GraphError: the file cannot be read, or holds no counterexample.
         """
         try:
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in found.files}
-        except Exception as error:  # a damaged archive raises errors of many kinds
-            raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {reason_text(error)}.") from error
+            arrays = read_arrays(Path(path))
+        except ValueError as error:
+            raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {error}.") from error
         if not set(GRAPHS) <= set(arrays):
             raise GraphError(
                 f"{os.fspath(path)!r} holds no counterexample: it has {sorted(arrays)}, not {list(GRAPHS)}."

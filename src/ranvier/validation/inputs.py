@@ -8,18 +8,23 @@ import numpy as np
 
 from ..ir.graph.elements import Input
 from ..ir.graph.interpreter import Interpreter
+from ..ir.graph.order import update_order
 from ..ir.graph.snn_graph import SNNGraph
 from .calibration import Calibration
 from .difference import spiking
 
 SYNAPSE_STEPS = 4e8
 """Synapses times steps times samples that a check may take."""
+NEURON_STEPS = 2e7
+"""Neurons times steps times samples that a check may keep."""
 STEPS, SAMPLES = 50, 8
+LONGEST = 400
+"""Steps, for slow neurons and long delays."""
 BISECTIONS = 30
 STRONGER = 6
 """How often inputs are made four times as strong."""
 LIVELY = 0.01
-"""Spikes per step and neuron that show enough of a network."""
+"""Spikes per step and neuron that show enough of a population."""
 
 Inputs = dict[str, np.ndarray]
 
@@ -39,43 +44,86 @@ class Trial:
     is_calibration: bool = False
 
 
-def affordable(graph: SNNGraph) -> tuple[int, int]:
-    """Steps and samples of a check: fewer for large graphs."""
+def affordable(graph: SNNGraph, steps: int) -> tuple[int, int]:
+    """Steps, at most those that are wanted, and samples of a check: fewer for large graphs."""
     sample_steps = max(4.0, SYNAPSE_STEPS / max(graph.total_synapses, 1))
     samples = int(min(SAMPLES, max(1.0, sample_steps / STEPS)))
-    return int(min(STEPS, sample_steps / samples)), samples
+    return int(min(steps, sample_steps / samples)), samples
 
 
 def random_trial(graph: SNNGraph, seed: int = 0) -> Trial:
-    """Noise within the declared ranges, of another strength for every sample: dense, and sparse like spikes.
+    """Noise within the declared ranges, of another strength for every sample: dense, and sparse like spikes; and what
+    pushes the outputs up.
 
-    Inputs without a range start from 0 to 1 and are made stronger until something fires.
+    Inputs without a range start from 0 to 1 and are made stronger until something fires, for the last sample until all
+    populations fire that can. Slow neurons and long delays get more steps.
     """
     rng = np.random.default_rng(seed)
-    steps, samples = affordable(graph)
-    found = {name: _noise(rng, node, steps, samples) for name, node in graph.inputs.items()}
+    steps, samples = affordable(graph, _settling_steps(graph))
+    pushed = _pushed(graph)
+    found = {name: _noise(rng, node, pushed[name], steps, samples) for name, node in graph.inputs.items()}
     if all(node.high is None for node in graph.inputs.values()) and spiking(graph):
         found = _lively(graph, found)
     return Trial("random inputs", found)
 
 
-def _noise(rng: np.random.Generator, node: Input, steps: int, samples: int) -> np.ndarray:
+def _settling_steps(graph: SNNGraph) -> int:
+    """Steps after which slow states and delayed projections have shown what they do."""
+    slowest = [
+        float(value.max(initial=0.0))
+        for population in graph.populations.values()
+        for name, value in population.neuron.parameters.items()
+        if name.startswith("tau")
+    ]
+    delays = sum(projection.delay for projection in graph.projections.values())
+    return int(np.clip(3 * max(slowest, default=0.0) / graph.dt + delays, STEPS, LONGEST))
+
+
+def _noise(rng: np.random.Generator, node: Input, pushed: np.ndarray, steps: int, samples: int) -> np.ndarray:
     low, high = _range(node)
     noise = rng.uniform(low, high, (steps, samples, *node.shape))
     sparse = (rng.random(noise.shape) < 0.2) * high
     every_other = _by_sample(np.arange(samples) % 2 == 0, noise.ndim)
     strength = _by_sample(np.linspace(0.25, 1.0, samples), noise.ndim)
-    return np.clip(np.where(every_other, noise, sparse) * strength, low, high)
+    found = np.clip(np.where(every_other, noise, sparse) * strength, low, high)
+    if samples > 1:
+        found[:, -1] = np.where(pushed.reshape(node.shape) > 0, high, low)
+    return found
+
+
+def _pushed(graph: SNNGraph) -> dict[str, np.ndarray]:
+    """Of every input how much each element adds to the outputs, by the weights on the way alone."""
+    found = {name: np.zeros(node.size) for name, node in graph.nodes.items()}
+    found |= {name: np.ones(node.size) for name, node in graph.outputs.items()}
+    for name in (*reversed(update_order(graph)), *graph.inputs):
+        for projection in graph.out_of(name):
+            matrix = projection.operation.matrix(graph.nodes[name].shape)
+            found[name] = found[name] + matrix.T @ found[projection.target].astype(matrix.dtype)
+        found[name] /= max(float(np.abs(found[name]).max(initial=0.0)), 1e-30)
+    return {name: found[name] for name in graph.inputs}
 
 
 def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
+    """Stronger inputs: for the first sample so that something fires, for the last so that all fire that can."""
     names, ready = spiking(graph), Interpreter(graph)
-    for _ in range(STRONGER):
-        found = ready.run(inputs, record=names)
-        if sum(found[name].mean() for name in names) > LIVELY * len(names):
+    rates = []
+    for k in range(STRONGER):
+        found = ready.run({name: 4.0**k * values for name, values in inputs.items()}, record=names)
+        rates.append([found[name].mean() for name in names])
+        if min(rates[-1]) > LIVELY:
             break
-        inputs = {name: 4 * values for name, values in inputs.items()}
-    return inputs
+    alive = [sum(rate > LIVELY for rate in by_name) for by_name in rates]
+    something = next((k for k, by_name in enumerate(rates) if np.mean(by_name) > LIVELY), len(rates) - 1)
+    most = max(something, int(np.argmax(alive)))
+    return {
+        name: values * _by_sample(_powers(something, most, values.shape[1]), values.ndim)
+        for name, values in inputs.items()
+    }
+
+
+def _powers(first: int, last: int, samples: int) -> np.ndarray:
+    """Strengths from one power of four to another."""
+    return 4.0 ** (np.linspace(first, last, samples) if samples > 1 else np.array([last]))
 
 
 def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
@@ -86,10 +134,11 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     bisection. Half of the samples are just above it, half just below.
     """
     names = spiking(graph)
-    steps, samples = affordable(graph)
+    steps, samples = affordable(graph, STEPS)
     if not names or steps < STEPS or BISECTIONS * steps * samples * graph.total_synapses > 10 * SYNAPSE_STEPS:
         return None
-    base, ready = random_trial(graph, seed + 1).inputs, Interpreter(graph)
+    base = {name: values[:STEPS] for name, values in random_trial(graph, seed + 1).inputs.items()}
+    ready = Interpreter(graph)
     rng = np.random.default_rng(seed)
     chosen = [
         (n := names[rng.integers(len(names))], int(rng.integers(graph.populations[n].size))) for _ in range(samples)
@@ -132,11 +181,17 @@ def _limits(node: Input) -> tuple[float, float]:
 
 
 def trials_of(graph: SNNGraph, calibration: Calibration | None = None, seed: int = 0) -> list[Trial]:
-    """Random and adversarial inputs, and of the calibration data as many samples as can be afforded."""
+    """Random and adversarial inputs, and the calibration data, of much data as many samples as can be afforded."""
     found = [random_trial(graph, seed), adversarial_trial(graph, seed)]
     trials = [trial for trial in found if trial is not None]
     if calibration is not None:
-        steps, samples = affordable(graph)
-        count = max(1, steps * samples // max(calibration.steps, 1))
-        trials.append(Trial("calibration data", calibration.first(count).inputs, True))
+        sample_steps = min(
+            SYNAPSE_STEPS / max(graph.total_synapses, 1),
+            NEURON_STEPS / max(sum(population.size for population in graph.populations.values()), 1),
+        )
+        count = min(calibration.samples, max(1, int(sample_steps // calibration.steps)))
+        told = "calibration data" + (
+            "" if count == calibration.samples else f", {count} of {calibration.samples} samples"
+        )
+        trials.append(Trial(told, calibration.first(count).inputs, True))
     return trials
