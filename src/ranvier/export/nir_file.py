@@ -131,7 +131,7 @@ class _Exporter:
             return
         raise GraphError(
             f"{a!r} reaches {b!r} by two projections that do nothing; NIR has no such double edge. Run the pass "
-            "'common-projections', which joins them."
+            "'connections', which joins them."
         )
 
     def _keep_metadata(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -10,6 +11,7 @@ from scipy import sparse
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.neurons import Delay, Neuron, Relay
 from ..ir.graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.size import bytes_of
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
@@ -121,11 +123,15 @@ def _is_uniform(values: np.ndarray) -> bool:
 def _diagonal(linear: Linear) -> np.ndarray | None:
     """The diagonal of a square matrix that has nothing else; None for others."""
     rows, columns = linear.weight.shape
-    if rows != columns or not rows:
+    if rows != columns or not rows or _is_sparser_than_a_scale(linear.weight):
         return None
     diagonal = np.asarray(linear.weight.diagonal())
     count = linear.synapses((columns,))
     return diagonal if count == np.count_nonzero(diagonal) and np.any(diagonal) else None
+
+
+def _is_sparser_than_a_scale(weight: Any) -> bool:
+    return sparse.issparse(weight) and bytes_of(weight) < weight.shape[0] * weight.dtype.itemsize
 
 
 def _does_nothing(operation: SumPool | Flatten, source: tuple[int, ...]) -> bool:

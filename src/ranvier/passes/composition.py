@@ -78,7 +78,7 @@ def _changed(conv: Conv, weight: np.ndarray, bias: Any) -> Conv:
 
 
 def _is_plain(conv: Conv) -> bool:
-    return (all(d == 1 for d in conv.dilation) and not isinstance(conv.padding, str)) or conv.padding == "valid"
+    return all(d == 1 for d in conv.dilation) and (conv.padding == "valid" or not isinstance(conv.padding, str))
 
 
 def _pooled_maps(pool: SumPool, conv: Conv) -> Conv | None:

@@ -11,12 +11,13 @@ from scipy import sparse
 from ..analyses.graph.bounds import bounds
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Linear
+from ..ir.graph.operations import Identity, Linear, Scale
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
-SPARSE_BELOW = 1 / 3
-"""Sparse rows pay where fewer of the weights than this are not zero: an index costs about as much as two weights."""
+SPARSE_BELOW = 0.3
+"""Sparse rows are kept where fewer of the weights than this are not zero: with its index a weight takes up to twice the
+bytes, and a product with sparse rows reads them in no order that the cache likes."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Connections(Pass):
     """Removes and joins projections.
 
     Without effect: all weights are zero, or bounds show that the source gives zeros, and there is no bias (bitwise).
-    Parallel: two matrices with one source, target and delay become their sum (algebraic). Weights of zero: a dense
-    matrix with few others becomes sparse rows (bitwise).
+    Parallel: two matrices, or two scales, with one source, target and delay become their sum (algebraic). Weights of
+    zero: a dense matrix with few others becomes sparse rows (bitwise).
 
     Attributes:
         sparse_below: part of the weights below which sparse rows are kept; 0 for never.
@@ -61,16 +62,18 @@ class Connections(Pass):
 
     def _parallel(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
-        first: dict[tuple[str, str, int], str] = {}
+        first: dict[tuple[str, str, int, type], str] = {}
         for name, projection in list(graph.projections.items()):
-            if not isinstance(projection.operation, Linear):
+            if not isinstance(projection.operation, (Linear, Identity, Scale)):
                 continue
-            ends = (projection.source, projection.target, projection.delay)
+            kind = Linear if isinstance(projection.operation, Linear) else Scale
+            ends = (projection.source, projection.target, projection.delay, kind)
             if ends not in first:
                 first[ends] = name
                 continue
             kept = graph.projections[first[ends]]
-            rewriting.set_projection(kept.replace(operation=_sum(kept.operation, projection.operation)))
+            joined = _sum if kind is Linear else _sum_of_scales
+            rewriting.set_projection(kept.replace(operation=joined(kept.operation, projection.operation)))
             rewriting.remove_projection(name)
             rewriting.did(name, f"joined with {kept.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
 
@@ -83,6 +86,10 @@ class Connections(Pass):
             rewriting.set_projection(projection.replace(operation=Linear(as_rows(operation.weight), operation.bias)))
             told = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"
             rewriting.did(projection.name, told, Promise.BITWISE)
+
+
+def _sum_of_scales(a: Any, b: Any) -> Scale:
+    return Scale(sum(getattr(operation, "scale", 1.0) for operation in (a, b)))
 
 
 def _sum(a: Any, b: Any) -> Linear:

@@ -11,11 +11,12 @@ from scipy import sparse
 from ..ir.graph.elements import Projection
 from ..ir.graph.neurons import CubaLI, CubaLIF, Neuron, Relay
 from ..ir.graph.operations import Identity, Linear, Operation, Scale
-from ..ir.graph.snn_graph import SNNGraph, number_of
+from ..ir.graph.size import bytes_of
+from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 from .composition import composed
-from .side_by_side import join, reason_against
+from .side_by_side import join, reason_against, with_the_same_ends
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class Fuse(Pass):
     populations: bool = True
 
     def run(self, rewriting: Rewriting) -> None:
-        rewriting.repeat(self._relays)
-        self._scales(rewriting)
+        rewriting.repeat(self._in_a_row)
         if self.populations:
             rewriting.repeat(self._side_by_side)
+
+    def _in_a_row(self, rewriting: Rewriting) -> None:
+        self._relays(rewriting)
+        self._scales(rewriting)
 
     def _relays(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
@@ -57,7 +61,7 @@ class Fuse(Pass):
                 continue
             new = sum(_stored(p.operation) for p in fused) if fused else least
             if new > old and not self.grow:
-                told = f"not fused: {new} numbers would be stored in place of {old}; grow=true allows it"
+                told = f"not fused: {new} bytes would be stored in place of {old}; grow=true allows it"
                 rewriting.missed(name, told)
                 continue
             self._replace(rewriting, name, before, after, fused)
@@ -103,7 +107,7 @@ class Fuse(Pass):
 
     def _side_by_side(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
-        for a, b in combinations(list(graph.populations), 2):
+        for a, b in [pair for alike in with_the_same_ends(graph) for pair in combinations(alike, 2)]:
             if a in graph.populations and b in graph.populations and reason_against(graph, a, b) is None:
                 join(rewriting, a, b)
                 rewriting.did(a, f"joined with {b!r}, which has the same sources and targets", Promise.ALGEBRAIC)
@@ -136,11 +140,13 @@ def _least_stored(second: Operation, first: Operation) -> int:
         return 0
     if sparse.issparse(second.weight) and sparse.issparse(first.weight):
         return 0
-    return second.weight.shape[0] * first.weight.shape[1]
+    item = np.result_type(second.weight.dtype, first.weight.dtype).itemsize
+    return second.weight.shape[0] * first.weight.shape[1] * item
 
 
 def _stored(operation: Operation) -> int:
-    return sum(number_of(value) for value in operation.arrays.values())
+    """Bytes."""
+    return sum(bytes_of(value) for value in operation.arrays.values())
 
 
 def _gain(neuron: Neuron) -> str | None:

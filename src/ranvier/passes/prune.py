@@ -11,11 +11,12 @@ from scipy import sparse
 
 from ..analyses.graph.reach import exposed
 from ..errors import PassError
+from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Conv, Linear
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
-from .saliency import Presynaptic, compensated, presynaptic, second_order
+from .saliency import Presynaptic, compensated, presynaptic, saliency
 from .surgery import can_take
 
 SCOPES = ("global", "projection", "neuron")
@@ -32,11 +33,12 @@ class Prune(Pass):
     saliency the weights that stay are then fitted again, row by row.
 
     Attributes:
-        sparsity: part of the entries of the weight matrices (or of the neurons) that shall be gone; ``auto`` searches
-            the largest that a budget allows.
+        sparsity: part of the weights (or of the neurons) that shall be gone: of dense matrices of all entries, of
+            sparse rows of those that are stored; ``auto`` searches the largest that a budget allows.
         threshold: in place of the sparsity, the importance below which weights go.
         scope: whether weights are ranked over the whole network, by projection, or by target neuron.
-        method: ``"magnitude"`` or ``"saliency"``, which needs calibration data.
+        method: ``"magnitude"`` or ``"saliency"``, which needs calibration data. Convolutions and weights from very many
+            sources are ranked by ``w^2 E[x^2]``, and not fitted again.
         structured: remove whole neurons, those whose outgoing weights matter least.
     """
 
@@ -56,6 +58,8 @@ class Prune(Pass):
                 raise PassError(f"prune: {name} {value!r} is unknown; use one of {', '.join(known)}.")
         if self.sparsity is not None and self.threshold is not None:
             raise PassError("prune: give a sparsity or a threshold, not both.")
+        if self.structured and self.scope == "neuron":
+            raise PassError("prune: whole neurons have no scope=neuron; write scope=projection or scope=global.")
         for name, value in (("sparsity", self.sparsity), ("threshold", self.threshold)):
             if value is None or (name == "sparsity" and value == "auto"):
                 continue
@@ -78,10 +82,18 @@ class Prune(Pass):
             self._weights(rewriting, measured)
 
     def _weights(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
-        prunable = [p for p in rewriting.graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
-        gone = self._weakest({p.name: _importance(p, measured.get(p.name)) for p in prunable})
-        for projection in prunable:
-            self._prune(rewriting, projection, gone[projection.name], measured)
+        weights = {
+            name: p.operation.weight
+            for name, p in rewriting.graph.projections.items()
+            if isinstance(p.operation, (Linear, Conv))
+        }
+        scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
+        if self.scope == "neuron" and self.sparsity is not None:
+            gone = {name: _lowest_of_rows(weight, scores[name], self.sparsity) for name, weight in weights.items()}
+        else:
+            gone = self._weakest(scores)
+        for name in weights:
+            self._prune(rewriting, rewriting.graph.projections[name], gone[name], measured)
 
     def _weakest(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What goes, by name."""
@@ -89,8 +101,6 @@ class Prune(Pass):
             return {name: found < self.threshold for name, found in scores.items()}
         if self.scope == "projection":
             return {name: _lowest(found, self.sparsity) for name, found in scores.items()}
-        if self.scope == "neuron":
-            return {name: np.stack([_lowest(row, self.sparsity) for row in found]) for name, found in scores.items()}
         sizes = np.cumsum([found.size for found in scores.values()])
         together = _lowest(np.concatenate([found.ravel() for found in scores.values()]), self.sparsity)
         parts = np.split(together, sizes[:-1])
@@ -101,16 +111,16 @@ class Prune(Pass):
     ) -> None:
         operation = projection.operation
         assert isinstance(operation, (Linear, Conv))
-        weight = _dense(operation)
-        gone = gone & (weight != 0)
+        values = _values(operation.weight)
+        gone = gone & (values != 0)
         if not gone.any():
             return
-        kept = np.where(gone, 0.0, weight).astype(weight.dtype)
+        weight = _with_values(operation.weight, np.where(gone, values.dtype.type(0), values))
         found = measured.get(projection.name)
         if found is not None and isinstance(operation, Linear):
-            kept = compensated(weight, kept != 0, found).astype(weight.dtype)
-        rewriting.set_projection(projection.replace(operation=operation.replace(weight=_stored(operation, kept))))
-        told = f"{np.count_nonzero(gone)} of {np.count_nonzero(weight)} weights pruned by {self.method}"
+            weight = compensated(operation.weight, weight, found)
+        rewriting.set_projection(projection.replace(operation=operation.replace(weight=weight)))
+        told = f"{np.count_nonzero(gone)} of {np.count_nonzero(values)} weights pruned by {self.method}"
         rewriting.did(projection.name, told, Promise.APPROXIMATE)
 
     def _neurons(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
@@ -130,21 +140,28 @@ class Prune(Pass):
                 rewriting.keep(name, np.flatnonzero(~gone))
 
 
-def _importance(projection: Projection, found: Presynaptic | None) -> np.ndarray:
-    """Of every weight, ``[rows, ...]``."""
-    operation = projection.operation
-    assert isinstance(operation, (Linear, Conv))
-    weight = _dense(operation)
-    return second_order(weight, found) if found is not None else np.abs(weight)
+def _importance(weight: Any, found: Presynaptic | None) -> np.ndarray:
+    """Of every weight that is stored."""
+    return np.abs(_values(weight)) if found is None else saliency(weight, found)
 
 
-def _dense(operation: Linear | Conv) -> np.ndarray:
-    weight = operation.weight
-    return weight.toarray() if sparse.issparse(weight) else np.asarray(weight)
+def _values(weight: Any) -> np.ndarray:
+    return weight.data if sparse.issparse(weight) else weight
 
 
-def _stored(operation: Linear | Conv, weight: np.ndarray) -> Any:
-    return sparse.csr_array(weight) if sparse.issparse(operation.weight) else weight
+def _with_values(weight: Any, values: np.ndarray) -> Any:
+    """A matrix with other values; of sparse rows without those that are zero."""
+    if not sparse.issparse(weight):
+        return values
+    return as_rows(sparse.csr_array((values, weight.indices, weight.indptr), shape=weight.shape))
+
+
+def _lowest_of_rows(weight: Any, scores: np.ndarray, part: float) -> np.ndarray:
+    """The lowest of every row."""
+    if sparse.issparse(weight):
+        rows = np.split(scores, weight.indptr[1:-1])
+        return np.concatenate([_lowest(row, part) for row in rows])
+    return np.stack([_lowest(row, part) for row in scores])
 
 
 def _lowest(values: np.ndarray, part: float) -> np.ndarray:
@@ -162,4 +179,4 @@ def _neuron_importance(rewriting: Rewriting, name: str, measured: dict[str, Pres
         rows, _ = graph.affine_map(projection)
         total += np.asarray((rows.multiply(rows)).sum(axis=0)).ravel()
     found = next((measured[p.name] for p in graph.out_of(name) if p.name in measured), None)
-    return np.sqrt(total if found is None else total * np.diag(found.moments))
+    return np.sqrt(total if found is None else total * found.power)

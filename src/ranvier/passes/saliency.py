@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
-from ..ir.graph.operations import Linear
+from ..ir.graph.operations import Conv, Linear
 from ..ir.graph.snn_graph import SNNGraph
 from .base import Rewriting
 
@@ -21,13 +21,15 @@ DAMPING = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Presynaptic:
-    """What a matrix is applied to.
+    """What weights are applied to.
 
     Attributes:
-        moments: H, ``[in, in]``: means of products over steps and samples, damped.
+        power: ``E[x^2]``, ``[in]``; of images ``[channels]``.
+        moments: H, ``[in, in]``: means of products over steps and samples, damped; None where they are not taken.
     """
 
-    moments: np.ndarray
+    power: np.ndarray
+    moments: np.ndarray | None = None
 
     @cached_property
     def inverse_diagonal(self) -> np.ndarray:
@@ -36,20 +38,25 @@ class Presynaptic:
 
 
 def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
-    """By matrix projection, for sources that are not too large."""
+    """By projection with weights; second moments for matrices whose sources are not too large."""
     graph, calibration = rewriting.graph, rewriting.calibration
     assert calibration is not None
-    wanted = [p for p in graph.projections.values() if isinstance(p.operation, Linear)]
+    wanted = [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
     sources = sorted({p.source for p in wanted if p.source in graph.populations})
     simulation = calibration.simulation(graph, sources)
     values = {**calibration.inputs, **{name: simulation[name] for name in sources}}
     found: dict[str, Presynaptic] = {}
     for projection in wanted:
-        if graph.nodes[projection.source].size > LARGEST:
-            rewriting.missed(projection.name, f"more than {LARGEST} inputs: ranked by magnitude")
-            continue
-        activity = np.asarray(values[projection.source], np.float64)
-        found[projection.name] = Presynaptic(_moments(_felt(graph, projection.target, activity)))
+        activity = _felt(graph, projection.target, np.asarray(values[projection.source], np.float64))
+        by_channel = tuple(k for k in range(activity.ndim) if k != 2)
+        power = (activity**2).mean(axis=by_channel)
+        moments = None
+        if isinstance(projection.operation, Linear):
+            if power.size <= LARGEST:
+                moments = _moments(activity)
+            else:
+                rewriting.missed(projection.name, f"more than {LARGEST} inputs: weights that stay are not fitted again")
+        found[projection.name] = Presynaptic(power, moments)
     return found
 
 
@@ -75,23 +82,50 @@ def _moments(activity: np.ndarray) -> np.ndarray:
     return moments + (DAMPING * mean or 1.0) * np.eye(len(moments))
 
 
-def second_order(weight: np.ndarray, found: Presynaptic) -> np.ndarray:
-    """The error ``w^2 / [H^-1]_jj`` that is left when a weight goes and the others of its row make up for it."""
-    return weight**2 / found.inverse_diagonal[None, :]
+def saliency(weight: Any, found: Presynaptic) -> np.ndarray:
+    """Of every weight that is stored the mean square error that is left when it goes.
+
+    With second moments ``w^2 / [H^-1]_jj``, where the others of its row make up for it; else ``w^2 E[x^2]``.
+    """
+    of_source = found.power if found.moments is None else 1 / found.inverse_diagonal
+    if sparse.issparse(weight):
+        return weight.data**2 * of_source[weight.indices]
+    groups = of_source.size // weight.shape[1]
+    if groups > 1:
+        # Each part of the rows of a grouped convolution reads its own part of the channels.
+        of_source = np.repeat(of_source.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+    else:
+        of_source = of_source[None, :]
+    return weight**2 * of_source.reshape(*of_source.shape, *(1 for _ in weight.shape[2:]))
 
 
-def compensated(weight: np.ndarray, kept: np.ndarray, found: Presynaptic) -> np.ndarray:
-    """Rows whose kept weights give, in the mean square, what all weights gave.
+def compensated(weight: Any, kept: Any, found: Presynaptic) -> Any:
+    """Rows whose kept weights give, in the mean square, what all weights gave; ``kept`` where there are no moments.
 
     With Q what is kept and P what is gone: ``w_Q + H_QQ^-1 H_QP w_P``.
     """
-    result = np.zeros_like(weight, dtype=np.float64)
-    for row, (w, q) in enumerate(zip(weight.astype(np.float64), kept, strict=True)):
-        gone = ~q & (w != 0)
-        if not q.any():
-            continue
-        result[row, q] = w[q]
-        if gone.any():
-            within = found.moments[np.ix_(q, q)]
-            result[row, q] += linalg.solve(within, found.moments[np.ix_(q, gone)] @ w[gone], assume_a="pos")
+    if found.moments is None:
+        return kept
+    result = kept.copy()
+    for row in range(weight.shape[0]):
+        old, new = (_dense_row(matrix, row) for matrix in (weight, kept))
+        stays = new != 0
+        gone = ~stays & (old != 0)
+        if stays.any() and gone.any():
+            within = found.moments[np.ix_(stays, stays)]
+            made_up = linalg.solve(within, found.moments[np.ix_(stays, gone)] @ old[gone], assume_a="pos")
+            if sparse.issparse(result):
+                result.data[result.indptr[row] : result.indptr[row + 1]] += made_up
+            else:
+                result[row, stays] += made_up
     return result
+
+
+def _dense_row(matrix: Any, row: int) -> np.ndarray:
+    """A row in float64."""
+    if not sparse.issparse(matrix):
+        return matrix[row].astype(np.float64)
+    found = np.zeros(matrix.shape[1])
+    part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+    found[matrix.indices[part]] = matrix.data[part]
+    return found

@@ -16,6 +16,20 @@ from ..ir.graph.snn_graph import SNNGraph
 from .base import Rewriting
 
 
+def with_the_same_ends(graph: SNNGraph) -> list[list[str]]:
+    """Names of populations of one kind whose projections come from the same sources and lead to the same targets."""
+    sources: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in graph.nodes}
+    targets: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in graph.nodes}
+    for p in graph.projections.values():
+        sources[p.target][p.source, p.delay] += 1
+        targets[p.source][p.target, p.delay] += 1
+    groups: dict[object, list[str]] = {}
+    for name, population in graph.populations.items():
+        key = type(population.neuron), frozenset(sources[name].items()), frozenset(targets[name].items())
+        groups.setdefault(key, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
 def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
     """Why two populations do not become one without more weights being stored; None where they can."""
     first, second = graph.populations[a], graph.populations[b]
@@ -133,13 +147,17 @@ def _joined_population(first: Population, second: Population) -> Population:
     )
     states = first.initial_state(), second.initial_state()
     initial = {k: joined(v, states[1][k]) for k, v in states[0].items() if k in (*first.initial, *second.initial)}
-    return Population(
-        first.name, (first.size + second.size,), neuron, initial, _joined_activity(first.activity, second.activity)
-    )
+    return Population(first.name, (first.size + second.size,), neuron, initial, _joined_activity(first, second))
 
 
-def _joined_activity(a: Activity | None, b: Activity | None) -> Activity | None:
+def _joined_activity(first: Population, second: Population) -> Activity | None:
+    a, b = first.activity, second.activity
     if a is None or b is None or a.data != b.data:
         return None
-    active = None if a.active is None or b.active is None else np.concatenate([a.active, b.active])
-    return Activity(np.concatenate([a.rates, b.rates]), active, a.steps, a.data)
+    sizes = first.size, second.size
+
+    def joined(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.broadcast_to(value.ravel(), size) for value, size in zip((x, y), sizes, strict=True)])
+
+    active = None if a.active is None or b.active is None else joined(a.active, b.active)
+    return Activity(joined(a.rates, b.rates), active, a.steps, a.data)

@@ -112,7 +112,7 @@ def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
         rates.append([found[name].mean() for name in names])
         if min(rates[-1]) > LIVELY:
             break
-    alive = [sum(rate > LIVELY for rate in by_name) for by_name in rates]
+    alive = [sum(min(rate, LIVELY) for rate in by_name) for by_name in rates]
     something = next((k for k, by_name in enumerate(rates) if np.mean(by_name) > LIVELY), len(rates) - 1)
     most = max(something, int(np.argmax(alive)))
     return {

@@ -34,13 +34,14 @@ class GraphSize:
             len(graph.projections),
             graph.total_synapses,
             graph.total_params,
-            sum(_bytes(array) for array in arrays),
+            sum(bytes_of(array) for array in arrays),
         )
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
 
 
-def _bytes(array: object) -> int:
+def bytes_of(array: object) -> int:
+    """Bytes of an array, or of sparse rows with their indices."""
     parts = [getattr(array, name) for name in ("data", "indices", "indptr") if hasattr(array, "indptr")]
     return sum(part.nbytes for part in parts) if parts else array.nbytes  # pyright: ignore[reportAttributeAccessIssue]
