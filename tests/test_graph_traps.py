@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import sparse
 
 import ranvier
 from ranvier import Input, LayerNode, Output, Population, Projection, SNNGraph, interpret, optimize, verify
 from ranvier.analyses.graph.bounds import bounds
-from ranvier.ir.graph.neurons import IF, LIF, Threshold
-from ranvier.ir.graph.operations import Linear
+from ranvier.ir.graph.neurons import IF, LIF, Relay, Threshold
+from ranvier.ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear
 from ranvier.validation.inputs import random_trial
 
 ONE = Linear([[1.0]])
@@ -152,3 +155,140 @@ def test_what_stayed_at_zero_is_told() -> None:
     found = verify(graph, graph, np.ones((20, 1)))
     assert found.untested == ("o", "p0", "p1")
     assert "not tested, because it stayed at zero: o, p0, p1" in str(found)
+
+
+def test_a_dead_layer_with_data_and_a_budget() -> None:
+    graph = SNNGraph([LayerNode("a", 3, 4, -np.ones((4, 3))), LayerNode("b", 4, 2, np.ones((2, 4)) * 5)])
+    graph.inputs["input"] = Input("input", (3,), 0.0, 1.0)
+    small, _ = optimize(graph, level="O3", calibration=np.ones((20, 4, 3)))
+    assert small.total_neurons == 2
+
+
+def image_network(v_leak: float) -> SNNGraph:
+    """An image, flattened, into four neurons; two outputs with a bias of one."""
+    return SNNGraph(
+        dt=1e-3,
+        inputs=[Input("i", (1, 3, 3), 0, 1)],
+        populations=[
+            Population("f", (9,), Relay()),
+            Population("h", (4,), LIF(tau=5e-3, v_threshold=1.0 if v_leak else 100.0, v_leak=v_leak)),
+        ],
+        projections=[
+            Projection("fl", "i", "f", Flatten()),
+            Projection("w", "f", "h", Linear(np.ones((4, 9)))),
+            Projection("o", "h", "out", Linear(np.ones((2, 4)), np.ones(2))),
+        ],
+        outputs=[Output("out", (2,))],
+    )
+
+
+@pytest.mark.parametrize("v_leak", [0.0, 100.0])
+def test_constants_need_no_input_of_one_axis(v_leak: float, tmp_path: Path) -> None:
+    graph = image_network(v_leak)
+    small, _ = optimize(graph, level="O1")
+    assert small.total_neurons == 0
+    x = np.random.default_rng(0).uniform(0, 1, (6, 1, 3, 3))
+    expected = interpret(graph, x).output
+    np.testing.assert_array_equal(expected[-1], 5.0 if v_leak else 1.0)
+    np.testing.assert_allclose(interpret(small, x).output, expected)
+    np.testing.assert_allclose(ranvier.simulate(small, x).output, expected)
+    ranvier.to_nir(small, tmp_path / "small.nir")
+    np.testing.assert_allclose(interpret(ranvier.from_nir(tmp_path / "small.nir"), x).output, expected)
+    again = ranvier.load(ranvier.save(small, tmp_path / "small.snn"))
+    np.testing.assert_allclose(interpret(again, x).output, expected)
+
+
+def test_a_graph_without_an_input_is_not_valid() -> None:
+    graph = SNNGraph(
+        dt=1e-3,
+        populations=[Population("a", (2,), LIF(tau=0.02, v_leak=2.0))],
+        projections=[Projection("o", "a", "o", Identity())],
+        outputs=[Output("o", (2,))],
+    )
+    with pytest.raises(ranvier.GraphError, match="there is no input"):
+        interpret(graph, {})
+
+
+def test_activity_is_measured_again_after_an_approximate_pass() -> None:
+    """Without its three weights of -1, a neuron that was silent on the data fires."""
+    weights = np.array([[2.0, -1.0, -1.0, -1.0], [1.5] * 4])
+    graph = SNNGraph([LayerNode("h", 4, 2, weights), LayerNode("r", 2, 1, [[5.0, 5.0]], neuron_type="LI")])
+    data = np.ones((60, 3, 4)) * 2
+    small, report = optimize(graph, "prune{threshold=1.2},dead-neurons{threshold=0}", calibration=data)
+    assert small.populations["h"].size == 2
+    assert [str(run.promise) for run in report.runs if run.changed] == ["approximate"]
+
+
+def test_parallel_scales_are_joined(tmp_path: Path) -> None:
+    graph = two_neurons([0.1, 0.2, 0.3], 1.0)
+    graph.projections["o2"] = Projection("o2", "q", "out", Identity())
+    graph.projections["o"] = Projection("o", "q", "out", Identity())
+    with pytest.raises(ranvier.GraphError, match="'connections'"):
+        ranvier.to_nir(graph)
+    small, _ = optimize(graph, "connections")
+    ranvier.to_nir(small, tmp_path / "small.nir")
+    inputs = {"i": np.ones((9, 3)), "j": np.ones((9, 1))}
+    np.testing.assert_array_equal(interpret(small, inputs).output, interpret(graph, inputs).output)
+
+
+def test_names_that_nir_cannot_hold() -> None:
+    graph = SNNGraph([LayerNode("enc/conv", 2, 2, np.ones((2, 2)))])
+    with pytest.raises(ranvier.GraphError, match=r"'enc/conv'.*cannot stand in a NIR file"):
+        ranvier.to_nir(graph)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_dilated_kernels_are_not_fused_with_pools(first: bool) -> None:
+    rng = np.random.default_rng(0)
+    conv, pool = Conv(rng.normal(size=(2, 1, 2, 2)), None, (1, 1), "valid", (2, 2)), AvgPool((2, 2), (2, 2), (0, 0))
+    (a, b), image = ((conv, pool), (1, 9, 9)) if first else ((pool, conv), (1, 12, 12))
+    middle = a.target_shape(image)
+    last = b.target_shape(middle)
+    graph = SNNGraph(
+        dt=1e-3,
+        inputs=[Input("i", image)],
+        populations=[Population("m", middle, Relay()), Population("l", last, LIF(tau=5e-3, v_threshold=0.1))],
+        projections=[
+            Projection("a", "i", "m", a),
+            Projection("b", "m", "l", b),
+            Projection("o", "l", "out", Identity()),
+        ],
+        outputs=[Output("out", last)],
+    )
+    small, _ = optimize(graph, "fuse{grow=true}")
+    x = rng.uniform(0, 4, (20, *image))
+    np.testing.assert_array_equal(interpret(small, x).output, interpret(graph, x).output)
+
+
+def test_pruning_keeps_sparse_rows_sparse() -> None:
+    weight = sparse.random_array((30_000, 30_000), density=1e-5, rng=0, format="csr")
+    graph = SNNGraph([LayerNode("h", 30_000, 30_000, weight)])
+    small, _ = optimize(graph, "prune{sparsity=0.5}", verify_each=False)
+    assert small.total_synapses == pytest.approx(0.5 * graph.total_synapses, abs=1)
+
+
+def test_weights_of_all_kinds_are_ranked_together() -> None:
+    """A convolution and a matrix with equal weights lose about the same part, whatever their method."""
+    rng = np.random.default_rng(0)
+    conv = Conv(rng.normal(size=(4, 1, 3, 3)))
+    graph = SNNGraph(
+        dt=1e-3,
+        inputs=[Input("i", (1, 8, 8))],
+        populations=[
+            Population("c", (4, 6, 6), LIF(tau=5e-3, v_threshold=0.5)),
+            Population("f", (144,), Relay()),
+            Population("h", (20,), LIF(tau=5e-3, v_threshold=0.5)),
+        ],
+        projections=[
+            Projection("conv", "i", "c", conv),
+            Projection("flat", "c", "f", Flatten()),
+            Projection("w", "f", "h", Linear(rng.normal(size=(20, 144)))),
+            Projection("o", "h", "out", Identity()),
+        ],
+        outputs=[Output("out", (20,))],
+    )
+    data = rng.uniform(0, 2, (20, 8, 1, 8, 8))
+    small, _ = optimize(graph, "prune{sparsity=0.9,scope=global,method=saliency}", calibration=data)
+    assert np.count_nonzero(small.projections["conv"].operation.arrays["weight"]) < 36
+    with pytest.raises(ranvier.PassError, match="scope=neuron"):
+        optimize(graph, "prune{structured=true,scope=neuron,sparsity=0.4}")

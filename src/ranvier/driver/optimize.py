@@ -13,7 +13,7 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from ..passes.base import Pass
 from ..passes.levels import level_passes
-from ..passes.manager import PassManager
+from ..passes.manager import PassManager, without_activity
 from ..passes.pipeline import parse_pipeline, pipeline_text
 from ..passes.search import Budget
 from ..report.optimization import OptimizationReport
@@ -92,6 +92,7 @@ def optimize(
         print_after_all=print_after_all,
         bisect_limit=bisect_limit,
         watch=watch,
+        measure=without_activity if data is None else lambda graph: profile(graph, data),
     )
     result = manager.run(measured)
     runs = manager.run_checks, manager.run_checks

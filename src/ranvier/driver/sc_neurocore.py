@@ -119,7 +119,7 @@ class SNNOptimizer:
     }
 
     def optimize(self, model: SNNGraph, passes: Sequence[str] | None = None) -> tuple[SNNGraph, OptimizationReport]:
-        """A smaller copy of a graph, and a report.
+        """A smaller copy of a graph, and a report. Weights are pruned last: firing rates hold for the network as given.
 
         Raises:
             PassError: a name is not known; the message lists those that are.
@@ -127,4 +127,5 @@ class SNNOptimizer:
         names = list(self.PASSES) if passes is None else list(passes)
         if unknown := [name for name in names if name not in self.PASSES]:
             raise PassError(f"there is no pass {unknown[0]!r}; there are {', '.join(self.PASSES)}.")
+        names.sort(key=lambda name: name == "prune")
         return optimize(model, ",".join(self.PASSES[name] for name in names))

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..errors import GraphError, reason_text
 from ..ir.files import replacing
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
-from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 
@@ -45,11 +46,22 @@ def to_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
     import nir
 
     check(graph)
+    _check_names(graph)
     found = _Exporter(graph).graph_of_nodes()
     if path is not None:
         _write(found, Path(path))
     assert isinstance(found, nir.NIRGraph)
     return found
+
+
+def _check_names(graph: SNNGraph) -> None:
+    """Names of nodes are names of groups in the file."""
+    broken = [name for name in (*graph.nodes, *graph.projections) if "/" in name or name in ("", ".", "..")]
+    if broken:
+        raise GraphError(
+            f"the names {', '.join(map(repr, broken))} cannot stand in a NIR file, where '/' parts groups; rename "
+            "them, with '.' in place of '/', say."
+        )
 
 
 class _Exporter:
@@ -87,6 +99,8 @@ class _Exporter:
 
             name = projection.name if isinstance(projection.operation, Identity) else f"{projection.name}.delay"
             made.append((name, nir.Delay(np.full(source, projection.delay * self.graph.dt))))
+        if isinstance(projection.operation, Constant) and len(source) > 1:
+            made.append((f"{projection.name}.flatten", _flatten_node(source, 0, -1)))
         if not isinstance(projection.operation, Identity):
             made.append((projection.name, _operation(projection, source)))
         found = []
@@ -146,6 +160,7 @@ class _Exporter:
         graph = self.graph
         own = {
             "dt": graph.dt,
+            "ranges": {name: [node.low, node.high] for name, node in graph.inputs.items() if node.low is not node.high},
             "choices": {name: p.neuron.choices for name, p in graph.populations.items() if p.neuron.choices},
             "delays": {self._known_as(p): p.delay for name, p in graph.projections.items() if name in self.implied},
             "initial": {
@@ -200,7 +215,7 @@ NEURONS = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
 
 def _operation(projection: Projection, source: tuple[int, ...]) -> Any:
     node = OPERATIONS[type(projection.operation)](projection, source)
-    node.input_type = {"input": np.array(source)}
+    node.input_type = {"input": np.array([prod(source)] if isinstance(projection.operation, Constant) else source)}
     node.output_type = {"output": np.array(projection.operation.target_shape(source))}
     return node
 
@@ -255,10 +270,26 @@ def _pool(projection: Projection, source: tuple[int, ...]) -> Any:
 
 
 def _flatten(projection: Projection, source: tuple[int, ...]) -> Any:
+    flatten: Any = projection.operation
+    return _flatten_node(source, flatten.start, flatten.end)
+
+
+def _flatten_node(source: tuple[int, ...], start: int, end: int) -> Any:
     import nir
 
-    flatten: Any = projection.operation
-    return nir.Flatten({"input": np.array(source)}, flatten.start, flatten.end)
+    return nir.Flatten({"input": np.array(source)}, start, end)
+
+
+def _constant(projection: Projection, source: tuple[int, ...]) -> Any:
+    import nir
+
+    bias = np.array(projection.operation.arrays["bias"])
+    if bias.ndim != 1:
+        raise GraphError(
+            f"projection {projection.name!r} brings a constant of shape {list(bias.shape)}; NIR has constants along "
+            "one axis only. Save the graph with ranvier.save instead."
+        )
+    return nir.Affine(np.zeros((bias.size, prod(source)), bias.dtype), bias)
 
 
 OPERATIONS: dict[type[Operation], Callable[[Any, tuple[int, ...]], Any]] = {
@@ -268,6 +299,7 @@ OPERATIONS: dict[type[Operation], Callable[[Any, tuple[int, ...]], Any]] = {
     SumPool: _pool,
     AvgPool: _pool,
     Flatten: _flatten,
+    Constant: _constant,
 }
 
 

@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import sparse
 
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Linear, Operation
+from ..ir.graph.operations import Constant, Linear, Operation
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from ..validation.origins import Origins
@@ -173,10 +172,8 @@ class Rewriting:
         self.set_projection(self._constant(self.new_name(f"{target}.bias"), target, amount))
 
     def _constant(self, name: str, target: str, amount: np.ndarray) -> Projection:
-        """A projection that brings a constant: without weights, from an input."""
-        source = next(node for node in self.graph.inputs.values() if len(node.shape) == 1)
-        nothing = sparse.csr_array((amount.size, source.size), dtype=amount.dtype)
-        return Projection(name, source.name, target, Linear(nothing, amount))
+        """A projection that brings a constant; it has to come from somewhere."""
+        return Projection(name, next(iter(self.graph.inputs)), target, Constant(amount))
 
     def new_name(self, wanted: str) -> str:
         """A name that no projection has."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.operations import Conv, Identity, Linear, Operation, Scale, Shape, SumPool
+from ..ir.graph.operations import Constant, Conv, Identity, Linear, Operation, Scale, Shape, SumPool
 
 
 def composed(second: Operation, first: Operation, source: Shape) -> Operation | None:
@@ -20,6 +20,8 @@ def composed(second: Operation, first: Operation, source: Shape) -> Operation | 
     if isinstance(second, Identity):
         return first
     middle = first.target_shape(source)
+    if isinstance(first, Constant):
+        return _passed_on(second, first, middle)
     if isinstance(second, Scale) and isinstance(first, Scale):
         return Scale(second.scale * first.scale)
     if isinstance(second, Scale) and isinstance(first, Linear):
@@ -37,6 +39,13 @@ def composed(second: Operation, first: Operation, source: Shape) -> Operation | 
     if isinstance(second, Conv) and isinstance(first, SumPool):
         return _maps_of_pooled(second, first)
     return None
+
+
+def _passed_on(second: Operation, first: Constant, middle: Shape) -> Constant:
+    """What becomes of a constant."""
+    found = (second.rows(middle) @ first.bias.ravel()).reshape(second.target_shape(middle))
+    offset = second.offset(middle)
+    return Constant(found if offset is None else found + offset)
 
 
 def by_channel(scale: np.ndarray, shape: Shape) -> np.ndarray | None:

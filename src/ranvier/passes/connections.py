@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy import sparse
 from ..analyses.graph.bounds import bounds
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Identity, Linear, Scale
+from ..ir.graph.operations import Constant, Identity, Linear, Operation, Scale
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
@@ -25,8 +26,8 @@ class Connections(Pass):
     """Removes and joins projections.
 
     Without effect: all weights are zero, or bounds show that the source gives zeros, and there is no bias (bitwise).
-    Parallel: two matrices, or two scales, with one source, target and delay become their sum (algebraic). Weights of
-    zero: a dense matrix with few others becomes sparse rows (bitwise).
+    Parallel: two matrices, scales or constants with one source, target and delay become their sum (algebraic). Weights
+    of zero: a dense matrix with few others becomes sparse rows (bitwise).
 
     Attributes:
         sparse_below: part of the weights below which sparse rows are kept; 0 for never.
@@ -62,18 +63,17 @@ class Connections(Pass):
 
     def _parallel(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
-        first: dict[tuple[str, str, int, type], str] = {}
+        first: dict[tuple[str, str, int, Any], str] = {}
         for name, projection in list(graph.projections.items()):
-            if not isinstance(projection.operation, (Linear, Identity, Scale)):
+            kind = next((k for k in SUMS if isinstance(projection.operation, k)), None)
+            if kind is None:
                 continue
-            kind = Linear if isinstance(projection.operation, Linear) else Scale
-            ends = (projection.source, projection.target, projection.delay, kind)
+            ends = (projection.source, projection.target, projection.delay, SUMS[kind])
             if ends not in first:
                 first[ends] = name
                 continue
             kept = graph.projections[first[ends]]
-            joined = _sum if kind is Linear else _sum_of_scales
-            rewriting.set_projection(kept.replace(operation=joined(kept.operation, projection.operation)))
+            rewriting.set_projection(kept.replace(operation=SUMS[kind](kept.operation, projection.operation)))
             rewriting.remove_projection(name)
             rewriting.did(name, f"joined with {kept.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
 
@@ -97,3 +97,16 @@ def _sum(a: Any, b: Any) -> Linear:
     biases = [bias for bias in (a.bias, b.bias) if bias is not None]
     bias = sum(biases[1:], biases[0]) if biases else None
     return Linear(weight if sparse.issparse(weight) else np.asarray(weight), bias)
+
+
+def _sum_of_constants(a: Any, b: Any) -> Constant:
+    return Constant(a.bias + b.bias)
+
+
+SUMS: dict[type[Operation], Callable[[Any, Any], Operation]] = {
+    Linear: _sum,
+    Identity: _sum_of_scales,
+    Scale: _sum_of_scales,
+    Constant: _sum_of_constants,
+}
+"""What two operations of a kind are together."""

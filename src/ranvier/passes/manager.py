@@ -26,6 +26,14 @@ from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
 from .search import Budget, is_searched, searched
 
+
+def without_activity(graph: SNNGraph) -> SNNGraph:
+    """A copy without measured activity."""
+    copy = graph.copy()
+    copy.populations = {name: p.replace(activity=None) for name, p in graph.populations.items()}
+    return copy
+
+
 ROUNDS = 10
 """A pipeline is run at most so often; passes that undo each other would go on for ever."""
 
@@ -101,6 +109,7 @@ class PassManager:
         bisect_limit: run only so many passes, counted over all rounds; None for all.
         watch: told the text of every pass before it runs.
         run_checks: runs the graphs that are compared.
+        measure: gives a graph the activity that it has after an approximate pass; by default none.
     """
 
     passes: Sequence[Pass]
@@ -113,6 +122,7 @@ class PassManager:
     bisect_limit: int | None = None
     watch: Watch | None = field(default=None)
     run_checks: Run = field(default_factory=KeptRuns)
+    measure: Callable[[SNNGraph], SNNGraph] = without_activity
 
     def run(self, graph: SNNGraph) -> Result:
         """Runs the pipeline on a copy of a graph.
@@ -139,6 +149,8 @@ class PassManager:
                     settled, changed = {id(one)}, True
                 if rewriting is not None:
                     facts = rewriting.facts
+                if run.changed and run.promise is Promise.APPROXIMATE:
+                    current, facts = self.measure(current), {}
             if not changed:
                 break
         return Result(graph.copy() if current is graph else current, origins, tuple(runs))

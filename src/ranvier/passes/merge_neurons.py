@@ -116,9 +116,10 @@ def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.n
 def _distance(graph: SNNGraph, population: Population, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of pairs of neurons the largest relative difference: of all incoming weights and biases, or of a parameter."""
     maps = [graph.affine_map(projection) for projection in graph.into(population.name)]
-    biases = [sparse.csr_array(np.broadcast_to(offset, population.size)[:, None]) for _, offset in maps]
-    incoming = sparse.csr_array(sparse.hstack([*(rows for rows, _ in maps), *biases]))
-    found = [_relative(incoming, a, b)] if maps else [np.zeros(a.size)]
+    found = [np.zeros(a.size)]
+    if maps:
+        biases = [sparse.csr_array(np.broadcast_to(offset, population.size)[:, None]) for _, offset in maps]
+        found = [_relative(sparse.csr_array(sparse.hstack([*(rows for rows, _ in maps), *biases])), a, b)]
     for value in population.neuron.parameters.values():
         found.append(_relative(sparse.csr_array(np.broadcast_to(value, population.size)[:, None]), a, b))
     return np.max(found, axis=0)

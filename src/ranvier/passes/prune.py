@@ -99,7 +99,7 @@ class Prune(Pass):
         """What goes, by name."""
         if self.threshold is not None:
             return {name: found < self.threshold for name, found in scores.items()}
-        if self.scope == "projection":
+        if self.scope == "projection" or not scores:
             return {name: _lowest(found, self.sparsity) for name, found in scores.items()}
         sizes = np.cumsum([found.size for found in scores.values()])
         together = _lowest(np.concatenate([found.ravel() for found in scores.values()]), self.sparsity)

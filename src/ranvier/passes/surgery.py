@@ -8,10 +8,10 @@ import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Activity, Population
-from ..ir.graph.operations import Identity, Linear, Operation, Scale
+from ..ir.graph.operations import Constant, Identity, Linear, Operation, Scale
 from ..ir.graph.snn_graph import SNNGraph
 
-TAKEN = (Linear, Identity, Scale)
+TAKEN = (Linear, Identity, Scale, Constant)
 """Operations that rows and columns can be taken from."""
 
 
@@ -62,6 +62,8 @@ def taken_operation(
         source: shape of the source before columns are taken.
         rows, columns: what is kept; None for all.
     """
+    if isinstance(operation, Constant):
+        return Constant(_taken(operation.bias, rows, 0))
     same = rows is not None and columns is not None and np.array_equal(rows, columns)
     if same and not isinstance(operation, Linear):
         return Scale(operation.scale[rows]) if isinstance(operation, Scale) and operation.scale.ndim else operation
@@ -87,7 +89,7 @@ def summed_operation(
 
 
 def _as_linear(operation: Operation, source: tuple[int, ...]) -> Linear:
-    return operation if isinstance(operation, Linear) else Linear(operation.rows(source))
+    return operation if isinstance(operation, Linear) else Linear(operation.rows(source), operation.offset(source))
 
 
 def _taken(values: Any, kept: np.ndarray | None, axis: int) -> Any:

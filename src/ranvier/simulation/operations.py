@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
 
 Params = dict[str, jax.Array]
 Apply = Callable[[Params, jax.Array], jax.Array]
@@ -92,6 +92,10 @@ def _flatten(operation: Flatten) -> Apply:
     return lambda params, x: x.reshape(operation.target_shape(x.shape))
 
 
+def _constant(operation: Constant) -> Apply:
+    return lambda params, x: params["bias"]
+
+
 def _shifted(y: jax.Array, params: Params, behind: tuple[int, ...]) -> jax.Array:
     return y + params["bias"].reshape(-1, *behind) if "bias" in params else y
 
@@ -104,4 +108,5 @@ FUNCTIONS: dict[type[Operation], Callable[[Any], Apply]] = {
     SumPool: _pool,
     AvgPool: _pool,
     Flatten: _flatten,
+    Constant: _constant,
 }

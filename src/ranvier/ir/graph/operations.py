@@ -274,6 +274,25 @@ class Flatten(Operation):
         return sparse.eye_array(prod(source), format="csr")
 
 
+@dataclass(frozen=True, eq=False)
+class Constant(Operation):
+    """``y = bias`` at every step, whatever the source gives; the bias has the target's shape."""
+
+    bias: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bias", constant(self.bias))
+
+    def target_shape(self, source: Shape) -> Shape:
+        return self.bias.shape
+
+    def rows(self, source: Shape) -> Matrix:
+        return sparse.csr_array((self.bias.size, prod(source)), dtype=self.bias.dtype)
+
+    def offset(self, source: Shape) -> np.ndarray | None:
+        return self.bias
+
+
 @dataclass(frozen=True)
 class Window:
     """Windows over the axes of an image, of one channel.
@@ -337,6 +356,6 @@ def _rows(values: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[
 
 
 OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind for kind in (Identity, Linear, Scale, Conv, SumPool, AvgPool, Flatten)
+    kind.__name__: kind for kind in (Identity, Linear, Scale, Conv, SumPool, AvgPool, Flatten, Constant)
 }
 """Every operation by its name in text and files."""

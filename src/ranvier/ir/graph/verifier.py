@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ...errors import GraphError
+from ...errors import GraphError, reason_text
 from .elements import Input, Output, Population, Projection
 from .neurons import CHOICES, Delay
 from .operations import ShapeError
@@ -18,6 +18,8 @@ from .snn_graph import Node, SNNGraph
 
 POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
 """Parameters that divide."""
+LONGEST_DELAY = 10**6
+"""Steps; what is on the way is kept."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ def check(graph: SNNGraph) -> None:
     Raises:
         GraphError: with all problems, a line each.
     """
+    if not isinstance(graph, SNNGraph):
+        raise GraphError(
+            f"a SNNGraph is expected, not {type(graph).__name__} {graph!r:.60}; ranvier.load reads .snn files and "
+            "ranvier.from_nir reads .nir files."
+        )
     found = problems(graph)
     if found:
         many = f"{len(found)} problems" if len(found) > 1 else "a problem"
@@ -59,6 +66,8 @@ def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
     names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
     for name in (name for name, count in names.items() if count > 1):
         yield Problem(name, "the name is used more than once among inputs, populations and outputs")
+    if not graph.inputs:
+        yield Problem("", "there is no input; how long to run is told by the inputs: add one, even if nothing reads it")
     if not graph.outputs:
         yield Problem("", "there is no output; nothing the graph does could be seen")
     cycle = instant_cycle(graph)
@@ -83,7 +92,9 @@ def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
 
 
 def _of_input(node: Input) -> Iterator[Problem]:
-    if node.low is not None and node.high is not None and not node.low <= node.high:
+    if any(bound is not None and not np.isfinite(bound) for bound in (node.low, node.high)):
+        yield Problem(node.name, f"values from {node.low} to {node.high}; leave a bound out where there is none")
+    elif node.low is not None and node.high is not None and not node.low <= node.high:
         yield Problem(node.name, f"values from {node.low} to {node.high}; the lower bound comes first")
 
 
@@ -103,8 +114,10 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
                 f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
                 "that the network was made for, or integration='exponential'",
             )
-    if isinstance(neuron, Delay) and np.any((neuron.steps < 0) | (neuron.steps % 1 != 0)):
-        yield Problem(name, "delays are whole numbers of steps from 0 on")
+    if isinstance(neuron, Delay) and np.any(
+        (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)
+    ):
+        yield Problem(name, f"delays are whole numbers of steps from 0 to {LONGEST_DELAY}")
     if neuron.choices.get("reset") == "subtract" and np.any(neuron.parameters["v_reset"] != 0):
         yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
     for state, value in population.initial.items():
@@ -135,8 +148,9 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
             yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
         if target is None or isinstance(target, Input):
             yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
-        if not isinstance(projection.delay, int) or projection.delay < 0:
-            yield Problem(projection.name, f"delay {projection.delay!r}, a whole number of steps from 0 on is expected")
+        if not isinstance(projection.delay, int) or not 0 <= projection.delay <= LONGEST_DELAY:
+            told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
+            yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
         yield from _of_operation(projection, source, target)
 
 
@@ -151,6 +165,9 @@ def _of_operation(projection: Projection, source: Node | None, target: Node | No
         shape = projection.operation.target_shape(source.shape)
     except ShapeError as error:
         yield Problem(projection.name, f"{kind} from {source.name!r}: {error}")
+        return
+    except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        yield Problem(projection.name, f"{kind}{projection.operation.options}: {reason_text(error)}")
         return
     if target is not None and shape != target.shape:
         yield Problem(
