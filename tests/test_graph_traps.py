@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nir
 import numpy as np
 import pytest
 from scipy import sparse
+from typer.testing import CliRunner
 
 import ranvier
 from ranvier import Input, LayerNode, Output, Population, Projection, SNNGraph, interpret, optimize, verify
 from ranvier.analyses.graph.bounds import bounds
+from ranvier.cli.main import app
+from ranvier.frontends import nir_probe
 from ranvier.ir.graph.neurons import IF, LIF, Relay, Threshold
 from ranvier.ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear
 from ranvier.validation.inputs import random_trial
@@ -161,7 +168,8 @@ def test_a_dead_layer_with_data_and_a_budget() -> None:
     graph = SNNGraph([LayerNode("a", 3, 4, -np.ones((4, 3))), LayerNode("b", 4, 2, np.ones((2, 4)) * 5)])
     graph.inputs["input"] = Input("input", (3,), 0.0, 1.0)
     small, _ = optimize(graph, level="O3", calibration=np.ones((20, 4, 3)))
-    assert small.total_neurons == 2
+    assert small.total_neurons == 0
+    assert not interpret(small, np.ones((5, 3))).output.any()
 
 
 def image_network(v_leak: float) -> SNNGraph:
@@ -292,3 +300,164 @@ def test_weights_of_all_kinds_are_ranked_together() -> None:
     assert np.count_nonzero(small.projections["conv"].operation.arrays["weight"]) < 36
     with pytest.raises(ranvier.PassError, match="scope=neuron"):
         optimize(graph, "prune{structured=true,scope=neuron,sparsity=0.4}")
+
+
+def cli(words: list[str]) -> int:
+    """Exit code of the command, as a person runs it: errors on purpose are told and make it 1."""
+    try:
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+    except ranvier.RanvierError:
+        return 1
+    return result.exit_code
+
+
+@dataclass(frozen=True)
+class Nudging(ranvier.Pass):
+    """Changes a weight a little, and says that it changes no bit."""
+
+    name = "nudging"
+    promise = ranvier.Promise.BITWISE
+
+    def run(self, rewriting: ranvier.Rewriting) -> None:
+        first = rewriting.graph.projections["input->h"]
+        weight = first.operation.arrays["weight"]
+        rewriting.set_projection(first.replace(operation=Linear(weight * (1 + 1e-10))))
+        rewriting.did("h", "nudged", ranvier.Promise.BITWISE)
+
+
+def test_a_counterexample_knows_the_promise_that_was_broken(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 3))
+    graph = SNNGraph([LayerNode("h", 3, 4, weight, neuron_type="LI")])
+    path = tmp_path / "found.npz"
+    with pytest.raises(ranvier.PassError, match="promises to be bitwise"):
+        optimize(graph, [Nudging()], counterexample=path)
+    again = ranvier.replay(path)
+    assert again.close
+    assert again.counterexample is not None
+    assert again.counterexample.promise is ranvier.Promise.BITWISE
+    assert cli(["verify", str(path)]) == 1
+    assert cli(["verify", str(path), "--promise", "algebraic"]) == 0
+
+
+def test_what_relies_on_a_range_is_verified_within_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    graph = SNNGraph([LayerNode("h", 3, 12, rng.uniform(0, 1, (12, 3))), LayerNode("o", 12, 2, np.ones((2, 12)))])
+    ranvier.save(graph, tmp_path / "full.snn")
+    small = tmp_path / "small.nir"
+    assert cli(["opt", str(tmp_path / "full.snn"), "--input-range", "0", "0.3", "-o", str(small)]) == 0
+    assert ranvier.from_nir(small).total_neurons < graph.total_neurons
+    assert ranvier.from_nir(small).inputs["input"].high == 0.3
+    assert cli(["verify", str(tmp_path / "full.snn"), str(small)]) == 0
+    assert cli(["verify", str(tmp_path / "full.snn"), str(small), "--input-range", "0", "0.3"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["opt", "GRAPH", "--json", "/nonexistent/x.json"],
+        ["opt", "GRAPH", "--report", "/nonexistent/x.html"],
+        ["opt", "GRAPH", "--report", "x.txt"],
+        ["opt", "GRAPH", "--input-range", "inf", "inf"],
+        ["opt", "GRAPH", "--input-range", "nan", "1"],
+        ["opt", "GRAPH", "--bisect-limit", "-3"],
+        ["opt", "GRAPH", "-O3", "--budget", "-1"],
+        ["opt", "GRAPH", "--passes", "connections{sparse_below=x}"],
+        ["opt", "GRAPH", "--passes", "dead-neurons{threshold=abc}"],
+        ["opt", "GRAPH", "--passes", "dead-neurons{threshold=-1}"],
+        ["opt", "GRAPH", "--passes", "dead-neurons{threshold=NaN}"],
+        ["opt", "GRAPH", "--passes", "quantize{format=Q9999.1}"],
+        ["opt", "GRAPH", "--passes", "quantize{format=Q0.0}"],
+        ["opt", "GRAPH", "--passes", "fuse{grow=maybe}"],
+        ["opt", "GRAPH", "--passes", "prune{sparsity=0.5,sparsity=0.6}"],
+        ["verify", "GRAPH", "GRAPH", "--counterexample", "/nonexistent/c.npz"],
+        ["verify", "GRAPH", "GRAPH", "--promise", "none"],
+    ],
+)
+def test_bad_words_on_the_command_line(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = ranvier.save(readout(1.0), tmp_path / "graph.snn")
+    assert cli([str(path) if word == "GRAPH" else word for word in words]) == 1
+    assert [found.name for found in tmp_path.iterdir()] == ["graph.snn"]
+
+
+def loop_with_delays(delays: list[float]) -> Any:
+    """Two neurons, each of which inhibits itself by way of a delay of its own."""
+    lif = nir.LIF(
+        tau=np.full(2, 2e-3), r=np.ones(2), v_leak=np.zeros(2), v_threshold=np.full(2, 0.4), v_reset=np.zeros(2)
+    )
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "lif": lif,
+        "d": nir.Delay(np.array(delays)),
+        "w": nir.Linear(np.eye(2) * -3),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    edges = [("input", "lif"), ("lif", "d"), ("d", "w"), ("w", "lif"), ("lif", "output")]
+    return nir.NIRGraph(nodes, edges, type_check=False)
+
+
+def test_loops_through_delays_of_single_neurons(tmp_path: Path) -> None:
+    x = np.ones((24, 2))
+    both = ranvier.from_nir(loop_with_delays([1e-3, 3e-3]), dt=1e-3, reset="zero")
+    found = interpret(both, x).output
+    for neuron, delay in enumerate((1e-3, 3e-3)):
+        alone = interpret(ranvier.from_nir(loop_with_delays([delay, delay]), dt=1e-3, reset="zero"), x).output
+        np.testing.assert_array_equal(found[:, neuron], alone[:, neuron])
+    assert (found[:, 0] != found[:, 1]).any()
+    ranvier.to_nir(both, tmp_path / "loop.nir")
+    np.testing.assert_array_equal(interpret(ranvier.from_nir(tmp_path / "loop.nir"), x).output, found)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        *({"choices": 5}, {"choices": {"lif": 5}}, {"choices": {"lif": {"reset": ["zero"]}}}),
+        *({"delays": []}, {"delays": 5}, {"delays": {"w": 1.5}}),
+        *(
+            {"initial": []},
+            {"initial": {"lif": 5}},
+            {"initial": {"lif": {"v": "a"}}},
+            {"initial": {"a": {"v": [[1], 2]}}},
+        ),
+        *({"ranges": {"input": [1]}}, {"ranges": {"input": ["a", "b"]}}, {"dt": "fast"}, [1, 2]),
+    ],
+)
+def test_damaged_notes_in_a_nir_file(notes: Any) -> None:
+    graph = loop_with_delays([1e-3, 1e-3])
+    graph.metadata = {"ranvier": json.dumps(notes)}
+    with pytest.raises(ranvier.GraphError, match="metadata 'ranvier'"):
+        ranvier.from_nir(graph, dt=1e-3, reset="zero")
+
+
+def test_damaged_nir_graphs() -> None:
+    def refused(match: str, dt: Any = 1e-3, **changed: Any) -> None:
+        graph = loop_with_delays([1e-3, 1e-3])
+        graph.nodes.update(changed.pop("nodes", {}))
+        graph.edges.extend(changed.pop("edges", []))
+        with pytest.raises(ranvier.GraphError, match=match):
+            ranvier.from_nir(graph, dt=dt, reset="zero")
+
+    refused("node 'odd' is str", nodes={"odd": "no node"})
+    refused("has 3 ends", edges=[("lif", "w", "output")])
+    refused("is there 2 times", edges=[("lif", "output")])
+    refused("positive number of seconds", dt=0)
+    refused("positive number of seconds", dt=np.nan)
+    refused("real numbers", nodes={"w": nir.Linear(np.eye(2) * 1j)})
+    own = loop_with_delays([1e-3, 1e-3])
+    own.nodes["again"] = own
+    with pytest.raises(ranvier.GraphError, match="nested deeper"):
+        ranvier.from_nir(own, dt=1e-3, reset="zero")
+    taken = ranvier.from_nir(loop_with_delays([1e-3, 1e-3]), dt=np.float32(1e-3), reset="zero")
+    assert taken.dt == pytest.approx(1e-3)
+
+
+def test_a_file_that_crashes_or_hangs_the_reader_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "some.nir"
+    path.write_bytes(b"some bytes")
+    monkeypatch.setattr(nir_probe, "CODE", "import os; os.abort()")
+    with pytest.raises(ranvier.GraphError, match="crashes HDF5"):
+        ranvier.from_nir(path, dt=1e-3)
+    monkeypatch.setattr(nir_probe, "CODE", "while True: pass")
+    monkeypatch.setattr(nir_probe, "SECONDS", 0.5)
+    with pytest.raises(ranvier.GraphError, match="longer than"):
+        ranvier.from_nir(path, dt=1e-3)

@@ -152,7 +152,7 @@ def test_pipelines_are_repeated_until_nothing_changes() -> None:
 def test_print_after_all_and_watch() -> None:
     watched: list[str] = []
     made, report = ranvier.optimize(network(), "dead-code,connections", print_after_all=True, watch=watched.append)
-    assert watched[:2] == ["dead-code", "connections"]
+    assert watched[:3] == ["making inputs to check with", "dead-code", "connections"]
     assert report.runs[-1].printed == ranvier.to_text(made)[0]
 
 

@@ -170,8 +170,16 @@ def verify(
     inputs: Annotated[
         Path | None, typer.Option(metavar="FILE", help=".npz with an array for every input; random ones without it.")
     ] = None,
-    promise: Annotated[str, typer.Option(help="bitwise, algebraic or approximate.")] = "algebraic",
-    seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
+    promise: Annotated[
+        str | None,
+        typer.Option(
+            help="bitwise, algebraic, profiled or approximate. Algebraic, or of a counterexample the broken one."
+        ),
+    ] = None,
+    input_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and largest value of random inputs.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of random inputs.")] = 0,
     counterexample: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write inputs that differ.")
     ] = None,
@@ -187,7 +195,7 @@ def verify(
     if optimized is None:
         if original.suffix != ".npz":
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
-        kept = run_replay(Console(), original)
+        kept = run_replay(Console(), original, promise)
     else:
         graphs = [read_graph(p, dt=dt, reset=reset, recurrent_delay=recurrent_delay) for p in (original, optimized)]
         kept = run_verify(
@@ -198,6 +206,7 @@ def verify(
             promise=promise,
             seed=seed,
             counterexample=counterexample,
+            input_range=input_range,
         )
     if not kept:
         raise typer.Exit(1)

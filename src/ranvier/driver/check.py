@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,13 +12,20 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from ..validation.inputs import Trial, trials_of
 from ..validation.promise import Promise
-from ..validation.verify import Verification, replay, verify
+from ..validation.verify import Verification, check_interface, replay, verify
+from .graph_file import check_target, with_range
+from .progress import steps_shown
 from .show import print_plain
 
 
-def run_replay(console: Console, path: Path) -> bool:
-    """Runs a counterexample again and prints what comes out; whether the graphs do the same on it."""
-    return _print(console, replay(path), Promise.ALGEBRAIC)
+def run_replay(console: Console, path: Path, promise: str | None) -> bool:
+    """Runs a counterexample again and prints what comes out; whether the promise is kept that is given, or else the one
+    that was broken."""
+    found = replay(path)
+    wanted = None if promise is None else _promise(promise)
+    if wanted is None and found.counterexample is not None:
+        wanted = found.counterexample.promise
+    return _print(console, found, Promise.ALGEBRAIC if wanted is None else wanted)
 
 
 def run_verify(
@@ -26,25 +34,50 @@ def run_verify(
     optimized: SNNGraph,
     *,
     inputs: Path | None,
-    promise: str,
+    promise: str | None,
     seed: int,
     counterexample: Path | None,
+    input_range: tuple[float, float] | None,
 ) -> bool:
     """Runs two graphs side by side and prints what differs; whether the promise is kept."""
-    wanted = _promise(promise)
-    if inputs is None:
-        trials = trials_of(original, seed=seed)
-    else:
-        trials = [Trial(str(inputs), Calibration.load(inputs, original).inputs, True)]
-    kept = True
-    for trial in trials:
-        found = verify(original, optimized, trial.inputs, told=trial.told)
+    wanted = Promise.ALGEBRAIC if promise is None else _promise(promise)
+    check_interface(original, optimized)
+    if counterexample is not None:
+        check_target(counterexample)
+    if input_range is not None:
+        original = with_range(original, *input_range)
+    kept, tested = True, False
+    with steps_shown(console) as show:
+        show("making inputs")
+        if inputs is None:
+            trials = trials_of(_with_common_ranges(original, optimized), seed=seed)
+        else:
+            trials = [Trial(str(inputs), Calibration.load(inputs, original).inputs, True)]
+        found_by_trial = []
+        for trial in trials:
+            show(f"running both on {trial.told}")
+            found_by_trial.append(verify(original, optimized, trial.inputs, told=trial.told))
+    for found in found_by_trial:
         if not _print(console, found, wanted):
             kept = False
             if counterexample is not None and found.counterexample is not None:
                 print_plain(console, f"counterexample written to {found.counterexample.save(counterexample)}")
                 counterexample = None
+        tested = tested or not set(original.outputs) <= set(found.untested)
+    if not tested:
+        print_plain(console, "every output stayed at zero: this says nothing of the graphs; give --inputs data.npz")
     return kept
+
+
+def _with_common_ranges(original: SNNGraph, optimized: SNNGraph) -> SNNGraph:
+    """The original with the narrower of both ranges for every input: what was optimized may rely on its own."""
+    copy = original.copy()
+    for name, node in original.inputs.items():
+        other = optimized.inputs[name]
+        low = max((x for x in (node.low, other.low) if x is not None), default=None)
+        high = min((x for x in (node.high, other.high) if x is not None), default=None)
+        copy.inputs[name] = replace(node, low=low, high=high)
+    return copy
 
 
 def _promise(text: str) -> Promise:

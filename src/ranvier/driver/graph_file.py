@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import GraphError
@@ -41,9 +42,21 @@ def read_graph(
 
 def check_graph_target(path: str | os.PathLike[str]) -> None:
     """Raises :class:`GraphError` unless a graph can be written there."""
-    target = Path(path)
-    if not is_graph_file(target):
+    if not is_graph_file(path):
         raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+    check_target(path)
+
+
+def with_range(graph: SNNGraph, low: float, high: float) -> SNNGraph:
+    """A graph whose inputs are declared to lie in a range."""
+    copy = graph.copy()
+    copy.inputs = {name: replace(node, low=low, high=high) for name, node in graph.inputs.items()}
+    return copy
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raises :class:`GraphError` unless the folder of a file to be written is there."""
+    target = Path(path)
     if not target.absolute().parent.is_dir():
         raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..errors import InputError
 from ..ir.files import write_atomically
 from ..ir.graph.interpreter import interpret
 from ..ir.graph.recording import Simulation
@@ -21,8 +21,9 @@ from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
 from ..validation.difference import Trains, compared_trains, spiking
 from ..validation.inputs import random_trial
-from .graph_file import check_graph_target, write_graph
+from .graph_file import check_graph_target, check_target, with_range, write_graph
 from .optimize import optimize
+from .progress import steps_shown
 from .show import print_plain
 
 
@@ -50,12 +51,15 @@ def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: Opt
     """Optimizes a graph, prints what was done, and writes the files asked for."""
     if output is not None:
         check_graph_target(output)
+    for path in (options.report, options.as_json, options.counterexample):
+        if path is not None:
+            check_target(path)
+    if options.report is not None and options.report.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{str(options.report)!r}: the report is a page; give it a name that ends in .html.")
     if options.input_range is not None:
         graph = with_range(graph, *options.input_range)
     data = None if options.calibration is None else Calibration.load(options.calibration, graph)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading")
+    with steps_shown(console) as show:
         made, report = optimize(
             graph,
             options.passes,
@@ -66,7 +70,7 @@ def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: Opt
             counterexample=options.counterexample,
             print_after_all=options.print_after_all,
             bisect_limit=options.bisect_limit,
-            watch=lambda text: bar.update(task, description=text),
+            watch=show,
         )
     _print(console, report, options)
     if output is not None:
@@ -78,13 +82,6 @@ def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: Opt
     if options.report is not None:
         trains, told = _trains(report, data)
         print_plain(console, f"report written to {write_page(report, trains, options.report, told)}")
-
-
-def with_range(graph: SNNGraph, low: float, high: float) -> SNNGraph:
-    """A graph whose inputs are declared to lie in a range."""
-    copy = graph.copy()
-    copy.inputs = {name: replace(node, low=low, high=high) for name, node in graph.inputs.items()}
-    return copy
 
 
 def _print(console: Console, report: OptimizationReport, options: OptOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -66,7 +67,7 @@ def optimize(
         fixpoint: whether to go through the passes until nothing changes.
         print_after_all: keep the text of the graph after every pass, in the report's runs.
         bisect_limit: run only so many passes.
-        watch: called with the text of every pass before it runs.
+        watch: told what is done next: the text of every pass before it runs.
 
     Returns:
         The new graph and a report.
@@ -78,9 +79,13 @@ def optimize(
     """
     start = time.perf_counter()
     check(graph)
-    chosen = _passes(passes, level)
+    _check_numbers(budget, bisect_limit)
+    chosen, tell = _passes(passes, level), watch or (lambda text: None)
     data = None if calibration is None else Calibration.of(graph, calibration, labels, run=simulate)
+    if data is not None:
+        tell("measuring activity")
     measured = graph if data is None else profile(graph, data)
+    tell("making inputs to check with")
     trials = trials_of(measured, data) if verify_each else []
     manager = PassManager(
         chosen,
@@ -91,10 +96,11 @@ def optimize(
         budget=Budget(BUDGET if budget is None else budget),
         print_after_all=print_after_all,
         bisect_limit=bisect_limit,
-        watch=watch,
+        watch=tell,
         measure=without_activity if data is None else lambda graph: profile(graph, data),
     )
     result = manager.run(measured)
+    tell("checking the result")
     runs = manager.run_checks, manager.run_checks
     checks = [verify(measured, result.graph, t.inputs, origins=result.origins, told=t.told, runs=runs) for t in trials]
     accuracy = None
@@ -112,6 +118,13 @@ def optimize(
         time.perf_counter() - start,
     )
     return result.graph, report
+
+
+def _check_numbers(budget: float | None, bisect_limit: int | None) -> None:
+    if budget is not None and not (isinstance(budget, (int, float)) and 0 <= budget < math.inf):
+        raise PassError(f"budget={budget!r}: a part from 0 on is expected, 0.01 for one percent.")
+    if bisect_limit is not None and not (isinstance(bisect_limit, int) and bisect_limit >= 0):
+        raise PassError(f"bisect_limit={bisect_limit!r}: a number of passes from 0 on is expected.")
 
 
 def _passes(passes: str | Iterable[str | Pass] | None, level: str) -> list[Pass]:

@@ -15,6 +15,8 @@ from ..ir.table import table
 from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
 from ..validation.difference import spiking
+from .graph_file import check_target
+from .progress import steps_shown
 from .show import print_plain
 
 
@@ -26,10 +28,14 @@ def run_simulation(
         raise InputError(f"dtype {dtype!r} is unknown; use float32 or float64.")
     if output is not None and output.suffix != ".npz":
         raise InputError(f"{str(output)!r}: results are written as .npz.")
+    if output is not None:
+        check_target(output)
     data = Calibration.load(inputs, graph)
     start = time.perf_counter()
     names = list(dict.fromkeys([*record, *spiking(graph)]))
-    found = simulate(graph, data.inputs, record=names, dtype=np.dtype(dtype))
+    with steps_shown(console) as show:
+        show(f"simulating {data.steps} steps x {data.samples} samples")
+        found = simulate(graph, data.inputs, record=names, dtype=np.dtype(dtype))
     seconds = time.perf_counter() - start
     told = f"{data.steps} steps of {graph.dt:g} s x {data.samples} samples, {seconds:.2f} s with compilation"
     print_plain(console, f"{graph.name}: {told}")

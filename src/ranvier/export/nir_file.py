@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,14 +16,13 @@ from ..errors import GraphError, reason_text
 from ..ir.files import replacing
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
+from ..ir.graph.nir_notes import NOTES, NirNotes
 from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 
 DENSEST = 2**31
 """NIR keeps weights dense; matrices with more numbers are not written."""
-METADATA = "ranvier"
-"""Key under which a NIR graph says what NIR has no place for."""
 
 
 def to_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
@@ -158,19 +156,23 @@ class _Exporter:
     def _metadata(self) -> dict[str, str]:
         """Metadata of the graph, and under ``ranvier`` what NIR has no place for."""
         graph = self.graph
-        own = {
-            "dt": graph.dt,
-            "ranges": {name: [node.low, node.high] for name, node in graph.inputs.items() if node.low is not node.high},
-            "choices": {name: p.neuron.choices for name, p in graph.populations.items() if p.neuron.choices},
-            "delays": {self._known_as(p): p.delay for name, p in graph.projections.items() if name in self.implied},
-            "initial": {
+        notes = NirNotes(
+            dt=graph.dt,
+            choices={name: p.neuron.choices for name, p in graph.populations.items() if p.neuron.choices},
+            delays={self._known_as(p): p.delay for name, p in graph.projections.items() if name in self.implied},
+            initial={
                 name: {state: value.tolist() for state, value in p.initial.items()}
                 for name, p in graph.populations.items()
                 if p.initial
             },
-        }
+            ranges={
+                name: (node.low, node.high)
+                for name, node in graph.inputs.items()
+                if node.low is not None or node.high is not None
+            },
+        )
         kept = {key: value for key, value in graph.metadata.items() if key.rpartition("/")[0] not in self.nodes}
-        return {**kept, METADATA: json.dumps(own)}
+        return {**kept, NOTES: notes.to_json()}
 
 
 def _implied_delays(graph: SNNGraph) -> set[str]:

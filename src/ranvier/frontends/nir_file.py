@@ -7,23 +7,29 @@ guessed; what they were is also in the graph's metadata.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ..errors import GraphError, reason_text
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ..ir.graph.nir_notes import NOTES, NirNotes
 from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, ShapeError, SumPool
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
+from .nir_probe import probe
 
-METADATA = "ranvier"
-"""Key of the metadata in which :func:`ranvier.to_nir` keeps what NIR has no place for."""
 PRESET = {"integration": "euler", "current": "old", "fires": ">"}
 """Choices as in NIR's equations."""
+
+DEEPEST = 32
+"""Graphs are nested no deeper."""
 
 Nodes = dict[str, Any]
 Edges = list[tuple[str, str]]
@@ -68,14 +74,17 @@ def from_nir(
     else:
         graph, preset = _read(Path(source)), Path(source).stem
     nodes, edges = _flattened(graph)
-    told = _told(graph)
-    dt = told.get("dt") if dt is None else dt
-    if not isinstance(dt, (int, float)):
+    told = NirNotes.of(graph.metadata or {})
+    dt = told.dt if dt is None else dt
+    if dt is None:
         raise GraphError(
-            "NIR does not store the time step: pass dt= in seconds, the one the network was trained or simulated with."
+            "NIR does not store the time step: pass dt= in seconds (--dt), the one the network was trained or "
+            "simulated with."
         )
+    if not isinstance(dt, Real) or not 0 < dt < float("inf"):
+        raise GraphError(f"dt={dt!r} is no time step; a positive number of seconds is expected.")
     choices = {"reset": reset, "integration": integration, "current": current, "fires": fires}
-    importer = _Importer(nodes, edges, float(dt), _choices(nodes, choices, told.get("choices", {})), told)
+    importer = _Importer(nodes, edges, float(dt), _choices(nodes, choices, told.choices), told)
     found = importer.graph(name or preset, recurrent_delay)
     found.metadata.update(_metadata(graph, nodes))
     check(found)
@@ -86,7 +95,7 @@ class _Importer:
     """Builds the graph: neurons become populations, other nodes projections, with relays where these meet or part."""
 
     def __init__(
-        self, nodes: Nodes, edges: Edges, dt: float, choices: dict[str, dict[str, str]], told: dict[str, Any]
+        self, nodes: Nodes, edges: Edges, dt: float, choices: dict[str, dict[str, str]], told: NirNotes
     ) -> None:
         self.nodes, self.dt, self.choices, self.told = nodes, dt, choices, told
         self.before: dict[str, list[str]] = {name: [] for name in nodes}
@@ -95,23 +104,26 @@ class _Importer:
             self.after[a].append(b)
             self.before[b].append(a)
         self.shapes: dict[str, tuple[int, ...] | None] = {}
+        self.split = self._split_delays()
         found = {name: self._operation(name) for name in nodes}
         self.operations = {name: operation for name, operation in found.items() if operation is not None}
 
     def graph(self, name: str, recurrent_delay: int | None) -> SNNGraph:
-        inputs = [Input(k, self._shape(k)) for k, node in self.nodes.items() if _kind(node) == "Input"]
+        ranges = self.told.ranges
+        inputs = [
+            Input(k, self._shape(k), *ranges.get(k, ())) for k, node in self.nodes.items() if _kind(node) == "Input"
+        ]
         outputs = [Output(k, self._shape(k)) for k, node in self.nodes.items() if _kind(node) == "Output"]
         populations, projections = [], []
         for k, node in self.nodes.items():
             if k in self.operations:
                 populations += self._relays(k)
             elif _kind(node) in NEURONS:
-                initial = self.told.get("initial", {}).get(k, {})
-                populations.append(Population(k, self._shape(k), self._neuron(k), initial))
+                populations.append(Population(k, self._shape(k), self._neuron(k), self.told.initial.get(k, {})))
         for k in self.nodes:
             projections += self._projections_into(k)
         graph = SNNGraph(name=name, dt=self.dt, inputs=inputs, outputs=outputs, populations=populations)
-        delays = self.told.get("delays", {}) if recurrent_delay is None else {}
+        delays = self.told.delays if recurrent_delay is None else {}
         graph.projections = {p.name: p.replace(delay=delays.get(p.name, p.delay)) for p in projections}
         _delay_recurrence(graph, recurrent_delay)
         return graph
@@ -133,6 +145,8 @@ class _Importer:
         before = self.before[name]
         if name not in self.operations:
             told = [a for a in before if not (a in self.operations and self._is_between_two(a))]
+            if name in self.split:
+                return [projection for a in told for projection in self._by_delay(a, name)]
             return [Projection(f"{a}->{name}", a, name, Identity()) for a in told]
         operation, delay = self.operations[name]
         if self._is_between_two(name):
@@ -144,6 +158,29 @@ class _Importer:
         summed = f"{name}.sum"
         parts = [Projection(f"{a}->{summed}", a, summed, Identity()) for a in before]
         return [*parts, Projection(name, summed, name, operation, delay)]
+
+    def _split_delays(self) -> set[str]:
+        """Delay nodes within a cycle whose elements wait for different times.
+
+        A delay that a loop runs through has to be on projections, here one for every time. Files of ours tell the delays
+        of such projections.
+        """
+        if self.told.dt is not None:
+            return set()
+        names = {name: k for k, name in enumerate(self.nodes)}
+        ends = np.array([(names[a], names[b]) for a in names for b in self.after[a]], np.int64).reshape(-1, 2)
+        links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(names),) * 2)
+        _, component = sparse.csgraph.connected_components(links, connection="strong")
+        alone = np.bincount(component, minlength=1)[component] == 1
+        delays = [name for name, k in names.items() if _kind(self.nodes[name]) == "Delay" and not alone[k]]
+        return {name for name in delays if np.unique(self._steps(name)).size > 1}
+
+    def _by_delay(self, source: str, name: str) -> list[Projection]:
+        steps = np.broadcast_to(self._steps(name), self._shape(name))
+        return [
+            Projection(f"{source}->{name}.{int(d)}", source, name, Scale((steps == d).astype(np.float64)), int(d))
+            for d in np.unique(steps)
+        ]
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Shape of what a node gives."""
@@ -185,9 +222,14 @@ class _Importer:
         node = self.nodes[name]
         kind, parameters = NEURONS[_kind(node)]
         values = {parameter: np.asarray(getattr(node, parameter)) for parameter in parameters}
+        if name in self.split:
+            return Relay()
         if kind is Delay:
             return Delay(steps=self._steps(name))
-        return kind(**values, **self.choices[name])
+        try:
+            return kind(**values, **self.choices[name])
+        except (TypeError, ValueError) as error:
+            raise GraphError(f"node {name!r} ({_kind(node)}): {reason_text(error)}") from error
 
     def _steps(self, name: str) -> np.ndarray:
         """Delays in whole steps."""
@@ -263,8 +305,9 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise GraphError(f"there is no file {str(path)!r}.")
     try:
+        probe(path)
         graph = nir.read(path, type_check=False)
-    except Exception as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise GraphError(f"{str(path)!r} cannot be read as NIR: {reason_text(error)}") from error
     if not isinstance(graph, nir.NIRGraph):
         raise GraphError(f"{str(path)!r} holds a {_kind(graph)}; a NIRGraph is expected.")
@@ -278,9 +321,11 @@ def _flattened(graph: Any) -> tuple[Nodes, Edges]:
         before, after = [a for a, b in edges if b == port], [b for a, b in edges if a == port]
         edges = [edge for edge in edges if port not in edge] + [(a, b) for a in before for b in after]
         del nodes[port]
-    for edge in edges:
-        if edges.count(edge) > 1:
-            raise GraphError(f"the edge {edge[0]!r} -> {edge[1]!r} is there twice; put a Scale of 2 between the nodes.")
+    for (a, b), count in Counter(edges).items():
+        if count > 1:
+            raise GraphError(
+                f"the edge {a!r} -> {b!r} is there {count} times; put a Scale of {count} between the nodes."
+            )
     return nodes, edges
 
 
@@ -290,8 +335,15 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
     edges: Edges = []
     ports: list[str] = []
     entry, leave = {}, {}
+    if prefix.count(".") > DEEPEST:
+        raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or in themselves, at {prefix[:60]!r}.")
     for key, node in graph.nodes.items():
         name = f"{prefix}{key}"
+        if _kind(node) not in ("NIRGraph", "Input", "Output", *OPERATIONS, *NEURONS):
+            known = ", ".join(("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph"))
+            raise GraphError(
+                f"node {name!r} is {_kind(node)}, which is no NIR primitive known here; there are {known}."
+            )
         if _kind(node) != "NIRGraph":
             nodes[name] = node
             continue
@@ -301,7 +353,10 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
         own = {kind: [f"{name}.{k}" for k, n in node.nodes.items() if _kind(n) == kind] for kind in ("Input", "Output")}
         ports += [*inner_ports, *own["Input"], *own["Output"]]
         entry[name], leave[name] = own["Input"], own["Output"]
-    for a, b in graph.edges:
+    for edge in graph.edges:
+        if len(edge) != 2:
+            raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")
+        a, b = edge
         ends = []
         for key, table, kind in ((a, leave, "Output"), (b, entry, "Input")):
             name = f"{prefix}{key}"
@@ -334,9 +389,9 @@ def _choices(
                 found[name][choice] = str(picked)
     if missing := [n for n, kind in kinds.items() if "reset" in kind.choice_names() and "reset" not in found[n]]:
         raise GraphError(
-            f"NIR does not store how a neuron is reset, and no reset is given for {missing}: pass reset='zero' (v "
-            "becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, or a mapping by "
-            "node name."
+            f"NIR does not store how a neuron is reset, and no reset is given for {missing}: pass reset='zero' "
+            "(--reset zero; v becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, "
+            "or a mapping by node name."
         )
     return found
 
@@ -349,8 +404,9 @@ def _delay_recurrence(graph: SNNGraph, steps: int | None) -> None:
     if steps is None or steps < 1:
         names = [f"{p.name!r} ({p.source} -> {p.target})" for p in closing]
         raise GraphError(
-            f"projections close a cycle: {', '.join(names)}. NIR does not store their delay: pass recurrent_delay=1 if "
-            "they bring the spikes of the step before, as most simulators do, or the number of steps."
+            f"projections close a cycle: {', '.join(names)}. NIR does not store their delay: pass recurrent_delay=1 "
+            "(--recurrent-delay 1) if they bring the spikes of the step before, as most simulators do, or the number "
+            "of steps."
         )
     for projection in closing:
         graph.projections[projection.name] = projection.replace(delay=steps)
@@ -379,7 +435,7 @@ def _closing(graph: SNNGraph) -> list[Projection]:
 
 def _metadata(graph: Any, nodes: Nodes) -> dict[str, str]:
     """Metadata of the graph by key, that of its nodes by ``node/key``, as text."""
-    found = {key: _text(value) for key, value in (graph.metadata or {}).items() if key != METADATA}
+    found = {key: _text(value) for key, value in (graph.metadata or {}).items() if key != NOTES}
     for name, node in nodes.items():
         found.update({f"{name}/{key}": _text(value) for key, value in (node.metadata or {}).items()})
     return found
@@ -387,15 +443,3 @@ def _metadata(graph: Any, nodes: Nodes) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=lambda x: np.asarray(x).tolist())
-
-
-def _told(graph: Any) -> dict[str, Any]:
-    """What a graph that Ranvier wrote says of itself."""
-    text = (graph.metadata or {}).get(METADATA, "{}")
-    try:
-        found = json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise GraphError(f"the metadata {METADATA!r} is no JSON: {reason_text(error)}") from error
-    if not isinstance(found, dict):
-        raise GraphError(f"the metadata {METADATA!r} is {type(found).__name__}, an object is expected.")
-    return found

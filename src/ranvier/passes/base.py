@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import PassError
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Constant, Linear, Operation
 from ..ir.graph.snn_graph import SNNGraph
@@ -17,6 +19,19 @@ from ..validation.calibration import Calibration
 from ..validation.origins import Origins
 from ..validation.promise import Promise
 from .surgery import summed_operation, taken_operation, taken_population
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+KINDS: dict[Any, Callable[[Any], bool]] = {
+    "bool": lambda value: isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+}
+"""Whether a value fits an option that is annotated so."""
 
 Facts = dict[Callable[[SNNGraph], Any], Any]
 """Results by analysis."""
@@ -62,6 +77,12 @@ class Pass(abc.ABC):
     promise: ClassVar[Promise]
     search: ClassVar[Mapping[str, tuple[float, float]]] = {}
     once: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type in KINDS and not KINDS[f.type](value):
+                raise PassError(f"{self.name}: {f.name}={value!r} does not fit; {f.type} is expected.")
 
     @abc.abstractmethod
     def run(self, rewriting: Rewriting) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from ..analyses.graph.bounds import bounds
+from ..errors import PassError
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Constant, Identity, Linear, Operation, Scale
@@ -36,6 +37,11 @@ class Connections(Pass):
     name = "connections"
     promise = Promise.ALGEBRAIC
     sparse_below: float = SPARSE_BELOW
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sparse_below <= 1:
+            raise PassError(f"connections: sparse_below={self.sparse_below!r} is no part; 0 to 1 is expected.")
 
     def run(self, rewriting: Rewriting) -> None:
         for name in list(rewriting.graph.projections):

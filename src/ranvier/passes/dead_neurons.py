@@ -11,6 +11,7 @@ import numpy as np
 from ..analyses.graph.bounds import bounds
 from ..analyses.graph.observability import observable_neurons
 from ..analyses.graph.reach import exposed
+from ..errors import PassError
 from ..ir.graph.operations import Linear
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
@@ -37,6 +38,13 @@ class DeadNeurons(Pass):
     name = "dead-neurons"
     promise = Promise.ALGEBRAIC
     threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise PassError(
+                f"dead-neurons: threshold={self.threshold!r} is no rate; 0 to 1 spikes per step are expected."
+            )
 
     def run(self, rewriting: Rewriting) -> None:
         populations = rewriting.graph.populations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import PassError
@@ -211,6 +211,7 @@ class PassManager:
     def _broken(self, text: str, promise: Promise, check: Verification) -> str:
         where = ""
         if self.counterexample is not None and check.counterexample is not None:
-            where = f" The counterexample is in {check.counterexample.save(self.counterexample)}."
+            saved = replace(check.counterexample, promise=promise).save(self.counterexample)
+            where = f" The counterexample is in {saved}."
         found = check.divergence or f"an output differs by {check.largest:.3g}"
         return f"{text} promises to be {promise}, but on {check.inputs}: {found}.{where}"

@@ -40,6 +40,7 @@ class MergeNeurons(Pass):
     similarity: Any = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         number = isinstance(self.similarity, (int, float)) and not isinstance(self.similarity, bool)
         if self.similarity is not None and self.similarity != "auto" and not (number and 0 < self.similarity <= 1):
             raise PassError(f"merge-neurons: similarity {self.similarity!r} is no number from 0 to 1, such as 0.95.")

@@ -69,6 +69,8 @@ def _options(name: str, text: str) -> dict[str, Any]:
         match = OPTION.fullmatch(part)
         if match is None:
             raise PassError(f"{name}: {part.strip()!r} is no option; write option=value.")
+        if match[1] in found:
+            raise PassError(f"{name}: {match[1]} is given twice.")
         found[match[1]] = _value(match[2])
     return found
 

@@ -53,6 +53,7 @@ class Prune(Pass):
     structured: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, value, known in (("scope", self.scope, SCOPES), ("method", self.method, METHODS)):
             if value not in known:
                 raise PassError(f"prune: {name} {value!r} is unknown; use one of {', '.join(known)}.")

@@ -11,13 +11,14 @@ from scipy import sparse
 
 from ..errors import PassError
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Conv, Linear, Scale
+from ..ir.graph.operations import Constant, Conv, Linear, Scale
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
-FIXED_POINT = re.compile(r"Q(\d+)\.(\d+)")
-INTEGERS = re.compile(r"int(\d+)")
-FEWEST, MOST = 2, 16
+FIXED_POINT = re.compile(r"Q(\d{1,2})\.(\d{1,2})")
+INTEGERS = re.compile(r"int(\d{1,2})")
+FEWEST, MOST, MOST_FIXED = 2, 16, 32
+"""Bits, the sign among them."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,17 @@ class Quantize(Pass):
     format: str = "int8"
 
     def __post_init__(self) -> None:
-        integers = INTEGERS.fullmatch(str(self.format))
-        if not FIXED_POINT.fullmatch(str(self.format)) and not (integers and FEWEST <= int(integers[1]) <= MOST):
+        super().__post_init__()
+        integers, fixed = INTEGERS.fullmatch(self.format), FIXED_POINT.fullmatch(self.format)
+        bits = int(integers[1]) if integers else 1 + int(fixed[1]) + int(fixed[2]) if fixed else 0
+        if not FEWEST <= bits <= (MOST if integers else MOST_FIXED):
             raise PassError(
                 f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n, say Q3.4."
             )
 
     def run(self, rewriting: Rewriting) -> None:
         for projection in list(rewriting.graph.projections.values()):
-            if isinstance(projection.operation, (Linear, Conv, Scale)):
+            if isinstance(projection.operation, (Linear, Conv, Scale, Constant)):
                 self._quantize(rewriting, projection)
 
     def _quantize(self, rewriting: Rewriting, projection: Projection) -> None:

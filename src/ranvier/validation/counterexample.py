@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import GraphError
+from ..errors import GraphError, reason_text
 from ..ir.files import read_arrays, write_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.storage import from_bytes, to_bytes
+from .origins import Origins, Place
+from .promise import Promise
 
 GRAPHS = ("original", "optimized")
 INPUT = "input."
+ORIGIN = "origin."
+TOLD = "told"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +30,28 @@ class Counterexample:
     Attributes:
         original, optimized: the graphs.
         inputs: by name, ``[T, *shape]``.
+        origins: where the neurons of the original are in the other graph.
+        promise: that was broken; None where none was given.
     """
 
     original: SNNGraph
     optimized: SNNGraph
     inputs: Mapping[str, np.ndarray]
+    origins: Origins
+    promise: Promise | None = None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes one .npz file, for :func:`ranvier.replay` and ``ranvier verify``."""
         arrays = {f"{INPUT}{name}": np.asarray(values) for name, values in self.inputs.items()}
         for name, graph in zip(GRAPHS, (self.original, self.optimized), strict=True):
             arrays[name] = np.frombuffer(to_bytes(graph), np.uint8)
+        places = self.origins.places
+        arrays |= {f"{ORIGIN}{name}": place.numbers for name, place in places.items()}
+        told = {
+            "promise": None if self.promise is None else str(self.promise),
+            "populations": {name: place.population for name, place in places.items()},
+        }
+        arrays[TOLD] = np.frombuffer(json.dumps(told).encode(), np.uint8)
         write_arrays(Path(path), arrays)
         return Path(path)
 
@@ -56,4 +72,20 @@ class Counterexample:
             )
         inputs = {name.removeprefix(INPUT): value for name, value in arrays.items() if name.startswith(INPUT)}
         graphs = [from_bytes(arrays[name].tobytes(), f"{name} in {os.fspath(path)!r}") for name in GRAPHS]
-        return cls(graphs[0], graphs[1], inputs)
+        try:
+            promise, origins = _told(arrays, graphs[0], graphs[1])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {reason_text(error)}.") from error
+        return cls(graphs[0], graphs[1], inputs, origins, promise)
+
+
+def _told(arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGraph) -> tuple[Promise | None, Origins]:
+    told = json.loads(arrays[TOLD].tobytes())
+    places = {}
+    for name, population in original.populations.items():
+        other, numbers = told["populations"][name], arrays[f"{ORIGIN}{name}"].astype(np.int64)
+        most = -1 if other is None else optimized.populations[other].size - 1
+        if numbers.shape != (population.size,) or numbers.min() < -1 or numbers.max() > most:
+            raise ValueError(f"the places of {name!r} are not in the other graph")
+        places[name] = Place(other, numbers)
+    return None if told["promise"] is None else Promise[told["promise"].upper()], Origins(places)

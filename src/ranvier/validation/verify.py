@@ -173,7 +173,7 @@ def verify(
         return found
     worst = _worst_sample(before, after, divergence or next(iter(ties), None), samples)
     shown = {name: values if worst is None else values[:, worst] for name, values in given.items()}
-    return replace(found, counterexample=Counterexample(original, optimized, shown))
+    return replace(found, counterexample=Counterexample(original, optimized, shown, origins))
 
 
 def _takes_nudges(run: Run) -> bool:
@@ -288,10 +288,13 @@ def _threshold(population: Population, states: Mapping[str, np.ndarray], step: i
 
 
 def replay(path: str | os.PathLike[str]) -> Verification:
-    """Runs a saved counterexample again.
+    """Runs a saved counterexample again; the promise that was broken is in its counterexample.
 
     Raises:
         GraphError: the file holds none.
     """
     found = Counterexample.load(path)
-    return verify(found.original, found.optimized, found.inputs, told=f"the counterexample {os.fspath(path)}")
+    told = f"the counterexample {os.fspath(path)}"
+    again = verify(found.original, found.optimized, found.inputs, origins=found.origins, told=told)
+    kept = again.counterexample
+    return again if kept is None else replace(again, counterexample=replace(kept, promise=found.promise))
