@@ -39,6 +39,10 @@ RecurrentDelay = Annotated[
     int | None,
     typer.Option("--recurrent-delay", help="Delay in steps of edges that close a cycle, for NIR files likewise."),
 ]
+Integration = Annotated[
+    str | None,
+    typer.Option("--integration", help="euler or exponential, for NIR files likewise; euler where it is left out."),
+]
 InputsFile = Annotated[
     Path, typer.Option("--inputs", metavar="FILE", help=".npz with an array [T, samples, ...] for every input.")
 ]
@@ -78,6 +82,7 @@ def show(
     dt: Dt = None,
     reset: Reset = None,
     recurrent_delay: RecurrentDelay = None,
+    integration: Integration = None,
     debug: Debug = False,
 ) -> None:
     """Show how a model is built: hidden states, groups, relations, and memory of each learning rule.
@@ -88,7 +93,11 @@ def show(
     from ..driver.show import show_graph, show_model
 
     if is_graph_file(model):
-        graph = read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+        if inputs or explain:
+            raise GraphError(
+                "--input and --explain are for models; a graph file says its inputs, and has no relations."
+            )
+        graph = read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
         show_graph(Console(), graph, as_json=as_json, picture=picture)
     else:
         show_model(Console(), model, inputs or [], as_json=as_json, picture=picture, explain=explain)
@@ -136,6 +145,7 @@ def opt(
     dt: Dt = None,
     reset: Reset = None,
     recurrent_delay: RecurrentDelay = None,
+    integration: Integration = None,
     debug: Debug = False,
 ) -> None:
     """Make a network smaller, and check that it does the same."""
@@ -158,7 +168,12 @@ def opt(
         report=report,
         as_json=as_json,
     )
-    run_opt(Console(), read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay), output, options)
+    run_opt(
+        Console(),
+        read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration),
+        output,
+        options,
+    )
 
 
 @app.command()
@@ -186,6 +201,7 @@ def verify(
     dt: Dt = None,
     reset: Reset = None,
     recurrent_delay: RecurrentDelay = None,
+    integration: Integration = None,
     debug: Debug = False,
 ) -> None:
     """Run two networks side by side; exit code 1 where they do not do the same."""
@@ -197,7 +213,10 @@ def verify(
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
         kept = run_replay(Console(), original, promise)
     else:
-        graphs = [read_graph(p, dt=dt, reset=reset, recurrent_delay=recurrent_delay) for p in (original, optimized)]
+        graphs = [
+            read_graph(p, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
+            for p in (original, optimized)
+        ]
         kept = run_verify(
             Console(),
             graphs[0],
@@ -224,13 +243,14 @@ def simulate(
     dt: Dt = None,
     reset: Reset = None,
     recurrent_delay: RecurrentDelay = None,
+    integration: Integration = None,
     debug: Debug = False,
 ) -> None:
     """Simulate a network."""
     from ..driver.graph_file import read_graph
     from ..driver.simulation import run_simulation
 
-    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
     run_simulation(Console(), found, inputs, output, record or [], dtype)
 
 

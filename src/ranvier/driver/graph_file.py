@@ -26,6 +26,7 @@ def read_graph(
     dt: float | None = None,
     reset: str | None = None,
     recurrent_delay: int | None = None,
+    integration: str | None = None,
 ) -> SNNGraph:
     """A graph from a .nir or .snn file; the options are for .nir files that do not say these things themselves.
 
@@ -34,8 +35,11 @@ def read_graph(
     """
     source = Path(path)
     if source.suffix.lower() == ".nir":
-        return from_nir(source, dt=dt, reset=reset, recurrent_delay=recurrent_delay)
+        return from_nir(source, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
     if source.suffix.lower() == ".snn":
+        given = {"dt": dt, "reset": reset, "recurrent delay": recurrent_delay, "integration": integration}
+        if told := [name for name, value in given.items() if value is not None]:
+            raise GraphError(f"{os.fspath(path)!r} says its {' and '.join(told)} itself; leave the options out.")
         return load(source)
     raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
 

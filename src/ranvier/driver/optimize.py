@@ -116,6 +116,7 @@ def optimize(
         accuracy,
         None if data is None else data.fingerprint,
         time.perf_counter() - start,
+        result.settled,
     )
     return result.graph, report
 
@@ -132,6 +133,8 @@ def _passes(passes: str | Iterable[str | Pass] | None, level: str) -> list[Pass]
         return level_passes(level)
     if isinstance(passes, str):
         return parse_pipeline(passes)
+    if not isinstance(passes, Iterable):
+        raise PassError(f"passes={passes!r}: a pipeline as text or a list of passes is expected.")
     found = []
     for one in passes:
         if not isinstance(one, (str, Pass)):

@@ -162,8 +162,8 @@ class _Importer:
     def _split_delays(self) -> set[str]:
         """Delay nodes within a cycle whose elements wait for different times.
 
-        A delay that a loop runs through has to be on projections, here one for every time. Files of ours tell the delays
-        of such projections.
+        A delay that a loop runs through has to be on projections, here one for every time. Files of ours tell which
+        projections of a loop have delays.
         """
         if self.told.dt is not None:
             return set()

@@ -82,11 +82,13 @@ class Result:
         graph: the new graph.
         origins: where the neurons of the original are in it.
         runs: of all passes, in order.
+        settled: whether passes were run until nothing changed.
     """
 
     graph: SNNGraph
     origins: Origins
     runs: tuple[PassRun, ...]
+    settled: bool = True
 
     @property
     def promise(self) -> Promise:
@@ -134,6 +136,7 @@ class PassManager:
         size = GraphSize.of(graph)
         runs: list[PassRun] = []
         settled: set[int] = set()
+        changed = False
         for number in range(1, ROUNDS + 1 if self.fixpoint else 2):
             done = [one for one in self.passes if number == 1 or not (one.once or is_searched(one))]
             changed = False
@@ -153,7 +156,8 @@ class PassManager:
                     current, facts = self.measure(current), {}
             if not changed:
                 break
-        return Result(graph.copy() if current is graph else current, origins, tuple(runs))
+        made = graph.copy() if current is graph else current
+        return Result(made, origins, tuple(runs), settled=not (self.fixpoint and changed))
 
     def _step(
         self,

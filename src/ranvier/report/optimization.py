@@ -30,6 +30,7 @@ class OptimizationReport:
         accuracy: on the calibration data before and after; None where there are no labels.
         data: fingerprint of the calibration data; None where there is none.
         seconds: in all.
+        settled: whether passes were run until nothing changed.
     """
 
     original: SNNGraph
@@ -41,6 +42,7 @@ class OptimizationReport:
     accuracy: tuple[float, float] | None
     data: str | None
     seconds: float
+    settled: bool = True
 
     @cached_property
     def before(self) -> GraphSize:
@@ -97,6 +99,10 @@ class OptimizationReport:
                 "",
                 f"accuracy on the calibration data: {self.accuracy[0]:.2%} before, {self.accuracy[1]:.2%} after",
             ]
+        if any(_is_unchecked(run) for run in self.runs):
+            lines += ["", "profiled changes rely on activity measured before; without that data they are not checked"]
+        if not self.settled:
+            lines += ["", "stopped while passes were still changing something"]
         promise = f"what was done is {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
         return "\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"])
 
@@ -146,6 +152,7 @@ class OptimizationReport:
             "accuracy": None if self.accuracy is None else list(self.accuracy),
             "data": self.data,
             "seconds": self.seconds,
+            "settled": self.settled,
         }
 
 
@@ -156,9 +163,14 @@ def _has_reset(neuron: Any) -> bool:
 def _row(run: PassRun) -> tuple[str, ...]:
     gone = run.before.neurons - run.after.neurons, run.before.synapses - run.after.synapses
     verdicts = {check.verdict for check in run.checks}
-    checked = "skipped" if run.skipped else ", ".join(sorted(verdicts)) or "-"
+    checked = "skipped" if run.skipped else ", ".join(sorted(verdicts)) or ("no data" if _is_unchecked(run) else "-")
     text = run.text if len(run.text) <= 60 else run.text[:57] + "..."
     return (text, str(run.round), str(run.promise), f"{-gone[0]:+,}", f"{-gone[1]:+,}", f"{run.seconds:.3f} s", checked)
+
+
+def _is_unchecked(run: PassRun) -> bool:
+    """Whether a change that holds on data only was not run on any."""
+    return run.changed and run.promise is Promise.PROFILED and not run.checks
 
 
 def _run_as_dict(run: PassRun) -> dict[str, Any]:

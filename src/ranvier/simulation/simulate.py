@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import InputError
 from ..ir.graph.recording import Recording, Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
@@ -31,9 +32,10 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
 
     Raises:
         GraphError: the graph is not valid, or something to be recorded is not there.
-        InputError: the inputs do not fit.
+        InputError: the inputs do not fit, or the dtype is not floating-point.
     """
     check(graph)
+    _check_dtype(dtype)
     wanted = Recording.of(graph, record)
     given, samples = batched_inputs(graph, inputs)
     with jax.enable_x64(jnp.dtype(dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
@@ -43,6 +45,15 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
         outputs, recorded = jax.jit(run, static_argnums=(0, 1))(step, wanted, step.params, given)
         found = jax.tree.map(np.asarray, (outputs, recorded))
     return Simulation(*found)
+
+
+def _check_dtype(dtype: Any) -> None:
+    try:
+        known = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        known = False
+    if not known:
+        raise InputError(f"dtype={dtype!r}: a floating-point type is expected, such as 'float32' or 'float64'.")
 
 
 def _scan(step: GraphStep, wanted: Recording, params: Any, inputs: Any) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from ..ir.graph.interpreter import Nudge, interpret
 from ..ir.graph.neurons import ALIF
 from ..ir.graph.recording import SUMMED, Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.verifier import check_is_graph
 from .counterexample import Counterexample
 from .difference import (
     Divergence,
@@ -181,7 +182,9 @@ def _takes_nudges(run: Run) -> bool:
 
 
 def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
-    """Raises :class:`GraphError` unless both graphs have the same inputs, outputs and time step."""
+    """Raises :class:`GraphError` unless both are graphs with the same inputs, outputs and time step."""
+    for graph in (original, optimized):
+        check_is_graph(graph)
     for what in ("inputs", "outputs"):
         a, b = ({n: list(x.shape) for n, x in getattr(g, what).items()} for g in (original, optimized))
         if a != b:

@@ -26,7 +26,7 @@ TOKEN = re.compile(
 DTYPES = ("float16", "float32", "float64")
 DEEPEST = 8
 """Arrays have no more axes."""
-LARGEST = 2**40
+LARGEST = 2**31
 """Nor more numbers."""
 
 

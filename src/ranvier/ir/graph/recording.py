@@ -52,8 +52,8 @@ class Recording:
         Raises:
             GraphError: there is no such population or state.
         """
-        if isinstance(names, str):
-            raise GraphError(f"record={names!r} is a text; give a list, as in record=[{names!r}].")
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise GraphError(f"record={names!r}: a list of names is expected, as in record=['population'].")
         return cls({name: _resolved(graph, name) for name in names})
 
     def pick(
@@ -101,6 +101,9 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     if set(inputs) != set(graph.inputs):
         raise InputError(f"inputs are given for {sorted(inputs)}, the graph has {sorted(graph.inputs)}.")
     given = {name: np.asarray(inputs[name]) for name in graph.inputs}
+    for name, values in given.items():
+        if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
+            raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected.")
     leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in given.items()}
     if len(set(leads.values())) > 1:
         raise InputError(f"steps and samples of the inputs differ: { {k: list(v) for k, v in leads.items()} }.")

@@ -49,15 +49,20 @@ def check(graph: SNNGraph) -> None:
     Raises:
         GraphError: with all problems, a line each.
     """
-    if not isinstance(graph, SNNGraph):
-        raise GraphError(
-            f"a SNNGraph is expected, not {type(graph).__name__} {graph!r:.60}; ranvier.load reads .snn files and "
-            "ranvier.from_nir reads .nir files."
-        )
+    check_is_graph(graph)
     found = problems(graph)
     if found:
         many = f"{len(found)} problems" if len(found) > 1 else "a problem"
         raise GraphError("\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in found)]))
+
+
+def check_is_graph(value: object) -> None:
+    """Raises :class:`GraphError` for what is no graph."""
+    if not isinstance(value, SNNGraph):
+        raise GraphError(
+            f"a SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files and "
+            "ranvier.from_nir reads .nir files."
+        )
 
 
 def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
@@ -112,7 +117,7 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             yield Problem(
                 name,
                 f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
-                "that the network was made for, or integration='exponential'",
+                "that the network was made for, or integration='exponential' (--integration exponential)",
             )
     if isinstance(neuron, Delay) and np.any(
         (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)
