@@ -168,12 +168,8 @@ def opt(
         report=report,
         as_json=as_json,
     )
-    run_opt(
-        Console(),
-        read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration),
-        output,
-        options,
-    )
+    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
+    run_opt(Console(), found, output, options)
 
 
 @app.command()
@@ -213,10 +209,9 @@ def verify(
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
         kept = run_replay(Console(), original, promise)
     else:
-        graphs = [
-            read_graph(p, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
-            for p in (original, optimized)
-        ]
+        told = {"dt": dt, "reset": reset, "recurrent_delay": recurrent_delay, "integration": integration}
+        # Only NIR files have to be told: an optimized graph may be a file that says all itself.
+        graphs = [read_graph(p, **(told if p.suffix.lower() == ".nir" else {})) for p in (original, optimized)]
         kept = run_verify(
             Console(),
             graphs[0],
