@@ -8,13 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ranvier
-from ranvier.analyses.graph.reach import exposed
+from ranvier.analyses.graph.bundles import bundles
 from ranvier.ir.graph.neurons import LIF
 from ranvier.ir.graph.operations import Identity, Linear
 from ranvier.passes.base import Pass, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
-from ranvier.passes.surgery import can_take
 from ranvier.validation.promise import Promise
 
 from .random_graphs import inputs_of, random_graph, seeds
@@ -190,7 +189,9 @@ def blown_up(graph: ranvier.SNNGraph, name: str, copies: np.ndarray, seed: int) 
     of = rng.permutation(np.repeat(np.arange(copies.size), copies))
     population = graph.populations[name]
     initial = {k: v[of] if v.ndim else v for k, v in population.initial.items()}
-    graph.populations[name] = ranvier.Population(name, (of.size,), population.neuron.take(of), initial)
+    graph.populations[name] = ranvier.Population(
+        name, (of.size,), population.neuron.map(lambda x: x[of] if x.ndim else x), initial
+    )
     for projection in list(graph.projections.values()):
         source = population.size if projection.source == name else graph.nodes[projection.source].size
         weight = projection.operation.rows((source,)).toarray()
@@ -222,7 +223,7 @@ def test_planted_duplicates_are_found_and_nothing_else(seed: int) -> None:
     )
     merge = pass_class("merge-neurons")()
     base = run(merge, base).graph
-    free = [name for name in base.populations if name not in exposed(base) and can_take(base, name) is None]
+    free = [bundle.names[0] for bundle in bundles(base) if bundle.fixed is None and not bundle.images]
     assume(free)
     name = str(rng.choice(free))
     graph, of = blown_up(base, name, rng.integers(1, 4, base.populations[name].size), seed)

@@ -118,7 +118,7 @@ def test_a_network_blown_up_shrinks_to_what_it_was(copies: int) -> None:
     graph = small.copy()
     for name, population in small.populations.items():
         size = population.size * copies
-        neuron = population.neuron.take(np.tile(np.arange(population.size), copies))
+        neuron = population.neuron.map(lambda value: np.tile(value, copies) if value.ndim else value)
         graph.populations[name] = ranvier.Population(name, (size,), neuron)
     for name, p in small.projections.items():
         weight = p.operation.rows(small.nodes[p.source].shape).toarray()

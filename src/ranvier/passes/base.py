@@ -6,14 +6,13 @@ import abc
 import math
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import PassError
 from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Constant, Linear, Operation
+from ..ir.graph.operations import Constant, Linear
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from ..validation.origins import Origins
@@ -200,35 +199,42 @@ class Rewriting:
         """A name that no projection has."""
         return free_name(self.graph.projections, wanted)
 
-    def merge(self, name: str, kept: np.ndarray, into: np.ndarray) -> None:
-        """Keeps some neurons of a one-dimensional population and gives them the outgoing weights of the others.
+    def merge(self, kept: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
+        """Keeps some neurons of populations and gives them the outgoing weights of the others.
 
         Args:
-            name: of the population.
-            kept: numbers of the neurons that stay.
-            into: of every neuron, which of these it becomes a part of.
+            kept: by population the flat numbers of the neurons that stay; of images those of whole channels.
+            into: likewise, of every neuron, which of these it becomes a part of.
         """
-        self._shrink(name, kept, partial(summed_operation, kept=kept, into=into))
-        self.origins = self.origins.merged(name, into)
+        self._shrink(kept, into)
+        for name in kept:
+            self.origins = self.origins.merged(name, into[name])
 
-    def keep(self, name: str, kept: np.ndarray) -> None:
-        """Keeps some neurons of a one-dimensional population and removes the others with their weights."""
-        if not kept.size:
-            self.remove_population(name)
+    def keep(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Keeps some neurons of populations and removes the others with their weights; see :meth:`merge`."""
+        if not all(numbers.size for numbers in kept.values()):
+            for name in kept:
+                self.remove_population(name)
             return
-        self._shrink(name, kept, partial(taken_operation, columns=kept))
-        self.origins = self.origins.taken(name, kept)
+        self._shrink(kept, {})
+        for name, numbers in kept.items():
+            self.origins = self.origins.taken(name, numbers)
 
-    def _shrink(self, name: str, kept: np.ndarray, out_of: Callable[..., Operation]) -> None:
-        """Keeps some neurons, and makes of operations out of the population, given rows to keep, smaller ones."""
+    def _shrink(self, kept: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
         self.facts.clear()
         graph = self.graph
-        for projection in {p.name: p for p in [*graph.into(name), *graph.out_of(name)]}.values():
-            rows = kept if projection.target == name else None
-            source = graph.nodes[projection.source].shape
-            smaller = out_of if projection.source == name else taken_operation
-            self.set_projection(projection.replace(operation=smaller(projection.operation, source, rows=rows)))
-        graph.populations[name] = taken_population(graph.populations[name], kept)
+        for projection in list(graph.projections.values()):
+            name, shape = projection.source, graph.nodes[projection.source].shape
+            rows, columns = kept.get(projection.target), kept.get(name)
+            if rows is None and columns is None:
+                continue
+            if columns is not None and name in into:
+                operation = summed_operation(projection.operation, shape, columns, into[name], rows)
+            else:
+                operation = taken_operation(projection.operation, shape, rows, columns)
+            self.set_projection(projection.replace(operation=operation))
+        for name, numbers in kept.items():
+            graph.populations[name] = taken_population(graph.populations[name], numbers)
 
 
 def free_name(taken: Container[str], wanted: str) -> str:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..analyses.graph.bounds import bounds
+from ..analyses.graph.bundles import Bundle, bundles
 from ..analyses.graph.observability import observable_neurons
-from ..analyses.graph.reach import exposed
 from ..errors import PassError
+from ..ir.graph.neurons import Relay
 from ..ir.graph.operations import Linear
+from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
-from .surgery import can_take
 
 Finding = tuple[np.ndarray, str, Promise]
-"""Neurons of a population, what is said of them, and what their removal promises."""
+"""Units of a bundle, what is said of them, and what their removal promises."""
 
 
 @dataclass(frozen=True)
 class DeadNeurons(Pass):
-    """Removes neurons that do nothing for any output.
+    """Removes neurons, and channels of images, that do nothing for any output.
 
     Proved silent: bounds show that the potential cannot reach the threshold for any input in the declared range
     (bitwise). Unobservable: no path of weights that are not zero leads from the neuron to an output (bitwise). Always
@@ -54,43 +55,83 @@ class DeadNeurons(Pass):
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
-        for name in list(rewriting.graph.populations):
-            found = [finding for finding in self._findings(rewriting, name) if finding[0].any()]
+        for bundle in bundles(rewriting.graph):
+            if not all(name in rewriting.graph.populations for name in bundle.names):
+                continue
+            found = [finding for finding in self._findings(rewriting, bundle) if finding[0].any()]
             if found:
-                self._remove(rewriting, name, found)
+                self._remove(rewriting, bundle, found)
 
-    def _findings(self, rewriting: Rewriting, name: str) -> Iterator[Finding]:
-        """Neurons that can go, each told once."""
-        graph = rewriting.graph
-        population, known = graph.populations[name], rewriting.fact(bounds)
-        values = known.values[name]
-        silent = (values.low == 0) & (values.high == 0)
-        yield silent, "never fire" if population.neuron.spikes else "stay at zero", Promise.BITWISE
-        told = silent | ~rewriting.fact(observable_neurons)[name]
-        yield told & ~silent, "reach no output", Promise.BITWISE
-        if all(isinstance(p.operation, Linear) and p.delay == 0 for p in graph.out_of(name)):
-            constant = known.constant.get(name, np.zeros_like(told)) & ~told
+    def _findings(self, rewriting: Rewriting, bundle: Bundle) -> Iterator[Finding]:
+        """Units that can go, each told once: those that can in every population that does not only pass on."""
+        leading = [name for name in bundle.names if not _only_passes_on(rewriting.graph, name, bundle)]
+        silent = self._units(bundle, leading, lambda name: self._is_silent(rewriting, name))
+        spikes = any(rewriting.graph.populations[name].neuron.spikes for name in bundle.names)
+        yield silent, "never fire" if spikes else "stay at zero", Promise.BITWISE
+        dead = self._units(bundle, leading, lambda name: self._is_dead(rewriting, name))
+        yield dead & ~silent, "reach no output", Promise.BITWISE
+        told = dead
+        if len(bundle.names) == 1 and not bundle.images:
+            constant = self._is_constant(rewriting, bundle.names[0]) & ~told
             yield constant, "fire at every step, and are biases now", Promise.ALGEBRAIC
             told = told | constant
-        if self.threshold is not None and population.activity is not None and population.neuron.spikes:
-            rare = np.broadcast_to(population.activity.rates, population.shape).ravel() <= self.threshold
+        if self.threshold is not None:
             promise = Promise.PROFILED if self.threshold == 0 else Promise.APPROXIMATE
+            rare = self._units(
+                bundle, leading, lambda name: self._is_dead(rewriting, name) | self._is_rare(rewriting, name)
+            )
             yield rare & ~told, f"fired at most {self.threshold:g} times per step on the data", promise
 
-    def _remove(self, rewriting: Rewriting, name: str, found: list[Finding]) -> None:
-        graph = rewriting.graph
-        gone = np.any([neurons for neurons, _, _ in found], axis=0)
-        reason = "an output shows them one by one" if name in exposed(graph) else can_take(graph, name)
-        if reason is not None:
-            rewriting.missed(name, f"{np.count_nonzero(gone)} neurons could go, but {reason}", np.flatnonzero(gone))
+    @staticmethod
+    def _units(bundle: Bundle, names: list[str], found: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The units all of whose neurons are found, in all of some populations."""
+        return np.all([bundle.by_unit(found(name)).all(axis=1) for name in names or bundle.names], axis=0)
+
+    @staticmethod
+    def _is_silent(rewriting: Rewriting, name: str) -> np.ndarray:
+        values = rewriting.fact(bounds).values[name]
+        return (values.low == 0) & (values.high == 0)
+
+    def _is_dead(self, rewriting: Rewriting, name: str) -> np.ndarray:
+        return self._is_silent(rewriting, name) | ~rewriting.fact(observable_neurons)[name]
+
+    @staticmethod
+    def _is_constant(rewriting: Rewriting, name: str) -> np.ndarray:
+        size = rewriting.graph.populations[name].size
+        if any(not isinstance(p.operation, Linear) or p.delay for p in rewriting.graph.out_of(name)):
+            return np.zeros(size, bool)
+        return rewriting.fact(bounds).constant.get(name, np.zeros(size, bool))
+
+    def _is_rare(self, rewriting: Rewriting, name: str) -> np.ndarray:
+        population = rewriting.graph.populations[name]
+        if population.activity is None or not population.neuron.spikes:
+            return np.zeros(population.size, bool)
+        return np.broadcast_to(population.activity.rates, population.shape).ravel() <= self.threshold
+
+    def _remove(self, rewriting: Rewriting, bundle: Bundle, found: list[Finding]) -> None:
+        graph, about = rewriting.graph, ", ".join(bundle.names)
+        gone = np.any([units for units, _, _ in found], axis=0)
+        if bundle.fixed is not None:
+            told = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
+            rewriting.missed(about, told, np.flatnonzero(gone))
             return
-        on = [neurons for neurons, _, promise in found if promise is Promise.ALGEBRAIC]
-        for projection in graph.out_of(name) if on else ():
+        on = [units for units, _, promise in found if promise is Promise.ALGEBRAIC]
+        for projection in graph.out_of(bundle.names[0]) if on else ():
             rewriting.add_bias(projection.target, _sum_of_columns(projection.operation, on[0]))
-        for neurons, text, promise in found:
-            numbers = np.flatnonzero(neurons)
-            rewriting.did(name, f"removed {numbers.size} of {gone.size} neurons that {text}", promise, numbers)
-        rewriting.keep(name, np.flatnonzero(~gone))
+        for units, text, promise in found:
+            numbers = np.flatnonzero(units)
+            rewriting.did(about, f"removed {numbers.size} of {gone.size} {bundle.kind} that {text}", promise, numbers)
+        rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
+
+
+def _only_passes_on(graph: SNNGraph, name: str, bundle: Bundle) -> bool:
+    """Whether a population is a relay that gets all it gets from others of its bundle."""
+    into = graph.into(name)
+    relay = isinstance(graph.populations[name].neuron, Relay) and bool(into)
+    return relay and all(
+        p.source in bundle.names and p.source != name and p.operation.offset(graph.nodes[p.source].shape) is None
+        for p in into
+    )
 
 
 def _sum_of_columns(linear: Any, chosen: np.ndarray) -> np.ndarray:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 
+from ..analyses.graph.bundles import Bundle, bundles
 from ..analyses.graph.partition import neuron_classes
-from ..analyses.graph.reach import exposed
 from ..errors import PassError
 from ..ir.graph.elements import Population
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
-from .surgery import can_take
 
 
 @dataclass(frozen=True)
 class MergeNeurons(Pass):
-    """Merges neurons with equal states and spikes on every input, also recurrent ones (algebraic).
+    """Merges neurons, and channels of images, that have equal states and spikes on every input (algebraic).
 
     The coarsest stable partition of the network finds them: see :mod:`ranvier.analyses.graph.partition`. One neuron of
     each class stays; its weights to other neurons are the sums over the class.
@@ -46,19 +45,23 @@ class MergeNeurons(Pass):
             raise PassError(f"merge-neurons: similarity {self.similarity!r} is no number from 0 to 1, such as 0.95.")
 
     def run(self, rewriting: Rewriting) -> None:
-        fixed = {name: _reason(rewriting, name) for name in rewriting.graph.populations}
+        tied = bundles(rewriting.graph)
         classes = rewriting.fact(neuron_classes)
-        if _tell_missed(rewriting, fixed, classes):
-            classes = neuron_classes(rewriting.graph, frozenset(name for name, reason in fixed.items() if reason))
-        for name, found in classes.items():
-            _, first, into = np.unique(found, return_index=True, return_inverse=True)
-            told = "neurons with others that fire alike"
-            _merge(rewriting, name, first[into.ravel()], told, Promise.ALGEBRAIC)
+        if _tell_missed(rewriting, tied, classes):
+            fixed = frozenset(name for bundle in tied if bundle.fixed is not None for name in bundle.names)
+            classes = neuron_classes(rewriting.graph, fixed)
+        for bundle in tied:
+            if bundle.fixed is None:
+                _merge(
+                    rewriting, bundle, _first_alike(bundle, classes), "with others that fire alike", Promise.ALGEBRAIC
+                )
         if self.similarity is not None:
-            for name in [name for name, reason in fixed.items() if reason is None]:
-                self._merge_similar(rewriting, name)
+            for bundle in tied:
+                if bundle.fixed is None and not bundle.images:
+                    self._merge_similar(rewriting, bundle)
 
-    def _merge_similar(self, rewriting: Rewriting, name: str) -> None:
+    def _merge_similar(self, rewriting: Rewriting, bundle: Bundle) -> None:
+        (name,) = bundle.names
         population = rewriting.graph.populations[name]
         if not population.neuron.spikes:
             return
@@ -67,32 +70,43 @@ class MergeNeurons(Pass):
             rewriting.missed(name, told)
             return
         leader = _leaders(rewriting.graph, population, self.similarity)
-        told = f"neurons with others that are alike to {self.similarity:g}"
-        _merge(rewriting, name, leader, told, Promise.APPROXIMATE)
+        present = replace(bundle, units=population.size)
+        _merge(rewriting, present, leader, f"with others that are alike to {self.similarity:g}", Promise.APPROXIMATE)
 
 
-def _merge(rewriting: Rewriting, name: str, leader: np.ndarray, told: str, promise: Promise) -> None:
-    """Merges every neuron of a population into its leader."""
-    kept = np.flatnonzero(leader == np.arange(leader.size))
-    if kept.size == leader.size:
+def _first_alike(bundle: Bundle, classes: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of every unit the first one all of whose neurons are alike."""
+    by_unit = np.concatenate([bundle.by_unit(classes[name]) for name in bundle.names], axis=1)
+    _, first, into = np.unique(by_unit, axis=0, return_index=True, return_inverse=True)
+    return first[into.ravel()]
+
+
+def _merge(rewriting: Rewriting, bundle: Bundle, leader: np.ndarray, told: str, promise: Promise) -> None:
+    """Merges every unit of a bundle into its leader."""
+    stays = leader == np.arange(leader.size)
+    if stays.all():
         return
-    merged = np.flatnonzero(leader != np.arange(leader.size))
-    rewriting.merge(name, kept, np.searchsorted(kept, leader))
-    rewriting.did(name, f"merged {merged.size} of {leader.size} {told}", promise, merged)
+    kept, into = {}, {}
+    for name in bundle.names:
+        size = rewriting.graph.populations[name].size
+        place = np.full(size, -1)
+        kept[name] = bundle.neurons(size, stays)
+        place[kept[name]] = np.arange(kept[name].size)
+        into[name] = place[bundle.neurons(size, leader)]
+    rewriting.merge(kept, into)
+    merged = np.flatnonzero(~stays)
+    message = f"merged {merged.size} of {leader.size} {bundle.kind} {told}"
+    rewriting.did(", ".join(bundle.names), message, promise, merged)
 
 
-def _reason(rewriting: Rewriting, name: str) -> str | None:
-    """Why the neurons of a population stay as they are."""
-    graph = rewriting.graph
-    return "an output shows its neurons one by one" if name in exposed(graph) else can_take(graph, name)
-
-
-def _tell_missed(rewriting: Rewriting, fixed: dict[str, str | None], classes: dict[str, np.ndarray]) -> bool:
-    """Tells of populations that stay as they are although neurons fire alike; whether there are any."""
+def _tell_missed(rewriting: Rewriting, tied: list[Bundle], classes: Mapping[str, np.ndarray]) -> bool:
+    """Tells of bundles that stay as they are although units fire alike; whether there are any."""
     told = False
-    for name, reason in fixed.items():
-        if reason is not None and (alike := classes[name].size - np.unique(classes[name]).size):
-            rewriting.missed(name, f"{alike} neurons fire like others, but {reason}")
+    for bundle in tied:
+        leader = _first_alike(bundle, classes)
+        if bundle.fixed is not None and (alike := np.count_nonzero(leader != np.arange(leader.size))):
+            message = f"{alike} {bundle.kind} fire like others, but {bundle.fixed}"
+            rewriting.missed(", ".join(bundle.names), message)
             told = True
     return told
 

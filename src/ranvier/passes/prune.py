@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.reach import exposed
+from ..analyses.graph.bundles import Bundle, bundles
 from ..errors import PassError
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
@@ -17,7 +17,6 @@ from ..ir.graph.operations import Conv, Linear
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 from .saliency import Presynaptic, compensated, presynaptic, saliency
-from .surgery import can_take
 
 SCOPES = ("global", "projection", "neuron")
 METHODS = ("magnitude", "saliency")
@@ -25,7 +24,7 @@ METHODS = ("magnitude", "saliency")
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Sets the weights that matter least to zero, or removes whole neurons (approximate).
+    """Sets the weights that matter least to zero, or removes whole neurons or channels (approximate).
 
     A weight's importance is its magnitude, or its saliency: how much the summed input of its neuron changes on the
     calibration data when it is gone and the others make up for it, ``w^2 / [H^-1]_jj`` with H the second moments of
@@ -126,19 +125,21 @@ class Prune(Pass):
 
     def _neurons(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
         graph = rewriting.graph
-        shown = exposed(graph)
-        able = [n for n in graph.populations if graph.populations[n].neuron.states and n not in shown]
-        able = [name for name in able if can_take(graph, name) is None]
-        scores = {name: _neuron_importance(rewriting, name, measured) for name in able}
-        for name, gone in self._weakest(scores).items() if scores else ():
-            found = scores[name]
+        able = {
+            ", ".join(bundle.names): bundle
+            for bundle in bundles(graph)
+            if bundle.fixed is None and any(graph.populations[name].neuron.states for name in bundle.names)
+        }
+        scores = {about: _unit_importance(rewriting, bundle, measured) for about, bundle in able.items()}
+        for about, gone in self._weakest(scores).items():
+            bundle = able[about]
             if gone.all():
-                gone[np.argmax(found)] = False
+                gone[np.argmax(scores[about])] = False
             if gone.any():
                 numbers = np.flatnonzero(gone)
-                told = f"removed {numbers.size} of {gone.size} neurons that matter least by {self.method}"
-                rewriting.did(name, told, Promise.APPROXIMATE, numbers)
-                rewriting.keep(name, np.flatnonzero(~gone))
+                told = f"removed {numbers.size} of {gone.size} {bundle.kind} that matter least by {self.method}"
+                rewriting.did(about, told, Promise.APPROXIMATE, numbers)
+                rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
 
 
 def _importance(weight: Any, found: Presynaptic | None) -> np.ndarray:
@@ -172,12 +173,17 @@ def _lowest(values: np.ndarray, part: float) -> np.ndarray:
     return found.reshape(values.shape)
 
 
-def _neuron_importance(rewriting: Rewriting, name: str, measured: dict[str, Presynaptic]) -> np.ndarray:
-    """How much targets get from each neuron, root mean square where activity is measured."""
+def _unit_importance(rewriting: Rewriting, bundle: Bundle, measured: dict[str, Presynaptic]) -> np.ndarray:
+    """How much targets outside of the bundle get from each unit, root mean square where activity is measured."""
     graph = rewriting.graph
-    total = np.zeros(graph.populations[name].size)
-    for projection in graph.out_of(name):
-        rows, _ = graph.affine_map(projection)
-        total += np.asarray((rows.multiply(rows)).sum(axis=0)).ravel()
-    found = next((measured[p.name] for p in graph.out_of(name) if p.name in measured), None)
-    return np.sqrt(total if found is None else total * found.power)
+    total = np.zeros(bundle.units)
+    for name in bundle.names:
+        for projection in graph.out_of(name):
+            if projection.target in bundle.names and projection.target != name:
+                continue
+            rows, _ = graph.affine_map(projection)
+            squares = np.asarray((rows.multiply(rows)).sum(axis=0)).ravel()
+            found = measured.get(projection.name)
+            power = np.ones(1) if found is None else found.power
+            total += bundle.by_unit(squares * np.repeat(power, squares.size // power.size)).sum(axis=1)
+    return np.sqrt(total)

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Activity, Population
-from ..ir.graph.operations import Constant, Identity, Linear, Operation, Scale
-from ..ir.graph.snn_graph import SNNGraph
-
-TAKEN = (Linear, Identity, Scale, Constant)
-"""Operations that rows and columns can be taken from."""
-
-
-def can_take(graph: SNNGraph, name: str) -> str | None:
-    """Why no neurons can be taken out of a population; None where they can."""
-    population = graph.populations[name]
-    if len(population.shape) != 1:
-        return f"has shape {list(population.shape)}; neurons are taken out of one-dimensional populations only"
-    for projection in (*graph.into(name), *graph.out_of(name)):
-        if not isinstance(projection.operation, TAKEN):
-            return f"{projection.name!r} is {type(projection.operation).__name__}, which keeps its shape"
-    return None
+from ..ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Shape, SumPool
 
 
 def taken_population(population: Population, kept: np.ndarray) -> Population:
-    """The neurons ``kept`` of a one-dimensional population."""
+    """Some neurons of a population, of an image those of whole channels, by their flat numbers."""
+    block = prod(population.shape[1:])
+    shape = (kept.size // block, *population.shape[1:])
 
     def take(value: np.ndarray) -> np.ndarray:
-        return value[kept] if value.ndim else value
+        return value.ravel()[kept].reshape(shape) if value.ndim else value
 
     activity = population.activity
     if activity is not None:
-        activity = _taken_activity(activity, kept, population.size)
+        activity = _taken_activity(activity, take, kept, population.size)
     initial = {name: take(value) for name, value in population.initial.items()}
-    neuron = population.neuron.take(kept)
-    return population.replace(shape=(kept.size,), neuron=neuron, initial=initial, activity=activity)
+    return population.replace(shape=shape, neuron=population.neuron.map(take), initial=initial, activity=activity)
 
 
-def _taken_activity(activity: Activity, kept: np.ndarray, size: int) -> Activity:
-    found = {name: value[kept] if value.ndim else value for name, value in activity.arrays.items()}
+def _taken_activity(
+    activity: Activity, take: Callable[[np.ndarray], np.ndarray], kept: np.ndarray, size: int
+) -> Activity:
+    found = {name: take(value) for name, value in activity.arrays.items()}
     if activity.partner is not None:
         place = np.full(size + 1, -1.0)
         place[kept] = np.arange(kept.size)
@@ -51,44 +41,83 @@ def _taken_activity(activity: Activity, kept: np.ndarray, size: int) -> Activity
 
 def taken_operation(
     operation: Operation,
-    source: tuple[int, ...],
+    source: Shape,
     rows: np.ndarray | None = None,
     columns: np.ndarray | None = None,
 ) -> Operation:
-    """An operation with some rows (targets) and columns (sources) only.
+    """An operation with some rows (targets) and columns (sources) only, of images those of whole channels.
 
     Args:
-        operation: one of :data:`TAKEN`.
+        operation: any; one that brings channel to channel keeps the same of both.
         source: shape of the source before columns are taken.
-        rows, columns: what is kept; None for all.
+        rows, columns: flat numbers of what is kept; None for all.
     """
+    if isinstance(operation, Conv):
+        return _taken_conv(operation, source, rows, columns)
     if isinstance(operation, Constant):
-        return Constant(_taken(operation.bias, rows, 0))
-    same = rows is not None and columns is not None and np.array_equal(rows, columns)
-    if same and not isinstance(operation, Linear):
-        return Scale(operation.scale[rows]) if isinstance(operation, Scale) and operation.scale.ndim else operation
+        return operation if rows is None else Constant(_taken_image(operation.bias, rows))
+    if isinstance(operation, (SumPool, Flatten)):
+        return operation
+    if isinstance(operation, (Identity, Scale)) and rows is not None and _same(rows, columns):
+        scaled = isinstance(operation, Scale) and operation.scale.ndim
+        return Scale(_taken_image(operation.arrays["scale"], rows)) if scaled else operation
     linear = _as_linear(operation, source)
     return Linear(_taken(_taken(linear.weight, rows, 0), columns, 1), _taken(linear.bias, rows, 0))
 
 
 def summed_operation(
-    operation: Operation, source: tuple[int, ...], kept: np.ndarray, into: np.ndarray, rows: np.ndarray | None = None
-) -> Linear:
+    operation: Operation, source: Shape, kept: np.ndarray, into: np.ndarray, rows: np.ndarray | None = None
+) -> Operation:
     """An operation with some rows only, and with the columns of merged neurons added up.
 
     Args:
-        operation: one of :data:`TAKEN`.
+        operation: any; one that brings channel to channel keeps the same of both.
         source: shape of the source before neurons are merged.
-        kept: numbers of the columns that stay.
+        kept: flat numbers of the columns that stay.
         into: of every column, which of these it is added to.
-        rows: what is kept; None for all.
+        rows: flat numbers of what is kept; None for all.
     """
+    by_channel = isinstance(operation, (SumPool, Flatten)) or (isinstance(operation, Conv) and operation.groups > 1)
+    if by_channel or (len(source) > 1 and isinstance(operation, (Identity, Scale))):
+        return taken_operation(operation, source, rows, kept)
+    if isinstance(operation, Conv):
+        return _summed_conv(_taken_conv(operation, source, rows, None), source, kept, into)
     linear = _as_linear(operation, source)
     summed = _sparse_sums if sparse.issparse(linear.weight) else _dense_sums
     return Linear(summed(_taken(linear.weight, rows, 0), kept, into), _taken(linear.bias, rows, 0))
 
 
-def _as_linear(operation: Operation, source: tuple[int, ...]) -> Linear:
+def _same(rows: np.ndarray, columns: np.ndarray | None) -> bool:
+    return columns is not None and np.array_equal(rows, columns)
+
+
+def _channels(neurons: np.ndarray, shape: Shape) -> np.ndarray:
+    """Numbers of the channels that neurons make up."""
+    block = prod(shape[1:])
+    return neurons[::block] // block
+
+
+def _taken_image(values: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    return values.ravel()[neurons].reshape(-1, *values.shape[1:])
+
+
+def _taken_conv(conv: Conv, source: Shape, rows: np.ndarray | None, columns: np.ndarray | None) -> Conv:
+    out = None if rows is None else _channels(rows, conv.target_shape(source))
+    weight, bias = _taken(conv.weight, out, 0), _taken(conv.bias, out, 0)
+    if conv.groups > 1:
+        return conv.replace(weight=weight, bias=bias, groups=len(weight))
+    inner = None if columns is None else _channels(columns, source)
+    return conv.replace(weight=_taken(weight, inner, 1), bias=bias)
+
+
+def _summed_conv(conv: Conv, source: Shape, kept: np.ndarray, into: np.ndarray) -> Conv:
+    channels, led = _channels(kept, source), _channels(into, source)
+    weight = np.zeros((len(channels), conv.weight.shape[0], *conv.weight.shape[2:]), conv.weight.dtype)
+    np.add.at(weight, led, np.swapaxes(conv.weight, 0, 1))
+    return conv.replace(weight=np.swapaxes(weight, 0, 1))
+
+
+def _as_linear(operation: Operation, source: Shape) -> Linear:
     return operation if isinstance(operation, Linear) else Linear(operation.rows(source), operation.offset(source))
 
 

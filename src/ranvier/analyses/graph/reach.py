@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...ir.graph.operations import Linear
 from ...ir.graph.snn_graph import SNNGraph
 
 
@@ -19,12 +18,3 @@ def observable(graph: SNNGraph) -> frozenset[str]:
                 found.add(source)
                 waiting.append(source)
     return frozenset(found)
-
-
-def exposed(graph: SNNGraph) -> frozenset[str]:
-    """Names of the populations whose neurons an output shows one by one, so that none of them may go."""
-    return frozenset(
-        p.source
-        for p in graph.projections.values()
-        if p.target in graph.outputs and not isinstance(p.operation, Linear)
-    )

@@ -79,10 +79,6 @@ class Neuron:
         """The neuron with ``change(parameter)`` for every parameter."""
         return self.replace(**{name: change(value) for name, value in self.parameters.items()})
 
-    def take(self, chosen: np.ndarray) -> Self:
-        """The neurons at some positions of a one-dimensional population."""
-        return self.map(lambda value: value[chosen] if value.ndim else value)
-
 
 @dataclass(frozen=True, eq=False)
 class Relay(Neuron):
