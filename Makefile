@@ -27,6 +27,9 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.learning_time --write
 	$(BIN)/python -m benchmarks.streaming_memory --write
 	$(BIN)/python -m benchmarks.learning_tasks --write
+	$(BIN)/python -m benchmarks.graph_passes --write
+	$(BIN)/python -m benchmarks.graph_scale --write
+	$(BIN)/python -m benchmarks.graph_trained --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
