@@ -21,7 +21,8 @@ from ..validation.inputs import Trial
 from ..validation.origins import Origins
 from ..validation.promise import Promise
 from ..validation.runs import KeptRuns
-from ..validation.verify import Run, Verification, verify
+from ..validation.ties import Run
+from ..validation.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
 from .search import Budget, is_searched, searched

@@ -17,7 +17,7 @@ from ..ir.files import read_arrays
 from ..ir.graph.interpreter import interpret
 from ..ir.graph.recording import Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
-from .verify import Run
+from .ties import Run
 
 LABELS = "labels"
 ONLY = ("inputs", "input", "x", "xs", "data")

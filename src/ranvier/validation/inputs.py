@@ -104,13 +104,14 @@ def _pushed(graph: SNNGraph) -> dict[str, np.ndarray]:
 
 
 def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
-    """Stronger inputs: for the first sample so that something fires, for the last so that all fire that can."""
+    """Stronger inputs: for the first sample so that something fires, for the last so that all fire that can; in graphs
+    so large that few steps are run, so that something does."""
     names, ready = spiking(graph), Interpreter(graph)
     rates = []
     for k in range(STRONGER):
         found = ready.run({name: 4.0**k * values for name, values in inputs.items()}, record=names)
         rates.append([found[name].mean() for name in names])
-        if min(rates[-1]) > LIVELY:
+        if min(rates[-1]) > LIVELY or (np.mean(rates[-1]) > LIVELY and len(found[names[0]]) < STEPS):
             break
     alive = [sum(min(rate, LIVELY) for rate in by_name) for by_name in rates]
     something = next((k for k, by_name in enumerate(rates) if np.mean(by_name) > LIVELY), len(rates) - 1)

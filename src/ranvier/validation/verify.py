@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError
-from ..ir.graph.elements import Population
-from ..ir.graph.interpreter import Nudge, interpret
-from ..ir.graph.neurons import ALIF
-from ..ir.graph.recording import SUMMED, Simulation, batched_inputs
+from ..ir.graph.interpreter import interpret
+from ..ir.graph.recording import Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check_is_graph
 from .counterexample import Counterexample
@@ -22,22 +18,16 @@ from .difference import (
     Divergence,
     OutputDifference,
     SpikeDifference,
-    compared_trains,
-    first_divergence,
     spiking,
 )
 from .origins import Origins
 from .promise import Promise
-
-Run = Callable[..., Simulation]
-"""``run(graph, inputs, record=names)``: :func:`ranvier.interpret` or :func:`ranvier.simulate`."""
+from .ties import Run, followed
 
 CLOSE = 1e-6
 """Relative difference of outputs up to which two graphs do the same but for rounding."""
 TIE = 1e-7
 """Part of the threshold, or of the potential, within which rounding decides whether a spike comes."""
-MOST_TIES = 100
-"""So many ties are followed in a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,39 +136,18 @@ def verify(
     given, samples = batched_inputs(original, inputs)
     batched = samples is not None
     after = runs[1](optimized, given, record=spiking(optimized))
-    ties: list[Divergence] = []
-    nudges: list[Nudge] = []
-    while True:
-        followed = {"nudges": tuple(nudges)} if nudges else {}
-        before = runs[0](original, given, record=spiking(original), **followed)
-        trains = compared_trains(original, origins, before, after, batched)
-        divergence = first_divergence(trains)
-        if divergence is None:
-            break
-        place = _Place.of(divergence, original, optimized, origins, given, batched, nudges)
-        margin, scale = place.margin(runs)
-        divergence = replace(divergence, margin=margin)
-        near = abs(margin) <= tie * scale and not place.fires_above(2 * tie * scale, runs)
-        if not near or len(ties) == MOST_TIES or not _takes_nudges(runs[0]):
-            break
-        ties.append(divergence)
-        amount = 2 * tie * scale * (1 if divergence.fired else -1)
-        nudges.append(Nudge(divergence.population, divergence.neuron, divergence.step, divergence.sample, amount))
+    before, trains, divergence, ties = followed(original, optimized, given, origins, after, runs, tie, batched)
     outputs = {name: OutputDifference.of(before.outputs[name], after.outputs[name]) for name in before.outputs}
     spikes = {
         name: SpikeDifference.of_trains(a, b, original.populations[name].size) for name, (_, a, b) in trains.items()
     }
     steps = len(next(iter(given.values())))
-    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, tuple(ties))
+    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, ties)
     if found.identical:
         return found
     worst = _worst_sample(before, after, divergence or next(iter(ties), None), samples)
     shown = {name: values if worst is None else values[:, worst] for name, values in given.items()}
     return replace(found, counterexample=Counterexample(original, optimized, shown, origins))
-
-
-def _takes_nudges(run: Run) -> bool:
-    return "nudges" in signature(run).parameters
 
 
 def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
@@ -210,84 +179,6 @@ def _worst_sample(before: Simulation, after: Simulation, found: Divergence | Non
         return found.sample
     apart = [np.abs(before.outputs[n] - after.outputs[n]).reshape(-1, samples, 1).max((0, 2)) for n in before.outputs]
     return int(np.argmax(np.nan_to_num(np.max(apart, axis=0), nan=np.inf)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """The neuron and the step of a divergence in both graphs.
-
-    Attributes:
-        silent: the graph without the spike: 0 the original, 1 the other.
-        graphs, names, numbers: by graph, the population's name and the neuron's number in it.
-        step: of the divergence.
-        inputs: of the sample concerned, up to that step.
-        nudges: what made the original follow the other graph until then.
-    """
-
-    silent: int
-    graphs: tuple[SNNGraph, SNNGraph]
-    names: tuple[str, str]
-    numbers: tuple[int, int]
-    step: int
-    inputs: dict[str, np.ndarray]
-    nudges: tuple[Nudge, ...]
-
-    @classmethod
-    def of(
-        cls,
-        found: Divergence,
-        original: SNNGraph,
-        optimized: SNNGraph,
-        origins: Origins,
-        given: Mapping[str, np.ndarray],
-        batched: bool,
-        nudges: Sequence[Nudge],
-    ) -> _Place:
-        place = origins.places[found.population]
-        assert place.population is not None
-        inputs = {n: (x[:, found.sample] if batched else x)[: found.step + 1] for n, x in given.items()}
-        numbers = found.neuron, int(place.numbers[found.neuron])
-        names = found.population, place.population
-        followed = tuple(replace(nudge, sample=0) for nudge in nudges if nudge.sample == found.sample)
-        return cls(int(found.fired), (original, optimized), names, numbers, found.step, inputs, followed)
-
-    def _run(self, runs: tuple[Run, Run], which: int, record: list[str], nudges: tuple[Nudge, ...] = ()) -> Simulation:
-        nudges = nudges + (self.nudges if which == 0 else ())
-        return runs[which](self.graphs[which], self.inputs, record=record, **({"nudges": nudges} if nudges else {}))
-
-    def margin(self, runs: tuple[Run, Run]) -> tuple[float, float]:
-        """The distance from the threshold in the graph without the spike, and the size of what is compared there."""
-        graph, name, number = self.graphs[self.silent], self.names[self.silent], self.numbers[self.silent]
-        population = graph.populations[name]
-        recorded = population.neuron.states or (SUMMED,)
-        states = self._run(runs, self.silent, [f"{name}.{state}" for state in recorded])
-        at = {state: states[f"{name}.{state}"].reshape(self.step + 1, -1)[:, number] for state in recorded}
-        compared = at["v"] if population.neuron.states else at[SUMMED]
-        threshold = _threshold(population, at, self.step, number)
-        return float(threshold - compared[self.step]), max(abs(threshold), float(np.abs(compared).max()))
-
-    def fires_above(self, amount: float, runs: tuple[Run, Run]) -> bool:
-        """Whether the graph with the spike has it also with a threshold higher by some amount; False if not known."""
-        firing = 1 - self.silent
-        if not _takes_nudges(runs[firing]):
-            return False
-        name, number = self.names[firing], self.numbers[firing]
-        found = self._run(runs, firing, [name], (Nudge(name, number, self.step, 0, amount),))
-        return bool(found[name].reshape(self.step + 1, -1)[self.step, number])
-
-
-def _threshold(population: Population, states: Mapping[str, np.ndarray], step: int, number: int) -> float:
-    """The threshold of one neuron at a step."""
-    neuron: Any = population.neuron
-
-    def of(value: np.ndarray) -> float:
-        return float(np.broadcast_to(value.ravel() if value.ndim else value, (population.size,))[number])
-
-    level = of(neuron.parameters[neuron.level])
-    if isinstance(neuron, ALIF):
-        a = states["a"][step - 1] if step else of(population.initial_state()["a"])
-        level += of(neuron.beta) * float(a)
-    return level
 
 
 def replay(path: str | os.PathLike[str]) -> Verification:

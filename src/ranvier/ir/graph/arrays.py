@@ -38,7 +38,9 @@ def matrix(value: Any) -> Matrix:
 
 def as_rows(value: Matrix) -> Matrix:
     """A weight matrix as sparse rows without stored zeros."""
-    rows = _all_stored(value) if not sparse.issparse(value) and _is_mostly_set(value) else sparse.csr_array(value)
+    if not sparse.issparse(value) and _is_mostly_set(value):
+        return _rows_of_dense(value)
+    rows = sparse.csr_array(value)
     if np.all(rows.data != 0):
         return rows
     rows = rows.copy()
@@ -55,9 +57,14 @@ def _is_mostly_set(dense: np.ndarray) -> bool:
     return 2 * int(np.count_nonzero(dense)) > dense.size
 
 
-def _all_stored(dense: np.ndarray) -> Matrix:
-    """Sparse rows that store every element: quicker made than by looking for those that are not zero."""
+def _rows_of_dense(dense: np.ndarray) -> Matrix:
+    """Sparse rows of a matrix with few zeros: every element is stored, and then the zeros are taken out, which is
+    quicker than to look for the others."""
     count, size = dense.shape
     columns = np.tile(np.arange(size, dtype=np.int32), count)
     starts = np.arange(0, dense.size + 1, size, dtype=np.int64)
-    return sparse.csr_array((dense.ravel(), columns, starts), shape=dense.shape)
+    full = np.count_nonzero(dense) == dense.size
+    rows = sparse.csr_array((dense.ravel() if full else dense.flatten(), columns, starts), shape=dense.shape)
+    if not full:
+        rows.eliminate_zeros()
+    return rows
