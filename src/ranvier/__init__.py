@@ -18,6 +18,7 @@ _HOME = {
     "analyses.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
     "analyses.transition": ["EntryFacts", "Transition"],
     "analyses.levels": ["Level"],
+    "driver.export": ["export_artifact", "load_artifact"],
     "driver.optimize": ["optimize"],
     "driver.sc_neurocore": [
         "PassResult",
@@ -38,6 +39,7 @@ _HOME = {
     ],
     "errors": [
         "AnalysisError",
+        "ExportError",
         "GraphError",
         "InputError",
         "ModelError",
@@ -48,6 +50,7 @@ _HOME = {
         "RuleError",
         "TrainingError",
     ],
+    "export.artifact": ["Artifact"],
     "export.nir_file": ["to_nir"],
     "frontends.extract": ["extract_module_info"],
     "frontends.nir_file": ["from_nir"],
@@ -137,6 +140,8 @@ if TYPE_CHECKING:
     from .driver.analyse import explain as explain
     from .driver.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
     from .driver.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
+    from .driver.export import export_artifact as export_artifact
+    from .driver.export import load_artifact as load_artifact
     from .driver.optimize import optimize as optimize
     from .driver.sc_neurocore import PassResult as PassResult
     from .driver.sc_neurocore import SNNOptimizer as SNNOptimizer
@@ -146,6 +151,7 @@ if TYPE_CHECKING:
     from .driver.sc_neurocore import redundant_connection_removal as redundant_connection_removal
     from .driver.sc_neurocore import weight_pruning as weight_pruning
     from .errors import AnalysisError as AnalysisError
+    from .errors import ExportError as ExportError
     from .errors import GraphError as GraphError
     from .errors import InputError as InputError
     from .errors import ModelError as ModelError
@@ -155,6 +161,7 @@ if TYPE_CHECKING:
     from .errors import RegistrationError as RegistrationError
     from .errors import RuleError as RuleError
     from .errors import TrainingError as TrainingError
+    from .export.artifact import Artifact as Artifact
     from .export.nir_file import to_nir as to_nir
     from .frontends.extract import extract_module_info as extract_module_info
     from .frontends.nir_file import from_nir as from_nir

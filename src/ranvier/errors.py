@@ -33,6 +33,10 @@ class PassError(RanvierError):
     """A pass or a pipeline is not known, is set up in a way that makes no sense, or did not keep its promise."""
 
 
+class ExportError(RanvierError):
+    """A model cannot leave Ranvier in the form asked for, or a file holds none."""
+
+
 class RegistrationError(RanvierError):
     """A primitive was registered in a way that contradicts itself."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -247,6 +247,52 @@ def simulate(
 
     found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
     run_simulation(Console(), found, inputs, output, record or [], dtype)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write it; ends in .rva.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SHAPE", help="Shape of an example input: 3, or 2,3, or 3:int32. Repeatable."),
+    ] = None,
+    batched: Annotated[
+        bool, typer.Option("--batched", help="The model has an axis of samples of its own; others run for any number.")
+    ] = False,
+    dt: Dt = None,
+    reset: Reset = None,
+    recurrent_delay: RecurrentDelay = None,
+    integration: Integration = None,
+    debug: Debug = False,
+) -> None:
+    """Write a model, or a .nir or .snn file, as an artifact that runs with JAX alone."""
+    from ..driver.export import run_export
+    from ..driver.graph_file import is_graph_file, read_graph
+    from ..driver.locate import locate_model
+
+    if is_graph_file(model):
+        found: tuple[Any, tuple[Any, ...]] = (
+            read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration),
+            (),
+        )
+    else:
+        found = locate_model(model, inputs or [])
+    run_export(Console(), found[0], found[1], output, batched=batched)
+
+
+@app.command("run")
+def run_command(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .rva file.")],
+    inputs: InputsFile,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".npz for the outputs.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of random states.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Run an artifact over a sequence."""
+    from ..driver.export import run_artifact
+
+    run_artifact(Console(), artifact, inputs, output, seed)
 
 
 @app.command()

@@ -1,0 +1,93 @@
+"""``ranvier.export_artifact`` and the jobs behind ``ranvier export`` and ``ranvier run``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from rich.console import Console
+
+from ..errors import ExportError, InputError
+from ..export.artifact import Artifact, write_artifact
+from ..frontends.extract import extract_module_info
+from ..ir.files import read_arrays, write_arrays
+from ..ir.graph.snn_graph import SNNGraph
+from ..simulation.lower import lower
+from .graph_file import check_target
+from .progress import steps_shown
+from .show import print_plain
+
+ENDING = ".rva"
+
+
+def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: Any, batched: bool = False) -> Path:
+    """Writes a model into one file that runs without Ranvier's compiler and without the model's code.
+
+    The file holds a time step as StableHLO for CPU, CUDA and TPU, the parameters and the initial states.
+    :func:`ranvier.load_artifact` and ``ranvier run`` run it.
+
+    Args:
+        model: a :class:`ranvier.SNNGraph`, a brainstate module with initialised states, :func:`ranvier.step_function`,
+            or a program.
+        path: of the file; an existing one is replaced once the new one is complete.
+        *example_inputs: example inputs of one step; of a graph they are known.
+        batched: whether the model has an axis of samples of its own; others run for any number of samples.
+
+    Raises:
+        GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
+        ExportError: the step cannot be exported, or the file cannot be written.
+    """
+    outputs = None
+    if isinstance(model, SNNGraph):
+        # Outputs come as JAX flattens a dictionary, in the order of their names.
+        outputs = sorted(model.outputs)
+        example_inputs = ({name: jnp.zeros(node.shape) for name, node in model.inputs.items()},)
+        model = lower(model)
+    return write_artifact(extract_module_info(model, *example_inputs), path, batched=batched, outputs=outputs)
+
+
+def load_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """The model in a file that :func:`ranvier.export_artifact` wrote.
+
+    Raises:
+        ExportError: there is no such file, or it holds no artifact that this version reads.
+    """
+    return Artifact.load(path)
+
+
+def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Path, *, batched: bool) -> None:
+    """Exports a model and prints where to."""
+    if output.suffix.lower() != ENDING:
+        raise ExportError(f"{str(output)!r}: artifacts end in {ENDING}.")
+    check_target(output)
+    with steps_shown(console) as show:
+        show("lowering")
+        export_artifact(model, output, *inputs, batched=batched)
+    print_plain(console, f"{load_artifact(output)!r} written to {output}, {output.stat().st_size:,} bytes")
+
+
+def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None, seed: int) -> None:
+    """Runs an artifact on the inputs of a file, prints what comes out, and writes it."""
+    if output is not None:
+        check_target(output)
+        if output.suffix != ".npz":
+            raise InputError(f"{str(output)!r}: results are written as .npz.")
+    artifact = load_artifact(path)
+    try:
+        arrays: Any = read_arrays(inputs)
+    except ValueError as error:
+        raise InputError(f"{str(inputs)!r} cannot be read: {error}.") from error
+    arrays.pop("labels", None)
+    if len(artifact.inputs) == 1 and len(arrays) == 1:
+        arrays = next(iter(arrays.values()))
+    with steps_shown(console) as show:
+        show(f"running {artifact.name}")
+        found = artifact.run(arrays, seed=seed)
+    for name, values in found.items():
+        told = f"{list(values.shape)}, from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+        print_plain(console, f"{name}: {told}")
+    if output is not None:
+        write_arrays(output, found)
+        print_plain(console, f"written to {output}")

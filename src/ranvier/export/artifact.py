@@ -1,0 +1,289 @@
+"""A model in one file that runs with JAX alone: a time step as StableHLO, and its arrays. No pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from ..errors import ExportError, InputError, reason_text
+from ..ir._jax import is_key
+from ..ir.files import write_atomically
+from ..ir.interpret import evaluate
+from ..ir.paths import leaf_path, path_text
+from ..ir.program import ModuleInfo
+from ..ir.random import fold_in, is_random
+
+FORMAT = 1
+MANIFEST, STEP = "artifact.json", "step.bin"
+PLATFORMS = ("cpu", "cuda", "tpu")
+KEYS = "threefry2x32"
+"""How random keys are made of the numbers that a file holds."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """What an input or output is.
+
+    Attributes:
+        name: for people, and for files with inputs.
+        shape: of one step and sample.
+        dtype: its name.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def write_artifact(
+    info: ModuleInfo, path: str | os.PathLike[str], *, batched: bool, outputs: Sequence[str] | None = None
+) -> Path:
+    """Writes a program into a file; an existing file is replaced once the new one is complete.
+
+    Args:
+        info: the program, with the values of parameters and initial states.
+        path: of the file.
+        batched: whether the program has an axis of samples of its own; otherwise it runs for any number of samples.
+        outputs: names of the outputs; those of the program's pytree by default.
+
+    Raises:
+        ExportError: JAX cannot lower the step, or the file cannot be written.
+    """
+    params = [leaf for slot in info.parameters for leaf in slot.initial]
+    state, keys, random = _state(info)
+    manifest = {
+        "format": FORMAT,
+        "name": info.name,
+        "inputs": [asdict(one) for one in _arrays(info.input_treedef, info.input_avals, "input")],
+        "outputs": [asdict(one) for one in _arrays(info.output_treedef, info.output_avals, "output", outputs)],
+        "batched": batched,
+        "params": len(params),
+        "state": len(state),
+        "keys": keys,
+        "random": random,
+        "jax": jax.__version__,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
+        archive.writestr(STEP, _exported(info, params, state, keys, batched))
+        for kind, leaves in (("params", params), ("state", state)):
+            for number, leaf in enumerate(leaves):
+                with archive.open(f"{kind}.{number}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
+    try:
+        write_atomically(Path(path), buffer.getvalue())
+    except OSError as error:
+        raise ExportError(f"{os.fspath(path)!r} cannot be written: {reason_text(error)}.") from error
+    return Path(path)
+
+
+def _state(info: ModuleInfo) -> tuple[list[Any], list[int], list[int]]:
+    """Leaves of hidden and other states, which of them are random keys as numbers, and which hold any kind of keys."""
+    leaves, keys, random = [], [], []
+    for slot in (*info.hidden, *info.other):
+        for leaf in slot.initial:
+            if is_random(slot):
+                random.append(len(leaves))
+            if is_key(leaf.dtype):
+                keys.append(len(leaves))
+                leaf = jax.random.key_data(leaf)
+            leaves.append(leaf)
+    return leaves, keys, random
+
+
+def _arrays(treedef: Any, avals: Any, preset: str, given: Sequence[str] | None = None) -> list[Array]:
+    numbered = jax.tree.unflatten(treedef, list(range(len(avals))))
+    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(numbered)[0]]
+    if preset == "input" and treedef.num_nodes and len({path[0] for path in paths}) == 1:
+        paths = [path[1:] for path in paths]
+    names = given or [path_text(path) if path else preset for path in paths]
+    return [Array(name, tuple(aval.shape), str(aval.dtype)) for name, aval in zip(names, avals, strict=True)]
+
+
+def _exported(info: ModuleInfo, params: list[Any], state: list[Any], keys: list[int], batched: bool) -> bytes:
+    """The step as bytes: ``(parameters, states, inputs) -> (outputs, states)``, over lists."""
+
+    def step(params: list[Any], state: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
+        wrapped = [jax.random.wrap_key_data(x, impl=KEYS) if k in keys else x for k, x in enumerate(state)]
+        results = evaluate(info.closed_jaxpr, [*inputs, *params, *wrapped])
+        outputs, new = results[: len(info.output_avals)], results[len(info.output_avals) :]
+        return list(outputs), [jax.random.key_data(x) if k in keys else x for k, x in enumerate(new)]
+
+    samples = () if batched else tuple(export.symbolic_shape("samples"))
+    function = step if batched else jax.vmap(step, in_axes=(None, 0, 0))
+
+    def spec(lead: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
+
+    arguments = [
+        [spec((), jnp.asarray(leaf)) for leaf in params],
+        [spec(samples, jnp.asarray(leaf)) for leaf in state],
+        [spec(samples, aval) for aval in info.input_avals],
+    ]
+    try:
+        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
+    except ImportError as error:
+        raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
+    except Exception as error:
+        raise ExportError(
+            f"{info.name} cannot be exported: {reason_text(error)}. A step with calls back to Python, or with kernels "
+            "of one machine only, cannot leave it."
+        ) from error
+
+
+class Artifact:
+    """A model that was written by :func:`ranvier.export_artifact`.
+
+    Attributes:
+        name: of the model.
+        inputs, outputs: what goes in and comes out of a step.
+        batched: whether the model has an axis of samples of its own.
+        params: values of the parameters, in order.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], step: bytes, params: list[Any], state: list[Any]) -> None:
+        self.name = str(manifest["name"])
+        self.inputs = [_array(one) for one in manifest["inputs"]]
+        self.outputs = [_array(one) for one in manifest["outputs"]]
+        self.batched = bool(manifest["batched"])
+        self.params = params
+        self._random = [int(k) for k in manifest["random"]]
+        self._keys = [int(k) for k in manifest["keys"]]
+        self._state = state
+        self._step = export.deserialize(bytearray(step))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Artifact:
+        """The model in a file.
+
+        Raises:
+            ExportError: there is no such file, or it holds no artifact that this version reads.
+        """
+        source = Path(path)
+        if not source.is_file():
+            raise ExportError(f"there is no file {str(source)!r}.")
+        try:
+            with zipfile.ZipFile(source) as archive:
+                manifest = json.loads(archive.read(MANIFEST))
+                if manifest["format"] != FORMAT:
+                    raise ValueError(f"its format is {manifest['format']!r}, this version reads {FORMAT}")
+                params, state = (_read_all(archive, kind, manifest[kind]) for kind in ("params", "state"))
+                return cls(manifest, archive.read(STEP), params, state)
+        except ImportError as error:
+            raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
+        except Exception as error:  # a damaged archive raises errors of many kinds
+            raise ExportError(f"{str(source)!r} holds no artifact: {reason_text(error)}.") from error
+
+    def initial(self, samples: int | None = None, *, seed: int = 0) -> list[jax.Array]:
+        """States before the first step, for some samples; of a model with an axis of its own as they are.
+
+        Random states differ from sample to sample and from seed to seed.
+        """
+        if self.batched:
+            return [self._seeded(k, leaf, seed) for k, leaf in enumerate(self._state)]
+        numbers = range(1 if samples is None else samples)
+        leaves = [[self._seeded(k, leaf, seed + n) for n in numbers] for k, leaf in enumerate(self._state)]
+        return [jnp.stack(found) for found in leaves]
+
+    def _seeded(self, number: int, leaf: Any, seed: int) -> jax.Array:
+        if number not in self._random:
+            return jnp.asarray(leaf)
+        if number in self._keys:
+            return jax.random.key_data(fold_in(jax.random.wrap_key_data(jnp.asarray(leaf), impl=KEYS), seed))
+        return fold_in(jnp.asarray(leaf), seed)
+
+    def step(self, state: list[jax.Array], *inputs: Any) -> tuple[list[jax.Array], list[jax.Array]]:
+        """One time step of all samples: outputs ``[samples, ...]`` and new states."""
+        found: Any = self._step.call(self.params, state, list(inputs))
+        return found
+
+    def run(self, inputs: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
+        """Runs a sequence from the initial states.
+
+        Args:
+            inputs: values of the only input ``[T, ...]`` or ``[T, samples, ...]``, or a mapping by name.
+            seed: for random states.
+
+        Returns:
+            By output ``[T, ...]`` or ``[T, samples, ...]``.
+
+        Raises:
+            InputError: the inputs do not fit.
+        """
+        with jax.enable_x64(self._needs_x64 or jax.config.read("jax_enable_x64")):
+            given, samples = self._given(inputs)
+            state = self.initial(samples, seed=seed)
+            outputs = self._scan(state, given)
+            found = [np.asarray(leaf) for leaf in outputs]
+        if not self.batched and samples is None:
+            found = [leaf[:, 0] for leaf in found]
+        return {one.name: leaf for one, leaf in zip(self.outputs, found, strict=True)}
+
+    @cached_property
+    def _scan(self) -> Any:
+        def scan(params: Any, state: Any, inputs: Any) -> Any:
+            def one(state: Any, x: Any) -> tuple[Any, Any]:
+                outputs, state = self._step.call(params, state, x)
+                return state, outputs
+
+            return jax.lax.scan(one, state, inputs)[1]
+
+        return partial(jax.jit(scan), self.params)
+
+    @property
+    def _needs_x64(self) -> bool:
+        return any(str(aval.dtype) in ("float64", "int64", "uint64", "complex128") for aval in self._step.in_avals)
+
+    def _given(self, inputs: Any) -> tuple[list[jax.Array], int | None]:
+        """Inputs in order, ``[T, samples, ...]``, and the number of samples; None without that axis."""
+        names = [one.name for one in self.inputs]
+        if not isinstance(inputs, Mapping):
+            if len(names) != 1:
+                raise InputError(f"{self.name} has the inputs {names}; give a mapping from name to values.")
+            inputs = {names[0]: inputs}
+        if set(inputs) != set(names):
+            raise InputError(f"inputs are given for {sorted(inputs)}, {self.name} has {sorted(names)}.")
+        arrays = [jnp.asarray(inputs[one.name], one.dtype) for one in self.inputs]
+        leads = {array.shape[: array.ndim - len(one.shape)] for one, array in zip(self.inputs, arrays, strict=True)}
+        shapes = [array.shape[array.ndim - len(one.shape) :] for one, array in zip(self.inputs, arrays, strict=True)]
+        (lead, *others) = leads
+        fits = not others and len(lead) in ((1,) if self.batched else (1, 2))
+        if not fits or shapes != [one.shape for one in self.inputs]:
+            more = "" if self.batched else "or [T, samples, ...] "
+            expected = ", ".join(f"{one.name} [T, ...] {more}with ... = {list(one.shape)}" for one in self.inputs)
+            found = ", ".join(str(list(array.shape)) for array in arrays)
+            raise InputError(f"inputs have shapes {found}; expected are {expected}.")
+        if len(lead) == 2:
+            return arrays, lead[1]
+        return (arrays if self.batched else [array[:, None] for array in arrays]), None
+
+    def __repr__(self) -> str:
+        def told(arrays: list[Array]) -> str:
+            return ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in arrays)
+
+        return f"Artifact({self.name!r}: {told(self.inputs)} -> {told(self.outputs)})"
+
+
+def _array(told: Mapping[str, Any]) -> Array:
+    return Array(str(told["name"]), tuple(int(n) for n in told["shape"]), str(told["dtype"]))
+
+
+def _read_all(archive: zipfile.ZipFile, kind: str, count: int) -> list[np.ndarray]:
+    found = []
+    for number in range(count):
+        with archive.open(f"{kind}.{number}.npy") as member:
+            found.append(np.lib.format.read_array(member, allow_pickle=False))
+    return found
