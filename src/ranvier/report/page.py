@@ -105,7 +105,7 @@ def _passes(report: OptimizationReport) -> str:
         gone = run.after.neurons - run.before.neurons, run.after.synapses - run.before.synapses
         done = sum(remark.done for remark in run.remarks)
         checked = ", ".join(sorted({check.verdict for check in run.checks})) or "-"
-        what = "skipped" if run.skipped else f"{done} changes" if done else "nothing to do"
+        what = "skipped" if run.skipped else f"{done} change{'s' * (done != 1)}" if done else "nothing to do"
         promise = str(run.promise) if done else "-"
         rows.append(
             (
@@ -193,9 +193,10 @@ def _numbers(neurons: Any, shown: int = 40) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+    numbers = len(header) > 2
+    body = "".join(f"<tr>{''.join(_cell(cell, numbers) for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(text: str) -> str:
-    return f'<td class="number">{text}</td>' if NUMBER.fullmatch(text) else f"<td>{text}</td>"
+def _cell(text: str, numbers: bool) -> str:
+    return f'<td class="number">{text}</td>' if numbers and NUMBER.fullmatch(text) else f"<td>{text}</td>"
