@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 @contextmanager
 def steps_shown(console: Console) -> Iterator[Callable[[str], None]]:
-    """A line with what is being done and for how long; it is gone afterwards."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    """A bar with what is being done and for how long; it is gone afterwards."""
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting")
+        # How many steps there will be is not known: passes run until nothing changes.
+        task = bar.add_task("starting", total=None)
         yield lambda text: bar.update(task, description=text)
