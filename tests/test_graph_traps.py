@@ -461,3 +461,29 @@ def test_a_file_that_crashes_or_hangs_the_reader_is_refused(tmp_path: Path, monk
     monkeypatch.setattr(nir_probe, "SECONDS", 0.5)
     with pytest.raises(ranvier.GraphError, match="longer than"):
         ranvier.from_nir(path, dt=1e-3)
+
+
+def test_rounding_of_weights_in_single_precision_is_rounding() -> None:
+    """Two matrices in a row are rounded where they become one; float64 would not excuse as much."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(0.1, 1, (20, 20)).astype(np.float32) for _ in range(2))
+    fused = (b @ a).astype(np.float32)
+
+    def graph(*weights: np.ndarray) -> SNNGraph:
+        names = ["x", *(f"r{k}" for k in range(len(weights) - 1)), "y"]
+        return SNNGraph(
+            dt=1e-3,
+            inputs=[Input("x", (20,))],
+            populations=[Population(name, (20,), Relay()) for name in names[1:-1]],
+            projections=[
+                Projection(f"w{k}", names[k], names[k + 1], Linear(weight)) for k, weight in enumerate(weights)
+            ],
+            outputs=[Output("y", (20,))],
+        )
+
+    x = rng.normal(size=(30, 20))
+    assert verify(graph(a, b), graph(fused), x).close
+    wide = [weight.astype(np.float64) for weight in (a, b)]
+    assert verify(graph(*wide), graph(wide[1] @ wide[0]), x).close
+    off = fused * np.float32(1 + 1e-5)
+    assert not verify(graph(a, b), graph(off), x).close

@@ -28,6 +28,8 @@ CLOSE = 1e-6
 """Relative difference of outputs up to which two graphs do the same but for rounding."""
 TIE = 1e-7
 """Part of the threshold, or of the potential, within which rounding decides whether a spike comes."""
+UNITS = 32
+"""Of the rounding of weights, where that is more: what sums of a few of them are off by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Verification:
         divergence: the first spike that only one of them has; None if there is none.
         ties: spikes that only one of them had before that, because rounding decided; the original was made to follow
             the other graph there, so that what comes after them is compared too.
+        tolerance: relative difference of outputs that counts as rounding.
         counterexample: both graphs and the inputs of the sample that differs most; None where nothing differs.
     """
 
@@ -53,6 +56,7 @@ class Verification:
     divergence: Divergence | None
     counterexample: Counterexample | None
     ties: tuple[Divergence, ...] = ()
+    tolerance: float = CLOSE
 
     @property
     def identical(self) -> bool:
@@ -63,7 +67,9 @@ class Verification:
     @property
     def close(self) -> bool:
         """Whether outputs and spikes are the same but for rounding; a tie that rounding decides counts as that."""
-        return self.divergence is None and all(found.largest <= CLOSE * found.scale for found in self.outputs.values())
+        return self.divergence is None and all(
+            found.largest <= self.tolerance * found.scale for found in self.outputs.values()
+        )
 
     @property
     def verdict(self) -> str:
@@ -113,7 +119,7 @@ def verify(
     origins: Origins | None = None,
     told: str = "the inputs given",
     runs: tuple[Run, Run] = (interpret, interpret),
-    tie: float = TIE,
+    tie: float | None = None,
 ) -> Verification:
     """Runs two graphs on the same inputs and compares outputs, spike trains and rates.
 
@@ -124,8 +130,9 @@ def verify(
             the same name and size there are compared.
         told: the inputs in words, for reports.
         runs: what runs each of them; by default the interpreter, in float64.
-        tie: part of the threshold or of the potential within which a missing spike counts as rounding; such ties are
-            followed if what runs the original takes ``nudges``, as the interpreter does.
+        tie: part of the threshold or of the potential within which a missing spike counts as rounding: by default 1e-7,
+            or some units of the weights' own rounding where that is more. Such ties are followed if what runs the
+            original takes ``nudges``, as the interpreter does.
 
     Raises:
         GraphError: a graph is not valid, or the two have not the same inputs and outputs.
@@ -135,6 +142,8 @@ def verify(
     origins = same_names(original, optimized) if origins is None else origins
     given, samples = batched_inputs(original, inputs)
     batched = samples is not None
+    rounding = UNITS * max(_rounding(original), _rounding(optimized))
+    tie = max(TIE, rounding) if tie is None else tie
     after = runs[1](optimized, given, record=spiking(optimized))
     before, trains, divergence, ties = followed(original, optimized, given, origins, after, runs, tie, batched)
     outputs = {name: OutputDifference.of(before.outputs[name], after.outputs[name]) for name in before.outputs}
@@ -142,12 +151,18 @@ def verify(
         name: SpikeDifference.of_trains(a, b, original.populations[name].size) for name, (_, a, b) in trains.items()
     }
     steps = len(next(iter(given.values())))
-    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, ties)
+    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, ties, max(CLOSE, rounding))
     if found.identical:
         return found
     worst = _worst_sample(before, after, divergence or next(iter(ties), None), samples)
     shown = {name: values if worst is None else values[:, worst] for name, values in given.items()}
     return replace(found, counterexample=Counterexample(original, optimized, shown, origins))
+
+
+def _rounding(graph: SNNGraph) -> float:
+    """The relative rounding of the coarsest weights of a graph, which passes compute in."""
+    dtypes = {array.dtype for p in graph.projections.values() for array in p.operation.arrays.values()}
+    return max((float(np.finfo(dtype).eps) for dtype in dtypes), default=0.0)
 
 
 def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
