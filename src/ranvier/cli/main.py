@@ -29,6 +29,10 @@ ModelArgument = Annotated[
         "(model, *example_inputs); a factory is called without arguments and returns either.",
     ),
 ]
+ExampleInputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SHAPE", help="Shape of an example input: 3, or 2,3, or 3:int32. Repeatable."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 GraphArgument = Annotated[Path, typer.Argument(metavar="GRAPH", help="A .nir or .snn file.")]
 Dt = Annotated[float | None, typer.Option("--dt", help="Time step in seconds, for NIR files that do not say it.")]
@@ -68,10 +72,7 @@ def main(
 @app.command()
 def show(
     model: ModelArgument,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="Shape of an example input: 3, or 2,3, or 3:int32. Repeatable."),
-    ] = None,
+    inputs: ExampleInputs = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the model into a .svg, .png or .html file.")
@@ -253,10 +254,7 @@ def simulate(
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write it; ends in .rva.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="Shape of an example input: 3, or 2,3, or 3:int32. Repeatable."),
-    ] = None,
+    inputs: ExampleInputs = None,
     batched: Annotated[
         bool, typer.Option("--batched", help="The model has an axis of samples of its own; others run for any number.")
     ] = False,

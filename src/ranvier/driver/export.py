@@ -15,7 +15,7 @@ from ..frontends.extract import extract_module_info
 from ..ir.files import read_arrays, write_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..simulation.lower import lower
-from .graph_file import check_target
+from .graph_file import check_results_target, check_target
 from .progress import steps_shown
 from .show import print_plain
 
@@ -71,9 +71,7 @@ def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Pa
 def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None, seed: int) -> None:
     """Runs an artifact on the inputs of a file, prints what comes out, and writes it."""
     if output is not None:
-        check_target(output)
-        if output.suffix != ".npz":
-            raise InputError(f"{str(output)!r}: results are written as .npz.")
+        check_results_target(output)
     artifact = load_artifact(path)
     try:
         arrays: Any = read_arrays(inputs)

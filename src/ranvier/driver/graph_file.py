@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import GraphError
+from ..errors import GraphError, InputError
 from ..export.nir_file import to_nir
 from ..frontends.nir_file import from_nir
 from ..ir.graph.snn_graph import SNNGraph
@@ -63,6 +63,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
+
+
+def check_results_target(path: Path) -> None:
+    """Raises :class:`InputError` or :class:`GraphError` unless arrays can be written there."""
+    if path.suffix != ".npz":
+        raise InputError(f"{str(path)!r}: results are written as .npz.")
+    check_target(path)
 
 
 def write_graph(graph: SNNGraph, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,7 @@ from ..ir.table import table
 from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
 from ..validation.difference import spiking
-from .graph_file import check_target
+from .graph_file import check_results_target
 from .progress import steps_shown
 from .show import print_plain
 
@@ -26,10 +26,8 @@ def run_simulation(
     """Simulates a graph on the inputs of a file, prints rates, and writes outputs and what was recorded."""
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype {dtype!r} is unknown; use float32 or float64.")
-    if output is not None and output.suffix != ".npz":
-        raise InputError(f"{str(output)!r}: results are written as .npz.")
     if output is not None:
-        check_target(output)
+        check_results_target(output)
     data = Calibration.load(inputs, graph)
     start = time.perf_counter()
     names = list(dict.fromkeys([*record, *spiking(graph)]))

@@ -19,7 +19,7 @@ from jax import export
 
 from ..errors import ExportError, InputError, reason_text
 from ..ir._jax import is_key
-from ..ir.files import write_atomically
+from ..ir.files import read_member, write_atomically, write_member
 from ..ir.interpret import evaluate
 from ..ir.paths import leaf_path, path_text
 from ..ir.program import ModuleInfo
@@ -81,8 +81,7 @@ def write_artifact(
         archive.writestr(STEP, _exported(info, params, state, keys, batched))
         for kind, leaves in (("params", params), ("state", state)):
             for number, leaf in enumerate(leaves):
-                with archive.open(f"{kind}.{number}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
+                write_member(archive, f"{kind}.{number}.npy", np.asarray(leaf))
     try:
         write_atomically(Path(path), buffer.getvalue())
     except OSError as error:
@@ -180,7 +179,10 @@ class Artifact:
                 manifest = json.loads(archive.read(MANIFEST))
                 if manifest["format"] != FORMAT:
                     raise ValueError(f"its format is {manifest['format']!r}, this version reads {FORMAT}")
-                params, state = (_read_all(archive, kind, manifest[kind]) for kind in ("params", "state"))
+                params, state = (
+                    [read_member(archive, f"{kind}.{number}.npy") for number in range(manifest[kind])]
+                    for kind in ("params", "state")
+                )
                 return cls(manifest, archive.read(STEP), params, state)
         except ImportError as error:
             raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
@@ -279,11 +281,3 @@ class Artifact:
 
 def _array(told: Mapping[str, Any]) -> Array:
     return Array(str(told["name"]), tuple(int(n) for n in told["shape"]), str(told["dtype"]))
-
-
-def _read_all(archive: zipfile.ZipFile, kind: str, count: int) -> list[np.ndarray]:
-    found = []
-    for number in range(count):
-        with archive.open(f"{kind}.{number}.npy") as member:
-            found.append(np.lib.format.read_array(member, allow_pickle=False))
-    return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ..errors import reason_text
 
@@ -41,6 +43,29 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: found[name] for name in found.files}
     except Exception as error:  # a damaged archive raises errors of many kinds
         raise ValueError(reason_text(error)) from error
+
+
+def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None:
+    """Writes an array into an open archive."""
+    with archive.open(name, "w", force_zip64=True) as member:
+        npy.write_array(member, np.asarray(value, order="C"), allow_pickle=False)
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an open archive; pickled objects, and sizes that the archive does not hold, are refused.
+
+    Raises:
+        KeyError, ValueError: there is no such member, or it is no array.
+    """
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as member:
+        version = npy.read_magic(member)
+        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = reader(member)
+        if dtype.hasobject or int(np.prod(shape, dtype=np.float64)) * dtype.itemsize > size:
+            raise ValueError(f"{name} is no array of {list(shape)} {dtype}")
+    with archive.open(name) as member:
+        return npy.read_array(member, allow_pickle=False)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

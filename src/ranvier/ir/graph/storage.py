@@ -7,13 +7,11 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ...errors import GraphError, reason_text
-from ..files import replacing
+from ..files import read_member, replacing, write_member
 from .parser import from_text
 from .printer import to_text
 from .snn_graph import SNNGraph
@@ -69,7 +67,7 @@ def _load(source: Path | io.BytesIO, name: str) -> SNNGraph:
         with zipfile.ZipFile(source) as archive:
             text = archive.read(TEXT).decode("utf-8")
             names = json.loads(archive.read(INDEX))
-            arrays = {str(key): _read(archive, f"{number}.npy") for number, key in enumerate(names)}
+            arrays = {str(key): read_member(archive, f"{number}.npy") for number, key in enumerate(names)}
     except Exception as error:  # a damaged archive raises errors of many kinds
         raise GraphError(f"{name} holds no graph: {reason_text(error)}.") from error
     graph = from_text(text, arrays)
@@ -82,17 +80,4 @@ def _write(file: Path | io.BytesIO, text: str, arrays: dict[str, np.ndarray]) ->
         archive.writestr(TEXT, text)
         archive.writestr(INDEX, json.dumps(list(arrays)))
         for number, value in enumerate(arrays.values()):
-            with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
-                npy.write_array(member, np.ascontiguousarray(value), allow_pickle=False)
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> Any:
-    size = archive.getinfo(name).file_size
-    with archive.open(name) as member:
-        version = npy.read_magic(member)
-        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = reader(member)
-        if dtype.hasobject or int(np.prod(shape, dtype=np.float64)) * dtype.itemsize > size:
-            raise ValueError(f"{name} is no array of {list(shape)} {dtype}")
-    with archive.open(name) as member:
-        return npy.read_array(member, allow_pickle=False)
+            write_member(archive, f"{number}.npy", value)
