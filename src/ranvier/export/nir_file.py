@@ -18,6 +18,7 @@ from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
 from ..ir.graph.nir_notes import NOTES, NirNotes
 from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.order import strong_components
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 
@@ -177,16 +178,14 @@ class _Exporter:
 
 def _implied_delays(graph: SNNGraph) -> set[str]:
     """Projections within a cycle that have the cycle's only kind of delay: NIR leaves it to the simulator."""
-    names = {name: k for k, name in enumerate(graph.populations)}
-    inner = [p for p in graph.projections.values() if p.source in names and p.target in names]
-    ends = np.array([(names[p.source], names[p.target]) for p in inner], dtype=np.int64).reshape(-1, 2)
-    links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(names),) * 2)
-    _, component = sparse.csgraph.connected_components(links, connection="strong")
+    populations = graph.populations
+    inner = [p for p in graph.projections.values() if p.source in populations and p.target in populations]
+    component = strong_components(populations, ((p.source, p.target) for p in inner))
     delayed: dict[int, list[Projection]] = {}
     for projection in inner:
-        a, b = component[names[projection.source]], component[names[projection.target]]
+        a, b = component[projection.source], component[projection.target]
         if a == b and projection.delay and not _joins_relays(graph, projection):
-            delayed.setdefault(int(a), []).append(projection)
+            delayed.setdefault(a, []).append(projection)
     same = (found for found in delayed.values() if len({p.delay for p in found}) == 1)
     return {projection.name for found in same for projection in found}
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from ..errors import GraphError, reason_text
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ..ir.graph.nir_notes import NOTES, NirNotes
 from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, ShapeError, SumPool
+from ..ir.graph.order import strong_components
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from .nir_probe import probe
@@ -167,12 +167,9 @@ class _Importer:
         """
         if self.told.dt is not None:
             return set()
-        names = {name: k for k, name in enumerate(self.nodes)}
-        ends = np.array([(names[a], names[b]) for a in names for b in self.after[a]], np.int64).reshape(-1, 2)
-        links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(names),) * 2)
-        _, component = sparse.csgraph.connected_components(links, connection="strong")
-        alone = np.bincount(component, minlength=1)[component] == 1
-        delays = [name for name, k in names.items() if _kind(self.nodes[name]) == "Delay" and not alone[k]]
+        component = strong_components(self.nodes, ((a, b) for a in self.nodes for b in self.after[a]))
+        sizes = Counter(component.values())
+        delays = [n for n, node in self.nodes.items() if _kind(node) == "Delay" and sizes[component[n]] > 1]
         return {name for name in delays if np.unique(self._steps(name)).size > 1}
 
     def _by_delay(self, source: str, name: str) -> list[Projection]:

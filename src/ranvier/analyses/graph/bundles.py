@@ -81,7 +81,7 @@ def _bundle(graph: SNNGraph, names: list[str], touching: dict[str, list[Projecti
     if any(graph.nodes[name].size % units for name in names):
         reason, units = "its channels are mixed", 1
     for name in populations:
-        reason = reason or next((told for p in touching[name] if (told := _reason_against(graph, p, name))), None)
+        reason = reason or next((told for p in touching[name] if (told := _reason_against(graph, p))), None)
     return Bundle(populations, units, reason, images)
 
 
@@ -95,7 +95,7 @@ def _is_tie(graph: SNNGraph, projection: Projection) -> bool:
     return isinstance(operation, (SumPool, Flatten))
 
 
-def _reason_against(graph: SNNGraph, projection: Projection, name: str) -> str | None:
+def _reason_against(graph: SNNGraph, projection: Projection) -> str | None:
     """Why a projection from or to a population does not let single units of it go."""
     operation = projection.operation
     if projection.target in graph.outputs and not isinstance(operation, (Linear, Conv, Constant)):

@@ -9,7 +9,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+from scipy import sparse
 
 from .snn_graph import SNNGraph
 
@@ -26,6 +30,15 @@ def update_order(graph: SNNGraph) -> list[str]:
         if projection.delay == 0 and all(end in graph.populations for end in ends):
             sorter.add(*ends)
     return list(sorter.static_order())
+
+
+def strong_components(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Of every name the number of its strongly connected component: names in one reach one another."""
+    place = {name: k for k, name in enumerate(names)}
+    ends = np.array([(place[a], place[b]) for a, b in edges], np.int64).reshape(-1, 2)
+    links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(place),) * 2)
+    _, component = sparse.csgraph.connected_components(links, connection="strong")
+    return dict(zip(place, component.tolist(), strict=True))
 
 
 def instant_cycle(graph: SNNGraph) -> list[str] | None:
