@@ -92,7 +92,7 @@ class _Exporter:
 
     def _chain(self, projection: Projection) -> list[str]:
         """Names of the nodes that a projection becomes, the first one first."""
-        source, made = self.graph.nodes[projection.source].shape, []
+        source, made = self.graph.source_shape(projection), []
         if projection.delay and projection.name not in self.implied:
             import nir
 

@@ -224,7 +224,7 @@ class Rewriting:
         self.facts.clear()
         graph = self.graph
         for projection in list(graph.projections.values()):
-            name, shape = projection.source, graph.nodes[projection.source].shape
+            name, shape = projection.source, graph.source_shape(projection)
             rows, columns = kept.get(projection.target), kept.get(name)
             if rows is None and columns is None:
                 continue

@@ -34,7 +34,7 @@ class Canonicalize(Pass):
     def run(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
         for name, projection in list(graph.projections.items()):
-            source = graph.nodes[projection.source].shape
+            source = graph.source_shape(projection)
             found, why = _simplest(projection.operation, source)
             if why:
                 rewriting.set_projection(projection.replace(operation=found))

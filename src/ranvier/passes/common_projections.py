@@ -33,7 +33,7 @@ class CommonProjections(Pass):
 
     def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
         graph, first = rewriting.graph, found[0]
-        shape = first.operation.target_shape(graph.nodes[first.source].shape)
+        shape = first.operation.target_shape(graph.source_shape(first))
         name = free_name(graph.nodes, f"{first.name}.shared")
         graph.populations[name] = Population(name, shape, Relay())
         for projection in found:

@@ -52,7 +52,7 @@ class Connections(Pass):
 
     def _without_effect(self, rewriting: Rewriting, projection: Projection) -> None:
         graph, operation = rewriting.graph, projection.operation
-        source = graph.nodes[projection.source].shape
+        source = graph.source_shape(projection)
         offset = operation.offset(source)
         if offset is not None and np.any(offset != 0):
             return

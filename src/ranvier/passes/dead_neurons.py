@@ -129,7 +129,7 @@ def _only_passes_on(graph: SNNGraph, name: str, bundle: Bundle) -> bool:
     into = graph.into(name)
     relay = isinstance(graph.populations[name].neuron, Relay) and bool(into)
     return relay and all(
-        p.source in bundle.names and p.source != name and p.operation.offset(graph.nodes[p.source].shape) is None
+        p.source in bundle.names and p.source != name and p.operation.offset(graph.source_shape(p)) is None
         for p in into
     )
 

@@ -118,7 +118,7 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
     found = []
     for b in after:
         for number, a in enumerate(before):
-            source = graph.nodes[a.source].shape
+            source = graph.source_shape(a)
             if b.delay and a.operation.offset(source) is not None:
                 return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
             operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)

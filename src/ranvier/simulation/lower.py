@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +13,18 @@ from scipy import sparse
 
 from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
-from ..ir.graph.neurons import Delay
-from ..ir.graph.order import update_order
+from ..ir.graph.elements import Projection
+from ..ir.graph.neurons import IN, OUT, Delay, Neuron
+from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
 from ..ir.graph.verifier import check
 from .neurons import UPDATES
 from .operations import function_of, parameters_of
 
 Values = dict[str, Any]
+PAST = "past"
+"""Name of the state that has what delayed projections have still to bring."""
 
 
 def lower(graph: SNNGraph, *, dtype: Any = jnp.float32) -> StepFunction:
@@ -27,8 +32,9 @@ def lower(graph: SNNGraph, *, dtype: Any = jnp.float32) -> StepFunction:
 
     A step takes the values of the input, or a dictionary of them by name where there are several, and returns the value
     of the output, or a dictionary. Parameters are the weights and biases, ``params[projection]["weight"]``, of sparse
-    rows the values that are stored; states are those of the populations, ``state[population]["v"]``, and, as
-    ``state[source]["past"]``, what delayed projections have still to bring.
+    rows the values that are stored, and what is trained of neurons, ``params[population][name]``; states are those of
+    the populations, ``state[population]["v"]``, and, as ``state[source]["past"]``, what delayed projections have still
+    to bring.
 
     Args:
         graph: a valid graph.
@@ -47,14 +53,14 @@ class StepResult(NamedTuple):
 
     Attributes:
         outputs: by name.
-        values: of inputs and populations, by name.
-        summed: what the populations got, by name.
+        values: of inputs and populations, and states of populations after the step, by name and port.
+        summed: what the populations got, by name and port.
         state: as before the next step.
     """
 
     outputs: Values
-    values: Values
-    summed: Values
+    values: dict[Port, Any]
+    summed: dict[Port, Any]
     state: dict[str, Any]
 
 
@@ -62,29 +68,40 @@ class GraphStep:
     """One time step of a graph, for one sample.
 
     Attributes:
-        params: by projection, then by name.
+        params: by projection or population, then by name.
         state: before the first step; by population or input, then by name.
     """
 
     def __init__(self, graph: SNNGraph, dtype: Any) -> None:
         self.graph, self.dtype = graph, dtype
         self.order = update_order(graph)
-        self.neurons = {name: p.neuron.map(lambda x: np.asarray(x, dtype)) for name, p in graph.populations.items()}
+        self.neurons = {name: _in_dtype(p.neuron, dtype) for name, p in graph.populations.items()}
         self.functions = {name: function_of(p.operation) for name, p in graph.projections.items()}
-        self.into = {name: graph.into(name) for name in (*graph.populations, *graph.outputs)}
-        self.depth = {name: max((p.delay for p in graph.out_of(name)), default=0) for name in graph.nodes}
-        self.params = {n: found for n, p in graph.projections.items() if (found := parameters_of(p.operation, dtype))}
+        self.ports = input_ports(graph)
+        self.into: dict[Port, list[Projection]] = {port: [] for port in self.ports}
+        for projection in graph.projections.values():
+            self.into[projection.target, projection.target_port].append(projection)
+        self.delayed = {port: Past.of(graph, port, depth) for port, depth in delayed_ports(graph).items()}
+        arrays = {name: parameters_of(p.operation, dtype) for name, p in graph.projections.items()}
+        self.fixed = {name: found for name, found in arrays.items() if not graph.projections[name].trained}
+        self.params = {name: found for name, found in arrays.items() if found and name not in self.fixed}
+        for name, p in graph.populations.items():
+            trained = {k: np.asarray(v, dtype) for k, v in p.neuron.parameters.items() if k in p.neuron.trained}
+            if trained:
+                self.params.setdefault(name, {}).update(trained)
         self.state = {name: found for name in graph.nodes if (found := self._initial(name))}
 
     def _initial(self, name: str) -> dict[str, np.ndarray]:
-        node, found = self.graph.nodes[name], {}
+        found = {}
         if name in self.graph.populations:
             population = self.graph.populations[name]
-            found = {k: np.array(v, self.dtype) for k, v in population.initial_state().items()}
-            if isinstance(population.neuron, Delay) and population.neuron.steps.max() > 0:
-                found["queue"] = np.zeros((int(population.neuron.steps.max()), *node.shape), self.dtype)
-        if self.depth[name]:
-            found["past"] = np.zeros((self.depth[name], *node.shape), self.dtype)
+            neuron = population.neuron
+            found = {k: np.array(v, _state_dtype(neuron, k, self.dtype)) for k, v in population.initial_state().items()}
+            if isinstance(neuron, Delay) and neuron.steps.max() > 0:
+                found["queue"] = np.zeros((int(neuron.steps.max()), *population.shape), self.dtype)
+        for port, past in self.delayed.items():
+            if port[0] == name and past.kept:
+                found[past.key] = np.array(np.broadcast_to(past.initial, (past.kept, *past.initial.shape)), self.dtype)
         return found
 
     def __call__(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
@@ -95,29 +112,86 @@ class GraphStep:
     def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> StepResult:
         """One step, with everything that is known in it."""
         given = inputs if isinstance(inputs, Mapping) else {next(iter(self.graph.inputs)): inputs}
-        values: Values = {name: jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
+        values: dict[Port, Any] = {(name, OUT): jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
         new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
-        summed: Values = {}
+        summed: dict[Port, Any] = {}
         for name in self.order:
-            neuron, summed[name] = self.neurons[name], self._summed(name, params, state, values)
-            before = {k: v for k, v in state.get(name, {}).items() if k != "past"}
-            after, values[name] = UPDATES[type(neuron)](neuron, before, summed[name], self.graph.dt)
+            neuron = self.neurons[name]
+            got = {port: self._summed((name, port), params, state, values) for port in neuron.inputs}
+            before = {k: v for k, v in state.get(name, {}).items() if not k.startswith(PAST)}
+            after, out = self._updated(neuron, before, got, params.get(name, {}))
             if after:
                 new[name].update(after)
-        outputs = {name: self._summed(name, params, state, values) for name in self.graph.outputs}
-        for name, depth in self.depth.items():
-            if depth:
-                new[name]["past"] = jnp.concatenate([values[name][None], state[name]["past"][: depth - 1]])
+            summed.update({(name, port): x for port, x in got.items()})
+            values.update({(name, port): x for port, x in {**after, **out}.items()})
+        outputs = {name: self._summed((name, IN), params, state, values) for name in self.graph.outputs}
+        for port, past in self.delayed.items():
+            if past.kept:
+                newest = state[port[0]][port[1]] if past.of_state else values[port]
+                kept = state[port[0]][past.key][: past.kept - 1]
+                new[port[0]][past.key] = jnp.concatenate([jnp.asarray(newest, self.dtype)[None], kept])
         return StepResult(outputs, values, summed, new)
 
-    def _summed(self, name: str, params: Any, state: Mapping[str, Any], values: Values) -> jax.Array:
-        """What the projections into a population or output bring."""
+    def _updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
+        """New states and outputs of a population, by name."""
+        if isinstance(neuron, Traced):
+            return neuron(got, before, params, self.dtype)
+        after, out = UPDATES[type(neuron)](neuron, before, got[IN], self.graph.dt)
+        return after, {OUT: out}
+
+    def _summed(self, port: Port, params: Any, state: Mapping[str, Any], values: Mapping[Port, Any]) -> jax.Array:
+        """What the projections into a port of a population, or into an output, bring."""
         parts = []
-        for projection in self.into[name]:
-            source, delay = projection.source, projection.delay
-            x = values[source] if delay == 0 else state[source]["past"][delay - 1]
-            parts.append(self.functions[projection.name](params.get(projection.name, {}), x))
-        return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.graph.nodes[name].shape, self.dtype)
+        for projection in self.into[port]:
+            source = projection.source, projection.source_port
+            x = self.delayed[source].read(state, projection.delay) if projection.delay else values[source]
+            arrays = self.fixed[projection.name] if projection.name in self.fixed else params.get(projection.name, {})
+            parts.append(self.functions[projection.name](arrays, jnp.asarray(x, self.dtype)))
+        return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.ports[port], self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What delayed projections read of a port. The state before a step is that after the step before.
+
+    Attributes:
+        port: name of a population or input, and of the port.
+        key: of the earlier values among the states.
+        of_state: whether the port is a state.
+        kept: number of earlier values to be kept.
+        initial: what is there before the first step.
+    """
+
+    port: Port
+    key: str
+    of_state: bool
+    kept: int
+    initial: np.ndarray
+
+    @classmethod
+    def of(cls, graph: SNNGraph, port: Port, depth: int) -> Past:
+        name, of = port
+        population = graph.populations.get(name)
+        key = PAST if of == OUT else f"{PAST}.{of}"
+        if population is None:
+            return cls(port, key, False, depth, np.zeros(graph.inputs[name].shape))
+        of_state = of in population.neuron.states
+        return cls(port, key, of_state, depth - of_state, population.initial_value(of))
+
+    def read(self, state: Mapping[str, Any], delay: int) -> Any:
+        """The value of some steps ago."""
+        name, of = self.port
+        if self.of_state and delay == 1:
+            return state[name][of]
+        return state[name][self.key][delay - 1 - self.of_state]
+
+
+def _in_dtype(neuron: Neuron, dtype: Any) -> Neuron:
+    return neuron if isinstance(neuron, Traced) else neuron.map(lambda x: np.asarray(x, dtype))
+
+
+def _state_dtype(neuron: Neuron, name: str, dtype: Any) -> Any:
+    return neuron.state_dtype(name, dtype) if isinstance(neuron, Traced) else dtype
 
 
 def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
@@ -133,6 +207,14 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     """
     found = graph.copy()
     for name, given in _by_projection(params).items():
+        population = graph.populations.get(name)
+        if population is not None:
+            own = {key: given.pop(key) for key in list(given) if key in population.neuron.trained}
+            values = population.neuron.parameters
+            changed = {key: _replaced(values[key], value, f"{name}.{key}") for key, value in own.items()}
+            found.populations[name] = population.replace(neuron=population.neuron.with_parameters(changed))
+            if not given:
+                continue
         projection = graph.projections.get(name)
         arrays = projection.operation.arrays if projection is not None else {}
         unknown = set(given) - set(arrays)

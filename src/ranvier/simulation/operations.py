@@ -10,7 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..ir.graph.operations import (
+    AvgPool,
+    Constant,
+    Conv,
+    Flatten,
+    Identity,
+    Linear,
+    Operation,
+    Scale,
+    Select,
+    SumPool,
+)
+from ..ir.graph.traced import Mapped
 
 Params = dict[str, jax.Array]
 Apply = Callable[[Params, jax.Array], jax.Array]
@@ -100,6 +112,21 @@ def _shifted(y: jax.Array, params: Params, behind: tuple[int, ...]) -> jax.Array
     return y + params["bias"].reshape(-1, *behind) if "bias" in params else y
 
 
+def _select(operation: Select) -> Apply:
+    index = operation.index
+    whole = bool(np.all(index >= 0))
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        taken = x.reshape(-1)[np.maximum(index, 0)]
+        return taken if whole else jnp.where(index >= 0, taken, jnp.zeros((), x.dtype))
+
+    return apply
+
+
+def _mapped(operation: Mapped) -> Apply:
+    return lambda params, x: operation(params, x, x.dtype)
+
+
 FUNCTIONS: dict[type[Operation], Callable[[Any], Apply]] = {
     Identity: _identity,
     Linear: _linear,
@@ -109,4 +136,6 @@ FUNCTIONS: dict[type[Operation], Callable[[Any], Apply]] = {
     AvgPool: _pool,
     Flatten: _flatten,
     Constant: _constant,
+    Select: _select,
+    Mapped: _mapped,
 }

@@ -59,7 +59,7 @@ def _check_dtype(dtype: Any) -> None:
 def _scan(step: GraphStep, wanted: Recording, params: Any, inputs: Any) -> tuple[Any, Any]:
     def one(state: Any, given: Any) -> tuple[Any, Any]:
         found = step.run(params, state, given)
-        return found.state, (found.outputs, wanted.pick(found.values, found.state, found.summed))
+        return found.state, (found.outputs, wanted.pick(found.values, found.summed))
 
     _, found = jax.lax.scan(one, step.state, inputs)
     return found

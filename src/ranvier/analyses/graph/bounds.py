@@ -195,7 +195,7 @@ class _Part:
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
-        source, delayed = graph.nodes[projection.source].shape, projection.delay > 0
+        source, delayed = graph.source_shape(projection), projection.delay > 0
         matrix, offset = projection.operation.matrix(source), projection.operation.offset(source)
         if sparse.issparse(matrix):
             return cls(projection.source, delayed, *graph.affine_map(projection))

@@ -91,7 +91,7 @@ def _is_tie(graph: SNNGraph, projection: Projection) -> bool:
     if isinstance(operation, Conv):
         return operation.groups > 1
     if isinstance(operation, (Identity, Scale)):
-        return len(graph.nodes[projection.source].shape) > 1
+        return len(graph.source_shape(projection)) > 1
     return isinstance(operation, (SumPool, Flatten))
 
 
@@ -101,7 +101,7 @@ def _reason_against(graph: SNNGraph, projection: Projection) -> str | None:
     if projection.target in graph.outputs and not isinstance(operation, (Linear, Conv, Constant)):
         return "an output shows them one by one"
     if isinstance(operation, Conv) and operation.groups > 1:
-        channels = graph.nodes[projection.source].shape[0]
+        channels = graph.source_shape(projection)[0]
         if not operation.groups == channels == operation.weight.shape[0]:
             return f"{projection.name!r} has groups of channels"
     return None

@@ -32,7 +32,7 @@ def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
 
 def _matrix(graph: SNNGraph, projection: Projection) -> Any:
     """A dense matrix as it is, others as sparse columns."""
-    found = projection.operation.matrix(graph.nodes[projection.source].shape)
+    found = projection.operation.matrix(graph.source_shape(projection))
     return found.T.tocsr() != 0 if sparse.issparse(found) else found
 
 

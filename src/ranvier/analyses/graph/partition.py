@@ -95,7 +95,7 @@ class _Edges:
             if projection.target not in graph.populations:
                 continue
             rows = np.flatnonzero(wanted[places.part(projection.target)])
-            found = sparse.coo_array(projection.operation.matrix(graph.nodes[projection.source].shape)[rows])
+            found = sparse.coo_array(projection.operation.matrix(graph.source_shape(projection))[rows])
             sources.append(found.coords[1] + np.int32(places.starts[projection.source]))
             targets.append((rows + places.starts[projection.target]).astype(np.int32)[found.coords[0]])
             delays.append(np.full(found.nnz, projection.delay, np.int32))
@@ -173,7 +173,7 @@ def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarr
         if projection.target in graph.populations:
             total, slack = found.setdefault(projection.delay, (np.zeros(places.size), np.zeros(places.size)))
             matrix, part = (
-                projection.operation.matrix(graph.nodes[projection.source].shape),
+                projection.operation.matrix(graph.source_shape(projection)),
                 places.part(projection.target),
             )
             total[part] += np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
@@ -185,7 +185,7 @@ def _own_values(graph: SNNGraph, population: Population) -> np.ndarray:
     """What distinguishes neurons before any synapse is looked at, ``[size, values]``."""
     columns = [*population.neuron.parameters.values(), *population.initial_state().values()]
     for projection in graph.into(population.name):
-        offset = projection.operation.offset(graph.nodes[projection.source].shape)
+        offset = projection.operation.offset(graph.source_shape(projection))
         columns += [] if offset is None else [offset]
     flat = [np.broadcast_to(value, population.shape).ravel().astype(np.float64) for value in columns]
     return np.stack(flat, axis=1) if flat else np.zeros((population.size, 1))

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from .arrays import constant
-from .neurons import Neuron
+from .neurons import IN, OUT, Neuron
 from .operations import Operation
 
 Shape = tuple[int, ...]
+ZERO = constant(0.0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Population:
         name: unique among inputs, populations and outputs.
         shape: of the population.
         neuron: kind, parameters and choices.
-        initial: values of states before the first step, of the population's shape or one number; zero where left out.
+        initial: values of states before the first step, and of outputs, which delayed projections bring then; of the
+            population's shape or one number, zero where left out.
         activity: what was measured, or None.
     """
 
@@ -119,8 +121,11 @@ class Population:
 
     def initial_state(self) -> dict[str, np.ndarray]:
         """Every state before the first step, of the population's shape."""
-        zero = constant(0.0)
-        return {name: np.broadcast_to(self.initial.get(name, zero), self.shape) for name in self.neuron.states}
+        return {name: self.initial_value(name) for name in self.neuron.states}
+
+    def initial_value(self, port: str) -> np.ndarray:
+        """A state or output before the first step."""
+        return np.broadcast_to(self.initial.get(port, ZERO), self.neuron.shape_of(port, self.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +138,10 @@ class Projection:
         target: a population or an output.
         operation: what is done to the source's values.
         delay: in steps; 0: the source's values of this step, 1: of the step before. Values before the first step are
-            zero.
+            the population's initial ones, zero where it has none.
+        source_port: of a population, which of its outputs, or which state, as it is after the step.
+        target_port: of a population, which of its inputs.
+        trained: whether the arrays of the operation are parameters that learning changes.
     """
 
     name: str
@@ -141,6 +149,9 @@ class Projection:
     target: str
     operation: Operation
     delay: int = 0
+    source_port: str = OUT
+    target_port: str = IN
+    trained: bool = True
 
     def replace(self, **changes: Any) -> Projection:
         return replace(self, **changes)

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from .elements import Population, Projection
-from .neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from .order import update_order
+from .neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from .order import Port, delayed_ports, input_ports, update_order
 from .recording import Recording, Simulation, batched_inputs
 from .snn_graph import SNNGraph
+from .traced import Traced, run_traced
 from .verifier import check
 
 States = dict[str, np.ndarray]
@@ -78,9 +80,11 @@ class Interpreter:
         self.graph = graph
         self.order = update_order(graph)
         self.neurons = {name: _flat(p) for name, p in graph.populations.items()}
-        self.into = {
-            name: [_Connection.of(graph, p) for p in graph.into(name)] for name in (*graph.populations, *graph.outputs)
-        }
+        ports = input_ports(graph)
+        self.port_sizes = {port: prod(shape) for port, shape in ports.items()}
+        self.into: dict[Port, list[_Connection]] = {port: [] for port in ports}
+        for projection in graph.projections.values():
+            self.into[projection.target, projection.target_port].append(_Connection.of(graph, projection))
 
     def run(self, inputs: Any, *, record: tuple[str, ...] | list[str] = (), nudges: Sequence[Nudge] = ()) -> Simulation:
         """Simulates the graph: see :func:`interpret`."""
@@ -119,34 +123,50 @@ class _Machine:
         self.sizes = {name: node.size for name, node in graph.nodes.items()}
         self.samples = samples
         self.states = {name: self._initial(p) for name, p in graph.populations.items()}
-        sources = (*graph.inputs, *graph.populations)
-        depth = {name: max((p.delay for p in graph.out_of(name)), default=0) for name in sources}
-        self.before = {name: deque([self._zeros(name)] * d, maxlen=d) for name, d in depth.items()}
+        self.before = {port: self._past(port, depth) for port, depth in delayed_ports(graph).items()}
 
-    def _zeros(self, name: str) -> np.ndarray:
-        return np.zeros((self.samples, self.sizes[name]))
+    def _past(self, port: Port, depth: int) -> deque[np.ndarray]:
+        """What a port gave before the first step."""
+        name, of = port
+        population = self.ready.graph.populations.get(name)
+        value = np.zeros(self.sizes[name]) if population is None else population.initial_value(of).ravel()
+        return deque([self._repeated(value)] * depth, maxlen=depth)
+
+    def _repeated(self, value: np.ndarray) -> np.ndarray:
+        """A flat value for every sample."""
+        return np.broadcast_to(value, (self.samples, value.size)).astype(np.float64)
 
     def _initial(self, population: Population) -> States:
-        shape = (self.samples, population.size)
-        states = {
-            k: np.broadcast_to(v.ravel(), shape).astype(np.float64) for k, v in population.initial_state().items()
-        }
+        states = {k: self._repeated(v.ravel()) for k, v in population.initial_state().items()}
         if isinstance(population.neuron, Delay):
             longest = int(population.neuron.steps.max())
-            states["past"] = np.zeros((longest, *shape))
+            states["past"] = np.zeros((longest, self.samples, population.size))
         return states
 
     def step(self, number: int, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
         """One time step; outputs and what is to be recorded by name, ``[samples, size]``."""
-        values = {name: x.reshape(self.samples, -1).astype(np.float64) for name, x in inputs.items()}
-        graph, summed = self.ready.graph, {}
+        graph = self.ready.graph
+        values: dict[Port, np.ndarray] = {
+            (name, OUT): x.reshape(self.samples, -1).astype(np.float64) for name, x in inputs.items()
+        }
+        summed: dict[Port, np.ndarray] = {}
         for name in self.ready.order:
-            neuron, summed[name] = self._neurons(name, number), self._summed(name, values)
-            self.states[name], values[name] = UPDATES[type(neuron)](neuron, self.states[name], summed[name], graph.dt)
-        outputs = {name: self._summed(name, values) for name in graph.outputs}
-        for name, past in self.before.items():
-            past.append(values[name])
-        return outputs, wanted.pick(values, self.states, summed)
+            neuron = self._neurons(name, number)
+            got = {port: self._summed(name, port, values) for port in neuron.inputs}
+            self.states[name], given = self._updated(name, neuron, got)
+            summed.update({(name, port): value for port, value in got.items()})
+            values.update({(name, port): value for port, value in {**self.states[name], **given}.items()})
+        outputs = {name: self._summed(name, IN, values) for name in graph.outputs}
+        for port, past in self.before.items():
+            past.append(values[port])
+        return outputs, wanted.pick(values, summed)
+
+    def _updated(self, name: str, neuron: Neuron, got: States) -> tuple[States, States]:
+        """New states and outputs of a population, by name."""
+        if isinstance(neuron, Traced):
+            return run_traced(neuron, self.ready.graph.populations[name].shape, got, self.states[name])
+        states, given = UPDATES[type(neuron)](neuron, self.states[name], got[IN], self.ready.graph.dt)
+        return states, {OUT: given}
 
     def _neurons(self, name: str, step: int) -> Neuron:
         """The neurons of a population, with the thresholds that are moved in this step."""
@@ -159,16 +179,20 @@ class _Machine:
             threshold[nudge.sample, nudge.neuron] += nudge.amount
         return neuron.replace(**{neuron.level: threshold})
 
-    def _summed(self, name: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        total = self._zeros(name)
-        for connection in self.ready.into[name]:
-            source, delay = connection.projection.source, connection.projection.delay
+    def _summed(self, name: str, port: str, values: Mapping[Port, np.ndarray]) -> np.ndarray:
+        """What the projections into a port of a population, or into an output, bring."""
+        total = np.zeros((self.samples, self.ready.port_sizes[name, port]))
+        for connection in self.ready.into[name, port]:
+            source = connection.projection.source, connection.projection.source_port
+            delay = connection.projection.delay
             total = total + connection(values[source] if delay == 0 else self.before[source][-delay])
         return total
 
 
 def _flat(population: Population) -> Neuron:
     """The neurons with parameters ``[size]`` or one number, in float64."""
+    if isinstance(population.neuron, Traced):
+        return population.neuron
     return population.neuron.map(lambda value: value.astype(np.float64).ravel() if value.ndim else value.astype(float))
 
 

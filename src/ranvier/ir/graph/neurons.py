@@ -15,6 +15,7 @@ Choices that the equations leave open are fields of their own:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,6 +29,9 @@ Reset = Literal["zero", "subtract"]
 Integration = Literal["euler", "exponential"]
 Comparison = Literal[">", ">="]
 Current = Literal["old", "new"]
+
+IN, OUT = "in", "out"
+"""Names of the input and the output of neurons that have one of each."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "reset": ("zero", "subtract"),
@@ -43,11 +47,16 @@ class Neuron:
     """A kind of neuron; its fields are choices, and parameters beside them.
 
     Attributes:
+        inputs, outputs: names of its ports.
         states: names of its states.
         spikes: whether its output is a spike.
         level: the parameter that a spiking neuron compares with.
+        trained: names of the parameters that learning changes.
     """
 
+    inputs: ClassVar[tuple[str, ...]] = (IN,)
+    outputs: ClassVar[tuple[str, ...]] = (OUT,)
+    trained: ClassVar[frozenset[str]] = frozenset()
     states: ClassVar[tuple[str, ...]] = ()
     spikes: ClassVar[bool] = False
     level: ClassVar[str] = "v_threshold"
@@ -72,12 +81,20 @@ class Neuron:
     def choices(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in self.choice_names()}
 
+    def shape_of(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a port, state or parameter, in a population of some shape."""
+        return shape
+
     def replace(self, **changes: Any) -> Self:
         return replace(self, **changes)
 
     def map(self, change: Any) -> Self:
         """The neuron with ``change(parameter)`` for every parameter."""
-        return self.replace(**{name: change(value) for name, value in self.parameters.items()})
+        return self.with_parameters({name: change(value) for name, value in self.parameters.items()})
+
+    def with_parameters(self, changed: Mapping[str, Any]) -> Self:
+        """The neuron with other values of some parameters."""
+        return self.replace(**changed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -275,6 +275,33 @@ class Flatten(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Select(Operation):
+    """``y = x[index]``: elements of the flattened source, moved, repeated or left out.
+
+    Attributes:
+        index: for every element of the target the number of an element of the source; -1 for zero. Of the target's
+            shape.
+    """
+
+    index: Any
+
+    def __post_init__(self) -> None:
+        index = np.asarray(self.index, np.int64)
+        index.flags.writeable = False
+        object.__setattr__(self, "index", index)
+
+    def target_shape(self, source: Shape) -> Shape:
+        if self.index.size and (self.index.max() >= prod(source) or self.index.min() < -1):
+            raise ShapeError(f"elements up to {self.index.max()} of a source {list(source)} are selected")
+        return self.index.shape
+
+    def rows(self, source: Shape) -> Matrix:
+        row = np.flatnonzero(self.index.ravel() >= 0)
+        shape = (self.index.size, prod(source))
+        return sparse.coo_array((np.ones(row.size), (row, self.index.ravel()[row])), shape=shape).tocsr()
+
+
+@dataclass(frozen=True, eq=False)
 class Constant(Operation):
     """``y = bias`` at every step, whatever the source gives; the bias has the target's shape."""
 
@@ -356,6 +383,6 @@ def _rows(values: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[
 
 
 OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind for kind in (Identity, Linear, Scale, Conv, SumPool, AvgPool, Flatten, Constant)
+    kind.__name__: kind for kind in (Identity, Linear, Scale, Conv, SumPool, AvgPool, Flatten, Select, Constant)
 }
 """Every operation by its name in text and files."""

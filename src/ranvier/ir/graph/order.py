@@ -15,7 +15,31 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 from scipy import sparse
 
+from .neurons import IN
 from .snn_graph import SNNGraph
+
+Port = tuple[str, str]
+"""Name of an input, population or output, and of its port or state."""
+
+
+def input_ports(graph: SNNGraph) -> dict[Port, tuple[int, ...]]:
+    """Where projections can lead to, with the shape of what they bring."""
+    found = {
+        (name, port): p.neuron.shape_of(port, p.shape)
+        for name, p in graph.populations.items()
+        for port in p.neuron.inputs
+    }
+    return found | {(name, IN): node.shape for name, node in graph.outputs.items()}
+
+
+def delayed_ports(graph: SNNGraph) -> dict[Port, int]:
+    """The sources of delayed projections, with the longest delay."""
+    found: dict[Port, int] = {}
+    for projection in graph.projections.values():
+        if projection.delay:
+            port = projection.source, projection.source_port
+            found[port] = max(projection.delay, found.get(port, 0))
+    return found
 
 
 def update_order(graph: SNNGraph) -> list[str]:

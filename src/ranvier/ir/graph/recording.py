@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import GraphError, InputError
+from .neurons import IN, OUT
 from .snn_graph import SNNGraph
 
 
@@ -41,9 +42,9 @@ SUMMED = "input"
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What is to be recorded: by name the population, and the state or None for the population's output."""
+    """What is to be recorded: by name the population, and its output or state."""
 
-    wanted: dict[str, tuple[str, str | None]]
+    wanted: dict[str, tuple[str, str]]
 
     @classmethod
     def of(cls, graph: SNNGraph, names: Sequence[str]) -> Recording:
@@ -56,17 +57,14 @@ class Recording:
             raise GraphError(f"record={names!r}: a list of names is expected, as in record=['population'].")
         return cls({name: _resolved(graph, name) for name in names})
 
-    def pick(
-        self, values: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], summed: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """What is wanted, from the outputs and states of all populations after a step, and what they got in it."""
+    def pick(self, values: Mapping[Any, Any], summed: Mapping[Any, Any]) -> dict[str, Any]:
+        """What is wanted, from the outputs and states of all populations after a step, and what they got in it, each by
+        population and port."""
 
-        def one(population: str, state: str | None) -> Any:
-            if state == SUMMED:
-                return summed[population]
-            return values[population] if state is None else states[population][state]
+        def one(population: str, port: str) -> Any:
+            return summed[population, IN] if port == SUMMED else values[population, port]
 
-        return {name: one(population, state) for name, (population, state) in self.wanted.items()}
+        return {name: one(population, port) for name, (population, port) in self.wanted.items()}
 
     def simulation(
         self,
@@ -81,7 +79,10 @@ class Recording:
         def shaped(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             return values.reshape(len(values), *lead, *shape)
 
-        populations = {name: graph.populations[population].shape for name, (population, _) in self.wanted.items()}
+        populations = {
+            name: graph.populations[population].neuron.shape_of(port, graph.populations[population].shape)
+            for name, (population, port) in self.wanted.items()
+        }
         return Simulation(
             {name: shaped(values, graph.outputs[name].shape) for name, values in outputs.items()},
             {name: shaped(values, populations[name]) for name, values in recorded.items()},
@@ -122,14 +123,15 @@ def _lead(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> tuple[in
     return found[:axes]
 
 
-def _resolved(graph: SNNGraph, name: str) -> tuple[str, str | None]:
-    if name in graph.populations:
-        return name, None
-    population, _, state = name.rpartition(".")
+def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
+    if name in graph.populations and OUT in graph.populations[name].neuron.outputs:
+        return name, OUT
+    population, _, port = name.rpartition(".")
     if population in graph.populations:
-        states = (*graph.populations[population].neuron.states, SUMMED)
-        if state in states:
-            return population, state
-        kind = type(graph.populations[population].neuron).__name__
-        raise GraphError(f"record: {population!r} is {kind} with the states {list(states)}, {state!r} is none of them.")
+        neuron = graph.populations[population].neuron
+        known = (*neuron.states, *(o for o in neuron.outputs if o != OUT), *([SUMMED] if IN in neuron.inputs else []))
+        if port in known:
+            return population, port
+        told = f"{population!r} is {type(neuron).__name__} with {list(known)}"
+        raise GraphError(f"record: {told}, {port!r} is none of them.")
     raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")

@@ -13,7 +13,7 @@ from ...errors import GraphError
 from .arrays import Matrix, in_float64, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .neurons import IF, LI, LIF, Neuron
-from .operations import Flatten, Identity, Linear
+from .operations import Flatten, Identity, Linear, Select
 
 Node = Input | Population | Output
 
@@ -104,6 +104,20 @@ class SNNGraph:
         """Inputs, populations and outputs by name."""
         return {**self.inputs, **self.populations, **self.outputs}
 
+    def source_shape(self, projection: Projection) -> tuple[int, ...]:
+        """Shape of what a projection reads."""
+        return self._port_shape(projection.source, projection.source_port)
+
+    def target_shape(self, projection: Projection) -> tuple[int, ...]:
+        """Shape of what a projection brings."""
+        return self._port_shape(projection.target, projection.target_port)
+
+    def _port_shape(self, name: str, port: str) -> tuple[int, ...]:
+        population = self.populations.get(name)
+        if population is not None:
+            return population.neuron.shape_of(port, population.shape)
+        return self.inputs[name].shape if name in self.inputs else self.outputs[name].shape
+
     def into(self, name: str) -> list[Projection]:
         """The projections into a population or output, in the order in which they are summed."""
         return [projection for projection in self.projections.values() if projection.target == name]
@@ -114,7 +128,7 @@ class SNNGraph:
 
     def affine_map(self, projection: Projection) -> tuple[Matrix, np.ndarray | float]:
         """A and b of a projection in float64: sparse rows, and ``[size of the target]`` or zero."""
-        source = self.nodes[projection.source].shape
+        source = self.source_shape(projection)
         offset = projection.operation.offset(source)
         target = projection.operation.target_shape(source)
         constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
@@ -134,9 +148,9 @@ class SNNGraph:
     def total_synapses(self) -> int:
         """Number of weights that are not zero, every use of a shared weight counted; what only passes values on has
         none."""
-        nodes, passing = self.nodes, (Identity, Flatten)
+        passing = (Identity, Flatten, Select)
         weighted = (p for p in self.projections.values() if not isinstance(p.operation, passing))
-        return sum(p.operation.synapses(nodes[p.source].shape) for p in weighted)
+        return sum(p.operation.synapses(self.source_shape(p)) for p in weighted)
 
     @property
     def layers(self) -> list[LayerNode]:

@@ -110,7 +110,7 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             allowed = " or ".join(repr(v) for v in CHOICES[choice])
             yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
     for parameter, value in neuron.parameters.items():
-        yield from _of_array(name, parameter, value, shape)
+        yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
         if parameter in POSITIVE and np.any(value <= 0):
             yield Problem(name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
         elif parameter in POSITIVE and neuron.choices["integration"] == "euler" and np.any(2 * value <= dt):
@@ -126,10 +126,11 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
     if neuron.choices.get("reset") == "subtract" and np.any(neuron.parameters["v_reset"] != 0):
         yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
     for state, value in population.initial.items():
-        if state not in neuron.states:
-            yield Problem(name, f"initial value for {state!r}, but the states are {list(neuron.states)}")
+        if state not in (*neuron.states, *neuron.outputs):
+            known = [*neuron.states, *neuron.outputs]
+            yield Problem(name, f"initial value for {state!r}, but the states and outputs are {known}")
         else:
-            yield from _of_array(name, f"initial {state}", value, shape)
+            yield from _of_array(name, f"initial {state}", value, neuron.shape_of(state, shape))
     measured = population.activity.arrays if population.activity is not None else {}
     for what, value in measured.items():
         if value.shape not in (shape, ()):
@@ -153,30 +154,46 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
             yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
         if target is None or isinstance(target, Input):
             yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
+        known = True
+        if isinstance(source, Population):
+            given = [*source.neuron.outputs, *source.neuron.states]
+            if projection.source_port not in given:
+                known = False
+                yield Problem(projection.name, f"{source.name!r} gives {given}, but no {projection.source_port!r}")
+        if isinstance(target, Population) and projection.target_port not in target.neuron.inputs:
+            known, taken = False, list(target.neuron.inputs)
+            yield Problem(projection.name, f"{target.name!r} takes {taken}, but no {projection.target_port!r}")
+        if not known:
+            continue
         if not isinstance(projection.delay, int) or not 0 <= projection.delay <= LONGEST_DELAY:
             told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
             yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
-        yield from _of_operation(projection, source, target)
+        yield from _of_operation(graph, projection, source, target)
 
 
-def _of_operation(projection: Projection, source: Node | None, target: Node | None) -> Iterator[Problem]:
+def _of_operation(
+    graph: SNNGraph, projection: Projection, source: Node | None, target: Node | None
+) -> Iterator[Problem]:
     kind = type(projection.operation).__name__
     for label, value in projection.operation.arrays.items():
         if not np.all(np.isfinite(value.data if sparse.issparse(value) else value)):
             yield Problem(projection.name, f"{label} has values that are not finite")
     if source is None:
         return
+    if isinstance(source, Output) or isinstance(target, Input):
+        return
+    read = graph.source_shape(projection)
     try:
-        shape = projection.operation.target_shape(source.shape)
+        shape = projection.operation.target_shape(read)
     except ShapeError as error:
         yield Problem(projection.name, f"{kind} from {source.name!r}: {error}")
         return
     except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
         yield Problem(projection.name, f"{kind}{projection.operation.options}: {reason_text(error)}")
         return
-    if target is not None and shape != target.shape:
+    if target is not None and shape != graph.target_shape(projection):
         yield Problem(
             projection.name,
-            f"{kind} from {source.name!r} {list(source.shape)} gives {list(shape)}, but {target.name!r} has shape "
-            f"{list(target.shape)}",
+            f"{kind} from {source.name!r} {list(read)} gives {list(shape)}, but {target.name!r} has shape "
+            f"{list(graph.target_shape(projection))}",
         )

@@ -1,0 +1,84 @@
+"""A traced function in another floating-point precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._jax import Equation, bind, dtype_of, is_complex, is_floating, open_jaxpr, trace
+from .interpret import apply_with_bodies, evaluate
+from .nested import called_body, has_own_derivative, is_call
+from .scalar import with_own_derivative
+
+
+@dataclass(frozen=True, eq=False)
+class TracedFunction:
+    """A closed jaxpr as a function of arrays, in whatever precision they have.
+
+    Attributes:
+        jaxpr: closed; as it was traced.
+    """
+
+    jaxpr: Any
+
+    def __call__(self, *operands: Any, dtype: Any) -> list[Any]:
+        """Results for arrays of the traced shapes; what is real is computed in ``dtype``."""
+        given = [x if d is None else jnp.asarray(x, d) for x, d in zip(operands, self.dtypes(dtype), strict=True)]
+        return evaluate(self.in_precision(jnp.dtype(dtype)), given)
+
+    def dtypes(self, dtype: Any) -> list[Any]:
+        """Of every operand, where what is real has ``dtype``."""
+        return [_other(dtype_of(var), jnp.dtype(dtype)) for var in open_jaxpr(self.jaxpr)[0].invars]
+
+    def in_precision(self, dtype: Any) -> Any:
+        """The closed jaxpr with everything real in ``dtype``."""
+        return _converted(self, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _converted(function: TracedFunction, dtype: Any) -> Any:
+    jaxpr, consts = open_jaxpr(function.jaxpr)
+    floats = {dtype_of(v) for e in jaxpr.eqns for v in e.outvars} | {dtype_of(v) for v in jaxpr.invars}
+    if all(_other(found, dtype) == found for found in floats) and all(
+        _other(np.asarray(c).dtype, dtype) == np.asarray(c).dtype for c in consts
+    ):
+        return function.jaxpr
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, _other(dtype_of(v), dtype)) for v in jaxpr.invars]
+    with jax.enable_x64(dtype.itemsize == 8 or jax.config.read("jax_enable_x64")):
+        return trace(lambda *operands: evaluate(function.jaxpr, operands, _Apply(dtype)), avals)
+
+
+@dataclass(frozen=True)
+class _Apply:
+    """Applies equations with everything real in one precision."""
+
+    dtype: Any
+
+    def __call__(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        operands = [self._cast(x) for x in operands]
+        if has_own_derivative(eqn) and called_body(eqn) is not None:
+            return with_own_derivative(eqn, operands, self)
+        if is_call(eqn):
+            return evaluate(called_body(eqn), operands, self)
+        if eqn.primitive.name in ("cond", "scan"):
+            return apply_with_bodies(eqn, operands, self)
+        params = {key: self._changed(value) for key, value in eqn.params.items()}
+        return bind(eqn.replace(params=params), operands)
+
+    def _cast(self, x: Any) -> Any:
+        dtype = jax.typeof(x).dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+        wanted = _other(dtype, self.dtype)
+        return x if wanted == dtype else jnp.asarray(x, wanted)
+
+    def _changed(self, value: Any) -> Any:
+        return _other(value, self.dtype) if isinstance(value, np.dtype) else value
+
+
+def _other(dtype: Any, real: Any) -> Any:
+    return real if is_floating(dtype) and not is_complex(dtype) else dtype
