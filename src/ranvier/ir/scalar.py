@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._jax import Equation, bind, dtype_of, is_floating, open_jaxpr, size_of, trace
+from ._jax import Equation, bind, dtype_of, is_floating, open_jaxpr, trace
 from .derivatives import as_function, results_and_slopes
 from .interpret import Apply, apply_with_bodies, evaluate
 from .nested import bodies, called_body, has_own_derivative, is_call
@@ -82,10 +82,8 @@ def with_own_derivative(
         apply: for every equation of function and derivative.
         opened: what to do to a closed jaxpr before it is evaluated.
     """
-    moving = [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
-    avals = [atom.aval for atom in eqn.invars]
-    pushed = opened(trace(_forward(eqn, moving), [*avals, *(avals[k] for k in moving)]))
-    body = opened(called_body(eqn))
+    moving = _moving(eqn)
+    pushed, body = opened(forward_of(eqn)), opened(called_body(eqn))
 
     @jax.custom_jvp
     def function(*given: Any) -> tuple[Any, ...]:
@@ -98,6 +96,16 @@ def with_own_derivative(
         return tuple(results[:count]), tuple(results[count:])
 
     return function(*operands)
+
+
+def _moving(eqn: Equation) -> list[int]:
+    return [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
+
+
+def forward_of(eqn: Equation) -> Any:
+    """Results and their tangents, as a closed jaxpr of operands and tangents."""
+    moving, avals = _moving(eqn), [atom.aval for atom in eqn.invars]
+    return trace(_forward(eqn, moving), [*avals, *(avals[k] for k in moving)])
 
 
 def _forward(eqn: Equation, moving: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
@@ -116,7 +124,3 @@ def _forward(eqn: Equation, moving: Sequence[int]) -> Callable[..., tuple[Any, .
 
     return pushed
 
-
-def largest(eqn: Equation) -> int:
-    """Number of positions of an equation."""
-    return max((size_of(atom) for atom in (*eqn.invars, *eqn.outvars)), default=1)

@@ -106,13 +106,14 @@ class SNNGraph:
 
     def source_shape(self, projection: Projection) -> tuple[int, ...]:
         """Shape of what a projection reads."""
-        return self._port_shape(projection.source, projection.source_port)
+        return self.port_shape(projection.source, projection.source_port)
 
     def target_shape(self, projection: Projection) -> tuple[int, ...]:
         """Shape of what a projection brings."""
-        return self._port_shape(projection.target, projection.target_port)
+        return self.port_shape(projection.target, projection.target_port)
 
-    def _port_shape(self, name: str, port: str) -> tuple[int, ...]:
+    def port_shape(self, name: str, port: str) -> tuple[int, ...]:
+        """Shape of a port or state of an input, population or output."""
         population = self.populations.get(name)
         if population is not None:
             return population.neuron.shape_of(port, population.shape)

@@ -1,0 +1,1 @@
+"""From a program to a graph of populations and projections."""

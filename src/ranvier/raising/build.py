@@ -1,0 +1,530 @@
+"""Putting a graph together from the parts of a program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ModelError
+from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of
+from ..ir.graph.elements import Input, Output, Population, Projection
+from ..ir.graph.neurons import IN, OUT, Relay
+from ..ir.graph.operations import Constant, Flatten, Identity, Operation, Select
+from ..ir.graph.order import Port
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
+from ..ir.paths import path_text
+from ..ir.program import ModuleInfo
+from .affine import Derived, Form, form_of
+from .blocks import Block, blocks_of, packed
+from .clusters import Clusters, Place
+from .dynamics import Dynamics, Key
+from .references import OldState, Root, Term, Terms, node_shape
+from .roles import Roles
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where a part of a state is in the graph.
+
+    Attributes:
+        population, state: names.
+        elements: which elements of the program's state it is, in order; None for all.
+    """
+
+    population: str
+    state: str
+    elements: np.ndarray | None
+
+
+@dataclass(eq=False)
+class Build:
+    """A graph in the making.
+
+    Attributes:
+        info: the program.
+        dt: of the graph.
+        derived: by element and name how trained arrays of the graph are made of what does not change.
+        held: by number of the program's state the places of its parts.
+    """
+
+    info: ModuleInfo
+    dt: float
+    derived: dict[tuple[str, str], Derived] = field(default_factory=dict)
+    held: dict[int, list[Held]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_real(self.info)
+        self.roles = Roles(self.info)
+        self.clusters = Clusters(self.roles)
+        self.graph = SNNGraph(name=self.info.name, dt=self.dt)
+        self.where: dict[Root, tuple[str, str, int]] = {}
+        self.demands: list[tuple[Terms, Port, Shape]] = []
+        self.forms = {y: form_of(self.roles, operation) for y, operation in self.roles.maps.items()}
+        self._inputs()
+        self.places = self._places()
+        for place, found in self.places.items():
+            self._population(place, found)
+        for block in blocks_of(self.roles):
+            self._block(block)
+        self._outputs()
+        self._connect()
+
+    # Nodes
+
+    def _inputs(self) -> None:
+        count = len(self.info.input_invars)
+        for k, var in enumerate(self.info.input_invars):
+            name = "input" if count == 1 else f"input.{k}"
+            self.graph.inputs[name] = Input(name, node_shape(shape_of(var)))
+            self.where[var] = name, OUT, 0
+
+    def _outputs(self) -> None:
+        count = len(self.info.output_outvars)
+        for k, atom in enumerate(self.info.output_outvars):
+            name = "output" if count == 1 else f"output.{k}"
+            name = free(self.graph.nodes, name)
+            shape = node_shape(shape_of(atom))
+            self.graph.outputs[name] = Output(name, shape)
+            if isinstance(atom, Literal):
+                self._constant(np.full(shape, float(atom.val)), (name, IN), trained=False)
+            else:
+                self.demands.append((self.roles.of(atom), (name, IN), shape))
+
+    def _places(self) -> dict[Place, Dynamics]:
+        """What is computed where, leaving out what nobody reads."""
+        roles, clusters = self.roles, self.clusters
+        states: dict[Place, list[OldState]] = {}
+        for part in roles.components:
+            if clusters.member_of(part) is not None:
+                states.setdefault(clusters.place[part], []).append(part)
+        arithmetic: dict[Place, list[Any]] = {}
+        for eqn in clusters.arithmetic:
+            arithmetic.setdefault(clusters.place[id(eqn)], []).append(eqn)
+        read = self._read_from_elsewhere()
+        found = {}
+        for place in dict.fromkeys([*states, *arithmetic]):
+            outs = [v for e in arithmetic.get(place, []) for v in e.outvars if v in read and v not in clusters.retimed]
+            outs += [v for v in sorted(clusters.retimed & read, key=self._number) if self._home(v) == place]
+            mine = states.get(place, [])
+            equations = _live(arithmetic.get(place, []), outs, [roles.new_state(p) for p in mine])
+            if mine or outs:
+                found[place] = Dynamics(clusters, place, equations, mine, outs)
+        return found
+
+    def _number(self, var: Var) -> int:
+        return self._numbers[id(self.clusters.maker[var])]
+
+    @property
+    def _numbers(self) -> dict[int, int]:
+        return {id(e): k for k, e in enumerate(self.clusters.arithmetic)}
+
+    def _home(self, var: Var) -> Place:
+        return next(self.clusters.place[part] for part in self.clusters.old_states(var) or ())
+
+    def _read_from_elsewhere(self) -> set[Var]:
+        """Results that are read outside of their place."""
+        clusters = self.clusters
+        found = set(clusters.crossing)
+        for eqn in clusters.arithmetic:
+            for atom in eqn.invars:
+                root = clusters.inner(eqn, atom)
+                if root is None or isinstance(root, OldState):
+                    continue
+                if clusters.place[id(clusters.maker[root])] != clusters.place[id(eqn)]:
+                    found.add(root)
+        return found
+
+    def _population(self, place: Place, dynamics: Dynamics) -> None:
+        roles = self.roles
+        shape = self._shape(place, dynamics)
+        name = free(self.graph.nodes, self._name(place, dynamics))
+        names = _Names()
+        states = {part: names.new(self._state_name(part)) for part in dynamics.states}
+        distinct = [v for v in dynamics.outputs if v not in dynamics.same]
+        own = set(distinct) - set(self._new_values(dynamics))
+        outputs = {v: names.new(OUT if len(own) == 1 else self._letter(v)) for v in distinct}
+        single = len(dynamics.ports) == 1
+        ports = {key: names.new(IN if single else self._port_name(key)) for key in dynamics.ports}
+        parameters = {v: names.new(self._parameter_name(v)) for v in dynamics.parameters}
+        neuron = Traced(
+            function=dynamics.function,
+            values={n: np.asarray(roles.static[v]).reshape(shape if size_of(v) > 1 else ()) for v, n in parameters.items()},
+            inputs=tuple(ports.values()),
+            outputs=tuple(outputs.values()),
+            states=tuple(states.values()),
+            trained=frozenset(n for v, n in parameters.items() if roles.is_learned(v)),
+        )
+        for var, label in parameters.items():
+            if roles.is_learned(var):
+                self.derived[name, label] = _reshaped(var, shape if size_of(var) > 1 else ())
+        self.graph.populations[name] = Population(name, shape, neuron, self._initial(states, shape))
+        for part, state in states.items():
+            self.where[part] = name, state, 1
+            elements = roles.components[part]
+            self.held.setdefault(part.state, []).append(Held(name, state, elements))
+        self._locate_results(name, dynamics, states, outputs)
+        self._initial_outputs(name, dynamics, outputs)
+        for key, port in ports.items():
+            self.demands.append((self._terms_of(key, shape), (name, port), shape))
+
+    def _new_values(self, dynamics: Dynamics) -> dict[Var, OldState]:
+        """Results that are a new state."""
+        parts = [p for p in dynamics.states if self.clusters.own_result(p) is not None]
+        return {self.roles.new_state(p)[0].root: p for p in reversed(parts)}
+
+    def _locate_results(
+        self, name: str, dynamics: Dynamics, states: Mapping[OldState, str], outputs: Mapping[Var, str]
+    ) -> None:
+        """Where results are read: results that are a new state are read as the state."""
+        for var in dynamics.outputs:
+            delay = int(var in self.clusters.retimed)
+            key: Key = dynamics.same.get(var, var)
+            label = states[key] if isinstance(key, OldState) else outputs[key]
+            self.where[var] = name, label, delay
+
+    def _initial(self, states: Mapping[OldState, str], shape: Shape) -> dict[str, np.ndarray]:
+        found = {}
+        for part, name in states.items():
+            value = np.asarray(self._initial_value(part.state), np.float64).reshape(-1)
+            elements = self.roles.components[part]
+            value = (value if elements is None else value[elements]).reshape(shape)
+            if np.any(value):
+                found[name] = value
+        return found
+
+    def _initial_value(self, state: int) -> Any:
+        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
+        leaves = [leaf for slot in (*self.info.hidden, *self.info.other) for leaf in slot.initial]
+        assert len(slots) == len(leaves)
+        return leaves[state]
+
+    def _initial_outputs(self, name: str, dynamics: Dynamics, outputs: Mapping[Var, str]) -> None:
+        """What delayed outputs are before the first step: the same function of the initial states."""
+        retimed = {v: label for v, label in outputs.items() if v in self.clusters.retimed}
+        if not retimed:
+            return
+        from ..ir.interpret import run_equations
+
+        old = {self.roles.state_vars[p.state][0] for p in dynamics.states}
+        known = dict(self.roles.static)
+        known.update((v, jnp.asarray(self._initial_value(k), dtype_of(v))) for k, (v, _) in enumerate(self.roles.state_vars) if v in old)
+        needed = _live_all(self.roles.equations, list(retimed))
+        run_equations(needed, known)
+        population = self.graph.populations[name]
+        found = {label: np.asarray(known[v], np.float64).reshape(population.shape) for v, label in retimed.items()}
+        initial = {**population.initial, **{k: v for k, v in found.items() if np.any(v)}}
+        self.graph.populations[name] = population.replace(initial=initial)
+
+    def _terms_of(self, key: Key, shape: Shape) -> Terms:
+        """What a port gets."""
+        if isinstance(key, tuple):
+            return self.roles.new_state(key[0])
+        terms = (Term(key),) if isinstance(key, OldState) else self.roles.of(key)
+        if not isinstance(key, OldState) and size_of(key) == 1 and prod(shape) > 1:
+            at = np.zeros(prod(shape), np.int64)
+            return tuple(Term(t.root, at if t.index is None else t.index[at]) for t in terms)
+        return terms
+
+    def _block(self, block: Block) -> None:
+        names = _Names()
+        name = free(self.graph.nodes, block.equations[-1].primitive.name.strip("_"))
+        ports = {v: names.new(self._letter(v)) for v in block.ports}
+        states = {p: names.new(self._state_name(p)) for p in block.states}
+        parameters = {v: names.new(self._parameter_name(v)) for v in block.parameters}
+        outputs = {v: names.new(OUT if len(block.outputs) == 1 else self._letter(v)) for v in block.outputs}
+        labels = [*ports.values(), *states.values(), *parameters.values(), *outputs.values()]
+        shapes = dict(zip(labels, block.shapes, strict=True))
+        neuron = Traced(
+            function=block.function,
+            values={n: np.asarray(self.roles.static[v]).reshape(shapes[n]) for v, n in parameters.items()},
+            inputs=tuple(ports.values()),
+            outputs=tuple(outputs.values()),
+            states=tuple(states.values()),
+            trained=frozenset(parameters.values()),
+            shapes=shapes,
+        )
+        self.derived.update({(name, label): _reshaped(v, shapes[label]) for v, label in parameters.items()})
+        initial = {label: packed(self._initial_value(p.state)).astype(np.float64) for p, label in states.items()}
+        first = next((shapes[label] for label in outputs.values()), (1,))
+        self.graph.populations[name] = Population(name, first, neuron, initial)
+        for part, label in states.items():
+            self.held.setdefault(part.state, []).append(Held(name, label, None))
+        self.where.update({v: (name, label, 0) for v, label in outputs.items()})
+        for var, port in ports.items():
+            self.demands.append((self.roles.of(var), (name, port), shapes[port]))
+
+    # Projections
+
+    def _connect(self) -> None:
+        waiting = list(self.demands)
+        self._uses = self._counted()
+        for terms, port, shape in waiting:
+            self._bring(terms, port, shape)
+
+    def _counted(self) -> dict[Root, list[Term]]:
+        """Of every affine map what is read of it."""
+        found: dict[Root, list[Term]] = {}
+        read = [terms for terms, _, _ in self.demands]
+        read += [self.roles.of(operation.xs[0]) for operation in self.roles.maps.values()]
+        for terms in read:
+            for term in terms:
+                found.setdefault(term.root, []).append(term)
+        return found
+
+    def _bring(self, terms: Terms, port: Port, shape: Shape) -> None:
+        """Projections that bring a sum to a port."""
+        fixed = [t for t in terms if self.roles.is_static(t.root)]
+        for term in terms:
+            if self.roles.is_static(term.root):
+                continue
+            if term.root in self.forms and self._goes_straight(term, shape):
+                form = self._rows(term)
+                if fixed and form.is_dense and "bias" not in form.arrays and self._is_like(form, fixed[0]):
+                    form = form.with_bias(_selected(fixed.pop(0), shape))
+                self._map(term.root, form, port)
+                continue
+            if term.root in self.forms:
+                self._materialise(term.root)
+            self._move(term, port, shape)
+        for term in fixed:
+            self._constant_of(term, port, shape)
+
+    def _is_like(self, form: Form, fixed: Term) -> bool:
+        return isinstance(fixed.root, Var) and self.roles.is_learned(fixed.root) == form.learned
+
+    def _goes_straight(self, term: Term, shape: Shape) -> bool:
+        """Whether an affine map can lead to a port itself, not by way of a relay."""
+        form, uses = self.forms[term.root], self._uses[term.root]
+        target = form.target if term.index is None else (term.index.size,)
+        if target != shape or term.root in self.where:
+            return False
+        if len(uses) == 1 and term.index is None:
+            return True
+        parts = [t.index for t in uses]
+        if not form.is_dense or any(p is None or np.any(p < 0) for p in parts):
+            return False
+        taken = np.concatenate([p for p in parts if p is not None])
+        return np.unique(taken).size == taken.size
+
+    def _rows(self, term: Term) -> Form:
+        form = self.forms[term.root]
+        return form if term.index is None else form.part(rows=term.index)
+
+    def _materialise(self, root: Root) -> None:
+        """A relay with the result of an affine map."""
+        if root in self.where:
+            return
+        form = self.forms[root]
+        name = free(self.graph.nodes, form.name)
+        self.graph.populations[name] = Population(name, form.target, Relay())
+        self.where[root] = name, OUT, 0
+        self._map(root, form, (name, IN))
+
+    def _map(self, root: Root, form: Form, port: Port) -> None:
+        """An affine map into a port."""
+        (x,) = self.roles.maps[root].xs
+        terms = self.roles.of(x)
+        sources = [self._source(t, form) for t in terms] if self._is_split(terms, form) else None
+        if sources is None or any(s is None for s in sources):
+            self._projection(form, self._gathered(root, terms, form), port)
+            return
+        for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
+            part = form if term.index is None else form.part(columns=_places_of(term, self.roles.sizes[term.root]))
+            self._projection(part if k == 0 else part.without_bias(), source, port)
+
+    def _is_split(self, terms: Terms, form: Form) -> bool:
+        """Whether a matrix can be parted into one for every source."""
+        if len(terms) == 1 and terms[0].index is None:
+            return True
+        return form.is_dense and all(
+            t.index is not None
+            and np.array_equal(np.sort(t.index[t.index >= 0]), np.arange(self.roles.sizes[t.root]))
+            for t in terms
+        )
+
+    def _source(self, term: Term, form: Form) -> tuple[str, str, int] | None:
+        """A node whose value a map can read as it is."""
+        if self.roles.is_static(term.root):
+            return None
+        if term.root in self.forms:
+            self._materialise(term.root)
+        name, port, _ = found = self.where[term.root]
+        wanted = form.source if term.index is None else (self.roles.sizes[term.root],)
+        return found if self.graph.port_shape(name, port) == wanted else None
+
+    def _gathered(self, root: Root, terms: Terms, form: Form) -> tuple[str, str, int]:
+        """A relay with what a map reads."""
+        name = free(self.graph.nodes, f"{form.name}.x")
+        self.graph.populations[name] = Population(name, form.source, Relay())
+        self._bring_moved(terms, (name, IN), form.source)
+        return name, OUT, 0
+
+    def _bring_moved(self, terms: Terms, port: Port, shape: Shape) -> None:
+        for term in terms:
+            if self.roles.is_static(term.root):
+                self._constant_of(term, port, shape)
+                continue
+            if term.root in self.forms:
+                self._materialise(term.root)
+            self._move(term, port, shape)
+
+    def _projection(self, form: Form, source: tuple[str, str, int], port: Port) -> None:
+        arrays = {name: np.asarray(derived(self.roles.static)) for name, derived in form.arrays.items()}
+        name = self._add(form.name, source, form.make(arrays), port, form.learned)
+        if form.learned:
+            self.derived.update({(name, label): derived for label, derived in form.arrays.items()})
+
+    def _move(self, term: Term, port: Port, shape: Shape) -> None:
+        name, of, _ = source = self.where[term.root]
+        operation = _moving(term.index, self.graph.port_shape(name, of), shape)
+        self._add(f"{name}->{port[0]}", source, operation, port, trained=False)
+
+    def _constant_of(self, term: Term, port: Port, shape: Shape) -> None:
+        derived = _selected(term, shape)
+        learned = isinstance(term.root, Var) and self.roles.is_learned(term.root)
+        name = self._constant(np.asarray(derived(self.roles.static)), port, learned)
+        if learned:
+            self.derived[name, "bias"] = derived
+
+    def _constant(self, value: np.ndarray, port: Port, trained: bool) -> str:
+        source = next(iter(self.graph.inputs), None)
+        if source is None:
+            raise ModelError(f"{self.info.name} takes no input; give it one, so that a graph knows how long to run.")
+        return self._add(f"{port[0]}.{port[1]}.bias", (source, OUT, 0), Constant(value), port, trained)
+
+    def _add(self, name: str, source: tuple[str, str, int], operation: Operation, port: Port, trained: bool) -> str:
+        name = free(self.graph.projections, name)
+        node, of, delay = source
+        self.graph.projections[name] = Projection(
+            name, node, port[0], operation, delay, source_port=of, target_port=port[1], trained=trained
+        )
+        return name
+
+    # Names
+
+    def _name(self, place: Place, dynamics: Dynamics) -> str:
+        """That of the module, or of the first state; a letter where there is none."""
+        if not dynamics.states:
+            return self._letter(dynamics.outputs[0])
+        path = self._path(dynamics.states[0])
+        return path_text(path[:-1]) if len(path) > 1 else path_text(path)
+
+    def _path(self, part: OldState) -> Any:
+        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
+        return slots[part.state].path
+
+    def _state_name(self, part: OldState) -> str:
+        suffix = f".{part.component}" if self.roles.components[part] is not None else ""
+        return f"{self._path(part)[-1]}{suffix}"
+
+    def _port_name(self, key: Key) -> str:
+        if isinstance(key, tuple):
+            return self._state_name(key[0])
+        if isinstance(key, OldState):
+            return self._state_name(key)
+        names = [self.forms[t.root].name for t in self.roles.of(key) if t.root in self.forms]
+        return names[0] if names else self._letter(key)
+
+    def _letter(self, var: Var) -> str:
+        return self.info.variable_names.get(var, "value").strip("'")
+
+    def _parameter_name(self, var: Var) -> str:
+        path = self.info.invar_to_weight_path.get(var)
+        return path_text(path) if path is not None else self._letter(var)
+
+    def _shape(self, place: Place, dynamics: Dynamics) -> Shape:
+        """Of the first state that is whole, else of the first result."""
+        for part in dynamics.states:
+            if self.roles.components[part] is None:
+                return node_shape(shape_of(self.roles.state_vars[part.state][0]))
+        if dynamics.states:
+            return (dynamics.size,)
+        return node_shape(shape_of(dynamics.equations[0].outvars[0]))
+
+
+def _moving(index: np.ndarray | None, source: Shape, target: Shape) -> Operation:
+    if index is None:
+        if source == target:
+            return Identity()
+        if target == (prod(source),):
+            return Flatten()
+        index = np.arange(prod(source))
+    return Select(index.reshape(target))
+
+
+def _selected(term: Term, shape: Shape) -> Derived:
+    """What a static term brings."""
+
+    def derived(static: Mapping[Var, Any]) -> Any:
+        value = jnp.asarray(static[term.root]).reshape(-1)
+        if term.index is not None:
+            value = jnp.where(term.index >= 0, value[np.maximum(term.index, 0)], 0)
+        return value.reshape(shape)
+
+    return derived
+
+
+def _places_of(term: Term, size: int) -> np.ndarray:
+    """Of every element of a root its place in what it is moved to."""
+    found = np.empty(size, np.int64)
+    used = np.flatnonzero(term.index >= 0) if term.index is not None else np.arange(size)
+    found[term.index[used] if term.index is not None else used] = used
+    return found
+
+
+def _reshaped(var: Var, shape: Shape) -> Derived:
+    return lambda static: jnp.asarray(static[var]).reshape(shape)
+
+
+def _live(equations: list[Any], outputs: list[Var], new: list[Terms]) -> list[Any]:
+    wanted = [*outputs, *(t.root for terms in new for t in terms)]
+    return _live_all(equations, wanted)
+
+
+def _live_all(equations: list[Any], wanted: list[Any]) -> list[Any]:
+    needed, kept = set(wanted), []
+    for eqn in reversed(equations):
+        if any(out in needed for out in eqn.outvars):
+            kept.append(eqn)
+            needed.update(a for a in eqn.invars if not isinstance(a, Literal))
+    return kept[::-1]
+
+
+def _check_real(info: ModuleInfo) -> None:
+    for slot in (*info.hidden, *info.other, *info.parameters):
+        if any(is_complex(leaf.dtype) for leaf in slot.leaves):
+            raise ModelError(
+                f"{info.name}: {path_text(slot.path)} is complex; graphs hold real numbers. Keep real and imaginary "
+                "parts as two states."
+            )
+
+
+def free(taken: Any, wanted: str) -> str:
+    """A name that is not taken: the one wanted, or that with a number."""
+    wanted = re.sub(r"\s+", "_", wanted) or "value"
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}.{number}"
+    return name
+
+
+class _Names:
+    """Names within a population."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def new(self, wanted: str) -> str:
+        name = free(self.taken, wanted)
+        self.taken.add(name)
+        return name

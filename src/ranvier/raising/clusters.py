@@ -1,0 +1,286 @@
+"""Which arithmetic belongs to one population, and what comes before what within a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
+from .references import OldState, Root, Terms, is_whole
+from .roles import Role, Roles, crosses
+
+Member = int | OldState
+"""The ``id`` of an equation, or a part of a state."""
+Cluster = Any
+"""What stands for all members of a cluster."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A population to be: some arithmetic of a cluster, or a part of a state that only keeps what it gets.
+
+    Attributes:
+        cluster: whose.
+        stage: number of the part of the cluster, in the order of the step.
+    """
+
+    cluster: Cluster
+    stage: int = 0
+
+
+@dataclass(eq=False)
+class Clusters:
+    """Arithmetic on the same positions, parted where a part must wait for what another part gives.
+
+    Attributes:
+        roles: of the equations.
+        place: of every arithmetic equation, by ``id``, and of every part of a state the population.
+        retimed: results that old states alone decide; what they are in the next step can be told at the end of this
+            one, so they are an output that is read one step later.
+    """
+
+    roles: Roles
+    place: dict[Member, Place] = field(default_factory=dict)
+    retimed: set[Var] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._leader: dict[Member, Member] = {}
+        self._join_all()
+        self.retimed = {var for var in self.crossing if self._is_of_old_states(var)}
+        while True:
+            self._assign()
+            torn = {var for var in self.retimed if not self._is_at_home(var)}
+            if not torn:
+                return
+            self.retimed -= torn
+
+    # Clusters
+
+    def find(self, member: Member) -> Cluster:
+        """The cluster of an equation or a part of a state."""
+        self._leader.setdefault(member, member)
+        while self._leader[member] != member:
+            self._leader[member] = self._leader[self._leader[member]]
+            member = self._leader[member]
+        return member
+
+    def _join(self, a: Member, b: Member) -> None:
+        self._leader[self.find(a)] = self.find(b)
+
+    @cached_property
+    def arithmetic(self) -> list[Equation]:
+        return [e for e in self.roles.equations if self.roles.role[id(e)] is Role.ARITHMETIC]
+
+    @cached_property
+    def maker(self) -> dict[Root, Equation]:
+        """The arithmetic equation of a result."""
+        return {out: e for e in self.arithmetic for out in e.outvars}
+
+    def member_of(self, root: Root) -> Member | None:
+        """What in a cluster a root is; None for what is in none."""
+        if isinstance(root, OldState):
+            return root if self._is_real(root) else None
+        return id(self.maker[root]) if root in self.maker else None
+
+    def _is_real(self, part: OldState) -> bool:
+        return crosses(dtype_of(self.roles.state_vars[part.state][0]))
+
+    def inner(self, eqn: Equation, atom: Any) -> Root | None:
+        """The root that an operand is as it stands, where it can be of the equation's own cluster."""
+        if isinstance(atom, Literal) or self.roles.levels.is_static(atom):
+            return None
+        terms = self.roles.of(atom)
+        if not is_whole(terms) or self.member_of(terms[0].root) is None:
+            return None
+        return terms[0].root if self.roles.sizes[terms[0].root] == size_of(eqn.outvars[0]) else None
+
+    def _join_all(self) -> None:
+        for eqn in self.arithmetic:
+            for atom in eqn.invars:
+                root = self.inner(eqn, atom)
+                member = None if root is None else self.member_of(root)
+                if member is not None:
+                    self._join(id(eqn), member)
+        for part in self.roles.components:
+            home = self.own_result(part)
+            if home is not None:
+                self._join(part, id(home))
+
+    def own_result(self, part: OldState) -> Equation | None:
+        """The arithmetic that makes the new value of a part of a state, where nothing else is done to it."""
+        terms = self.roles.new_state(part)
+        if not is_whole(terms) or self.roles.sizes[terms[0].root] != self.roles.sizes[part]:
+            return None
+        return self.maker.get(terms[0].root) if self._is_real(part) else None
+
+    # What leaves a cluster
+
+    @cached_property
+    def crossing(self) -> set[Var]:
+        """Results of arithmetic that are read outside of their cluster, or moved."""
+        found: set[Var] = set()
+        for eqn in self.arithmetic:
+            for atom in _variables(eqn.invars):
+                if not self.roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
+                    found.update(self._results(self.roles.of(atom)))
+        for terms in self._outer_uses():
+            found.update(self._results(terms))
+        return found
+
+    def _outer_uses(self) -> Iterable[Terms]:
+        """What is read by all that is no arithmetic."""
+        roles = self.roles
+        for eqn in roles.equations:
+            role = roles.role[id(eqn)]
+            if role is Role.WHOLE:
+                yield from (roles.of(a) for a in _variables(eqn.invars))
+        for operation in roles.maps.values():
+            yield from (roles.of(x) for x in operation.xs)
+        for atom in _variables(roles.info.output_outvars):
+            yield roles.of(atom)
+        for part in roles.components:
+            if self.own_result(part) is None:
+                yield roles.new_state(part)
+
+    def _results(self, terms: Terms) -> set[Any]:
+        return {t.root for t in terms if t.root in self.maker}
+
+    def _is_of_old_states(self, var: Var) -> bool:
+        """Whether old states and fixed numbers alone decide a result."""
+        states = self.old_states(var)
+        return bool(states) and is_floating(dtype_of(var))
+
+    def old_states(self, var: Var) -> set[OldState] | None:
+        """The old states that decide a result; None where something else does too."""
+        return self._deciding(self.maker[var])
+
+    def _deciding(self, eqn: Equation) -> set[OldState] | None:
+        if id(eqn) in self._decided:
+            return self._decided[id(eqn)]
+        found: set[OldState] | None = set()
+        for atom in _variables(eqn.invars):
+            if self.roles.levels.is_static(atom):
+                more = None if self.roles.is_learned(atom) else set()
+            else:
+                root = self.inner(eqn, atom)
+                more = {root} if isinstance(root, OldState) else self._deciding(self.maker[root]) if root else None
+            found = None if more is None or found is None else found | more
+        self._decided[id(eqn)] = found
+        return found
+
+    @cached_property
+    def _decided(self) -> dict[int, set[OldState] | None]:
+        return {}
+
+    def _is_at_home(self, var: Var) -> bool:
+        """Whether all states that decide a result have their new values in one population."""
+        return len({self.place[part] for part in self.old_states(var) or ()}) == 1
+
+    # Order within a step
+
+    def _assign(self) -> None:
+        self.place = {id(eqn): Place(self.find(id(eqn))) for eqn in self.arithmetic}
+        cyclic = self._cyclic()
+        depth = self._depths()
+        for eqn in reversed(self.arithmetic):
+            cluster = self.find(id(eqn))
+            if cluster in cyclic:
+                self.place[id(eqn)] = Place(cluster, self._stage(eqn, depth))
+        for part in self.roles.components:
+            home = self.own_result(part)
+            self.place[part] = Place(part) if home is None else self.place[id(home)]
+
+    def _stage(self, eqn: Equation, depth: dict[Any, int]) -> int:
+        """As late as what reads the result allows."""
+        earliest = depth[eqn.outvars[0]]
+        if any(out in self.crossing and out not in self.retimed for out in eqn.outvars):
+            return earliest
+        if any(out in self._new_values for out in eqn.outvars):
+            return earliest
+        stages = [self.place[id(e)].stage for out in eqn.outvars for e in self._readers.get(out, ())]
+        return min(stages, default=earliest)
+
+    @cached_property
+    def _new_values(self) -> set[Root]:
+        return {self.roles.new_state(p)[0].root for p in self.roles.components if self.own_result(p) is not None}
+
+    @cached_property
+    def _readers(self) -> dict[Root, list[Equation]]:
+        """The equations of its own cluster that read a result."""
+        found: dict[Root, list[Equation]] = {}
+        for eqn in self.arithmetic:
+            for root in {self.inner(eqn, a) for a in _variables(eqn.invars)}:
+                if root is not None:
+                    found.setdefault(root, []).append(eqn)
+        return found
+
+    def _depths(self) -> dict[Any, int]:
+        """Of every root the number of nodes that must come before its own within the step."""
+        roles, depth = self.roles, {}
+
+        def of(terms: Terms) -> int:
+            return max((depth.get(t.root, 0) + (t.root in depth) for t in terms if t.root not in self.retimed), default=0)
+
+        for eqn in roles.equations:
+            role = roles.role[id(eqn)]
+            if role is Role.MAP:
+                (x,) = roles.maps[eqn.outvars[0]].xs
+                depth[eqn.outvars[0]] = of(roles.of(x))
+            elif role in (Role.ARITHMETIC, Role.WHOLE):
+                found = 0
+                for atom in _variables(eqn.invars):
+                    if roles.levels.is_static(atom):
+                        continue
+                    root = self.inner(eqn, atom) if role is Role.ARITHMETIC else None
+                    found = max(found, of(roles.of(atom)) if root is None else depth.get(root, 0))
+                depth.update(dict.fromkeys(eqn.outvars, found))
+        return depth
+
+    def _cyclic(self) -> set[Cluster]:
+        """Clusters that, as one population, would wait for themselves."""
+        number: dict[Any, int] = {}
+        edges: list[tuple[int, int]] = []
+
+        def node(key: Any) -> int:
+            return number.setdefault(key, len(number))
+
+        def owner(root: Root) -> Any:
+            return self.find(id(self.maker[root])) if root in self.maker else root
+
+        def read(key: Any, terms: Terms) -> None:
+            for term in terms:
+                if not isinstance(term.root, OldState) and term.root not in self.retimed:
+                    edges.append((node(owner(term.root)), node(key)))
+
+        roles = self.roles
+        for eqn in roles.equations:
+            role = roles.role[id(eqn)]
+            if role is Role.MAP:
+                (x,) = roles.maps[eqn.outvars[0]].xs
+                read(eqn.outvars[0], roles.of(x))
+            elif role is Role.ARITHMETIC:
+                for atom in _variables(eqn.invars):
+                    if not roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
+                        read(self.find(id(eqn)), roles.of(atom))
+            elif role is Role.WHOLE:
+                for out in eqn.outvars:
+                    for atom in _variables(eqn.invars):
+                        read(out, roles.of(atom))
+        if not edges:
+            return set()
+        ends = np.array(edges)
+        links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(number),) * 2)
+        _, component = sparse.csgraph.connected_components(links, connection="strong")
+        counts = np.bincount(component)
+        looped = set(ends[ends[:, 0] == ends[:, 1], 0].tolist())
+        clusters = {self.find(id(e)) for e in self.arithmetic}
+        return {key for key, k in number.items() if key in clusters and (counts[component[k]] > 1 or k in looped)}
+
+
+def _variables(atoms: Iterable[Any]) -> list[Var]:
+    return [a for a in dict.fromkeys(a for a in atoms if not isinstance(a, Literal))]

@@ -1,0 +1,103 @@
+"""Models as graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..frontends.extract import extract_module_info
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.verifier import check
+from ..ir._jax import is_key
+from ..ir.paths import Path
+from ..ir.program import ModuleInfo
+from .build import Build
+
+DT = 1e-3
+"""dt of a graph where the model does not tell it, in seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Raised:
+    """A model as a graph.
+
+    Attributes:
+        info: the model's program.
+        graph: what it is as a graph; :func:`ranvier.lower` makes a model of it that does the same.
+    """
+
+    info: ModuleInfo
+    graph: SNNGraph
+    _build: Build
+
+    def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, dict[str, Any]]:
+        """The parameters of ``lower(graph)`` from those of the model, in JAX: gradients go back through it.
+
+        Args:
+            params: by the model's paths; what is left out is as the model has it.
+        """
+        given = params or {}
+        leaves = [x for s in self.info.parameters for x in (jax.tree.leaves(given[s.path]) if s.path in given else s.initial)]
+        static = self._build.roles.static_values(leaves)
+        found: dict[str, dict[str, Any]] = {}
+        for (element, name), derived in self._build.derived.items():
+            found.setdefault(element, {})[name] = derived(static)
+        return found
+
+    def states(self, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
+        """The model's states from those of ``lower(graph)``; of states that change, by the model's paths."""
+        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
+        found: dict[Path, Any] = {}
+        for number, parts in self._build.held.items():
+            slot = slots[number]
+            if any(part.state not in state.get(part.population, {}) for part in parts):
+                continue
+            dtype = slot.leaves[0].dtype
+            if is_key(dtype):
+                found[slot.path] = jax.random.wrap_key_data(state[parts[0].population][parts[0].state])
+                continue
+            values = [jnp.asarray(state[part.population][part.state]).reshape(-1) for part in parts]
+            whole = values[0]
+            if parts[0].elements is not None:
+                whole = jnp.zeros(sum(v.size for v in values), values[0].dtype)
+                for part, value in zip(parts, values, strict=True):
+                    whole = whole.at[part.elements].set(value)
+            found[slot.path] = whole.reshape(slot.leaves[0].shape) if len(slot.leaves) == 1 else whole
+        return found
+
+    @cached_property
+    def trained(self) -> dict[str, dict[str, np.ndarray]]:
+        """The parameters with the model's own values."""
+        return jax.tree.map(np.asarray, self.parameters())
+
+
+def raise_program(info: ModuleInfo, *, dt: float = DT) -> Raised:
+    """A program as a graph of populations and projections.
+
+    Args:
+        info: from :func:`ranvier.extract_module_info`.
+        dt: time step of the graph in seconds; what is computed does not depend on it.
+
+    Raises:
+        ModelError: the program holds what no graph can, such as complex states.
+    """
+    build = Build(info, dt)
+    check(build.graph)
+    return Raised(info, build.graph, build)
+
+
+def raise_model(model: Any, *inputs: Any, dt: float = DT) -> Raised:
+    """A brainstate module or step function as a graph; see :func:`raise_program`.
+
+    Args:
+        model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
+        *inputs: example inputs of one step.
+        dt: time step of the graph in seconds.
+    """
+    return raise_program(extract_module_info(model, *inputs), dt=dt)

@@ -1,0 +1,90 @@
+"""Of what values an array of a step is made up by moving and adding alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..analyses.position_map import PositionMap
+from ..ir._jax import Var
+
+
+@dataclass(frozen=True)
+class OldState:
+    """A part of a state as it is before the step, or all of it.
+
+    Attributes:
+        state: number of the state, hidden states first, then other states.
+        component: number of the part.
+    """
+
+    state: int
+    component: int
+
+
+Root = Var | OldState
+"""What is no sum of moved values: an input, an old state, the result of arithmetic, or what does not change."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """Elements of a root, moved.
+
+    Attributes:
+        root: whose.
+        index: for every element of the result, flat, the number of the root's element, -1 for zero; None where element
+            k is element k.
+    """
+
+    root: Root
+    index: np.ndarray | None = None
+
+    def moved(self, by: PositionMap, root_size: int) -> Term:
+        """The term after a further move."""
+        found = by.after(PositionMap(self.index), root_size)
+        return Term(self.root, found.index)
+
+    @property
+    def is_injective(self) -> bool:
+        """Whether no element of the root comes twice."""
+        return self.index is None or np.unique(used := self.index[self.index >= 0]).size == used.size
+
+
+Terms = tuple[Term, ...]
+"""A sum of moved roots."""
+
+
+def joined(terms: Sequence[Term], sizes: dict[Root, int]) -> Terms:
+    """Terms with those of one root that fill different elements put together."""
+    found: list[Term] = []
+    for term in terms:
+        for k, other in enumerate(found):
+            both = _together(other, term, sizes[term.root]) if other.root == term.root else None
+            if both is not None:
+                found[k] = both
+                break
+        else:
+            found.append(term)
+    return tuple(found)
+
+
+def _together(first: Term, second: Term, root_size: int) -> Term | None:
+    if first.index is None or second.index is None:
+        return None
+    if np.any((first.index >= 0) & (second.index >= 0)):
+        return None
+    index = np.where(first.index >= 0, first.index, second.index)
+    return Term(first.root, PositionMap.of(index, root_size).index)
+
+
+def node_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a value has in a graph, where a single number has one axis."""
+    return shape or (1,)
+
+
+def is_whole(terms: Any) -> bool:
+    """Whether terms are one root as it is."""
+    return len(terms) == 1 and terms[0].index is None
