@@ -86,6 +86,8 @@ _HOME = {
     "passes.base": ["Pass", "Remark", "Rewriting"],
     "passes.manager": ["PassManager"],
     "passes.pipeline": ["parse_pipeline"],
+    "raising.raised": ["Raised", "raise_model", "raise_program"],
+    "raising.recognise": ["Finding", "recognise"],
     "report.optimization": ["OptimizationReport"],
     "report.picture": ["draw"],
     "simulation.lower": ["lower", "with_weights"],
@@ -218,6 +220,11 @@ if TYPE_CHECKING:
     from .passes.base import Rewriting as Rewriting
     from .passes.manager import PassManager as PassManager
     from .passes.pipeline import parse_pipeline as parse_pipeline
+    from .raising.raised import Raised as Raised
+    from .raising.raised import raise_model as raise_model
+    from .raising.raised import raise_program as raise_program
+    from .raising.recognise import Finding as Finding
+    from .raising.recognise import recognise as recognise
     from .report.optimization import OptimizationReport as OptimizationReport
     from .report.picture import draw as draw
     from .simulation.lower import lower as lower

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import brainstate
+import brainunit
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +17,14 @@ from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Role, Slot, shape_text
 from .build import build_program, named_leaves
 from .units import unit_text
+
+
+def environment_dt() -> float | None:
+    """``brainstate.environ``'s dt in seconds; a number without unit counts as seconds."""
+    dt = brainstate.environ.get("dt", None)
+    if dt is None:
+        return None
+    return float(dt.to_decimal(brainunit.second)) if isinstance(dt, brainunit.Quantity) else float(dt)
 
 
 def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:

@@ -35,6 +35,15 @@ def extract_module_info(model: Any, *inputs: Any) -> ModuleInfo:
     return trace_module(model, *inputs)
 
 
+def time_step() -> float | None:
+    """The time step that brainstate is set to, in seconds; None where it is not set, or brainstate is not in use."""
+    if "brainstate" not in sys.modules:
+        return None
+    from .brainstate_module import environment_dt
+
+    return environment_dt()
+
+
 def check_is_model(model: Any) -> None:
     """Raises :class:`ModelError` unless a frontend reads this object."""
     brainstate = sys.modules.get("brainstate")

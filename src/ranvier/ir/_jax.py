@@ -19,6 +19,7 @@ from jax.extend import core as jex_core
 Var = jex_core.Var
 Literal = jex_core.Literal
 Equation = jex_core.JaxprEqn
+Tracer = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
 Atom = Any  # Var | Literal
 
 

@@ -123,4 +123,3 @@ def _forward(eqn: Equation, moving: Sequence[int]) -> Callable[..., tuple[Any, .
         return (*results, *found)
 
     return pushed
-

@@ -218,7 +218,8 @@ def _by_probing(operation: AffineMap) -> dict[str, Derived] | None:
         columns = jax.vmap(lambda one: operation([one], operands).reshape(-1))(ones)
         return (columns - at_zero(static)).T
 
-    return {"weight": weight, "bias": at_zero} if len(operation.operands) > 1 and not products == 2 else {"weight": weight}
+    has_bias = len(operation.operands) > 1 and products != 2
+    return {"weight": weight, "bias": at_zero} if has_bias else {"weight": weight}
 
 
 # Sparse matrices --------------------------------------------------------------------------------------------------
@@ -250,7 +251,8 @@ def _places(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
     dtype = dtype_of(w)
 
     def matrix(values: np.ndarray) -> np.ndarray:
-        operands = [jnp.asarray(values, dtype).reshape(shape_of(w)) if v is w else roles.static[v] for v in operation.operands]
+        given = {**roles.static, w: jnp.asarray(values, dtype).reshape(shape_of(w))}
+        operands = [given[var] for var in operation.operands]
         ones = jnp.eye(size_of(x), dtype=dtype_of(x)).reshape(-1, *shape_of(x))
         return np.asarray(jax.jit(jax.vmap(lambda one: operation([one], operands).reshape(-1)))(ones)).T
 

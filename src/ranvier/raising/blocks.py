@@ -88,7 +88,7 @@ def _unpacked(var: Var, value: Any) -> Any:
 def _packed_aval(var: Var) -> Any:
     if not is_key(dtype_of(var)):
         return jax.ShapeDtypeStruct(node_shape(shape_of(var)), dtype_of(var))
-    return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(var.aval.shape, dtype_of(var)))
+    return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(shape_of(var), dtype_of(var)))
 
 
 def blocks_of(roles: Roles) -> list[Block]:
@@ -116,7 +116,8 @@ def _groups(roles: Roles, equations: list[Equation]) -> list[list[Equation]]:
     old_of_new = {new: old for old, new in roles.state_vars if not isinstance(new, Literal)}
     for k, eqn in enumerate(equations):
         for var in _variables((*eqn.invars, *eqn.outvars)):
-            if not crosses(dtype_of(var)) and not roles.levels.is_static(var):
+            handed = not crosses(dtype_of(var)) or var in roles.noise
+            if handed and not roles.levels.is_static(var):
                 for name in (var, old_of_new.get(var, var)):
                     leader[find(k)] = find(first.setdefault(name, k))
     found: dict[int, list[Equation]] = {}

@@ -19,6 +19,7 @@ from ..ir.graph.operations import Constant, Flatten, Identity, Operation, Select
 from ..ir.graph.order import Port
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
+from ..ir.interpret import run_equations
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from .affine import Derived, Form, form_of
@@ -38,11 +39,13 @@ class Held:
     Attributes:
         population, state: names.
         elements: which elements of the program's state it is, in order; None for all.
+        past: whether it is no state, but an output as it was in the step before.
     """
 
     population: str
     state: str
     elements: np.ndarray | None
+    past: bool = False
 
 
 @dataclass(eq=False)
@@ -104,7 +107,7 @@ class Build:
         roles, clusters = self.roles, self.clusters
         states: dict[Place, list[OldState]] = {}
         for part in roles.components:
-            if clusters.member_of(part) is not None:
+            if clusters.member_of(part) is not None and part not in clusters.memories:
                 states.setdefault(clusters.place[part], []).append(part)
         arithmetic: dict[Place, list[Any]] = {}
         for eqn in clusters.arithmetic:
@@ -133,7 +136,7 @@ class Build:
     def _read_from_elsewhere(self) -> set[Var]:
         """Results that are read outside of their place."""
         clusters = self.clusters
-        found = set(clusters.crossing)
+        found = set(clusters.crossing) | {self.roles.new_state(part)[0].root for part in clusters.memories}
         for eqn in clusters.arithmetic:
             for atom in eqn.invars:
                 root = clusters.inner(eqn, atom)
@@ -157,7 +160,7 @@ class Build:
         parameters = {v: names.new(self._parameter_name(v)) for v in dynamics.parameters}
         neuron = Traced(
             function=dynamics.function,
-            values={n: np.asarray(roles.static[v]).reshape(shape if size_of(v) > 1 else ()) for v, n in parameters.items()},
+            values={n: self._value(v, shape) for v, n in parameters.items()},
             inputs=tuple(ports.values()),
             outputs=tuple(outputs.values()),
             states=tuple(states.values()),
@@ -173,8 +176,13 @@ class Build:
             self.held.setdefault(part.state, []).append(Held(name, state, elements))
         self._locate_results(name, dynamics, states, outputs)
         self._initial_outputs(name, dynamics, outputs)
+        self._memories(name, place, outputs)
         for key, port in ports.items():
             self.demands.append((self._terms_of(key, shape), (name, port), shape))
+
+    def _value(self, var: Var, shape: Shape) -> np.ndarray:
+        """A parameter of dynamics: one for every neuron, or one for all."""
+        return np.asarray(self.roles.static[var]).reshape(shape if size_of(var) > 1 else ())
 
     def _new_values(self, dynamics: Dynamics) -> dict[Var, OldState]:
         """Results that are a new state."""
@@ -212,17 +220,31 @@ class Build:
         retimed = {v: label for v, label in outputs.items() if v in self.clusters.retimed}
         if not retimed:
             return
-        from ..ir.interpret import run_equations
-
         old = {self.roles.state_vars[p.state][0] for p in dynamics.states}
         known = dict(self.roles.static)
-        known.update((v, jnp.asarray(self._initial_value(k), dtype_of(v))) for k, (v, _) in enumerate(self.roles.state_vars) if v in old)
+        for k, (var, _) in enumerate(self.roles.state_vars):
+            if var in old:
+                known[var] = jnp.asarray(self._initial_value(k), dtype_of(var))
         needed = _live_all(self.roles.equations, list(retimed))
         run_equations(needed, known)
         population = self.graph.populations[name]
         found = {label: np.asarray(known[v], np.float64).reshape(population.shape) for v, label in retimed.items()}
         initial = {**population.initial, **{k: v for k, v in found.items() if np.any(v)}}
         self.graph.populations[name] = population.replace(initial=initial)
+
+    def _memories(self, name: str, place: Place, outputs: Mapping[Var, str]) -> None:
+        """Results that are kept for the next step are read a step later."""
+        population = self.graph.populations[name]
+        for part in sorted(self.clusters.memories, key=lambda part: (part.state, part.component)):
+            if self.clusters.place[part] != place:
+                continue
+            _, label, _ = self.where[self.roles.new_state(part)[0].root]
+            self.where[part] = name, label, 1
+            elements = self.roles.components[part]
+            self.held.setdefault(part.state, []).append(Held(name, label, elements, past=True))
+            initial = {**population.initial, **self._initial({part: label}, population.shape)}
+            population = population.replace(initial=initial)
+        self.graph.populations[name] = population
 
     def _terms_of(self, key: Key, shape: Shape) -> Terms:
         """What a port gets."""
@@ -236,7 +258,8 @@ class Build:
 
     def _block(self, block: Block) -> None:
         names = _Names()
-        name = free(self.graph.nodes, block.equations[-1].primitive.name.strip("_"))
+        is_noise = any(out in self.roles.noise for out in block.outputs)
+        name = free(self.graph.nodes, "noise" if is_noise else block.equations[-1].primitive.name.strip("_"))
         ports = {v: names.new(self._letter(v)) for v in block.ports}
         states = {p: names.new(self._state_name(p)) for p in block.states}
         parameters = {v: names.new(self._parameter_name(v)) for v in block.parameters}
@@ -333,8 +356,9 @@ class Build:
         """An affine map into a port."""
         (x,) = self.roles.maps[root].xs
         terms = self.roles.of(x)
-        sources = [self._source(t, form) for t in terms] if self._is_split(terms, form) else None
-        if sources is None or any(s is None for s in sources):
+        found = [self._source(t, form) for t in terms] if self._is_split(terms, form) else []
+        sources = [source for source in found if source is not None]
+        if not sources or len(sources) < len(terms):
             self._projection(form, self._gathered(root, terms, form), port)
             return
         for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
@@ -346,8 +370,7 @@ class Build:
         if len(terms) == 1 and terms[0].index is None:
             return True
         return form.is_dense and all(
-            t.index is not None
-            and np.array_equal(np.sort(t.index[t.index >= 0]), np.arange(self.roles.sizes[t.root]))
+            t.index is not None and np.array_equal(np.sort(t.index[t.index >= 0]), np.arange(self.roles.sizes[t.root]))
             for t in terms
         )
 

@@ -118,6 +118,28 @@ class Clusters:
             return None
         return self.maker.get(terms[0].root) if self._is_real(part) else None
 
+    @cached_property
+    def memories(self) -> set[OldState]:
+        """Parts of states that only keep a result of the step for others to read in the next one.
+
+        They are no states of a population, but a delay on the way to their readers.
+        """
+        results = [
+            self.roles.new_state(p)[0].root if self.own_result(p) is not None else None for p in self.roles.components
+        ]
+        read_inside = {self.inner(e, a) for e in self.arithmetic for a in _variables(e.invars)}
+        read_outside = {t.root for terms in self._outer_uses() for t in terms}
+        for eqn in self.arithmetic:
+            for atom in _variables(eqn.invars):
+                if not self.roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
+                    read_outside.update(t.root for t in self.roles.of(atom))
+        found = set()
+        for part, result in zip(self.roles.components, results, strict=True):
+            alone = result is not None and results.count(result) == 1 and result not in self.retimed
+            if alone and part in read_outside and part not in read_inside:
+                found.add(part)
+        return found
+
     # What leaves a cluster
 
     @cached_property
@@ -224,7 +246,9 @@ class Clusters:
         roles, depth = self.roles, {}
 
         def of(terms: Terms) -> int:
-            return max((depth.get(t.root, 0) + (t.root in depth) for t in terms if t.root not in self.retimed), default=0)
+            return max(
+                (depth.get(t.root, 0) + (t.root in depth) for t in terms if t.root not in self.retimed), default=0
+            )
 
         for eqn in roles.equations:
             role = roles.role[id(eqn)]
@@ -283,4 +307,4 @@ class Clusters:
 
 
 def _variables(atoms: Iterable[Any]) -> list[Var]:
-    return [a for a in dict.fromkeys(a for a in atoms if not isinstance(a, Literal))]
+    return list(dict.fromkeys(a for a in atoms if not isinstance(a, Literal)))

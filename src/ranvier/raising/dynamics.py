@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, open_jaxpr, trace
+from ..ir._jax import Equation, Literal, Tracer, Var, dtype_of, open_jaxpr, trace
 from ..ir.nested import called_body, has_own_derivative
 from ..ir.precision import TracedFunction
 from ..ir.scalar import apply_to_numbers, forward_of
 from .clusters import Clusters, Place
 from .references import OldState, Root
 
-Key = Var | OldState | tuple[OldState, str]
+Key = Any  # Var | OldState | tuple[OldState, str]
 """What an operand of dynamics is: a variable, a part of a state before the step, or after it."""
 
 
@@ -99,6 +99,7 @@ class Dynamics:
         keys = [*self.ports, *self.states, *self.parameters]
         avals = [jax.ShapeDtypeStruct((), self._dtype(key)) for key in keys]
         seen: dict[int, Key] = {}
+        alive: list[Any] = []
 
         def run(*operands: Any) -> list[Any]:
             known: dict[Any, Any] = dict(zip(keys, operands, strict=True))
@@ -117,12 +118,10 @@ class Dynamics:
                     results.append(value)
                 else:
                     self.same[var] = seen[id(value)]
-            self._kept = [new, later, known, apply]
+            alive.extend((new, later, known, apply))  # so that no two values have one identity
             return results
 
-        traced = TracedFunction(trace(run, avals))
-        del self._kept
-        return traced
+        return TracedFunction(trace(run, avals))
 
     def _evaluate(self, equations: Sequence[Equation], known: dict[Any, Any], apply: _Once) -> None:
         for eqn in equations:
@@ -155,7 +154,7 @@ class _Once:
 
 
 def _identity(x: Any) -> Any:
-    return id(x) if isinstance(x, jax.core.Tracer) else (str(np.asarray(x).dtype), np.asarray(x).tobytes())
+    return id(x) if isinstance(x, Tracer) else (str(np.asarray(x).dtype), np.asarray(x).tobytes())
 
 
 def _signature(eqn: Equation) -> Any:

@@ -11,13 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..frontends.extract import extract_module_info
+from ..frontends.extract import extract_module_info, time_step
+from ..ir._jax import is_key
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
-from ..ir._jax import is_key
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
-from .build import Build
+from ..simulation.lower import past_key
+from .build import Build, Held
+
+
+def _read(state: Mapping[str, Any], part: Held) -> Any:
+    """A part of a state among those of a population; None where it is not there."""
+    if not part.past:
+        return state.get(part.state)
+    past = state.get(past_key(part.state))
+    return None if past is None else past[0]
+
 
 DT = 1e-3
 """dt of a graph where the model does not tell it, in seconds."""
@@ -43,7 +53,9 @@ class Raised:
             params: by the model's paths; what is left out is as the model has it.
         """
         given = params or {}
-        leaves = [x for s in self.info.parameters for x in (jax.tree.leaves(given[s.path]) if s.path in given else s.initial)]
+        leaves = [
+            x for s in self.info.parameters for x in (jax.tree.leaves(given[s.path]) if s.path in given else s.initial)
+        ]
         static = self._build.roles.static_values(leaves)
         found: dict[str, dict[str, Any]] = {}
         for (element, name), derived in self._build.derived.items():
@@ -56,13 +68,14 @@ class Raised:
         found: dict[Path, Any] = {}
         for number, parts in self._build.held.items():
             slot = slots[number]
-            if any(part.state not in state.get(part.population, {}) for part in parts):
+            read = [_read(state.get(part.population, {}), part) for part in parts]
+            if any(value is None for value in read):
                 continue
             dtype = slot.leaves[0].dtype
             if is_key(dtype):
-                found[slot.path] = jax.random.wrap_key_data(state[parts[0].population][parts[0].state])
+                found[slot.path] = jax.random.wrap_key_data(read[0])
                 continue
-            values = [jnp.asarray(state[part.population][part.state]).reshape(-1) for part in parts]
+            values = [jnp.asarray(value).reshape(-1) for value in read]
             whole = values[0]
             if parts[0].elements is not None:
                 whole = jnp.zeros(sum(v.size for v in values), values[0].dtype)
@@ -77,27 +90,28 @@ class Raised:
         return jax.tree.map(np.asarray, self.parameters())
 
 
-def raise_program(info: ModuleInfo, *, dt: float = DT) -> Raised:
+def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     """A program as a graph of populations and projections.
 
     Args:
         info: from :func:`ranvier.extract_module_info`.
-        dt: time step of the graph in seconds; what is computed does not depend on it.
+        dt: time step of the graph in seconds, by default brainstate's where it is set, else a millisecond. Time
+            constants of neurons that are recognised are told by it; what is computed does not depend on it.
 
     Raises:
         ModelError: the program holds what no graph can, such as complex states.
     """
-    build = Build(info, dt)
+    build = Build(info, time_step() or DT if dt is None else dt)
     check(build.graph)
     return Raised(info, build.graph, build)
 
 
-def raise_model(model: Any, *inputs: Any, dt: float = DT) -> Raised:
+def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
     """A brainstate module or step function as a graph; see :func:`raise_program`.
 
     Args:
         model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
         *inputs: example inputs of one step.
-        dt: time step of the graph in seconds.
+        dt: as there.
     """
     return raise_program(extract_module_info(model, *inputs), dt=dt)

@@ -26,9 +26,28 @@ from ..ir.scalar import is_scalable
 from .references import OldState, Root, Term, Terms, joined
 
 MOVES = frozenset(
-    ["reshape", "squeeze", "expand_dims", "broadcast_in_dim", "slice", "concatenate", "transpose", "rev", "pad"]
-    + ["split", "stack", "unstack", "tile", "dynamic_slice", "gather", "dynamic_update_slice", "scatter"]
-    + ["scatter-add", "sharding_constraint", "device_put"]
+    [
+        "reshape",
+        "squeeze",
+        "expand_dims",
+        "broadcast_in_dim",
+        "slice",
+        "concatenate",
+        "transpose",
+        "rev",
+        "pad",
+        "split",
+        "stack",
+        "unstack",
+        "tile",
+        "dynamic_slice",
+        "gather",
+        "dynamic_update_slice",
+        "scatter",
+        "scatter-add",
+        "sharding_constraint",
+        "device_put",
+    ]
 )
 """Equations that only move values, where the places are known."""
 SUMS = frozenset(["add", "add_any"])
@@ -60,6 +79,7 @@ class Roles:
         maps: by its result the affine map.
         terms: of every changing variable, what it is made up of.
         sizes: number of elements of every root.
+        noise: results that random keys, and the bits they give, decide.
         static: values of what does not change, with the model's own parameters.
     """
 
@@ -69,14 +89,13 @@ class Roles:
     maps: dict[Var, Operation] = field(default_factory=dict)
     terms: dict[Var, Terms] = field(default_factory=dict)
     sizes: dict[Root, int] = field(default_factory=dict)
+    noise: set[Var] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         info = self.info
         results = [*info.hidden_outvars, *info.other_outvars, *info.output_outvars]
         live = needed_equations(info.equations, results)
-        self.equations = [
-            e for e in live if e.outvars and not all(self.levels.is_static(v) for v in e.outvars)
-        ]
+        self.equations = [e for e in live if e.outvars and not all(self.levels.is_static(v) for v in e.outvars)]
         self._inputs_and_states()
         maps = self._maps()
         for eqn in self.equations:
@@ -191,7 +210,8 @@ class Roles:
 
     def _role(self, eqn: Equation) -> Role:
         changing = [a for a in _variables(eqn.invars) if not self.levels.is_static(a)]
-        if eqn.effects or any(not crosses(dtype_of(a)) for a in (*changing, *eqn.outvars)):
+        if eqn.effects or any(not crosses(dtype_of(a)) for a in (*changing, *eqn.outvars)) or self._is_noise(eqn):
+            self.noise.update(eqn.outvars)
             return Role.WHOLE
         if self._is_move(eqn) or (eqn.primitive.name in SUMS and self._is_sum_of_maps(eqn)):
             return Role.MOVE
@@ -199,14 +219,22 @@ class Roles:
             return Role.ARITHMETIC
         return Role.WHOLE
 
+    def _is_noise(self, eqn: Equation) -> bool:
+        """Whether an equation shapes random numbers and nothing else."""
+        atoms = _variables(eqn.invars)
+        changing = [a for a in atoms if not self.levels.is_static(a)]
+        return all(a in self.noise for a in changing) and not any(
+            self.is_learned(a) for a in atoms if a not in changing
+        )
+
     def _is_move(self, eqn: Equation) -> bool:
         name = eqn.primitive.name
         if name not in MOVES:
             return False
-        literals = [a for a in eqn.invars if isinstance(a, Literal)]
         first = rule_of(eqn.primitive).index_operands
         numbers = range(len(eqn.invars)) if first is None else _carried(eqn, first)
-        if any(np.any(np.asarray(eqn.invars[k].val) != 0) for k in numbers if eqn.invars[k] in literals):
+        values = [eqn.invars[k] for k in numbers]
+        if any(isinstance(a, Literal) and np.any(np.asarray(a.val) != 0) for a in values):
             return False
         indices = [a for k, a in enumerate(eqn.invars) if k not in numbers]
         if any(self.levels.constant_value(a) is None for a in indices):

@@ -172,7 +172,7 @@ class Past:
     def of(cls, graph: SNNGraph, port: Port, depth: int) -> Past:
         name, of = port
         population = graph.populations.get(name)
-        key = PAST if of == OUT else f"{PAST}.{of}"
+        key = past_key(of)
         if population is None:
             return cls(port, key, False, depth, np.zeros(graph.inputs[name].shape))
         of_state = of in population.neuron.states
@@ -184,6 +184,11 @@ class Past:
         if self.of_state and delay == 1:
             return state[name][of]
         return state[name][self.key][delay - 1 - self.of_state]
+
+
+def past_key(port: str) -> str:
+    """Name of the state that has the earlier values of a port."""
+    return PAST if port == OUT else f"{PAST}.{port}"
 
 
 def _in_dtype(neuron: Neuron, dtype: Any) -> Neuron:

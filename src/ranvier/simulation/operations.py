@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from ..ir.graph.operations import (
 )
 from ..ir.graph.traced import Mapped
 
-Params = dict[str, jax.Array]
+Params = Mapping[str, Any]
 Apply = Callable[[Params, jax.Array], jax.Array]
 
 

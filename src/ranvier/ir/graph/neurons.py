@@ -81,6 +81,11 @@ class Neuron:
     def choices(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in self.choice_names()}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its text says beside its parameters."""
+        return self.choices
+
     def shape_of(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a port, state or parameter, in a population of some shape."""
         return shape

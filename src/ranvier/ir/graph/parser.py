@@ -110,9 +110,16 @@ class _Parser:
         name, source = self.string(), self.string()
         self.expect("->")
         target = self.string()
-        delay, token = self.options({"delay": self.integer}).get("delay", 0), self.peek
+        readers = {
+            "delay": self.integer,
+            "source_port": self.string,
+            "target_port": self.string,
+            "trained": self.integer,
+        }
+        given, token = self.options(readers), self.peek
+        given["trained"] = bool(given.get("trained", 1))
         kind, options = self.call(OPERATIONS)
-        return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), delay)
+        return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **given)
 
     def make(self, token: Token, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
         try:

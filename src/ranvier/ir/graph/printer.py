@@ -29,6 +29,7 @@ from scipy import sparse
 
 from .arrays import Matrix
 from .elements import Activity, Input, Population, Projection
+from .neurons import IN, OUT
 from .snn_graph import SNNGraph
 
 INLINE = 16
@@ -68,7 +69,7 @@ class _Printer:
 
     def _population(self, population: Population) -> Iterator[str]:
         neuron, name = population.neuron, population.name
-        head = f"  population {_quoted(name)} {_shape(population.shape)} {_call(neuron, neuron.choices)}"
+        head = f"  population {_quoted(name)} {_shape(population.shape)} {_call(neuron, neuron.options)}"
         arrays = dict(neuron.parameters)
         arrays.update({f"initial {state}": value for state, value in population.initial.items()})
         options = ""
@@ -79,8 +80,11 @@ class _Printer:
 
     def _projection(self, projection: Projection) -> Iterator[str]:
         operation, name = projection.operation, projection.name
-        ends = f"{_quoted(projection.source)} -> {_quoted(projection.target)}"
-        head = f"  projection {_quoted(name)} {ends} delay={projection.delay} {_call(operation, operation.options)}"
+        ends = f"{_quoted(projection.source)} -> {_quoted(projection.target)} delay={projection.delay}"
+        ports = {"source_port": (projection.source_port, OUT), "target_port": (projection.target_port, IN)}
+        ends += "".join(f" {key}={_quoted(port)}" for key, (port, usual) in ports.items() if port != usual)
+        ends += "" if projection.trained else " trained=0"
+        head = f"  projection {_quoted(name)} {ends} {_call(operation, operation.options)}"
         yield from self._block(head, name, operation.arrays)
 
     def _block(self, head: str, name: str, arrays: dict[str, Any]) -> Iterator[str]:
@@ -133,7 +137,9 @@ def _quoted(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, np.ndarray):
+        return _value(tuple(value.tolist()))
+    if isinstance(value, (tuple, list)):
         return f"[{', '.join(_value(v) for v in value)}]"
     return _quoted(value) if isinstance(value, str) else repr(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,16 @@ class SNNGraph:
         self.outputs: dict[str, Output] = _by_name(outputs)
         self.metadata = dict(metadata or {})
 
+    @classmethod
+    def from_module(cls, model: Any, *inputs: Any, dt: float | None = None) -> SNNGraph:
+        """The graph of a brainstate module or step function, for example inputs: see :func:`ranvier.raise_model`."""
+        return _raising().raise_model(model, *inputs, dt=dt).graph
+
+    @classmethod
+    def from_program(cls, info: Any, *, dt: float | None = None) -> SNNGraph:
+        """The graph of a program: see :func:`ranvier.raise_program`."""
+        return _raising().raise_program(info, dt=dt).graph
+
     def copy(self) -> SNNGraph:
         """A graph that can be changed without changing this one; elements and arrays are shared."""
         copy = SNNGraph(dt=self.dt)
@@ -171,6 +182,11 @@ class SNNGraph:
             f"SNNGraph({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
             f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
         )
+
+
+def _raising() -> Any:
+    """What makes graphs of programs; it stands above graphs, so it is loaded by name when asked for."""
+    return importlib.import_module("ranvier.raising.raised")
 
 
 def number_of(array: Matrix) -> int:

@@ -15,6 +15,7 @@ from ..files import read_member, replacing, write_member
 from .parser import from_text
 from .printer import to_text
 from .snn_graph import SNNGraph
+from .traced import Mapped, Traced
 from .verifier import check
 
 TEXT = "graph.txt"
@@ -28,6 +29,7 @@ def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
         GraphError: the graph is not valid, or the file cannot be written.
     """
     check(graph)
+    _check_named(graph)
     text, arrays = to_text(graph)
     target = Path(path)
     try:
@@ -36,6 +38,18 @@ def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
     return target
+
+
+def _check_named(graph: SNNGraph) -> None:
+    """Raises GraphError where a graph holds programs, which text cannot."""
+    traced = [p.name for p in graph.populations.values() if isinstance(p.neuron, Traced)]
+    mapped = [p.name for p in graph.projections.values() if isinstance(p.operation, Mapped)]
+    if traced or mapped:
+        raise GraphError(
+            f"{', '.join(map(repr, (*traced, *mapped)))} of {graph.name} keep a traced program, which a file of a "
+            "graph does not hold; ranvier.recognise(graph) gives neurons their names where they have one, and "
+            "ranvier.export_artifact(graph, path) writes any graph as a program."
+        )
 
 
 def load(path: str | os.PathLike[str]) -> SNNGraph:

@@ -60,6 +60,10 @@ class Traced(Neuron):
         return {}
 
     @property
+    def options(self) -> dict[str, Any]:
+        return {"inputs": self.inputs, "states": self.states, "outputs": self.outputs}
+
+    @property
     def by_position(self) -> bool:
         """Whether every neuron is on its own."""
         return self.shapes is None
@@ -154,7 +158,7 @@ class Mapped(Operation):
     def options(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
-    def __call__(self, arrays: Values, x: Any, dtype: Any) -> Any:
+    def __call__(self, arrays: Mapping[str, Any], x: Any, dtype: Any) -> Any:
         """The map in JAX, for one sample."""
         given = {**self.values, **arrays}
         return self.function(*(given[name] for name in self.values), x, dtype=dtype)[0]

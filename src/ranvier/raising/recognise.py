@@ -1,0 +1,714 @@
+"""Traced populations as neurons with names, where running both shows that they are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph.elements import Input, Output, Population, Projection
+from ..ir.graph.interpreter import interpret
+from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, I, Neuron, Relay, Threshold
+from ..ir.graph.operations import Constant, Identity, Linear, Scale
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
+from .build import free
+from .probe import Probe, Unlike, is_close, simple
+
+STEPS, SAMPLES = 60, 32
+"""Of the run that compares a neuron with what it was recognised in."""
+TIE = 1e-7
+"""Part of the threshold within which rounding may decide a spike."""
+
+
+@dataclass(frozen=True, eq=False)
+class Synapse:
+    """A current in front of a neuron.
+
+    Attributes:
+        neuron: leaks.
+        state: the traced population's name for it.
+        initial: its value before the first step.
+        delay: 1 where the neuron is driven by the current of the step before.
+    """
+
+    neuron: LI
+    state: str
+    initial: np.ndarray
+    delay: int
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A neuron that does what a traced population does.
+
+    Attributes:
+        neuron: with its parameters.
+        spike: the output that is its spike; None where it has none.
+        states: by its own names those of the traced population that it has as they are.
+        initial: its states before the first step.
+        weights: by input of the traced population what it is multiplied by in the sum.
+        bias: what is added to the sum.
+        values: outputs of the traced population that are the neuron's output.
+        synapse: what the sum goes through first, where no neuron with a name has it inside.
+    """
+
+    neuron: Neuron
+    spike: str | None
+    states: dict[str, str] = field(default_factory=dict)
+    initial: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    bias: np.ndarray | None = None
+    values: tuple[str, ...] = ()
+    synapse: Synapse | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a traced population.
+
+    Attributes:
+        population: its name.
+        neuron: the kind of neuron it is; None where it stays as it was.
+        reason: why it stays.
+    """
+
+    population: str
+    neuron: str | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.population}: {self.neuron or 'stays as traced, ' + self.reason}"
+
+
+def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
+    """Traced populations as named neurons where they are such.
+
+    The dynamics are run: where nothing fires they must be affine, which gives time constants, resistances and
+    leaks; the input at which a spike comes gives the threshold, what a spike does gives the reset. The neuron found
+    must then do the same on random input, step by step; else the population stays as it is, and the finding says why.
+
+    A neuron's surrogate derivative is not part of this: the graph computes the same, but what is learned further on it
+    follows the surrogate of :func:`ranvier.lower`.
+
+    Args:
+        graph: from :func:`ranvier.SNNGraph.from_module`.
+
+    Returns:
+        A new graph and a finding for every traced population.
+    """
+    found, findings = graph.copy(), []
+    for name, population in graph.populations.items():
+        if not isinstance(population.neuron, Traced):
+            continue
+        try:
+            match = match_of(population, graph.dt)
+            _check_uses(graph, name, match)
+            found = _replaced(found, name, match)
+            findings.append(Finding(name, type(match.neuron).__name__))
+        except Unlike as reason:
+            findings.append(Finding(name, None, str(reason)))
+    return found, findings
+
+
+def match_of(population: Population, dt: float) -> Match:
+    """The named neuron that does what a traced population does.
+
+    Raises:
+        Unlike: there is none.
+    """
+    neuron = population.neuron
+    assert isinstance(neuron, Traced)
+    if not neuron.by_position:
+        raise Unlike("it works on whole arrays, so it is no population of neurons")
+    if len(neuron.states) not in KINDS:
+        raise Unlike(f"it has {len(neuron.states)} states {list(neuron.states)}; neurons with a name have fewer")
+    probe = Probe(population)
+    spikes = [o for o in neuron.outputs if _is_spike(probe, o)]
+    if len(spikes) > 1:
+        raise Unlike(f"it has several spikes, {spikes}")
+    spike = spikes[0] if spikes else None
+    match = KINDS[len(neuron.states)](_Case(probe, spike, dt))
+    rest = [o for o in neuron.outputs if o != spike]
+    match = replace(match, values=tuple(_own_values(probe, match, rest)))
+    match = replace(match, neuron=match.neuron.map(_shared))
+    _verify(population, match, dt)
+    return match
+
+
+def _is_spike(probe: Probe, output: str) -> bool:
+    """Whether an output is zero at rest whatever is moved a little, and one somewhere."""
+    row = probe.affine[output]
+    if any(np.any(v) for v in row.values()):
+        return False
+    far = [{v: np.full(probe.size, s * 10.0**k)} for v in probe.variables for s in (1, -1) for k in range(-1, 9)]
+    values = probe(far).outputs[output]
+    return bool(np.any(values)) and bool(np.all((values == 0) | (values == 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What is to be told: dynamics, their spike and the time step."""
+
+    probe: Probe
+    spike: str | None
+    dt: float
+
+    def row(self, name: str) -> dict[str, np.ndarray]:
+        return self.probe.affine[name]
+
+    def drive(self, rows: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """The weight of every input in one sum, and what each row takes of the sum.
+
+        Raises:
+            Unlike: inputs do different things.
+        """
+        inputs = self.probe.inputs
+        if not inputs:
+            raise Unlike("it has no input")
+        main = max(inputs, key=lambda k: sum(float(np.abs(row[k]).sum()) for row in rows))
+        gains = [row[main] for row in rows]
+        total = np.sum([np.abs(g) for g in gains], axis=0)
+        if np.any(total == 0):
+            raise Unlike("its input does nothing")
+        which = np.argmax([np.abs(g) for g in gains], axis=0)
+        at = np.arange(self.probe.size)
+        weights = {k: np.stack([row[k] for row in rows])[which, at] / np.stack(gains)[which, at] for k in inputs}
+        for k in inputs:
+            if not all(is_close(row[k], weights[k] * gain, total) for row, gain in zip(rows, gains, strict=True)):
+                raise Unlike(f"its inputs {list(inputs)} do different things")
+        return {k: simple(w) for k, w in weights.items()}, gains
+
+
+def _nothing(case: _Case) -> Match:
+    """Without a state: a threshold, or a sum."""
+    probe = case.probe
+    if case.spike is None:
+        values = list(probe.outputs)
+        rows = [case.row(o) for o in values]
+        weights, gains = case.drive(rows)
+        if not all(is_close(g, np.ones(probe.size)) for g in gains):
+            weights = {k: w * gains[0] for k, w in weights.items()}
+        if any(not is_close(row[""], rows[0][""]) or not is_close(row[k], rows[0][k]) for row in rows for k in row):
+            raise Unlike("its outputs are different functions of its inputs")
+        bias = rows[0][""]
+        return Match(Relay(), None, weights=weights, bias=bias if np.any(bias) else None)
+    main = probe.inputs[0]
+    level = {}
+    for k in probe.inputs:
+        level[k] = simple(probe.onset(case.spike, k, np.ones(probe.size), {}))
+    weights = {k: simple(level[main] / level[k]) for k in probe.inputs}
+    return Match(Threshold(level[main]), case.spike, weights=weights)
+
+
+def _one(case: _Case) -> Match:
+    """One state: LI, I, LIF, IF."""
+    probe = case.probe
+    (v,) = probe.states
+    row = case.row(v)
+    weights, (gain,) = case.drive([row])
+    decay, constant = row[v], row[""]
+    if case.spike is None:
+        neuron, bias = _leak(decay, gain, constant, case.dt)
+        return Match(neuron, None, {"v": v}, {"v": probe.population.initial_state()[v].ravel()}, weights, bias)
+    spike = _Spike.of(case, v, main=_main(probe, weights))
+    leak, bias = _leak(decay, gain, constant - spike.shift * (1 - decay), case.dt)
+    return _spiking(case, leak, spike, v, weights, bias, {})
+
+
+def _two(case: _Case) -> Match:
+    """Two states: a current and a potential, or a potential and an adaptation."""
+    probe = case.probe
+    a, b = probe.states
+    rows = {k: case.row(k) for k in (a, b)}
+    if not np.any(rows[a][b]) and not np.any(rows[b][a]):
+        return _adaptive(case, probe.states)
+    i, v = (a, b) if not np.any(rows[a][b]) else (b, a)
+    if np.any(rows[i][v]):
+        raise Unlike(f"its states {a!r} and {b!r} act on one another")
+    return _current(case, i, v)
+
+
+def _current(case: _Case, i: str, v: str) -> Match:
+    probe = case.probe
+    synapse, membrane = case.row(i), case.row(v)
+    weights, (gain, direct) = case.drive([synapse, membrane])
+    if np.any(synapse[""]):
+        raise Unlike(f"its current {i!r} moves on its own")
+    taken, current = membrane[i], "old"
+    if np.any(direct):
+        taken, current = membrane[i] / synapse[i], "new"
+        if not is_close(direct, taken * gain):
+            raise Unlike(f"its input reaches {v!r} past {i!r}")
+    main = _main(probe, weights)
+    spike = None if case.spike is None else _Spike.of(case, v, main=main if current == "new" else i)
+    shift = spike.shift if spike is not None else 0.0
+    decay = membrane[v]
+    if np.any(decay >= 1):
+        raise Unlike(f"its potential {v!r} does not leak, which neurons with a current do")
+    way = _way([synapse[i], decay], case.dt)
+    tau_syn, tau_mem = (_tau(d, way, case.dt) for d in (synapse[i], decay))
+    values = {
+        "tau_syn": tau_syn,
+        "tau_mem": tau_mem,
+        "w_in": simple(gain / (1 - synapse[i])),
+        "r": simple(taken / (1 - decay)),
+        "v_leak": simple((membrane[""] - shift * (1 - decay)) / (1 - decay)),
+    }
+    choices = {"integration": way, "current": current}
+    initial = {k: x.ravel() for k, x in probe.population.initial_state().items()}
+    if spike is None:
+        neuron = CubaLI(**values, **choices)
+        return Match(neuron, None, {"i": i, "v": v}, {"i": initial[i], "v": initial[v]}, weights)
+    neuron = CubaLIF(**values, **choices, **spike.fields)
+    states = {"i": i, **({"v": v} if spike.is_plain else {})}
+    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights)
+
+
+def _three(case: _Case) -> Match:
+    """A current in front of a potential with adaptation."""
+    probe = case.probe
+    for i in probe.states:
+        rest = tuple(s for s in probe.states if s != i)
+        alone = not any(np.any(case.row(i)[s]) for s in rest)
+        fed = [s for s in rest if np.any(case.row(s)[i])]
+        if alone and len(fed) == 1 and any(np.any(case.row(i)[k]) for k in probe.inputs):
+            return _adaptive(case, rest, i)
+    raise Unlike(f"its states {list(probe.states)} are no current, potential and adaptation")
+
+
+def _adaptive(case: _Case, states: tuple[str, ...], i: str | None = None) -> Match:
+    """A potential and an adaptation that raises its threshold, maybe with a current in front."""
+    probe = case.probe
+    if case.spike is None:
+        raise Unlike(f"its states {list(states)} have nothing to do with one another")
+    drives = probe.inputs if i is None else (*probe.inputs, i)
+    driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
+    if len(driven) != 1:
+        raise Unlike(f"its states {list(states)} are both driven by the input")
+    (v,) = driven
+    (a,) = (s for s in states if s != v)
+    fade, row = case.row(a)[a], case.row(v)
+    synapse, weights, gain = _synapse(case, i, v)
+    if np.any(case.row(a)[""]) or np.any(probe.rest[a]):
+        raise Unlike(f"its state {a!r} does not fade to zero")
+    main = _main(probe, weights) if i is None or not synapse.delay else i
+    spike = _Spike.of(case, v, main=main)
+    raised = [_Spike.of(case, v, main=main, at={a: np.full(probe.size, x)}).threshold for x in (1.0, 2.0)]
+    slope = raised[0] - spike.threshold
+    if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
+        raise Unlike(f"its threshold is no straight function of {a!r}")
+    jump = spike.jump(a)
+    if np.any(jump == 0):
+        raise Unlike(f"a spike does not change {a!r}")
+    beta = simple(slope * jump / (fade if spike.resets_later else 1.0))
+    leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
+    if not isinstance(leak, LI):
+        raise Unlike("its potential does not leak, which ALIF does")
+    if not np.any(beta):
+        return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
+    tau_a = _tau(fade, leak.integration, case.dt)
+    match = _spiking(case, leak, spike, v, weights, bias, {"tau_a": tau_a, "beta": beta})
+    start = np.broadcast_to(probe.population.initial_state()[a].ravel(), (probe.size,))
+    if spike.resets_later:
+        first = np.broadcast_to(probe.population.initial_state()[v].ravel(), (probe.size,))
+        fired = first - spike.threshold > slope / fade * start
+        start = fade * start + np.where(fired, jump, 0.0)
+    return replace(match, initial={**match.initial, "a": start / jump}, synapse=synapse)
+
+
+def _synapse(case: _Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
+    """The current in front of a potential, the weights of the inputs, and what the potential takes of the current."""
+    probe, membrane = case.probe, case.row(v)
+    if i is None:
+        weights, (gain,) = case.drive([membrane])
+        return None, weights, gain
+    row = case.row(i)
+    weights, (gain, direct) = case.drive([row, membrane])
+    taken, delay = membrane[i], 1
+    if np.any(direct):
+        taken, delay = membrane[i] / row[i], 0
+        if not is_close(direct, taken * gain):
+            raise Unlike(f"its input reaches {v!r} past {i!r}")
+    leak, _ = _leak(row[i], gain, np.zeros(probe.size), case.dt)
+    if np.any(row[""]) or not isinstance(leak, LI):
+        raise Unlike(f"its current {i!r} does not fade to zero")
+    initial = np.broadcast_to(probe.population.initial_state()[i].ravel(), (probe.size,))
+    return Synapse(leak, i, initial, delay), weights, taken
+
+
+@dataclass(frozen=True, eq=False)
+class _Spike:
+    """Where a spike comes and what it does.
+
+    Attributes:
+        case: whose.
+        v: the potential.
+        main: the variable that was moved to make it fire.
+        threshold: of the potential before the reset.
+        resets_later: whether the reset is done at the beginning of the next step.
+        subtract: what is taken away; None where the potential is set.
+        reset: what the potential is set to.
+    """
+
+    case: _Case
+    v: str
+    main: str
+    threshold: np.ndarray
+    resets_later: bool
+    subtract: np.ndarray | None
+    reset: np.ndarray
+
+    @classmethod
+    def of(cls, case: _Case, v: str, *, main: str, at: dict[str, np.ndarray] | None = None) -> _Spike:
+        probe, at = case.probe, at or {}
+        assert case.spike is not None
+        row = case.row(v)
+        onset = probe.onset(case.spike, main, np.sign(row[main]), at)
+
+        def before_reset(point: dict[str, np.ndarray]) -> np.ndarray:
+            full = {**probe.rest, **at, **point}
+            return row[""] + sum((row[k] * full[k] for k in probe.variables if k != ""), np.zeros(probe.size))
+
+        threshold = simple(before_reset({main: onset}))
+        margin = np.maximum(np.abs(threshold - before_reset({})), 1e-3) / np.abs(row[main])
+        beyond = [{**at, main: onset + np.sign(row[main]) * k * margin} for k in (0.25, 0.5)]
+        after = probe(beyond).states[v]
+        change = after - np.stack([before_reset(p) for p in beyond])
+        scale = np.abs(after) + np.abs(threshold)
+        if is_close(change, np.zeros(()), scale):
+            return cls._later(case, v, main, threshold, at)
+        subtract, reset = _reset_of(after, change, scale)
+        return cls(case, v, main, threshold, False, subtract, reset)
+
+    @classmethod
+    def _later(cls, case: _Case, v: str, main: str, threshold: np.ndarray, at: dict[str, np.ndarray]) -> _Spike:
+        """The reset is seen in a step that starts above the threshold."""
+        probe, row = case.probe, case.row(v)
+        if np.any(row[v] == 0):
+            raise Unlike("its potential does not last, so that there is nothing to reset")
+        margin = 0.25 * np.maximum(np.abs(threshold), 1e-3)
+        starts = [threshold + k * margin for k in (1.0, 2.0)]
+        after = probe([{**at, v: start} for start in starts]).states[v]
+        rest = sum((row[k] * {**probe.rest, **at}[k] for k in probe.variables if k != v), row[""])
+        began = (after - rest) / row[v]
+        change = began - np.stack(starts)
+        scale = np.abs(began) + np.abs(threshold)
+        if is_close(change, np.zeros(()), scale):
+            raise Unlike("a spike does not reset its potential")
+        subtract, reset = _reset_of(began, change, scale)
+        return cls(case, v, main, threshold, True, subtract, reset)
+
+    def jump(self, state: str) -> np.ndarray:
+        """What a spike adds to another state."""
+        probe = self.case.probe
+        if self.resets_later:
+            margin = 0.25 * np.maximum(np.abs(self.threshold), 1e-3)
+            found = probe([{}, {self.v: self.threshold + margin}]).states[state]
+        else:
+            assert self.case.spike is not None
+            direction = np.sign(self.case.row(self.v)[self.main])
+            onset = probe.onset(self.case.spike, self.main, direction, {})
+            found = probe([{}, {self.main: onset + direction * np.maximum(np.abs(onset), 1e-3)}]).states[state]
+        return simple(found[1] - found[0])
+
+    @property
+    def shift(self) -> np.ndarray | float:
+        """What is taken off the potential, so that a reset takes away as much as the threshold is."""
+        return 0.0 if self.subtract is None else simple(self.threshold - self.subtract)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the neuron's potential is the traced one."""
+        return not self.resets_later and not np.any(self.shift)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the neuron."""
+        level = simple(self.threshold - self.shift)
+        if self.subtract is None:
+            return {"v_threshold": level, "v_reset": simple(self.reset), "reset": "zero"}
+        return {"v_threshold": level, "reset": "subtract"}
+
+    def start(self, v: np.ndarray) -> np.ndarray:
+        """The neuron's potential before the first step."""
+        v = np.broadcast_to(v, self.threshold.shape)
+        if self.resets_later:
+            over = v > self.threshold
+            v = np.where(over, self.reset if self.subtract is None else v - self.subtract, v)
+        return v - self.shift
+
+
+def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """What is taken away by a reset, or None and what is set; from two values after it and their changes."""
+    if is_close(change[0], change[1], scale[0]):
+        return simple(-change[0]), np.zeros(after.shape[1:])
+    if is_close(after[0], after[1], scale[0]):
+        return None, simple(after[0])
+    raise Unlike("a spike neither sets its potential nor takes a fixed amount away")
+
+
+def _main(probe: Probe, weights: dict[str, np.ndarray]) -> str:
+    return next(k for k in probe.inputs if is_close(weights[k], np.ones(probe.size)))
+
+
+def _spiking(
+    case: _Case,
+    leak: LI | I,
+    spike: _Spike,
+    v: str,
+    weights: dict[str, np.ndarray],
+    bias: np.ndarray | None,
+    adaptation: dict[str, np.ndarray],
+) -> Match:
+    """A neuron that leaks and fires."""
+    fields = {**leak.parameters, **leak.choices, **adaptation, **spike.fields}
+    kind = ALIF if adaptation else LIF if isinstance(leak, LI) else IF
+    initial = {"v": spike.start(case.probe.population.initial_state()[v].ravel())}
+    states = {"v": v} if spike.is_plain else {}
+    return Match(kind(**fields), case.spike, states, initial, weights, bias)
+
+
+def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) -> tuple[LI | I, np.ndarray | None]:
+    """``v' = decay v + gain I + constant`` as a neuron without a spike, and what must be added to its input."""
+    if np.all(decay == 1):
+        return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
+    if np.any(decay >= 1):
+        raise Unlike("some of its potentials leak and others do not")
+    way = _way([decay], dt)
+    return (
+        LI(_tau(decay, way, dt), simple(gain / (1 - decay)), simple(constant / (1 - decay)), integration=way),
+        None,
+    )
+
+
+def _way(decays: list[np.ndarray], dt: float) -> Any:
+    """The integration that makes time constants simple numbers."""
+    if any(np.any((d <= 0) | (d >= 1)) for d in decays):
+        if any(np.any((d <= -1) | (d >= 1)) for d in decays):
+            raise Unlike("a state grows or alternates, which no leak does")
+        return "euler"
+
+    def digits(way: Any) -> float:
+        found = np.concatenate([np.ravel(_tau(d, way, dt)) for d in decays])
+        return float(np.mean([len(f"{x:.12g}") for x in found]))
+
+    return min(("exponential", "euler"), key=digits)
+
+
+def _tau(decay: np.ndarray, way: str, dt: float) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return simple(dt / (1 - decay) if way == "euler" else -dt / np.log(decay))
+
+
+KINDS: dict[int, Callable[[_Case], Match]] = {0: _nothing, 1: _one, 2: _two, 3: _three}
+"""By the number of states."""
+
+
+def _own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
+    """Outputs that are the neuron's output as well.
+
+    Raises:
+        Unlike: an output is something else.
+    """
+    for output in outputs:
+        row = probe.affine[output]
+        if isinstance(match.neuron, Relay):
+            continue
+        v = match.states.get("v")
+        if match.spike is not None or v is None or not all(is_close(row[k], probe.affine[v][k]) for k in row):
+            raise Unlike(f"its output {output!r} is neither its spike nor its potential")
+    return outputs
+
+
+def _shared(values: np.ndarray) -> np.ndarray:
+    """One number where all neurons have the same."""
+    flat = np.ravel(values)
+    return flat[0] if flat.size and np.all(flat == flat[0]) else values
+
+
+# Putting it to the test --------------------------------------------------------------------------------------------
+
+
+def _verify(population: Population, match: Match, dt: float) -> None:
+    """Both on the same random input, with spikes.
+
+    Raises:
+        Unlike: they differ.
+    """
+    difference: str | None = None
+    for fires in (">=", ">") if match.spike is not None else (None,):
+        tried = match if fires is None else replace(match, neuron=match.neuron.replace(fires=fires))
+        difference = _difference(population, tried, dt)
+        if difference is None:
+            object.__setattr__(match, "neuron", tried.neuron)
+            return
+    raise Unlike(difference or "it differs")
+
+
+def _difference(population: Population, match: Match, dt: float) -> str | None:
+    traced = _alone(population, None, dt)
+    inputs = _inputs(population, match)
+    output = match.spike or (match.values[0] if match.values else None) or match.states.get("v", "")
+    shape = population.shape
+    named = Population(population.name, shape, _shaped(match.neuron, shape), _initial(match, shape))
+    a = interpret(_read(traced, population.name, output), inputs).outputs["out"]
+    b = interpret(_alone(named, match, dt, population.neuron.inputs), inputs).outputs["out"]
+    if match.spike is None:
+        kind = type(match.neuron).__name__
+        same = is_close(a, b, np.abs(a).max(initial=1e-12))
+        return None if same else f"on random input its values differ from those of {kind}"
+    if not a.any():
+        return "it did not fire on random input"
+    apart = np.mean(a != b)
+    kind = type(match.neuron).__name__
+    return None if apart <= 2e-4 else f"on random input {apart:.1%} of its spikes differ from those of {kind}"
+
+
+def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
+    """Random input that makes the neurons fire now and then."""
+    generator = np.random.default_rng(0)
+    scale = np.ones(population.size)
+    if match.spike is not None and isinstance(match.neuron, (LIF, ALIF, IF, CubaLIF, Threshold)):
+        scale = _firing_input(match.neuron, population.size)
+    found = {}
+    for port in population.neuron.inputs:
+        weight = np.broadcast_to(match.weights.get(port, np.ones(population.size)), (population.size,))
+        weight = np.where(weight == 0, 1.0, weight)
+        level = generator.uniform(0.2, 3.0, (1, SAMPLES, 1)) / len(population.neuron.inputs)
+        drawn = generator.uniform(-0.5, 1.5, (STEPS, SAMPLES, population.size)) * level * scale / weight
+        found[port] = drawn.reshape(STEPS, SAMPLES, *population.shape)
+    return found
+
+
+def _firing_input(neuron: Any, size: int) -> np.ndarray:
+    """An input that, if it stood, would bring the neuron to its threshold."""
+    if isinstance(neuron, Threshold):
+        level = neuron.threshold
+    elif isinstance(neuron, IF):
+        level = neuron.v_threshold / (neuron.r * 1e-2)
+    else:
+        level = (neuron.v_threshold - neuron.v_leak) / neuron.r / getattr(neuron, "w_in", 1.0)
+    found = np.broadcast_to(np.ravel(level), (size,)) if np.ndim(level) else np.full(size, float(level))
+    return np.where(found == 0, 1.0, found)
+
+
+def _alone(population: Population, match: Match | None, dt: float, ports: tuple[str, ...] | None = None) -> SNNGraph:
+    """A population with nothing but inputs."""
+    ports = ports or population.neuron.inputs
+    graph = SNNGraph(
+        name="alone",
+        dt=dt,
+        inputs=[Input(port, population.shape) for port in ports],
+        populations=[population],
+        outputs=[Output("out", population.shape)],
+    )
+    for port in ports:
+        operation = Identity() if match is None else Scale(_in_shape(match.weights[port], population.shape))
+        projection = Projection(f"{port}->", port, population.name, operation)
+        graph.projections[projection.name] = projection.replace(target_port=port if match is None else IN)
+    if match is not None and match.bias is not None:
+        bias = Constant(_in_shape(match.bias, population.shape))
+        graph.projections["bias"] = Projection("bias", ports[0], population.name, bias)
+    if match is not None:
+        graph.projections["read"] = Projection("read", population.name, "out", Identity())
+        _put_synapse(graph, population.name, match)
+    return graph
+
+
+def _read(graph: SNNGraph, name: str, port: str) -> SNNGraph:
+    graph.projections["read"] = Projection("read", name, "out", Identity(), source_port=port)
+    return graph
+
+
+def _in_shape(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return values.reshape(shape) if np.ndim(values) else values
+
+
+def _shaped(neuron: Neuron, shape: tuple[int, ...]) -> Neuron:
+    return neuron.map(lambda value: _in_shape(value, shape))
+
+
+def _initial(match: Match, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    found = {k: np.broadcast_to(v, (int(np.prod(shape)),)).reshape(shape) for k, v in match.initial.items()}
+    return {k: v for k, v in found.items() if np.any(v)}
+
+
+# Putting it in place -----------------------------------------------------------------------------------------------
+
+
+def _check_uses(graph: SNNGraph, name: str, match: Match) -> None:
+    """Raises Unlike where something reads a state that the neuron does not have."""
+    known = {match.spike, *match.states.values(), *match.values}
+    for projection in graph.out_of(name):
+        if projection.source_port not in known:
+            raise Unlike(
+                f"{projection.name!r} reads {projection.source_port!r}, which {type(match.neuron).__name__} lacks"
+            )
+
+
+def _replaced(graph: SNNGraph, name: str, match: Match) -> SNNGraph:
+    old = graph.populations[name]
+    initial = _initial(match, old.shape)
+    delayed = match.spike or (match.values[0] if match.values else None)
+    if delayed is not None and delayed in old.initial:
+        initial[OUT] = old.initial[delayed]
+    graph.populations[name] = Population(name, old.shape, _shaped(match.neuron, old.shape), initial, old.activity)
+    own = {state: ours for ours, state in match.states.items()}
+    for key, projection in list(graph.projections.items()):
+        if projection.source == name:
+            port = OUT if projection.source_port in (match.spike, *match.values) else own[projection.source_port]
+            is_output = match.spike is None and port == "v" and projection.delay == 0
+            projection = projection.replace(source_port=OUT if is_output else port)
+        if projection.target == name:
+            projection = _weighted(graph, projection, match.weights[projection.target_port], old.shape)
+        graph.projections[key] = projection
+    if match.bias is not None:
+        key = free(graph.projections, f"{name}.bias")
+        source = next(iter(graph.inputs))
+        constant = Constant(np.broadcast_to(match.bias, (old.size,)).reshape(old.shape))
+        graph.projections[key] = Projection(key, source, name, constant, trained=False)
+    _put_synapse(graph, name, match)
+    return graph
+
+
+def _put_synapse(graph: SNNGraph, name: str, match: Match) -> None:
+    """Puts a current between what a neuron gets and the neuron."""
+    if match.synapse is None:
+        return
+    population, synapse = graph.populations[name], match.synapse
+    own = free(graph.nodes, f"{name}.{synapse.state}")
+    neuron = _shaped(synapse.neuron.map(_shared), population.shape)
+    initial = {"v": _in_shape(synapse.initial, population.shape)} if np.any(synapse.initial) else {}
+    for key, projection in list(graph.projections.items()):
+        if projection.target == name:
+            graph.projections[key] = projection.replace(target=own)
+    graph.populations[own] = Population(own, population.shape, neuron, initial)
+    key = free(graph.projections, f"{own}->{name}")
+    port = "v" if synapse.delay else OUT
+    drive = Projection(key, own, name, Identity(), synapse.delay, source_port=port, trained=False)
+    graph.projections[key] = drive
+
+
+def _weighted(graph: SNNGraph, projection: Projection, weight: np.ndarray, shape: tuple[int, ...]) -> Projection:
+    """A projection into the one input, its result multiplied."""
+    if np.all(weight == 1):
+        return projection.replace(target_port=IN)
+    operation = projection.operation
+    if isinstance(operation, Linear):
+        rows = (
+            operation.weight.multiply(weight[:, None])
+            if hasattr(operation.weight, "multiply")
+            else (operation.weight * weight[:, None])
+        )
+        bias = None if operation.bias is None else operation.bias * weight
+        return projection.replace(operation=Linear(rows, bias), target_port=IN)
+    if isinstance(operation, Identity):
+        return projection.replace(operation=Scale(weight.reshape(shape)), target_port=IN)
+    relay = free(graph.nodes, f"{projection.name}.scaled")
+    graph.populations[relay] = Population(relay, shape, Relay())
+    key = free(graph.projections, f"{relay}->")
+    graph.projections[key] = Projection(key, relay, projection.target, Scale(weight.reshape(shape)), trained=False)
+    return projection.replace(target=relay, target_port=IN)
