@@ -19,6 +19,7 @@ _HOME = {
     "analyses.transition": ["EntryFacts", "Transition"],
     "analyses.levels": ["Level"],
     "driver.export": ["export_artifact", "load_artifact"],
+    "driver.nir": ["to_nir"],
     "driver.optimize": ["optimize"],
     "driver.sc_neurocore": [
         "PassResult",
@@ -51,7 +52,6 @@ _HOME = {
         "TrainingError",
     ],
     "export.artifact": ["Artifact"],
-    "export.nir_file": ["to_nir"],
     "frontends.extract": ["extract_module_info"],
     "frontends.nir_file": ["from_nir"],
     "frontends.step_function": ["StepFunction", "step_function"],
@@ -144,6 +144,7 @@ if TYPE_CHECKING:
     from .driver.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
     from .driver.export import export_artifact as export_artifact
     from .driver.export import load_artifact as load_artifact
+    from .driver.nir import to_nir as to_nir
     from .driver.optimize import optimize as optimize
     from .driver.sc_neurocore import PassResult as PassResult
     from .driver.sc_neurocore import SNNOptimizer as SNNOptimizer
@@ -164,7 +165,6 @@ if TYPE_CHECKING:
     from .errors import RuleError as RuleError
     from .errors import TrainingError as TrainingError
     from .export.artifact import Artifact as Artifact
-    from .export.nir_file import to_nir as to_nir
     from .frontends.extract import extract_module_info as extract_module_info
     from .frontends.nir_file import from_nir as from_nir
     from .frontends.step_function import StepFunction as StepFunction

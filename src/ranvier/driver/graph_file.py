@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import GraphError, InputError
-from ..export.nir_file import to_nir
+from ..export.nir_file import write_nir
 from ..frontends.nir_file import from_nir
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.storage import load, save
@@ -80,6 +80,6 @@ def write_graph(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
     """
     check_graph_target(path)
     if Path(path).suffix.lower() == ".nir":
-        to_nir(graph, path)
+        write_nir(graph, path)
     else:
         save(graph, path)

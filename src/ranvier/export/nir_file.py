@@ -21,23 +21,14 @@ from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Li
 from ..ir.graph.order import strong_components
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
+from .nir_words import in_nir_words
 
 DENSEST = 2**31
 """NIR keeps weights dense; matrices with more numbers are not written."""
 
 
-def to_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
-    """A graph as ``nir.NIRGraph``.
-
-    What NIR has no place for (dt, choices of neurons, delays of projections, initial states) is kept as JSON in the
-    metadata, where :func:`ranvier.from_nir` finds it. A projection with a delay that closes no cycle has a Delay node.
-
-    Args:
-        graph: a valid graph.
-        path: where to write a ``.nir`` file too; an existing file is replaced once the new one is complete.
-
-    Returns:
-        The ``nir.NIRGraph``.
+def write_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
+    """A graph as ``nir.NIRGraph``, and in a file where there is a path: see :func:`ranvier.to_nir`.
 
     Raises:
         GraphError: the graph is not valid, NIR has no such neuron, or the file cannot be written.
@@ -46,7 +37,7 @@ def to_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
 
     check(graph)
     _check_names(graph)
-    found = _Exporter(graph).graph_of_nodes()
+    found = _Exporter(in_nir_words(graph)).graph_of_nodes()
     if path is not None:
         _write(found, Path(path))
     assert isinstance(found, nir.NIRGraph)
@@ -166,6 +157,7 @@ class _Exporter:
                 for name, p in graph.populations.items()
                 if p.initial
             },
+            fixed=[self._known_as(p) for p in graph.projections.values() if not p.trained and p.operation.arrays],
             ranges={
                 name: (node.low, node.high)
                 for name, node in graph.inputs.items()

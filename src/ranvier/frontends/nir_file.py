@@ -124,7 +124,10 @@ class _Importer:
             projections += self._projections_into(k)
         graph = SNNGraph(name=name, dt=self.dt, inputs=inputs, outputs=outputs, populations=populations)
         delays = self.told.delays if recurrent_delay is None else {}
-        graph.projections = {p.name: p.replace(delay=delays.get(p.name, p.delay)) for p in projections}
+        fixed = set(self.told.fixed)
+        graph.projections = {
+            p.name: p.replace(delay=delays.get(p.name, p.delay), trained=p.name not in fixed) for p in projections
+        }
         _delay_recurrence(graph, recurrent_delay)
         return graph
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import PassError
 from ..ir.graph.elements import Projection
+from ..ir.graph.names import free_name
 from ..ir.graph.operations import Constant, Linear
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
@@ -235,12 +236,3 @@ class Rewriting:
             self.set_projection(projection.replace(operation=operation))
         for name, numbers in kept.items():
             graph.populations[name] = taken_population(graph.populations[name], numbers)
-
-
-def free_name(taken: Container[str], wanted: str) -> str:
-    """A name that is not taken: the one wanted, or that with a number."""
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}.{number}"
-    return name

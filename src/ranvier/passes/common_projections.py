@@ -10,10 +10,11 @@ import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Population, Projection
+from ..ir.graph.names import free_name
 from ..ir.graph.neurons import Relay
 from ..ir.graph.operations import Identity, Operation
 from ..validation.promise import Promise
-from .base import Pass, Rewriting, free_name
+from .base import Pass, Rewriting
 
 
 @dataclass(frozen=True)

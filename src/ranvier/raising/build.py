@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import ModelError
 from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of
 from ..ir.graph.elements import Input, Output, Population, Projection
+from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Relay
 from ..ir.graph.operations import Constant, Flatten, Identity, Operation, Select
 from ..ir.graph.order import Port
@@ -531,14 +532,9 @@ def _check_real(info: ModuleInfo) -> None:
             )
 
 
-def free(taken: Any, wanted: str) -> str:
-    """A name that is not taken: the one wanted, or that with a number."""
-    wanted = re.sub(r"\s+", "_", wanted) or "value"
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}.{number}"
-    return name
+def free(taken: Container[str], wanted: str) -> str:
+    """A name without blanks that is not taken."""
+    return free_name(taken, re.sub(r"\s+", "_", wanted) or "value")
 
 
 class _Names:

@@ -10,13 +10,15 @@ import numpy as np
 
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.interpreter import interpret
+from ..ir.graph.names import free_name
 from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, I, Neuron, Relay, Threshold
 from ..ir.graph.operations import Constant, Identity, Linear, Scale
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
-from .build import free
 from .probe import Probe, Unlike, is_close, simple
 
+POINTS = 16
+"""Random points at every scale."""
 STEPS, SAMPLES = 60, 32
 """Of the run that compares a neuron with what it was recognised in."""
 TIE = 1e-7
@@ -53,6 +55,7 @@ class Match:
         bias: what is added to the sum.
         values: outputs of the traced population that are the neuron's output.
         synapse: what the sum goes through first, where no neuron with a name has it inside.
+        found: what was seen of its spikes.
     """
 
     neuron: Neuron
@@ -63,6 +66,7 @@ class Match:
     bias: np.ndarray | None = None
     values: tuple[str, ...] = ()
     synapse: Synapse | None = None
+    found: _Spike | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def match_of(population: Population, dt: float) -> Match:
     match = KINDS[len(neuron.states)](_Case(probe, spike, dt))
     rest = [o for o in neuron.outputs if o != spike]
     match = replace(match, values=tuple(_own_values(probe, match, rest)))
+    _try_points(probe, match)
     match = replace(match, neuron=match.neuron.map(_shared))
     _verify(population, match, dt)
     return match
@@ -264,7 +269,7 @@ def _current(case: _Case, i: str, v: str) -> Match:
         return Match(neuron, None, {"i": i, "v": v}, {"i": initial[i], "v": initial[v]}, weights)
     neuron = CubaLIF(**values, **choices, **spike.fields)
     states = {"i": i, **({"v": v} if spike.is_plain else {})}
-    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights)
+    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights, found=spike)
 
 
 def _three(case: _Case) -> Match:
@@ -307,6 +312,7 @@ def _adaptive(case: _Case, states: tuple[str, ...], i: str | None = None) -> Mat
     leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
     if not isinstance(leak, LI):
         raise Unlike("its potential does not leak, which ALIF does")
+    spike = replace(spike, adaptation=_Adaptation(a, slope, jump, fade))
     if not np.any(beta):
         return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
     tau_a = _tau(fade, leak.integration, case.dt)
@@ -351,6 +357,7 @@ class _Spike:
         resets_later: whether the reset is done at the beginning of the next step.
         subtract: what is taken away; None where the potential is set.
         reset: what the potential is set to.
+        adaptation: what raises the threshold, if anything does.
     """
 
     case: _Case
@@ -360,6 +367,7 @@ class _Spike:
     resets_later: bool
     subtract: np.ndarray | None
     reset: np.ndarray
+    adaptation: _Adaptation | None = None
 
     @classmethod
     def of(cls, case: _Case, v: str, *, main: str, at: dict[str, np.ndarray] | None = None) -> _Spike:
@@ -441,6 +449,23 @@ class _Spike:
         return v - self.shift
 
 
+@dataclass(frozen=True, eq=False)
+class _Adaptation:
+    """A state that raises the threshold.
+
+    Attributes:
+        state: its name.
+        slope: of the threshold by the state before the step.
+        jump: what a spike adds to the state.
+        fade: what is left of it after a step.
+    """
+
+    state: str
+    slope: np.ndarray
+    jump: np.ndarray
+    fade: np.ndarray
+
+
 def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     """What is taken away by a reset, or None and what is set; from two values after it and their changes."""
     if is_close(change[0], change[1], scale[0]):
@@ -468,14 +493,14 @@ def _spiking(
     kind = ALIF if adaptation else LIF if isinstance(leak, LI) else IF
     initial = {"v": spike.start(case.probe.population.initial_state()[v].ravel())}
     states = {"v": v} if spike.is_plain else {}
-    return Match(kind(**fields), case.spike, states, initial, weights, bias)
+    return Match(kind(**fields), case.spike, states, initial, weights, bias, found=spike)
 
 
 def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) -> tuple[LI | I, np.ndarray | None]:
     """``v' = decay v + gain I + constant`` as a neuron without a spike, and what must be added to its input."""
     if np.all(decay == 1):
         return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
-    if np.any(decay >= 1):
+    if np.any(decay == 1):
         raise Unlike("some of its potentials leak and others do not")
     way = _way([decay], dt)
     return (
@@ -530,6 +555,68 @@ def _shared(values: np.ndarray) -> np.ndarray:
 
 
 # Putting it to the test --------------------------------------------------------------------------------------------
+
+
+def _try_points(probe: Probe, match: Match) -> None:
+    """One step from random states on random inputs, near rest and far from it.
+
+    Raises:
+        Unlike: what was seen around rest and at the threshold is not all that the dynamics do.
+    """
+    generator = np.random.default_rng(1)
+    reach = 1 + (np.abs(match.found.threshold) if match.found is not None else np.zeros(probe.size))
+    points = [
+        {k: probe.rest[k] + generator.normal(size=probe.size) * reach * scale for k in probe.variables}
+        for scale in (0.1, 1.0, 3.0, 10.0, 100.0)
+        for _ in range(POINTS)
+    ]
+    given = probe.run(points)
+    expected, clear = _expected(probe, match, {k: np.stack([p[k] for p in points]) for k in probe.variables})
+    for name, values in {**given.states, **given.outputs}.items():
+        apart = np.abs(values - expected[name]) > 1e-7 * np.maximum(np.abs(values), reach)
+        if np.any(apart & clear):
+            kind = type(match.neuron).__name__
+            raise Unlike(f"on {np.mean(apart & clear):.1%} of random points {name!r} differs from that of {kind}")
+
+
+def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """New states and outputs as affine maps, threshold and reset have them, and where rounding does not decide."""
+    spike, start, clear = match.found, dict(at), np.ones(at[probe.variables[0]].shape, bool)
+
+    def affine(name: str) -> np.ndarray:
+        row = probe.affine[name]
+        return row[""] + sum((row[k] * start[k] for k in probe.variables), np.zeros(clear.shape))
+
+    def reset(v: np.ndarray, fired: np.ndarray) -> np.ndarray:
+        assert spike is not None
+        return np.where(fired, spike.reset if spike.subtract is None else v - spike.subtract, v)
+
+    if spike is None:
+        found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+        if isinstance(match.neuron, Threshold):
+            total = sum((match.weights[k] * at[k] for k in probe.inputs), np.zeros(clear.shape))
+            level = match.neuron.threshold
+            found[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
+        return found, clear
+    adaptation = spike.adaptation
+    if spike.resets_later:
+        raised = 0.0 if adaptation is None else adaptation.slope / adaptation.fade * at[adaptation.state]
+        before = at[spike.v] - spike.threshold - raised
+        start[spike.v] = reset(at[spike.v], before > 0)
+        clear = clear & (np.abs(before) > TIE * (np.abs(at[spike.v]) + np.abs(spike.threshold)))
+        if adaptation is not None:
+            more = np.where(before > 0, adaptation.jump / adaptation.fade, 0.0)
+            start[adaptation.state] = at[adaptation.state] + more
+    found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+    level = spike.threshold + (0.0 if adaptation is None else adaptation.slope * start[adaptation.state])
+    above = found[spike.v] - level
+    clear = clear & (np.abs(above) > TIE * (np.abs(found[spike.v]) + np.abs(level)))
+    found[str(match.spike)] = (above > 0) * 1.0
+    if not spike.resets_later:
+        found[spike.v] = reset(found[spike.v], above > 0)
+        if adaptation is not None:
+            found[adaptation.state] = found[adaptation.state] + np.where(above > 0, adaptation.jump, 0.0)
+    return found, clear
 
 
 def _verify(population: Population, match: Match, dt: float) -> None:
@@ -655,18 +742,20 @@ def _replaced(graph: SNNGraph, name: str, match: Match) -> SNNGraph:
     delayed = match.spike or (match.values[0] if match.values else None)
     if delayed is not None and delayed in old.initial:
         initial[OUT] = old.initial[delayed]
+    if match.spike is None and "v" in initial:
+        initial.setdefault(OUT, initial["v"])
     graph.populations[name] = Population(name, old.shape, _shaped(match.neuron, old.shape), initial, old.activity)
     own = {state: ours for ours, state in match.states.items()}
     for key, projection in list(graph.projections.items()):
         if projection.source == name:
             port = OUT if projection.source_port in (match.spike, *match.values) else own[projection.source_port]
-            is_output = match.spike is None and port == "v" and projection.delay == 0
+            is_output = match.spike is None and port == "v"
             projection = projection.replace(source_port=OUT if is_output else port)
         if projection.target == name:
             projection = _weighted(graph, projection, match.weights[projection.target_port], old.shape)
         graph.projections[key] = projection
     if match.bias is not None:
-        key = free(graph.projections, f"{name}.bias")
+        key = free_name(graph.projections, f"{name}.bias")
         source = next(iter(graph.inputs))
         constant = Constant(np.broadcast_to(match.bias, (old.size,)).reshape(old.shape))
         graph.projections[key] = Projection(key, source, name, constant, trained=False)
@@ -679,17 +768,16 @@ def _put_synapse(graph: SNNGraph, name: str, match: Match) -> None:
     if match.synapse is None:
         return
     population, synapse = graph.populations[name], match.synapse
-    own = free(graph.nodes, f"{name}.{synapse.state}")
+    own = free_name(graph.nodes, f"{name}.{synapse.state}")
     neuron = _shaped(synapse.neuron.map(_shared), population.shape)
-    initial = {"v": _in_shape(synapse.initial, population.shape)} if np.any(synapse.initial) else {}
+    start = _in_shape(synapse.initial, population.shape)
+    initial = {"v": start, OUT: start} if np.any(start) else {}
     for key, projection in list(graph.projections.items()):
         if projection.target == name:
             graph.projections[key] = projection.replace(target=own)
     graph.populations[own] = Population(own, population.shape, neuron, initial)
-    key = free(graph.projections, f"{own}->{name}")
-    port = "v" if synapse.delay else OUT
-    drive = Projection(key, own, name, Identity(), synapse.delay, source_port=port, trained=False)
-    graph.projections[key] = drive
+    key = free_name(graph.projections, f"{own}->{name}")
+    graph.projections[key] = Projection(key, own, name, Identity(), synapse.delay, trained=False)
 
 
 def _weighted(graph: SNNGraph, projection: Projection, weight: np.ndarray, shape: tuple[int, ...]) -> Projection:
@@ -707,8 +795,8 @@ def _weighted(graph: SNNGraph, projection: Projection, weight: np.ndarray, shape
         return projection.replace(operation=Linear(rows, bias), target_port=IN)
     if isinstance(operation, Identity):
         return projection.replace(operation=Scale(weight.reshape(shape)), target_port=IN)
-    relay = free(graph.nodes, f"{projection.name}.scaled")
+    relay = free_name(graph.nodes, f"{projection.name}.scaled")
     graph.populations[relay] = Population(relay, shape, Relay())
-    key = free(graph.projections, f"{relay}->")
+    key = free_name(graph.projections, f"{relay}->")
     graph.projections[key] = Projection(key, relay, projection.target, Scale(weight.reshape(shape)), trained=False)
     return projection.replace(target=relay, target_port=IN)

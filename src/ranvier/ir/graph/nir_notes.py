@@ -25,6 +25,7 @@ class NirNotes:
         delays: in steps, by projection.
         initial: states before the first step, by population.
         ranges: of the values of inputs, by input.
+        fixed: projections whose arrays learning leaves as they are.
     """
 
     dt: float | None = None
@@ -32,6 +33,7 @@ class NirNotes:
     delays: dict[str, int] = field(default_factory=dict)
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
     ranges: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -80,5 +82,6 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "delays": _by_name(lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "initial": _by_name(_by_name(_is_array)),
     "ranges": _by_name(_is_range),
+    "fixed": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
 }
 """Whether a note has the form that it is written in."""
