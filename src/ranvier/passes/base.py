@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import PassError
 from ..ir.graph.elements import Projection
 from ..ir.graph.names import free_name
+from ..ir.graph.neurons import IN
 from ..ir.graph.operations import Constant, Linear
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
@@ -170,27 +171,29 @@ class Rewriting:
         A bias on the way out of it stays, in the same place of its target's sum.
         """
         for projection in self.graph.out_of(name):
-            source = self.graph.nodes[name].shape
+            source = self.graph.source_shape(projection)
             offset = projection.operation.offset(source)
             if offset is None or projection.target == name:
                 continue
             bias = np.broadcast_to(offset, projection.operation.target_shape(source))
-            self.set_projection(self._constant(projection.name, projection.target, bias))
+            constant = self._constant(projection.name, projection.target, bias)
+            self.set_projection(constant.replace(target_port=projection.target_port, trained=projection.trained))
         for projection in [*self.graph.into(name), *self.graph.out_of(name)]:
             self.graph.projections.pop(projection.name, None)
         self.facts.clear()
         del self.graph.populations[name]
         self.origins = self.origins.without(name)
 
-    def add_bias(self, target: str, amount: np.ndarray) -> None:
+    def add_bias(self, target: str, amount: np.ndarray, port: str = IN) -> None:
         """Adds a constant to what a population or output of one axis sums at every step."""
         for projection in self.graph.into(target):
             operation = projection.operation
-            if isinstance(operation, Linear):
+            if isinstance(operation, Linear) and projection.target_port == port:
                 bias = amount if operation.bias is None else operation.bias + amount
                 self.set_projection(projection.replace(operation=Linear(operation.weight, bias)))
                 return
-        self.set_projection(self._constant(self.new_name(f"{target}.bias"), target, amount))
+        constant = self._constant(self.new_name(f"{target}.bias"), target, amount)
+        self.set_projection(constant.replace(target_port=port))
 
     def _constant(self, name: str, target: str, amount: np.ndarray) -> Projection:
         """A projection that brings a constant; it has to come from somewhere."""

@@ -46,10 +46,13 @@ class Canonicalize(Pass):
 
     def _uniform(self, rewriting: Rewriting, name: str) -> None:
         population = rewriting.graph.populations[name]
-        values = population.neuron.parameters
+        if not population.neuron.by_position:
+            return
+        trained = population.neuron.trained
+        values = {k: v for k, v in population.neuron.parameters.items() if k not in trained}
         shared = {k: v.ravel()[0] for k, v in values.items() if v.ndim and v.size and np.all(v == v.ravel()[0])}
         if shared:
-            neuron: Neuron = population.neuron.replace(**shared)
+            neuron: Neuron = population.neuron.with_parameters(shared)
             rewriting.graph.populations[name] = population.replace(neuron=neuron)
             rewriting.did(name, f"{', '.join(shared)} shared by all neurons", Promise.BITWISE)
 
@@ -58,6 +61,8 @@ class Canonicalize(Pass):
         after = graph.out_of(name)
         steps = int(neuron.steps.ravel()[0]) if neuron.steps.size else 0
         if np.any(neuron.steps != steps) or (steps and any(p.target == name for p in after)):
+            return
+        if graph.populations[name].initial:
             return
         graph.populations[name] = graph.populations[name].replace(neuron=Relay())
         for projection in after:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.names import free_name
-from ..ir.graph.neurons import Relay
+from ..ir.graph.neurons import IN, OUT, Relay
 from ..ir.graph.operations import Identity, Operation
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
@@ -34,12 +34,15 @@ class CommonProjections(Pass):
 
     def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
         graph, first = rewriting.graph, found[0]
-        shape = first.operation.target_shape(graph.source_shape(first))
+        shape = graph.target_shape(first)
         name = free_name(graph.nodes, f"{first.name}.shared")
         graph.populations[name] = Population(name, shape, Relay())
         for projection in found:
-            rewriting.set_projection(projection.replace(source=name, operation=Identity(), delay=0))
-        rewriting.set_projection(first.replace(name=rewriting.new_name(f"{first.name}.common"), target=name))
+            rewriting.set_projection(
+                projection.replace(source=name, operation=Identity(), delay=0, source_port=OUT, trained=False)
+            )
+        common = first.replace(name=rewriting.new_name(f"{first.name}.common"), target=name, target_port=IN)
+        rewriting.set_projection(common)
         told = f"the same operation as {', '.join(p.name for p in found[1:])}: one relay {name!r} for all"
         rewriting.did(first.name, told, Promise.BITWISE)
 
@@ -56,7 +59,9 @@ def _form(projection: Projection) -> Hashable:
     """All but the numbers in the arrays."""
     operation: Operation = projection.operation
     shapes = tuple((name, value.shape, str(value.dtype)) for name, value in operation.arrays.items())
-    return projection.source, projection.delay, type(operation), shapes, repr(operation.options)
+    own = repr(getattr(operation, "index", None)), id(getattr(operation, "function", None))
+    read = projection.source, projection.source_port, projection.delay, projection.trained
+    return *read, type(operation), shapes, repr(operation.options), own
 
 
 def _content(projection: Projection) -> Hashable:

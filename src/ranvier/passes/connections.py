@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.bounds import bounds
+from ..analyses.graph.bounds import bounds, given
 from ..errors import PassError
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
@@ -56,7 +56,7 @@ class Connections(Pass):
         offset = operation.offset(source)
         if offset is not None and np.any(offset != 0):
             return
-        values = rewriting.fact(bounds).values[projection.source]
+        values = given(rewriting.fact(bounds), graph, projection)
         count = operation.synapses(source)
         if not count:
             reason = "all its weights are zero"
@@ -69,12 +69,13 @@ class Connections(Pass):
 
     def _parallel(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
-        first: dict[tuple[str, str, int, Any], str] = {}
+        first: dict[Any, str] = {}
         for name, projection in list(graph.projections.items()):
             kind = next((k for k in SUMS if isinstance(projection.operation, k)), None)
             if kind is None:
                 continue
-            ends = (projection.source, projection.target, projection.delay, SUMS[kind])
+            ports = projection.source_port, projection.target_port, projection.trained
+            ends = (projection.source, projection.target, projection.delay, *ports, SUMS[kind])
             if ends not in first:
                 first[ends] = name
                 continue

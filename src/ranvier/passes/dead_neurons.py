@@ -12,7 +12,7 @@ from ..analyses.graph.bounds import bounds
 from ..analyses.graph.bundles import Bundle, bundles
 from ..analyses.graph.observability import observable_neurons
 from ..errors import PassError
-from ..ir.graph.neurons import Relay
+from ..ir.graph.neurons import OUT, Relay
 from ..ir.graph.operations import Linear
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
@@ -89,6 +89,8 @@ class DeadNeurons(Pass):
 
     @staticmethod
     def _is_silent(rewriting: Rewriting, name: str) -> np.ndarray:
+        if not _only_output_is_read(rewriting.graph, name):
+            return np.zeros(rewriting.graph.populations[name].size, bool)
         values = rewriting.fact(bounds).values[name]
         return (values.low == 0) & (values.high == 0)
 
@@ -98,13 +100,15 @@ class DeadNeurons(Pass):
     @staticmethod
     def _is_constant(rewriting: Rewriting, name: str) -> np.ndarray:
         size = rewriting.graph.populations[name].size
-        if any(not isinstance(p.operation, Linear) or p.delay for p in rewriting.graph.out_of(name)):
+        after = rewriting.graph.out_of(name)
+        if any(not isinstance(p.operation, Linear) or p.delay or p.source_port != OUT for p in after):
             return np.zeros(size, bool)
         return rewriting.fact(bounds).constant.get(name, np.zeros(size, bool))
 
     def _is_rare(self, rewriting: Rewriting, name: str) -> np.ndarray:
         population = rewriting.graph.populations[name]
-        if population.activity is None or not population.neuron.spikes:
+        unread = not _only_output_is_read(rewriting.graph, name)
+        if population.activity is None or not population.neuron.spikes or unread:
             return np.zeros(population.size, bool)
         return np.broadcast_to(population.activity.rates, population.shape).ravel() <= self.threshold
 
@@ -117,11 +121,18 @@ class DeadNeurons(Pass):
             return
         on = [units for units, _, promise in found if promise is Promise.ALGEBRAIC]
         for projection in graph.out_of(bundle.names[0]) if on else ():
-            rewriting.add_bias(projection.target, _sum_of_columns(projection.operation, on[0]))
+            amount = _sum_of_columns(projection.operation, on[0])
+            rewriting.add_bias(projection.target, amount, projection.target_port)
         for units, text, promise in found:
             numbers = np.flatnonzero(units)
             rewriting.did(about, f"removed {numbers.size} of {gone.size} {bundle.kind} that {text}", promise, numbers)
         rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
+
+
+def _only_output_is_read(graph: SNNGraph, name: str) -> bool:
+    """Whether nothing reads a state or another output, and nothing was given before the first step."""
+    initial = graph.populations[name].initial
+    return all(p.source_port == OUT for p in graph.out_of(name)) and not np.any(initial.get(OUT, 0.0))
 
 
 def _only_passes_on(graph: SNNGraph, name: str, bundle: Bundle) -> bool:

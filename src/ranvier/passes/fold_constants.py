@@ -11,6 +11,7 @@ from scipy import sparse
 from ..analyses.graph.constants import Constants, constants
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
+from ..ir.graph.neurons import OUT
 from ..ir.graph.operations import Linear
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
@@ -28,11 +29,15 @@ class FoldConstants(Pass):
     def run(self, rewriting: Rewriting) -> None:
         known = rewriting.fact(constants)
         for projection in list(rewriting.graph.projections.values()):
-            if isinstance(projection.operation, Linear):
+            if isinstance(projection.operation, Linear) and projection.source_port == OUT:
                 self._fold(rewriting, projection, projection.operation, known[projection.source])
 
     def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, found: Constants) -> None:
+        if found.known.size != linear.weight.shape[1]:
+            return
         foldable = found.known & ((found.values == 0) | (projection.delay == 0))
+        if projection.delay and projection.source in rewriting.graph.populations:
+            foldable = foldable & (rewriting.graph.populations[projection.source].initial_value(OUT).ravel() == 0)
         if not foldable.any():
             return
         weights = np.asarray(abs(linear.weight).sum(axis=0)).ravel()

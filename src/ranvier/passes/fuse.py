@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Projection
-from ..ir.graph.neurons import CubaLI, CubaLIF, Neuron, Relay
+from ..ir.graph.neurons import OUT, CubaLI, CubaLIF, Neuron, Relay
 from ..ir.graph.operations import Identity, Linear, Operation, Scale
 from ..ir.graph.size import bytes_of
 from ..ir.graph.snn_graph import SNNGraph
@@ -119,6 +119,10 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
     for b in after:
         for number, a in enumerate(before):
             source = graph.source_shape(a)
+            if b.delay and _starts_apart(graph, a):
+                return f"not fused: {b.name!r} has a delay, and {a.source!r} or {a.target!r} does not start from zero"
+            if a.trained != b.trained and not any(isinstance(p.operation, Identity) for p in (a, b)):
+                return f"not fused: only one of {a.name!r} and {b.name!r} is trained"
             if b.delay and a.operation.offset(source) is not None:
                 return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
             operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)
@@ -126,8 +130,17 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
                 return f"not fused: {kinds} are no one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
-            found.append(Projection(name, a.source, b.target, operation, a.delay + b.delay))
+            ports = {"source_port": a.source_port, "target_port": b.target_port}
+            trained = a.trained if isinstance(b.operation, Identity) else b.trained
+            found.append(Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained))
     return found
+
+
+def _starts_apart(graph: SNNGraph, projection: Projection) -> bool:
+    """Whether what is there before the first step at the source of a projection or at its target is not zero."""
+    ends = ((projection.source, projection.source_port), (projection.target, OUT))
+    known = [(graph.populations[name], port) for name, port in ends if name in graph.populations]
+    return any(np.any(population.initial_value(port)) for population, port in known)
 
 
 def _without_offset(operation: Operation) -> Operation:

@@ -85,7 +85,7 @@ class Prune(Pass):
         weights = {
             name: p.operation.weight
             for name, p in rewriting.graph.projections.items()
-            if isinstance(p.operation, (Linear, Conv))
+            if isinstance(p.operation, (Linear, Conv)) and p.trained
         }
         scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
         if self.scope == "neuron" and self.sparsity is not None:

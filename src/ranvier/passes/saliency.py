@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
+from ..ir.graph.elements import Projection
+from ..ir.graph.neurons import OUT
 from ..ir.graph.operations import Conv, Linear
 from ..ir.graph.snn_graph import SNNGraph
 from .base import Rewriting
@@ -42,12 +44,12 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
     graph, calibration = rewriting.graph, rewriting.calibration
     assert calibration is not None
     wanted = [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
-    sources = sorted({p.source for p in wanted if p.source in graph.populations})
+    sources = sorted({_port(p) for p in wanted if p.source in graph.populations})
     simulation = calibration.simulation(graph, sources)
     values = {**calibration.inputs, **{name: simulation[name] for name in sources}}
     found: dict[str, Presynaptic] = {}
     for projection in wanted:
-        activity = _felt(graph, projection.target, np.asarray(values[projection.source], np.float64))
+        activity = _felt(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
         power = (activity**2).mean(axis=by_channel)
         moments = None
@@ -58,6 +60,11 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
                 rewriting.missed(projection.name, f"more than {LARGEST} inputs: weights that stay are not fitted again")
         found[projection.name] = Presynaptic(power, moments)
     return found
+
+
+def _port(projection: Projection) -> str:
+    """The name under which what a projection reads is recorded."""
+    return projection.source if projection.source_port == OUT else f"{projection.source}.{projection.source_port}"
 
 
 def _felt(graph: SNNGraph, target: str, activity: np.ndarray) -> np.ndarray:

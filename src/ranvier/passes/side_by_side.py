@@ -9,10 +9,11 @@ import numpy as np
 from scipy import sparse
 
 from ..ir.graph.elements import Activity, Population, Projection
-from ..ir.graph.neurons import Delay
+from ..ir.graph.neurons import IN, OUT, Delay
 from ..ir.graph.operations import Linear
 from ..ir.graph.order import instant_cycle
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
 from .base import Rewriting
 
 
@@ -25,9 +26,18 @@ def with_the_same_ends(graph: SNNGraph) -> list[list[str]]:
         targets[p.source][p.target, p.delay] += 1
     groups: dict[object, list[str]] = {}
     for name, population in graph.populations.items():
+        if not _is_plain(graph, name):
+            continue
         key = type(population.neuron), frozenset(sources[name].items()), frozenset(targets[name].items())
         groups.setdefault(key, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
+
+
+def _is_plain(graph: SNNGraph, name: str) -> bool:
+    """Whether a population has a kind with a name, and projections lead to its input and from its output alone."""
+    touching = [*graph.into(name), *graph.out_of(name)]
+    plain = all((p.source_port, p.target_port) == (OUT, IN) for p in touching)
+    return plain and not isinstance(graph.populations[name].neuron, Traced)
 
 
 def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
@@ -146,6 +156,7 @@ def _joined_population(first: Population, second: Population) -> Population:
         **{k: joined(v, second.neuron.parameters[k]) for k, v in first.neuron.parameters.items()}
     )
     states = first.initial_state(), second.initial_state()
+    states = tuple({**s, OUT: p.initial_value(OUT)} for s, p in zip(states, (first, second), strict=True))
     initial = {k: joined(v, states[1][k]) for k, v in states[0].items() if k in (*first.initial, *second.initial)}
     return Population(first.name, (first.size + second.size,), neuron, initial, _joined_activity(first, second))
 

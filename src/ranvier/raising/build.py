@@ -29,6 +29,7 @@ from .clusters import Clusters, Place
 from .dynamics import Dynamics, Key
 from .references import OldState, Root, Term, Terms, node_shape
 from .roles import Roles
+from .spikes import binary_results
 
 Shape = tuple[int, ...]
 
@@ -154,8 +155,10 @@ class Build:
         names = _Names()
         states = {part: names.new(self._state_name(part)) for part in dynamics.states}
         distinct = [v for v in dynamics.outputs if v not in dynamics.same]
-        own = set(distinct) - set(self._new_values(dynamics))
-        outputs = {v: names.new(OUT if len(own) == 1 else self._letter(v)) for v in distinct}
+        results = binary_results(dynamics.function.jaxpr)[len(dynamics.states) :]
+        binary = [v for v, found in zip(distinct, results, strict=True) if found]
+        main = distinct if len(distinct) == 1 else binary[:1]
+        outputs = {v: names.new(OUT if v in main else self._letter(v)) for v in distinct}
         single = len(dynamics.ports) == 1
         ports = {key: names.new(IN if single else self._port_name(key)) for key in dynamics.ports}
         parameters = {v: names.new(self._parameter_name(v)) for v in dynamics.parameters}
@@ -166,6 +169,7 @@ class Build:
             outputs=tuple(outputs.values()),
             states=tuple(states.values()),
             trained=frozenset(n for v, n in parameters.items() if roles.is_learned(v)),
+            binary=frozenset(outputs[v] for v in binary),
         )
         for var, label in parameters.items():
             if roles.is_learned(var):
@@ -184,11 +188,6 @@ class Build:
     def _value(self, var: Var, shape: Shape) -> np.ndarray:
         """A parameter of dynamics: one for every neuron, or one for all."""
         return np.asarray(self.roles.static[var]).reshape(shape if size_of(var) > 1 else ())
-
-    def _new_values(self, dynamics: Dynamics) -> dict[Var, OldState]:
-        """Results that are a new state."""
-        parts = [p for p in dynamics.states if self.clusters.own_result(p) is not None]
-        return {self.roles.new_state(p)[0].root: p for p in reversed(parts)}
 
     def _locate_results(
         self, name: str, dynamics: Dynamics, states: Mapping[OldState, str], outputs: Mapping[Var, str]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph.elements import Activity
+from ..ir.graph.elements import Activity, Population
+from ..ir.graph.neurons import OUT
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from .simulate import simulate
@@ -33,7 +34,7 @@ def profile(graph: SNNGraph, data: Any) -> SNNGraph:
         InputError: the data does not fit.
     """
     calibration = Calibration.of(graph, data, run=simulate)
-    names = list(graph.populations)
+    names = [name for name, p in graph.populations.items() if _has_rates(p)]
     sums = {name: _Sums.of(graph, name) for name in names}
     neurons = max(1, sum(graph.populations[name].size for name in names))
     at_once = max(1, BYTES // (4 * calibration.steps * neurons))
@@ -43,9 +44,15 @@ def profile(graph: SNNGraph, data: Any) -> SNNGraph:
         for name in names:
             sums[name].add(found[name])
     copy = graph.copy()
-    for name, population in graph.populations.items():
-        copy.populations[name] = population.replace(activity=sums[name].activity(calibration))
+    for name in names:
+        copy.populations[name] = graph.populations[name].replace(activity=sums[name].activity(calibration))
     return copy
+
+
+def _has_rates(population: Population) -> bool:
+    """Whether a population has one output, with a value for every neuron."""
+    neuron = population.neuron
+    return OUT in neuron.outputs and neuron.shape_of(OUT, population.shape) == population.shape
 
 
 class _Sums:

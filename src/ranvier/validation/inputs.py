@@ -97,8 +97,9 @@ def _pushed(graph: SNNGraph) -> dict[str, np.ndarray]:
     found |= {name: np.ones(node.size) for name, node in graph.outputs.items()}
     for name in (*reversed(update_order(graph)), *graph.inputs):
         for projection in graph.out_of(name):
-            matrix = projection.operation.matrix(graph.nodes[name].shape)
-            found[name] = found[name] + matrix.T @ found[projection.target].astype(matrix.dtype)
+            matrix = projection.operation.matrix(graph.source_shape(projection))
+            if matrix.shape == (found[projection.target].size, found[name].size):
+                found[name] = found[name] + matrix.T @ found[projection.target].astype(matrix.dtype)
         found[name] /= max(float(np.abs(found[name]).max(initial=0.0)), 1e-30)
     return {name: found[name] for name in graph.inputs}
 

@@ -14,6 +14,7 @@ from ..ir.graph.interpreter import Nudge
 from ..ir.graph.neurons import ALIF
 from ..ir.graph.recording import SUMMED, Simulation
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
 from .difference import Divergence, Trains, compared_trains, first_divergence, spiking
 from .origins import Origins
 
@@ -48,6 +49,8 @@ def followed(
         divergence = first_divergence(trains)
         if divergence is None:
             return before, trains, None, tuple(ties)
+        if isinstance(original.populations[divergence.population].neuron, Traced):
+            return before, trains, divergence, tuple(ties)
         place = _Place.of(divergence, original, optimized, origins, given, batched, nudges)
         margin, scale = place.margin(runs)
         divergence = replace(divergence, margin=margin)

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from scipy import sparse
 
 from ...ir.graph.arrays import as_rows
 from ...ir.graph.elements import Input, Population, Projection
-from ...ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ...ir.graph.neurons import ALIF, IF, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ...ir.graph.order import update_order
 from ...ir.graph.snn_graph import SNNGraph
+from ...ir.graph.traced import Traced
 
 SLACK = 1e-5
 """Part of a bound's size that is added to it, far above what rounding in single precision can add up to."""
@@ -99,6 +101,29 @@ def bounds(graph: SNNGraph) -> Bounds:
     )
 
 
+def given(found: Bounds, graph: SNNGraph, projection: Projection) -> Interval:
+    """Bounds of what a projection reads."""
+    if projection.source_port == OUT and _is_followed(graph, projection.source):
+        values = found.values[projection.source]
+        return values if not projection.delay else values.joined(_start(graph, projection))
+    return _unbounded(prod(graph.source_shape(projection)))
+
+
+def _is_followed(graph: SNNGraph, name: str) -> bool:
+    """Whether the values of a node have bounds by element."""
+    return name not in graph.populations or graph.populations[name].neuron.by_position
+
+
+def _unbounded(size: int) -> Interval:
+    return Interval(np.full(size, -np.inf), np.full(size, np.inf))
+
+
+def _start(graph: SNNGraph, projection: Projection) -> np.ndarray | float:
+    """What a delayed projection reads before the first step."""
+    population = graph.populations.get(projection.source)
+    return 0.0 if population is None else population.initial_value(projection.source_port).ravel().astype(np.float64)
+
+
 class _Machine:
     def __init__(self, graph: SNNGraph) -> None:
         self.graph = graph
@@ -108,7 +133,8 @@ class _Machine:
         self.into: dict[str, list[_Part]] = {name: [] for name in graph.populations}
         self.readers: dict[str, set[str]] = {name: set() for name in self.values}
         for projection in graph.projections.values():
-            if projection.target in graph.populations:
+            target = graph.populations.get(projection.target)
+            if target is not None and not isinstance(target.neuron, Traced):
                 self.into[projection.target].append(_Part.of(graph, projection))
                 self.readers[projection.source].add(projection.target)
         self.last: dict[_Part, tuple[Interval, _Brought]] = {}
@@ -159,6 +185,8 @@ class _Machine:
 
     def _given(self, name: str) -> Interval:
         population = self.graph.populations[name]
+        if isinstance(population.neuron, Traced):
+            return _of_traced(population, population.neuron)
         brought = [self._brought(part) for part in self.into[name]]
         highest = _Sum.of(population.size, [part.highest for part in brought])
         lowest = _Sum.of(population.size, [part.lowest for part in brought])
@@ -167,7 +195,7 @@ class _Machine:
 
     def _brought(self, part: _Part) -> _Brought:
         """What a projection brings; not computed again while its source's bounds stand."""
-        source, last = self.values[part.source], self.last.get(part)
+        source, last = part.unknown or self.values[part.source], self.last.get(part)
         if last is None or last[0] is not source:
             self.last[part] = source, part(source)
         return self.last[part][1]
@@ -183,27 +211,31 @@ class _Part:
 
     Attributes:
         source: where from.
-        delayed: whether values of earlier steps, and so zeros, come in.
+        delayed: what comes in before the first step; None where nothing does.
+        unknown: bounds of a source that are not followed.
         matrix: A, dense or sparse rows in float64.
         offset: b.
     """
 
     source: str
-    delayed: bool
+    delayed: np.ndarray | float | None
+    unknown: Interval | None
     matrix: Any
     offset: np.ndarray | float
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
-        source, delayed = graph.source_shape(projection), projection.delay > 0
+        source, delayed = graph.source_shape(projection), _start(graph, projection) if projection.delay else None
+        followed = projection.source_port == OUT and _is_followed(graph, projection.source)
+        unknown = None if followed else _unbounded(prod(source))
         matrix, offset = projection.operation.matrix(source), projection.operation.offset(source)
         if sparse.issparse(matrix):
-            return cls(projection.source, delayed, *graph.affine_map(projection))
+            return cls(projection.source, delayed, unknown, *graph.affine_map(projection))
         bias = 0.0 if offset is None else np.broadcast_to(offset, matrix.shape[:1])
-        return cls(projection.source, delayed, matrix, np.asarray(bias, np.float64))
+        return cls(projection.source, delayed, unknown, matrix, np.asarray(bias, np.float64))
 
     def __call__(self, source: Interval) -> _Brought:
-        source = source.joined(0.0) if self.delayed else source
+        source = source if self.delayed is None else source.joined(self.delayed)
         high, low = source.high, source.low
         above, below = self._signed(np.maximum(high, 0)), self._signed(np.minimum(low, 0))
         # Where bounds have one sign, the other end of the interval brings something too.
@@ -312,6 +344,12 @@ def _flat(population: Population) -> _Neurons:
 
     initial = {name: flat(value) for name, value in population.initial_state().items()}
     return _Neurons(population.neuron.map(flat), initial)
+
+
+def _of_traced(population: Population, neuron: Traced) -> Interval:
+    """Spikes are zero or one; nothing is known of other values."""
+    size = population.size
+    return Interval(np.zeros(size), np.ones(size)) if neuron.spikes else _unbounded(size)
 
 
 def _point(value: np.ndarray) -> Interval:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...ir.graph.elements import Projection
-from ...ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Scale, SumPool
+from ...ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Scale, Select, SumPool
 from ...ir.graph.snn_graph import SNNGraph
+from ...ir.graph.traced import Mapped
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def _bundle(graph: SNNGraph, names: list[str], touching: dict[str, list[Projecti
     if any(graph.nodes[name].size % units for name in names):
         reason, units = "its channels are mixed", 1
     for name in populations:
+        if not graph.populations[name].neuron.by_position:
+            return Bundle(populations, 1, f"{name!r} works on whole arrays", images)
         reason = reason or next((told for p in touching[name] if (told := _reason_against(graph, p))), None)
     return Bundle(populations, units, reason, images)
 
@@ -98,6 +101,10 @@ def _is_tie(graph: SNNGraph, projection: Projection) -> bool:
 def _reason_against(graph: SNNGraph, projection: Projection) -> str | None:
     """Why a projection from or to a population does not let single units of it go."""
     operation = projection.operation
+    if isinstance(operation, Mapped):
+        return f"{projection.name!r} is not taken apart"
+    if isinstance(operation, Select) and max(map(len, (graph.source_shape(projection), operation.index.shape))) > 1:
+        return f"{projection.name!r} moves them one by one"
     if projection.target in graph.outputs and not isinstance(operation, (Linear, Conv, Constant)):
         return "an output shows them one by one"
     if isinstance(operation, Conv) and operation.groups > 1:

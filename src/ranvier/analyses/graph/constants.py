@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.graph.neurons import Relay
+from ...ir.graph.neurons import OUT, Relay
 from ...ir.graph.order import update_order
 from ...ir.graph.snn_graph import SNNGraph
 
@@ -40,15 +40,23 @@ def constants(graph: SNNGraph) -> dict[str, Constants]:
     return found
 
 
+def _starts_apart(graph: SNNGraph, name: str) -> np.ndarray | bool:
+    """Whether what a node gave before the first step is not zero."""
+    population = graph.populations.get(name)
+    return False if population is None else population.initial_value(OUT).ravel() != 0
+
+
 def _sum(graph: SNNGraph, name: str, found: dict[str, Constants]) -> tuple[np.ndarray, np.ndarray]:
     size = graph.populations[name].size
     unknown, values = np.zeros(size), np.zeros(size)
     for projection in graph.into(name):
         rows, offset = graph.affine_map(projection)
-        source = found.get(projection.source)
+        source = found.get(projection.source) if projection.source_port == OUT else None
+        if source is not None and source.known.size != rows.shape[1]:
+            source = None
         sure = source.known if source is not None else np.zeros(rows.shape[1], bool)
         if projection.delay and source is not None:
-            sure = sure & (source.values == 0)
+            sure = sure & (source.values == 0) & ~_starts_apart(graph, projection.source)
         unknown = unknown + abs(rows) @ (~sure).astype(np.float64)
         values = values + offset + (rows @ source.values if source is not None and not projection.delay else 0.0)
     return unknown == 0, values

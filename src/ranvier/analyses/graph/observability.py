@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,21 @@ def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
         target = waiting.pop()
         for projection in graph.into(target):
             source = projection.source
-            reached = seen[source] | _read_by(matrices[projection.name], seen[target])
+            targets = seen[target]
+            if not _is_by_position(graph, target):
+                targets = np.ones(prod(graph.target_shape(projection)), bool)
+            read = _read_by(matrices[projection.name], targets)
+            reached = seen[source] | (read if _is_by_position(graph, source) else read.any())
             if np.any(reached != seen[source]):
                 seen[source] = reached
                 if source in graph.populations and source not in waiting:
                     waiting.append(source)
     return {name: seen[name] for name in (*graph.inputs, *graph.populations)}
+
+
+def _is_by_position(graph: SNNGraph, name: str) -> bool:
+    """Whether the elements of a node are on their own; where not, all are seen if one is."""
+    return name not in graph.populations or graph.populations[name].neuron.by_position
 
 
 def _matrix(graph: SNNGraph, projection: Projection) -> Any:

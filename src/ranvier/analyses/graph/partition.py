@@ -1,9 +1,9 @@
 """The coarsest stable partition of neurons: classes that fire alike on every input.
 
-Neurons of a class have the same population, parameters and initial state, and for every class and delay the same total
-weight from it. By induction over time, neurons of a class then have equal states and spikes. Refinement looks only at
-the smaller parts of what was split (Hopcroft; Paige and Tarjan 1987), so a synapse is looked at O(log N) times. What a
-neuron gets from all classes is compared by hashes of 128 bits.
+Neurons of a class have the same population, parameters and initial state, and for every class, delay and port the same
+total weight from it. By induction over time, neurons of a class then have equal states and spikes. Refinement looks
+only at the smaller parts of what was split (Hopcroft; Paige and Tarjan 1987), so a synapse is looked at O(log N) times.
+What a neuron gets from all classes is compared by hashes of 128 bits.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ...ir.graph.elements import Population
+from ...ir.graph.elements import Population, Projection
 from ...ir.graph.snn_graph import SNNGraph
 
 NEAR = 1e-9
@@ -39,7 +41,7 @@ def neuron_classes(graph: SNNGraph, fixed: frozenset[str] = frozenset()) -> dict
         classes, parts = _refined(edges if looked_at is everything else edges.out_of(looked_at), classes)
         # Sums of rounded numbers need not agree with the parts they were told by; a whole look settles it.
         looked_at = parts if parts.size or looked_at is everything else everything
-    return {name: classes[places.part(name)] for name in graph.populations}
+    return {name: classes[places.part(name)][: p.size] for name, p in graph.populations.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,8 @@ class _Places:
 
     @classmethod
     def of(cls, graph: SNNGraph) -> _Places:
-        sizes = {name: node.size for name, node in {**graph.inputs, **graph.populations}.items()}
+        sizes = {name: node.size for name, node in graph.inputs.items()}
+        sizes |= {name: _elements(population) for name, population in graph.populations.items()}
         starts = np.cumsum([0, *sizes.values()])[:-1].tolist()
         return cls(dict(zip(sizes, starts, strict=True)), sizes)
 
@@ -68,53 +71,74 @@ class _Places:
         return slice(self.starts[name], self.starts[name] + self.sizes[name])
 
 
+def _elements(population: Population) -> int:
+    """One for every neuron; of what works on whole arrays, one for every element of its largest output."""
+    neuron = population.neuron
+    if neuron.by_position:
+        return population.size
+    return max((prod(neuron.shape_of(port, population.shape)) for port in neuron.outputs), default=1)
+
+
+def _kinds(graph: SNNGraph) -> dict[tuple[int, str, str], int]:
+    """Delays and ports that projections have, numbered."""
+    return {kind: k for k, kind in enumerate(dict.fromkeys(map(_kind, graph.projections.values())))}
+
+
+def _kind(projection: Projection) -> tuple[int, str, str]:
+    return projection.delay, projection.source_port, projection.target_port
+
+
+def _is_followed(graph: SNNGraph, projection: Projection) -> bool:
+    """Whether a projection leads to neurons that are on their own."""
+    target = graph.populations.get(projection.target)
+    return target is not None and target.neuron.by_position
+
+
 @dataclass(frozen=True, eq=False)
 class _Edges:
     """Synapses between elements.
 
     Attributes:
-        source, target, delay, weight: of every synapse.
+        source, target, kind, weight: of every synapse; kinds are delays and ports.
         count: number of elements.
-        delays: number of delays, from 0 to the longest of the graph.
-        simple: whether no two synapses have the same ends and delay.
+        kinds: number of kinds.
+        simple: whether no two synapses have the same ends and kind.
     """
 
     source: np.ndarray
     target: np.ndarray
-    delay: np.ndarray
+    kind: np.ndarray
     weight: np.ndarray
     count: int
-    delays: int
+    kinds: int
     simple: bool
 
     @classmethod
     def of(cls, graph: SNNGraph, places: _Places, wanted: np.ndarray) -> _Edges:
         """The synapses into the elements that are wanted."""
-        sources, targets, delays, weights = [], [], [], []
+        sources, targets, kinds, weights = [], [], [], []
+        numbers = _kinds(graph)
         for projection in graph.projections.values():
-            if projection.target not in graph.populations:
+            if not _is_followed(graph, projection):
                 continue
             rows = np.flatnonzero(wanted[places.part(projection.target)])
             found = sparse.coo_array(projection.operation.matrix(graph.source_shape(projection))[rows])
             sources.append(found.coords[1] + np.int32(places.starts[projection.source]))
             targets.append((rows + places.starts[projection.target]).astype(np.int32)[found.coords[0]])
-            delays.append(np.full(found.nnz, projection.delay, np.int32))
+            kinds.append(np.full(found.nnz, numbers[_kind(projection)], np.int32))
             weights.append(found.data.astype(np.float64))
-        source, target, delay, weight = (
-            np.concatenate(parts) if parts else np.zeros(0, np.int32) for parts in (sources, targets, delays, weights)
+        source, target, kind, weight = (
+            np.concatenate(parts) if parts else np.zeros(0, np.int32) for parts in (sources, targets, kinds, weights)
         )
-        ends = [(p.source, p.target, p.delay) for p in graph.projections.values()]
-        delays = 1 + max((p.delay for p in graph.projections.values()), default=0)
-        return cls(source, target, delay, weight, places.size, delays, len(set(ends)) == len(ends))
+        ends = [(p.source, p.target, _kind(p)) for p in graph.projections.values()]
+        return cls(source, target, kind, weight, places.size, max(1, len(numbers)), len(set(ends)) == len(ends))
 
     def where(self, chosen: np.ndarray) -> _Edges:
         """Some of the synapses, by number or by whether they are chosen."""
         if chosen.dtype == bool and chosen.all():
             return self
-        source, target, delay, weight = (
-            values[chosen] for values in (self.source, self.target, self.delay, self.weight)
-        )
-        return replace(self, source=source, target=target, delay=delay, weight=weight)
+        source, target, kind, weight = (values[chosen] for values in (self.source, self.target, self.kind, self.weight))
+        return replace(self, source=source, target=target, kind=kind, weight=weight)
 
     def out_of(self, elements: np.ndarray) -> _Edges:
         """The synapses out of some elements."""
@@ -136,7 +160,7 @@ def _first_classes(graph: SNNGraph, places: _Places, fixed: frozenset[str]) -> n
     found, used = np.zeros(places.size, np.int64), 0
     for name in (*graph.inputs, *graph.populations):
         size = places.sizes[name]
-        alone = name in graph.inputs or name in fixed
+        alone = name in graph.inputs or name in fixed or not graph.populations[name].neuron.by_position
         classes = np.arange(size) if alone else _alike(_own_values(graph, graph.populations[name]))
         found[places.part(name)] = used + classes
         used += size
@@ -149,7 +173,7 @@ def _told_apart_by_sums(graph: SNNGraph, places: _Places, classes: np.ndarray) -
     Elements that fire alike have the same sum but for rounding, which is cheaper to see than what they get from every
     class.
     """
-    for total, slack in _sums_by_delay(graph, places).values():
+    for total, slack in _sums_by_kind(graph, places).values():
         classes = _runs(classes, total - slack, total + slack)
     return classes
 
@@ -166,12 +190,12 @@ def _runs(classes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return found
 
 
-def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """By delay the sum of all weights into every element, and how far rounding may have moved it."""
-    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+def _sums_by_kind(graph: SNNGraph, places: _Places) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """By delay and ports the sum of all weights into every element, and how far rounding may have moved it."""
+    found: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
     for projection in graph.projections.values():
-        if projection.target in graph.populations:
-            total, slack = found.setdefault(projection.delay, (np.zeros(places.size), np.zeros(places.size)))
+        if _is_followed(graph, projection):
+            total, slack = found.setdefault(_kind(projection), (np.zeros(places.size), np.zeros(places.size)))
             matrix, part = (
                 projection.operation.matrix(graph.source_shape(projection)),
                 places.part(projection.target),
@@ -184,6 +208,7 @@ def _sums_by_delay(graph: SNNGraph, places: _Places) -> dict[int, tuple[np.ndarr
 def _own_values(graph: SNNGraph, population: Population) -> np.ndarray:
     """What distinguishes neurons before any synapse is looked at, ``[size, values]``."""
     columns = [*population.neuron.parameters.values(), *population.initial_state().values()]
+    columns += [population.initial_value(port) for port in population.neuron.outputs if port in population.initial]
     for projection in graph.into(population.name):
         offset = projection.operation.offset(graph.source_shape(projection))
         columns += [] if offset is None else [offset]
@@ -213,15 +238,15 @@ def _refined(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _single_weights(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of synapses from elements that are alone in their class, and hashes of (class, delay, weight)."""
-    kind = classes[edges.source] * edges.delays + edges.delay
+    """Targets of synapses from elements that are alone in their class, and hashes of (class, kind, weight)."""
+    kind = classes[edges.source] * edges.kinds + edges.kind
     return edges.target, _hashed(kind, edges.weight)
 
 
 def _weights_by_class(edges: _Edges, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of synapses, and of each hashes of (class, delay, total weight from it, not zero)."""
-    kinds = (int(classes.max()) + 1) * edges.delays
-    key = edges.target.astype(np.int64) * kinds + classes[edges.source] * edges.delays + edges.delay
+    """Targets of synapses, and of each hashes of (class, kind, total weight from it, not zero)."""
+    kinds = (int(classes.max()) + 1) * edges.kinds
+    key = edges.target.astype(np.int64) * kinds + classes[edges.source] * edges.kinds + edges.kind
     order = np.lexsort((edges.weight, key))
     key, weight = key[order], edges.weight[order]
     first = np.flatnonzero(np.diff(key, prepend=-1))

@@ -82,6 +82,11 @@ class Neuron:
         return {name: getattr(self, name) for name in self.choice_names()}
 
     @property
+    def by_position(self) -> bool:
+        """Whether every neuron is on its own."""
+        return True
+
+    @property
     def options(self) -> dict[str, Any]:
         """What its text says beside its parameters."""
         return self.choices

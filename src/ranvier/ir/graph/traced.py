@@ -15,7 +15,7 @@ from scipy import sparse
 
 from ..precision import TracedFunction
 from .arrays import Matrix, constant, in_float64
-from .neurons import Neuron
+from .neurons import OUT, Neuron
 from .operations import Operation, Shape, ShapeError
 
 Values = dict[str, Any]
@@ -37,6 +37,7 @@ class Traced(Neuron):
         inputs, outputs: names of the ports.
         states: names of the states.
         trained: names of the parameters that learning changes.
+        binary: names of the outputs that are spikes, zero or one.
         shapes: by name those of ports, states and parameters, or None.
     """
 
@@ -46,6 +47,7 @@ class Traced(Neuron):
     outputs: tuple[str, ...] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
     states: tuple[str, ...] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
     trained: frozenset[str] = frozenset()  # pyright: ignore[reportIncompatibleVariableOverride]
+    binary: frozenset[str] = frozenset()
     shapes: Mapping[str, Shape] | None = None
 
     def __post_init__(self) -> None:
@@ -54,6 +56,10 @@ class Traced(Neuron):
     @property
     def parameters(self) -> dict[str, np.ndarray]:
         return dict(self.values)
+
+    @property
+    def spikes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return OUT in self.binary
 
     @property
     def choices(self) -> dict[str, str]:
@@ -65,7 +71,6 @@ class Traced(Neuron):
 
     @property
     def by_position(self) -> bool:
-        """Whether every neuron is on its own."""
         return self.shapes is None
 
     def shape_of(self, name: str, shape: Shape) -> Shape:
