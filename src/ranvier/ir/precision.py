@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -13,13 +13,16 @@ import numpy as np
 
 from ._jax import Equation, bind, dtype_of, is_complex, is_floating, open_jaxpr, trace
 from .interpret import apply_with_bodies, evaluate
-from .nested import called_body, has_own_derivative, is_call
+from .nested import bodies, called_body, has_own_derivative, is_call
 from .scalar import with_own_derivative
 
 
 @dataclass(frozen=True, eq=False)
 class TracedFunction:
-    """A closed jaxpr as a function of arrays, in whatever precision they have.
+    """A closed jaxpr as a function of arrays, in whatever precision is asked for.
+
+    What reads the bits of numbers, as random numbers do, and loops of unknown length stay in the precision they were
+    traced in.
 
     Attributes:
         jaxpr: closed; as it was traced.
@@ -34,11 +37,25 @@ class TracedFunction:
 
     def dtypes(self, dtype: Any) -> list[Any]:
         """Of every operand, where what is real has ``dtype``."""
-        return [_other(dtype_of(var), jnp.dtype(dtype)) for var in open_jaxpr(self.jaxpr)[0].invars]
+        own = [dtype_of(var) for var in open_jaxpr(self.jaxpr)[0].invars]
+        return own if self._is_bound else [_other(found, jnp.dtype(dtype)) for found in own]
+
+    @cached_property
+    def _is_bound(self) -> bool:
+        """Whether it has to stay in its own precision."""
+        return _has_any(self.jaxpr, BOUND)
 
     def in_precision(self, dtype: Any) -> Any:
         """The closed jaxpr with everything real in ``dtype``."""
-        return _converted(self, dtype)
+        return self.jaxpr if self._is_bound else _converted(self, dtype)
+
+
+BOUND = frozenset(["bitcast_convert_type", "while", "pure_callback", "io_callback", "ffi_call"])
+
+
+def _has_any(closed: Any, names: frozenset[str]) -> bool:
+    equations = open_jaxpr(closed)[0].eqns
+    return any(eqn.primitive.name in names or any(_has_any(body, names) for body in bodies(eqn)) for eqn in equations)
 
 
 @lru_cache(maxsize=1024)
