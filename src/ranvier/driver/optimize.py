@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..errors import PassError
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from ..passes.base import Pass
+from ..passes.canonicalize import Canonicalize
 from ..passes.levels import level_passes
 from ..passes.manager import PassManager, without_activity
 from ..passes.pipeline import parse_pipeline, pipeline_text
@@ -21,8 +23,11 @@ from ..report.optimization import OptimizationReport
 from ..simulation.profile import profile
 from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
+from ..validation.carry import Carry, carry_of, moved_index, own_index, trained_arrays
 from ..validation.inputs import trials_of
+from ..validation.origins import Origins
 from ..validation.verify import verify
+from .in_place import optimize_model
 
 BUDGET = 0.01
 """Of O3, unless told otherwise: one percent of accuracy, or of the outputs' root mean square."""
@@ -37,9 +42,11 @@ SC_NEUROCORE = {
 
 
 def optimize(
-    graph: SNNGraph,
+    model: Any,
     passes: str | Iterable[str | Pass] | None = None,
     *,
+    inputs: Any = None,
+    dt: float | None = None,
     level: str = "O2",
     calibration: Any = None,
     labels: Any = None,
@@ -50,12 +57,20 @@ def optimize(
     print_after_all: bool = False,
     bisect_limit: int | None = None,
     watch: Callable[[str], None] | None = None,
-) -> tuple[SNNGraph, OptimizationReport]:
-    """Makes a copy of a graph smaller, and checks that it does the same.
+) -> tuple[Any, OptimizationReport]:
+    """Makes a copy of a graph or model smaller, and checks that it does the same.
+
+    A brainstate module or step function is raised to a graph, and what comes back is again a module or step function,
+    with smaller states and parameters: of populations and projections of the graph, by their names. Its surrogate
+    derivatives are the model's own. The report's ``carry`` takes the state of an optimizer along.
 
     Args:
-        graph: a valid graph.
+        model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,
+            for one sample.
         passes: a pipeline as text, or passes or their names in order, also sc-neurocore's; None for those of the level.
+        inputs: of a module or step function, example inputs of one step: an array, or a tuple where a step takes
+            several; by default the first step of the calibration data.
+        dt: of the graph that a module or step function is raised to, in seconds; brainstate's by default.
         level: ``"O1"`` bitwise and algebraic passes; ``"O2"`` with profiled ones, where there is calibration data or a
             profile; ``"O3"`` with approximate ones under a budget.
         calibration: inputs as :func:`ranvier.simulate` takes them; the graph is profiled on them.
@@ -70,17 +85,61 @@ def optimize(
         watch: told what is done next: the text of every pass before it runs.
 
     Returns:
-        The new graph and a report.
+        The new graph or model, and a report.
 
     Raises:
         GraphError: the graph is not valid.
         PassError: a pass is not known or set up badly, or broke its promise.
         InputError: the calibration data does not fit.
     """
-    start = time.perf_counter()
-    check(graph)
     _check_numbers(budget, bisect_limit)
-    chosen, tell = _passes(passes, level), watch or (lambda text: None)
+    chosen = _passes(passes, level)
+
+    def run(graph: SNNGraph, data: Any) -> tuple[SNNGraph, OptimizationReport]:
+        return _optimized(
+            graph,
+            chosen,
+            calibration=data,
+            labels=labels,
+            budget=budget,
+            verify_each=verify_each,
+            counterexample=counterexample,
+            fixpoint=fixpoint,
+            print_after_all=print_after_all,
+            bisect_limit=bisect_limit,
+            watch=watch,
+        )
+
+    if isinstance(model, SNNGraph):
+        check(model)
+        graph, report = run(model, calibration)
+        return graph, replace(report, carry=_carry(model, graph, report.origins))
+    chosen = [replace(p, biases=False) if isinstance(p, Canonicalize) else p for p in chosen]
+    optimized, report, carry = optimize_model(run, model, inputs, dt, calibration)
+    return optimized, replace(report, carry=carry)
+
+
+def _carry(before: SNNGraph, after: SNNGraph, origins: Origins) -> Carry:
+    shapes = {name: (value.shape,) for name, value in trained_arrays(before).items()}
+    return carry_of(shapes, own_index(before), moved_index(before, after, origins))
+
+
+def _optimized(
+    graph: SNNGraph,
+    chosen: list[Pass],
+    *,
+    calibration: Any,
+    labels: Any,
+    budget: float | None,
+    verify_each: bool,
+    counterexample: str | os.PathLike[str] | None,
+    fixpoint: bool,
+    print_after_all: bool,
+    bisect_limit: int | None,
+    watch: Callable[[str], None] | None,
+) -> tuple[SNNGraph, OptimizationReport]:
+    """A smaller graph and a report."""
+    start, tell = time.perf_counter(), watch or (lambda text: None)
     data = None if calibration is None else Calibration.of(graph, calibration, labels, run=simulate)
     if data is not None:
         tell("measuring activity")

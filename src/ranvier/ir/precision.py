@@ -86,15 +86,19 @@ class _Apply:
         if eqn.primitive.name in ("cond", "scan"):
             return apply_with_bodies(eqn, operands, self)
         params = {key: self._changed(value) for key, value in eqn.params.items()}
-        return bind(eqn.replace(params=params), operands)
+        return [self._cast(x) for x in bind(eqn.replace(params=params), operands)]
 
     def _cast(self, x: Any) -> Any:
-        dtype = jax.typeof(x).dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+        dtype = jax.typeof(x).dtype
         wanted = _other(dtype, self.dtype)
-        return x if wanted == dtype else jnp.asarray(x, wanted)
+        return x if wanted == dtype and isinstance(x, jax.Array) else jnp.asarray(x, wanted)
 
     def _changed(self, value: Any) -> Any:
         return _other(value, self.dtype) if isinstance(value, np.dtype) else value
+
+
+in_float64 = _Apply(np.dtype(np.float64))
+"""Applies equations in double precision."""
 
 
 def _other(dtype: Any, real: Any) -> Any:

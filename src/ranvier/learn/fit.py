@@ -74,6 +74,7 @@ def fit(
     epochs: int,
     *,
     params: Mapping[Path, Any] | None = None,
+    optimizer_state: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     held_out: Data | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -94,6 +95,8 @@ def fit(
         epochs: how many in all; after a resume, those already done count, so that a training which has had them all
             comes back as its checkpoint has it.
         params: what to start from; the model's own by default. A resumed training goes on from its checkpoint instead.
+        optimizer_state: what to start from, such as ``FitResult.optimizer_state``, or after :func:`ranvier.optimize`
+            ``report.carry(...)`` of it; a fresh one by default.
         metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
             ``batch_size`` may have another size.
@@ -110,7 +113,7 @@ def fit(
     _check(learner, data, held_out, optimizer, epochs)
     metrics = _checked_metrics(metrics)
     run = _Run(learner, loss, optimizer, metrics)
-    state = run.start(params)
+    state = run.start(params, optimizer_state)
     done, history = 0, []
     checkpoints = Checkpoints(checkpoint, learner) if checkpoint is not None else None
     if checkpoints is not None and (found := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
@@ -130,6 +133,17 @@ def fit(
     return FitResult(state.params, state.optimizer_state, history)
 
 
+def _check_alike(given: Any, fresh: Any) -> None:
+    """Raises InputError where an optimizer's state is not for these parameters."""
+    same = jax.tree.structure(given) == jax.tree.structure(fresh)
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (given, fresh)]
+    if not same or shapes[0] != shapes[1]:
+        raise InputError(
+            "optimizer_state is for another optimizer or other parameters than the learner's; pass "
+            "FitResult.optimizer_state of the same model, or report.carry(...) of it after ranvier.optimize."
+        )
+
+
 class FitState(NamedTuple):
     """What goes from update to update."""
 
@@ -147,9 +161,13 @@ class _Run:
         self._update = jax.jit(self._updated)
         self._evaluated = jax.jit(self._evaluate)
 
-    def start(self, params: Mapping[Path, Any] | None) -> FitState:
+    def start(self, params: Mapping[Path, Any] | None, optimizer_state: Any) -> FitState:
         own = {**self.learner.params, **(params or {})}
-        return FitState(own, self.optimizer.init(own), jnp.zeros((), jnp.int32), self.learner.lasting(params))
+        fresh = self.optimizer.init(own)
+        if optimizer_state is not None:
+            _check_alike(optimizer_state, fresh)
+        kept = fresh if optimizer_state is None else optimizer_state
+        return FitState(own, kept, jnp.zeros((), jnp.int32), self.learner.lasting(params))
 
     def _updated(self, state: FitState, batch: _Batch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
         learner = self.learner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from .base import Pass, Rewriting
 
 Simpler = tuple[Operation, str] | None
 """A simpler operation and what was done, where there is one."""
+Rule = Callable[[Operation, tuple[int, ...]], Simpler]
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,21 @@ class Canonicalize(Pass):
     A diagonal matrix is a scale, a scale of ones is no operation, and neither is a pool of single elements or a flatten
     that flattens nothing. A bias of zeros is none, stored zeros of sparse rows are not stored. Parameters that all
     neurons share are one number. A delay population whose elements all wait alike is a relay with delayed projections.
+
+    Attributes:
+        biases: whether a bias of zeros goes; kept, it can be learned.
     """
 
     name = "canonicalize"
     promise = Promise.BITWISE
+    biases: bool = True
 
     def run(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
         for name, projection in list(graph.projections.items()):
             source = graph.source_shape(projection)
-            found, why = _simplest(projection.operation, source)
+            rules = RULES if self.biases or not projection.trained else RULES[1:]
+            found, why = _simplest(projection.operation, source, rules)
             if why:
                 rewriting.set_projection(projection.replace(operation=found))
                 rewriting.did(name, ", ".join(why), Promise.BITWISE)
@@ -70,10 +77,10 @@ class Canonicalize(Pass):
         rewriting.did(name, f"a relay, with {steps} steps more delay behind it", Promise.BITWISE)
 
 
-def _simplest(operation: Operation, source: tuple[int, ...]) -> tuple[Operation, list[str]]:
+def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rule]) -> tuple[Operation, list[str]]:
     """An operation in its simplest form, and what was done to it."""
     why = []
-    for rule in RULES:
+    for rule in rules:
         simpler = rule(operation, source)
         if simpler is not None:
             operation, told = simpler
@@ -117,7 +124,7 @@ def _no_move(operation: Operation, source: tuple[int, ...]) -> Simpler:
     return None
 
 
-RULES = (_no_bias, _no_stored_zeros, _diagonal_is_scale, _one_scale, _no_scale, _no_move)
+RULES: tuple[Rule, ...] = (_no_bias, _no_stored_zeros, _diagonal_is_scale, _one_scale, _no_scale, _no_move)
 """Tried in order, each on what those before it made."""
 
 

@@ -66,7 +66,8 @@ class Dynamics:
         """How an operand is read; ports and parameters are written down."""
         roles = self.clusters.roles
         if isinstance(atom, Literal):
-            return lambda known: atom.val
+            value = np.asarray(atom.val, dtype_of(atom))
+            return lambda known: value
         if roles.levels.is_static(atom):
             shared = roles.shared(atom)
             self.parameters[shared] = None

@@ -16,8 +16,10 @@ from ..ir._jax import is_key
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from ..ir.paths import Path
+from ..ir.precision import in_float64
 from ..ir.program import ModuleInfo
 from ..simulation.lower import past_key
+from ..validation.carry import Index, trained_arrays
 from .build import Build, Held
 
 
@@ -83,6 +85,29 @@ class Raised:
                     whole = whole.at[part.elements].set(value)
             found[slot.path] = whole.reshape(slot.leaves[0].shape) if len(slot.leaves) == 1 else whole
         return found
+
+    def index(self) -> Index:
+        """Of every number of the trained arrays the number of the model's parameter it is, leaves one after the other;
+        -1 where it is of no single one, as in a product or an absolute value."""
+        sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
+        shapes = [leaf.shape for slot in self.info.parameters for leaf in slot.leaves]
+        numbers = np.arange(1.0, 1 + sum(sizes))
+        mixed = np.random.default_rng(0).permutation(numbers)
+        found, checked = self._through(numbers, shapes), self._through(mixed, shapes)
+        index: Index = {}
+        for name, value in found.items():
+            at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
+            same = (at > 0) & (checked[name] == mixed[np.maximum(at - 1, 0)])
+            index[name] = np.where(same, at - 1, -1)
+        return {name: index[name] for name in trained_arrays(self.graph)}
+
+    def _through(self, values: np.ndarray, shapes: list[Any]) -> dict[tuple[str, str], np.ndarray]:
+        """The trained arrays from numbers for all parameters, in double precision."""
+        parts = np.split(values, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]) if shapes else []
+        with jax.enable_x64(True):
+            leaves = [jnp.asarray(part.reshape(shape)) for part, shape in zip(parts, shapes, strict=True)]
+            static = self._build.roles.static_values(leaves, in_float64)
+            return {name: np.asarray(derived(static), np.float64) for name, derived in self._build.derived.items()}
 
     @cached_property
     def trained(self) -> dict[str, dict[str, np.ndarray]]:

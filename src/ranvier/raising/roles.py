@@ -17,8 +17,8 @@ from ..analyses.hidden_groups import analyse_groups
 from ..analyses.levels import Levels, levels_of
 from ..analyses.operations import Operation, OperationKind, operations_of
 from ..analyses.position_map import ONLY_IDENTITY, PositionMap
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_complex, is_floating, is_key, shape_of, size_of
-from ..ir.interpret import Environment, needed_equations, run_equations
+from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_complex, is_floating, is_key, shape_of, size_of
+from ..ir.interpret import Apply, Environment, needed_equations, run_equations
 from ..ir.nested import classify
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
@@ -343,7 +343,7 @@ class Roles:
         """Values of all that does not change, with the model's own parameters."""
         return self.static_values([leaf for slot in self.info.parameters for leaf in slot.initial])
 
-    def static_values(self, parameters: Iterable[Any]) -> Environment:
+    def static_values(self, parameters: Iterable[Any], apply: Apply = bind) -> Environment:
         """Values of all that does not change, from the leaves of all parameters."""
         info = self.info
         environment: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
@@ -351,7 +351,7 @@ class Roles:
         pairs = zip(info.other_invars, initial, strict=True)
         environment.update((var, leaf) for var, leaf in pairs if self.levels.is_static(var))
         environment.update(zip(info.weight_invars, parameters, strict=True))
-        run_equations(self._static_equations, environment)
+        run_equations(self._static_equations, environment, apply)
         return environment
 
     @cached_property

@@ -12,6 +12,7 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.table import table
 from ..passes.base import Remark
 from ..passes.manager import PassRun
+from ..validation.carry import Carry
 from ..validation.origins import Origins
 from ..validation.promise import Promise
 from ..validation.verify import Verification
@@ -31,6 +32,7 @@ class OptimizationReport:
         data: fingerprint of the calibration data; None where there is none.
         seconds: in all.
         settled: whether passes were run until nothing changed.
+        carry: takes an optimizer's state along: ``carry(state)`` is one for the optimized model's parameters.
     """
 
     original: SNNGraph
@@ -43,6 +45,7 @@ class OptimizationReport:
     data: str | None
     seconds: float
     settled: bool = True
+    carry: Carry | None = None
 
     @cached_property
     def before(self) -> GraphSize:

@@ -1,0 +1,69 @@
+"""``ranvier.optimize`` for models that are no graph: raised, made smaller, and given back as what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import InputError
+from ..frontends.step_function import StepFunction
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.program import ModuleInfo
+from ..raising.raised import Raised, raise_model
+from ..raising.rebuild import rebuilt
+from ..report.optimization import OptimizationReport
+from ..validation.carry import Carry, carry_of, moved_index
+
+Optimize = Callable[..., tuple[SNNGraph, OptimizationReport]]
+
+
+def optimize_model(
+    run: Optimize, model: Any, inputs: Any, dt: float | None, calibration: Any
+) -> tuple[Any, OptimizationReport, Carry]:
+    """A smaller model of the same kind, the report, and what takes optimizer states along.
+
+    Args:
+        run: ``run(graph, calibration)`` optimizes the graph.
+        model: a brainstate module or step function, for one sample.
+        inputs: example inputs of a step: an array or a tuple of the step's arguments.
+        dt: of the graph.
+        calibration: inputs as the model takes them, ``[T, samples, ...]``, a tuple where a step takes several.
+    """
+    arguments = _arguments(model, inputs, calibration)
+    raised = raise_model(model, *arguments, dt=dt)
+    graph, report = run(raised.graph, _by_name(raised, calibration))
+    is_module = not isinstance(model, (StepFunction, ModuleInfo))
+    shapes = {s.path: tuple(tuple(leaf.shape) for leaf in s.leaves) for s in raised.info.parameters}
+    moved = moved_index(raised.graph, graph, report.origins)
+    if is_module:
+        from ..frontends.step_module import attribute
+
+        moved = {(attribute(name), attribute(key)): index for (name, key), index in moved.items()}
+    carry = carry_of(shapes, raised.index(), moved)
+    return rebuilt(raised.info, graph, as_module=is_module), report, carry
+
+
+def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
+    """Example arguments of a step."""
+    if inputs is not None:
+        return inputs if isinstance(inputs, tuple) else (inputs,)
+    if calibration is None or hasattr(calibration, "inputs"):
+        raise InputError(
+            f"optimize: {type(model).__name__} is traced with example inputs of one step; pass them, as in "
+            "optimize(model, inputs=jnp.ones(100))."
+        )
+    first = jax.tree.map(lambda x: np.asarray(x)[0, 0], calibration)
+    return first if isinstance(first, tuple) else (first,)
+
+
+def _by_name(raised: Raised, calibration: Any) -> Any:
+    """Calibration inputs under the names of the graph's inputs."""
+    if calibration is None or isinstance(calibration, dict) or hasattr(calibration, "inputs"):
+        return calibration
+    leaves, nodes = jax.tree.leaves(calibration), list(raised.graph.inputs.values())
+    if len(leaves) != len(nodes):
+        raise InputError(f"optimize: calibration has {len(leaves)} arrays, a step takes {len(nodes)}.")
+    return {node.name: np.reshape(x, (*np.shape(x)[:2], *node.shape)) for node, x in zip(nodes, leaves, strict=True)}

@@ -1,0 +1,99 @@
+"""A step function as a brainstate module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+from ..ir._jax import is_floating
+from .step_function import StepFunction
+
+
+class _Part(brainstate.nn.Module):
+    """The parameters and states of one element."""
+
+
+class StepModule(brainstate.nn.Module):
+    """A brainstate module that does what a step function does.
+
+    Every entry of the step's parameters and states is a submodule of its name, with a ``ParamState`` for each
+    parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state. It starts with
+    initialised states; ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if
+    a size is given.
+
+    Attributes:
+        run_step: what is run; its params and state are dictionaries of dictionaries.
+    """
+
+    def __init__(self, step: StepFunction) -> None:
+        super().__init__()
+        self.run_step = step
+        for name in dict.fromkeys([*step.params, *step.state]):
+            part = _Part()
+            for key, value in step.params.get(name, {}).items():
+                setattr(part, attribute(key), brainstate.ParamState(jnp.asarray(value)))
+            setattr(self, attribute(name), part)
+        self.init_state()
+
+    def init_state(self, batch_size: int | None = None, **_: Any) -> None:
+        """States before the first step."""
+        for name, entries in self.run_step.state.items():
+            for key, value in entries.items():
+                array = jnp.asarray(value)
+                array = array if batch_size is None else jnp.broadcast_to(array, (batch_size, *array.shape))
+                kind = brainstate.HiddenState if is_floating(array.dtype) else brainstate.ShortTermState
+                setattr(self._part(name), _state_name(self.run_step, name, key), kind(array))
+
+    def reset_state(self, batch_size: int | None = None, **_: Any) -> None:
+        self.init_state(batch_size)
+
+    def update(self, *inputs: Any) -> Any:
+        """One time step, for one sample or, after ``init_all_states`` with a batch size, for a batch."""
+        params = {
+            n: {k: getattr(self._part(n), attribute(k)).value for k in e} for n, e in self.run_step.params.items()
+        }
+        held = {n: {k: self._held(n, k) for k in e} for n, e in self.run_step.state.items()}
+        state = jax.tree.map(lambda s: s.value, held, is_leaf=_is_state)
+        run = self.run_step.step
+        if self._is_batched(held):
+            run = jax.vmap(run, in_axes=(None, 0, *(0 for _ in inputs)))
+        new, output = run(params, state, *inputs)
+        for name, entries in held.items():
+            for key, found in entries.items():
+                found.value = new[name][key]
+        return output
+
+    def _part(self, name: str) -> Any:
+        return getattr(self, attribute(name))
+
+    def _parameter(self, name: str, key: str) -> Any:
+        return getattr(self._part(name), attribute(key)).value
+
+    def _held(self, name: str, key: str) -> Any:
+        return getattr(self._part(name), _state_name(self.run_step, name, key))
+
+    def _is_batched(self, held: Any) -> bool:
+        pairs = [
+            (held[n][k].value, value) for n, entries in self.run_step.state.items() for k, value in entries.items()
+        ]
+        return any(jnp.ndim(now) > jnp.ndim(value) for now, value in pairs)
+
+
+def attribute(name: str) -> str:
+    """The name of an attribute, which is another one where every module has an attribute of that name."""
+    return f"{name}_" if name in _TAKEN else name
+
+
+def _state_name(step: StepFunction, name: str, key: str) -> str:
+    """A state's name; a parameter of the same element may have it already."""
+    return f"{key}_state" if key in step.params.get(name, {}) else attribute(key)
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, brainstate.State)
+
+
+_TAKEN = frozenset(["run_step", *dir(brainstate.nn.Module)])
