@@ -85,7 +85,7 @@ def _taken(values: Any, rows: np.ndarray | None, columns: np.ndarray | None) -> 
 def form_of(roles: Roles, operation: AffineMap) -> Form:
     """The operation that an affine map is."""
     name = _name(roles, operation)
-    for attempt in (_dense, _sparse, _conv):
+    for attempt in (_dense, _sparse, _conv, _fixed):
         found = attempt(roles, operation)
         if found is not None:
             return replace(found, name=name)
@@ -298,6 +298,23 @@ def _conv(roles: Roles, operation: AffineMap) -> Form | None:
 
     arrays = {"weight": lambda static: jnp.asarray(static[w])}
     return Form(shape_of(x)[1:], shape_of(y)[1:], arrays, make, _learned(roles, operation))
+
+
+# Fixed sums -------------------------------------------------------------------------------------------------------
+
+
+def _fixed(roles: Roles, operation: AffineMap) -> Form | None:
+    """A map along one axis that nothing is learned of, as sparse rows."""
+    (x,), y = operation.xs, operation.y
+    small = max(size_of(x), size_of(y)) <= LARGEST_PROBED and len(shape_of(x)) == 1 >= len(shape_of(y))
+    if not small or _learned(roles, operation):
+        return None
+    operands = [roles.static[var] for var in operation.operands]
+    ones = jnp.eye(size_of(x), dtype=dtype_of(x))
+    zero = np.asarray(operation([jnp.zeros(shape_of(x), dtype_of(x))], operands)).reshape(-1)
+    columns = np.asarray(jax.jit(jax.vmap(lambda one: operation([one], operands).reshape(-1)))(ones))
+    linear = Linear(sparse.csr_array((columns - zero).T), zero if np.any(zero) else None)
+    return Form((size_of(x),), (size_of(y),), {}, lambda arrays: linear, False)
 
 
 # All others -------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class Raised:
         sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
         shapes = [leaf.shape for slot in self.info.parameters for leaf in slot.leaves]
         numbers = np.arange(1.0, 1 + sum(sizes))
-        mixed = np.random.default_rng(0).permutation(numbers)
+        mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
         found, checked = self._through(numbers, shapes), self._through(mixed, shapes)
         index: Index = {}
         for name, value in found.items():
