@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,14 +17,15 @@ from ..raising.raised import Raised, raise_model
 from ..raising.rebuild import rebuilt
 from ..report.optimization import OptimizationReport
 from ..validation.carry import Carry, carry_of, moved_index
+from ..validation.origins import Origins
 
 Optimize = Callable[..., tuple[SNNGraph, OptimizationReport]]
 
 
 def optimize_model(
     run: Optimize, model: Any, inputs: Any, dt: float | None, calibration: Any
-) -> tuple[Any, OptimizationReport, Carry]:
-    """A smaller model of the same kind, the report, and what takes optimizer states along.
+) -> tuple[Any, OptimizationReport, Callable[[], Carry]]:
+    """A smaller model of the same kind, the report, and a function that gives what takes optimizer states along.
 
     Args:
         run: ``run(graph, calibration)`` optimizes the graph.
@@ -36,14 +38,19 @@ def optimize_model(
     raised = raise_model(model, *arguments, dt=dt)
     graph, report = run(raised.graph, _by_name(raised, calibration))
     is_module = not isinstance(model, (StepFunction, ModuleInfo))
+    carry = partial(_carry, raised, graph.copy(), report.origins, is_module)
+    return rebuilt(raised.info, graph, as_module=is_module), report, carry
+
+
+def _carry(raised: Raised, graph: SNNGraph, origins: Origins, is_module: bool) -> Carry:
+    """From the model's parameters to those of what came back."""
     shapes = {s.path: tuple(tuple(leaf.shape) for leaf in s.leaves) for s in raised.info.parameters}
-    moved = moved_index(raised.graph, graph, report.origins)
+    moved = moved_index(raised.graph, graph, origins)
     if is_module:
         from ..frontends.step_module import attribute
 
         moved = {(attribute(name), attribute(key)): index for (name, key), index in moved.items()}
-    carry = carry_of(shapes, raised.index(), moved)
-    return rebuilt(raised.info, graph, as_module=is_module), report, carry
+    return carry_of(shapes, raised.index(), moved)
 
 
 def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,10 @@ def optimize(
     if isinstance(model, SNNGraph):
         check(model)
         graph, report = run(model, calibration)
-        return graph, replace(report, carry=_carry(model, graph, report.origins))
+        return graph, replace(report, find_carry=partial(_carry, model.copy(), graph.copy(), report.origins))
     chosen = [replace(p, biases=False) if isinstance(p, Canonicalize) else p for p in chosen]
     optimized, report, carry = optimize_model(run, model, inputs, dt, calibration)
-    return optimized, replace(report, carry=carry)
+    return optimized, replace(report, find_carry=carry)
 
 
 def _carry(before: SNNGraph, after: SNNGraph, origins: Origins) -> Carry:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..errors import PassError
 from ..ir.graph.size import GraphSize
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.table import table
@@ -32,7 +34,7 @@ class OptimizationReport:
         data: fingerprint of the calibration data; None where there is none.
         seconds: in all.
         settled: whether passes were run until nothing changed.
-        carry: takes an optimizer's state along: ``carry(state)`` is one for the optimized model's parameters.
+        find_carry: how :attr:`carry` is found; it takes memory for every weight, so only when it is asked for.
     """
 
     original: SNNGraph
@@ -45,7 +47,14 @@ class OptimizationReport:
     data: str | None
     seconds: float
     settled: bool = True
-    carry: Carry | None = None
+    find_carry: Callable[[], Carry] | None = None
+
+    @cached_property
+    def carry(self) -> Carry:
+        """Takes an optimizer's state along: ``carry(state)`` is one for the optimized model's parameters."""
+        if self.find_carry is None:
+            raise PassError("this report does not know the parameters; ranvier.optimize gives one that does.")
+        return self.find_carry()
 
     @cached_property
     def before(self) -> GraphSize:

@@ -199,7 +199,7 @@ def _of_matrix(a: Linear, b: Linear | Scale, rows: np.ndarray, columns: np.ndarr
     if sparse.issparse(a.weight):
         numbers = np.arange(1, a.weight.nnz + 1)
         stored = sparse.csr_array((numbers, a.weight.indices, a.weight.indptr), shape=a.weight.shape)
-        at = np.asarray(stored[row, column]).ravel() - 1
+        at = stored[row, column].toarray().ravel() - 1 if row.size else np.zeros(0, np.int64)
     else:
         at = row * a.weight.shape[1] + column
     found = np.where(inside & (at >= 0), own.ravel()[np.maximum(at, 0)], -1)
