@@ -119,7 +119,7 @@ class GraphStep:
             neuron = self.neurons[name]
             got = {port: self._summed((name, port), params, state, values) for port in neuron.inputs}
             before = {k: v for k, v in state.get(name, {}).items() if not k.startswith(PAST)}
-            after, out = self._updated(neuron, before, got, params.get(name, {}))
+            after, out = self.updated(neuron, before, got, params.get(name, {}))
             if after:
                 new[name].update(after)
             summed.update({(name, port): x for port, x in got.items()})
@@ -132,7 +132,7 @@ class GraphStep:
                 new[port[0]][past.key] = jnp.concatenate([jnp.asarray(newest, self.dtype)[None], kept])
         return StepResult(outputs, values, summed, new)
 
-    def _updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
+    def updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
         """New states and outputs of a population, by name."""
         if isinstance(neuron, Traced):
             return neuron(got, before, params, self.dtype)
@@ -184,6 +184,13 @@ class Past:
         if self.of_state and delay == 1:
             return state[name][of]
         return state[name][self.key][delay - 1 - self.of_state]
+
+    def of_batch(self, state: Mapping[str, Any], delay: int) -> Any:
+        """Likewise, from states of a batch of samples."""
+        name, of = self.port
+        if self.of_state and delay == 1:
+            return state[name][of]
+        return state[name][self.key][:, delay - 1 - self.of_state]
 
 
 def past_key(port: str) -> str:

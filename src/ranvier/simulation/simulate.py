@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..ir.graph.recording import Recording, Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
-from .lower import GraphStep
+from .engine import Engine
 
 
 def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype: Any = jnp.float32) -> Simulation:
@@ -39,11 +39,12 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
     wanted = Recording.of(graph, record)
     given, samples = batched_inputs(graph, inputs)
     with jax.enable_x64(jnp.dtype(dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
-        step = GraphStep(graph, dtype)
-        run = _scan if samples is None else jax.vmap(_scan, in_axes=(None, None, None, 1), out_axes=1)
         given = {name: np.asarray(values, dtype) for name, values in given.items()}
-        outputs, recorded = jax.jit(run, static_argnums=(0, 1))(step, wanted, step.params, given)
-        found = jax.tree.map(np.asarray, (outputs, recorded))
+        if samples is None:
+            given = {name: values[:, None] for name, values in given.items()}
+        engine = Engine(graph, dtype, samples or 1, wanted)
+        found = jax.jit(engine.run)(engine.step.params, given)
+        found = jax.tree.map(lambda x: np.asarray(x if samples is not None else x[:, 0]), found)
     return Simulation(*found)
 
 
@@ -54,12 +55,3 @@ def _check_dtype(dtype: Any) -> None:
         known = False
     if not known:
         raise InputError(f"dtype={dtype!r}: a floating-point type is expected, such as 'float32' or 'float64'.")
-
-
-def _scan(step: GraphStep, wanted: Recording, params: Any, inputs: Any) -> tuple[Any, Any]:
-    def one(state: Any, given: Any) -> tuple[Any, Any]:
-        found = step.run(params, state, given)
-        return found.state, (found.outputs, wanted.pick(found.values, found.summed))
-
-    _, found = jax.lax.scan(one, step.state, inputs)
-    return found

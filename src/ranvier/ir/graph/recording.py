@@ -126,12 +126,17 @@ def _lead(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> tuple[in
 def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
     if name in graph.populations and OUT in graph.populations[name].neuron.outputs:
         return name, OUT
-    population, _, port = name.rpartition(".")
-    if population in graph.populations:
+    parts = name.split(".")
+    told = ""
+    for k in range(1, len(parts)):
+        population, port = ".".join(parts[:k]), ".".join(parts[k:])
+        if population not in graph.populations:
+            continue
         neuron = graph.populations[population].neuron
         known = (*neuron.states, *(o for o in neuron.outputs if o != OUT), *([SUMMED] if IN in neuron.inputs else []))
         if port in known:
             return population, port
-        told = f"{population!r} is {type(neuron).__name__} with {list(known)}"
-        raise GraphError(f"record: {told}, {port!r} is none of them.")
+        told = f"{population!r} is {type(neuron).__name__} with {list(known)}, {port!r} is none of them"
+    if told:
+        raise GraphError(f"record: {told}.")
     raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")
