@@ -18,7 +18,7 @@ _HOME = {
     "analyses.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
     "analyses.transition": ["EntryFacts", "Transition"],
     "analyses.levels": ["Level"],
-    "driver.export": ["export_artifact", "load_artifact"],
+    "driver.export": ["export_artifact", "export_source", "load_artifact"],
     "driver.nir": ["to_nir"],
     "driver.optimize": ["optimize"],
     "driver.sc_neurocore": [
@@ -143,6 +143,7 @@ if TYPE_CHECKING:
     from .driver.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
     from .driver.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
     from .driver.export import export_artifact as export_artifact
+    from .driver.export import export_source as export_source
     from .driver.export import load_artifact as load_artifact
     from .driver.nir import to_nir as to_nir
     from .driver.optimize import optimize as optimize

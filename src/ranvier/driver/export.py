@@ -11,9 +11,11 @@ from rich.console import Console
 
 from ..errors import ExportError, InputError
 from ..export.artifact import Artifact, write_artifact
+from ..export.source import write_source
 from ..frontends.extract import extract_module_info
 from ..ir.files import read_arrays, write_arrays
 from ..ir.graph.snn_graph import SNNGraph
+from ..raising.raised import raise_model
 from ..simulation.lower import lower
 from .graph_file import check_results_target, check_target
 from .progress import steps_shown
@@ -46,6 +48,26 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
         example_inputs = ({name: jnp.zeros(node.shape) for name, node in model.inputs.items()},)
         model = lower(model)
     return write_artifact(extract_module_info(model, *example_inputs), path, batched=batched, outputs=outputs)
+
+
+def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any) -> Path:
+    """Writes one time step of a model as readable Python source that runs with JAX alone, without Ranvier.
+
+    The module has ``load()``, ``initial_state(arrays)`` and ``step(arrays, state, inputs)``; its arrays are in an
+    ``.npz`` file of the same name beside it.
+
+    Args:
+        model: a :class:`ranvier.SNNGraph`; or a brainstate module with initialised states,
+            :func:`ranvier.step_function` or a program, which is raised to a graph first.
+        path: of the ``.py`` file; existing files are replaced once the new ones are complete.
+        *example_inputs: example inputs of one step; of a graph they are known.
+
+    Raises:
+        GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
+        ExportError: a part of the model cannot be written as source, or a file cannot be written.
+    """
+    graph = model if isinstance(model, SNNGraph) else raise_model(model, *example_inputs).graph
+    return write_source(graph, path)
 
 
 def load_artifact(path: str | os.PathLike[str]) -> Artifact:

@@ -1,0 +1,466 @@
+"""One time step of a graph as Python source that needs JAX alone, to be read and to be run."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import ExportError, reason_text
+from ..ir.files import replacing, write_arrays
+from ..ir.graph.elements import Population, Projection
+from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ..ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
+from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
+from ..ir.graph.verifier import check
+from .equations import Equations
+
+ENDING = ".py"
+SPIKES = {">": "spike", ">=": "spike_at"}
+"""Names of the functions that make spikes, by what fires."""
+SEPARATOR = "/"
+"""Between the names of an element and of its array, in the file of arrays."""
+HEAD = '''"""{name}: one time step, in JAX.
+
+    arrays = load()
+    state = initial_state(arrays)
+    state, output = step(arrays, state, x)
+
+Values are of one sample; jax.vmap(step, in_axes=(None, 0, 0)) runs a batch. Every array can be trained.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+DT = {dt!r}  # seconds
+
+
+def load(path=Path(__file__).with_suffix(".npz")):
+    """The arrays by element and name."""
+    found = {{}}
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            element, _, name = key.rpartition("{separator}")
+            found.setdefault(element, {{}})[name] = jnp.asarray(file[key])
+    return found
+'''
+SPIKE = '''
+@jax.custom_jvp
+def {name}(above, width):
+    """One where a potential is {where} its threshold."""
+    return ({comparison}).astype(above.dtype)
+
+
+@{name}.defjvp
+def _{name}_derivative(primals, tangents):
+    above, width = primals
+    slope = jnp.maximum(0, 1 - jnp.abs(above) / width) / width
+    return {name}(above, width), slope * tangents[0]
+'''
+HEAVISIDE = '''
+@jax.custom_jvp
+def heaviside(x, slope):
+    """One where x is not negative; its derivative is the slope given."""
+    return (x >= 0).astype(x.dtype)
+
+
+@heaviside.defjvp
+def _heaviside_derivative(primals, tangents):
+    x, slope = primals
+    return heaviside(x, slope), slope * tangents[0]
+'''
+
+
+def write_source(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
+    """Writes a graph as a Python module, with its arrays in an ``.npz`` file of the same name beside it.
+
+    The module has ``load()``, ``initial_state(arrays)`` and ``step(arrays, state, inputs)``, and imports JAX and numpy
+    alone.
+
+    Raises:
+        GraphError: the graph is not valid.
+        ExportError: a population or projection cannot be written as source, or a file cannot be written.
+    """
+    check(graph)
+    target = Path(path)
+    if target.suffix != ENDING:
+        raise ExportError(f"{str(target)!r}: source goes into a file that ends in {ENDING}.")
+    writer = _Writer(graph)
+    text = writer.text()
+    try:
+        write_arrays(target.with_suffix(".npz"), writer.arrays)
+        with replacing(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    return target
+
+
+class _Writer:
+    """The text of a step, and the arrays that it reads."""
+
+    def __init__(self, graph: SNNGraph) -> None:
+        self.graph = graph
+        self.arrays: dict[str, np.ndarray] = {}
+        self.taken = {"arrays", "state", "inputs", "new", "load", "step", "heaviside", "jax", "jnp", "np", "lax"}
+        self.taken |= set(SPIKES.values())
+            "arrays",
+            "state",
+            "inputs",
+            "new",
+            *SPIKES.values(),
+            "load",
+            "step",
+            "jax",
+            "jnp",
+            "np",
+            "lax",
+        }
+        self.known: dict[Port, str] = {}
+        self.functions: dict[str, str] = {}
+        self.delayed = delayed_ports(graph)
+
+    def text(self) -> str:
+        body = list(self._step())
+        functions = [f"\n{text.replace('NAME', name)}\n" for text, name in self.functions.items()]
+        if any("heaviside(" in line for line in body):
+            functions.insert(0, HEAVISIDE)
+        return "\n".join([self._head(), *functions, "", *self._initial(), "", "", *body, ""])
+
+    def _head(self) -> str:
+        """What stands before the step: how arrays are read, and the spikes that it needs."""
+        parts = [HEAD.format(name=self.graph.name, dt=self.graph.dt, separator=SEPARATOR)]
+        fires = {p.neuron.choices["fires"] for p in self.graph.populations.values() if "fires" in p.neuron.choices}
+        parts += [
+            SPIKE.format(name=SPIKES[kind], where=where, comparison=f"above {kind} 0")
+            for kind, where in ((">", "above"), (">=", "at or above"))
+            if kind in fires
+        ]
+        return "\n".join(parts)
+
+    # States before the first step
+
+    def _initial(self) -> Iterator[str]:
+        yield "def initial_state(arrays):"
+        yield '    """States before the first step, by element and name."""'
+        yield "    return {"
+        for name, population in self.graph.populations.items():
+            entries = {k: self._start(name, f"initial {k}", v) for k, v in population.initial_state().items()}
+            if isinstance(population.neuron, Delay):
+                longest = int(population.neuron.steps.max())
+                entries["queue"] = f"jnp.zeros({(longest, *population.shape)!r})"
+            if entries:
+                yield f"        {name!r}: {{{', '.join(f'{k!r}: {v}' for k, v in entries.items())}}},"
+        for (name, port), depth in self.delayed.items():
+            value = self._before(name, port)
+            start = self._start(name, f"before {port}", value)
+            yield f"        {_past(name, port)!r}: jnp.stack([{start}] * {depth}),"
+        yield "    }"
+
+    def _before(self, name: str, port: str) -> np.ndarray:
+        population = self.graph.populations.get(name)
+        return np.zeros(self.graph.inputs[name].shape) if population is None else population.initial_value(port)
+
+    def _start(self, name: str, label: str, value: np.ndarray) -> str:
+        if not np.any(value):
+            return f"jnp.zeros({tuple(value.shape)!r})"
+        return self._array(name, label, value)
+
+    def _array(self, element: str, label: str, value: Any) -> str:
+        """An array as the text reads it; single numbers are written out."""
+        array = np.asarray(value)
+        if array.ndim == 0:
+            return repr(float(array))
+        single = np.issubdtype(array.dtype, np.floating)
+        self.arrays[f"{element}{SEPARATOR}{label}"] = array.astype(np.float32) if single else array
+        return f"arrays[{element!r}][{label!r}]"
+
+    # A step
+
+    def _step(self) -> Iterator[str]:
+        yield "def step(arrays, state, inputs):"
+        yield '    """New states and outputs from arrays, states and the values of the inputs."""'
+        yield "    new = dict(state)"
+        for name in self.graph.inputs:
+            variable = self._variable(name)
+            self.known[name, OUT] = variable
+            given = "inputs" if len(self.graph.inputs) == 1 else f"inputs[{name!r}]"
+            yield f"    {variable} = {given}"
+        for name in update_order(self.graph):
+            yield ""
+            yield from self._population(self.graph.populations[name])
+        yield ""
+        yield from self._outputs()
+
+    def _outputs(self) -> Iterator[str]:
+        found = {}
+        for name in self.graph.outputs:
+            found[name] = self._variable(name)
+            yield f"    {found[name]} = {self._summed((name, IN))}"
+        for name, port in self.delayed:
+            past = _past(name, port)
+            yield f"    new[{past!r}] = jnp.concatenate([{self.known[name, port]}[None], state[{past!r}][:-1]])"
+        several = ", ".join(f"{name!r}: {variable}" for name, variable in found.items())
+        yield f"    return new, {next(iter(found.values())) if len(found) == 1 else f'{{{several}}}'}"
+
+    def _population(self, population: Population) -> Iterator[str]:
+        name, neuron = population.name, population.neuron
+        yield f"    # {name}: {type(neuron).__name__} {list(population.shape)}"
+        if isinstance(neuron, Traced):
+            yield from self._traced(population, neuron)
+            return
+        write = NEURONS.get(type(neuron))
+        if write is None:
+            raise ExportError(f"population {name!r} is {type(neuron).__name__}, which is not written as source.")
+        prefix = self._variable(name)
+        summed = self._summed((name, IN))
+        values = {key: self._array(name, key, value) for key, value in neuron.parameters.items()}
+        held = {s: f"state[{name!r}][{s!r}]" for s in (*neuron.states, "queue")}
+        lines, states, output = write(neuron, prefix, values, held)
+        yield f"    {prefix}_in = {summed}"
+        yield from (f"    {line}" for line in lines)
+        self.known[name, OUT] = output
+        if states:
+            yield f"    new[{name!r}] = {{{', '.join(f'{k!r}: {v}' for k, v in states.items())}}}"
+            self.known.update({(name, state): variable for state, variable in states.items()})
+
+    def _traced(self, population: Population, neuron: Traced) -> Iterator[str]:
+        name = population.name
+        if not neuron.by_position:
+            raise ExportError(
+                f"population {name!r} works on whole arrays in a way that is not written as source; "
+                "export_artifact(model, path) writes any model."
+            )
+        prefix = self._variable(name)
+        operands = [f"{prefix}_{_identifier(port)}" for port in neuron.inputs]
+        for port, variable in zip(neuron.inputs, operands, strict=True):
+            yield f"    {variable} = {self._summed((name, port))}"
+        operands += [f"state[{name!r}][{state!r}]" for state in neuron.states]
+        operands += [self._array(name, key, value) for key, value in neuron.parameters.items()]
+        equations = Equations(f"population {name!r}", prefix, self.functions)
+        results = equations.results(neuron.function.jaxpr, operands)
+        yield from (f"    {line}" for line in equations.lines)
+        shaped = [f"jnp.broadcast_to({r}, {tuple(population.shape)!r})" if _is_number(r) else r for r in results]
+        states = dict(zip(neuron.states, shaped, strict=False))
+        if states:
+            yield f"    new[{name!r}] = {{{', '.join(f'{k!r}: {v}' for k, v in states.items())}}}"
+        named = dict(zip((*neuron.states, *neuron.outputs), shaped, strict=True))
+        self.known.update({(name, port): value for port, value in named.items()})
+
+    def _summed(self, port: Port) -> str:
+        into = [p for p in self.graph.projections.values() if (p.target, p.target_port) == port]
+        if not into:
+            return f"jnp.zeros({tuple(input_ports(self.graph)[port])!r})"
+        return " + ".join(self._projection(p) for p in into)
+
+    def _projection(self, projection: Projection) -> str:
+        source = projection.source, projection.source_port
+        x = f"state[{_past(*source)!r}][{projection.delay - 1}]" if projection.delay else self.known[source]
+        write = OPERATIONS.get(type(projection.operation))
+        if write is None:
+            raise ExportError(
+                f"projection {projection.name!r} is a map without a name, which is not written as source; "
+                "export_artifact(model, path) writes any model."
+            )
+        return write(self, projection, x, self.graph.source_shape(projection))
+
+    def _variable(self, name: str) -> str:
+        wanted = _identifier(name)
+        variable, number = wanted, 1
+        while variable in self.taken:
+            number += 1
+            variable = f"{wanted}_{number}"
+        self.taken.add(variable)
+        return variable
+
+
+def _past(name: str, port: str) -> str:
+    return f"past {name}" if port == OUT else f"past {name} {port}"
+
+
+def _identifier(name: str) -> str:
+    found = re.sub(r"\W+", "_", name).strip("_") or "value"
+    found = f"n{found}" if found[0].isdigit() else found
+    return f"{found}_" if keyword.iskeyword(found) else found
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text))
+
+
+# Projections ------------------------------------------------------------------------------------------------------
+
+
+def _linear(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    operation: Any = projection.operation
+    name, weight = projection.name, operation.weight
+    if sparse.issparse(weight):
+        row = np.repeat(np.arange(weight.shape[0], dtype=np.int32), np.diff(weight.indptr))
+        values, column = writer._array(name, "weight", weight.data), writer._array(name, "column", weight.indices)
+        rows = writer._array(name, "row", row)
+        product = f"jax.ops.segment_sum({values} * {x}[{column}], {rows}, {weight.shape[0]}, indices_are_sorted=True)"
+    else:
+        product = f"{writer._array(name, 'weight', weight)} @ {x}"
+    return product if operation.bias is None else f"{product} + {writer._array(name, 'bias', operation.bias)}"
+
+
+def _scale(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    return f"{writer._array(projection.name, 'scale', projection.operation.arrays['scale'])} * {x}"
+
+
+def _constant(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    return writer._array(projection.name, "bias", projection.operation.arrays["bias"])
+
+
+def _conv(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    conv: Any = projection.operation
+    letters = "HW"[: conv.axes]
+    layout = (f"NC{letters}", f"OI{letters}", f"NC{letters}")
+    options = f"rhs_dilation={conv.dilation!r}, dimension_numbers={layout!r}, feature_group_count={conv.groups}"
+    weight = writer._array(projection.name, "weight", conv.weight)
+    text = f"lax.conv_general_dilated({x}[None], {weight}, {conv.stride!r}, {conv.window().padding!r}, {options})[0]"
+    if conv.bias is None:
+        return text
+    behind = ", ".join(["None"] * conv.axes)
+    return f"{text} + {writer._array(projection.name, 'bias', np.ravel(conv.bias))}[:, {behind}]"
+
+
+def _pool(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    pool: Any = projection.operation
+    window = pool.window()
+    sizes, strides, padding = (1, *window.size), (1, *window.stride), ((0, 0), *window.padding)
+    text = f"lax.reduce_window({x}, 0.0, lax.add, {sizes!r}, {strides!r}, {padding!r})"
+    return text if pool.weight == 1 else f"{text} * {pool.weight!r}"
+
+
+def _reshape(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    return f"{x}.reshape({projection.operation.target_shape(source)!r})"
+
+
+def _select(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
+    index = projection.operation.options["index"]
+    places = writer._array(projection.name, "index", np.maximum(index, 0).astype(np.int32))
+    taken = f"{x}.reshape(-1)[{places}]"
+    return taken if np.all(index >= 0) else f"{taken} * {writer._array(projection.name, 'kept', (index >= 0) * 1.0)}"
+
+
+Write = Callable[[_Writer, Projection, str, tuple[int, ...]], str]
+OPERATIONS: dict[type[Operation], Write] = {
+    Identity: lambda writer, projection, x, source: x,
+    Linear: _linear,
+    Scale: _scale,
+    Constant: _constant,
+    Conv: _conv,
+    SumPool: _pool,
+    Flatten: _reshape,
+    Select: _select,
+}
+
+
+# Neurons ----------------------------------------------------------------------------------------------------------
+
+Lines = tuple[list[str], dict[str, str], str]
+"""Statements, new states and output."""
+
+
+def _toward(neuron: Any, tau: str, x: str, rest: str) -> str:
+    """A step of a leaky integrator."""
+    if neuron.integration == "euler":
+        return f"{x} + DT / {tau} * ({rest} - {x})"
+    return f"{rest} + ({x} - ({rest})) * jnp.exp(-DT / {tau})"
+
+
+def _fire(neuron: Any, name: str, v: str, threshold: str) -> str:
+    width = f"jnp.where({threshold} == 0, 1, jnp.abs({threshold}))"
+    return f"{name}_z = {SPIKES[neuron.fires]}({v} - {threshold}, {width})"
+
+
+def _reset(neuron: Any, name: str, p: Mapping[str, str]) -> str:
+    if neuron.reset == "subtract":
+        return f"{name}_v = {name}_v - {name}_z * {p['v_threshold']}"
+    return f"{name}_v = jnp.where({name}_z == 1, {p['v_reset']}, {name}_v)"
+
+
+def _relay(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    return [], {}, f"{name}_in"
+
+
+def _threshold(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    return [_fire(neuron, name, f"{name}_in", p["threshold"])], {}, f"{name}_z"
+
+
+def _integrator(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    lines = [f"{name}_v = {s['v']} + DT * {p['r']} * {name}_in"]
+    if not isinstance(neuron, IF):
+        return lines, {"v": f"{name}_v"}, f"{name}_v"
+    lines += [_fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)]
+    return lines, {"v": f"{name}_v"}, f"{name}_z"
+
+
+def _leaky(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    lines = [
+        f"{name}_rest = {p['v_leak']} + {p['r']} * {name}_in",
+        f"{name}_v = {_toward(neuron, p['tau'], s['v'], f'{name}_rest')}",
+    ]
+    if isinstance(neuron, LI):
+        return lines, {"v": f"{name}_v"}, f"{name}_v"
+    if not isinstance(neuron, ALIF):
+        lines += [_fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)]
+        return lines, {"v": f"{name}_v"}, f"{name}_z"
+    lines += [
+        f"{name}_level = {p['v_threshold']} + {p['beta']} * {s['a']}",
+        _fire(neuron, name, f"{name}_v", f"{name}_level"),
+        f"{name}_a = {_toward(neuron, p['tau_a'], s['a'], '0.0')} + {name}_z",
+        _reset(neuron, name, p),
+    ]
+    return lines, {"v": f"{name}_v", "a": f"{name}_a"}, f"{name}_z"
+
+
+def _current_based(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    driving = s["i"] if neuron.current == "old" else f"{name}_i"
+    lines = [
+        f"{name}_drive = {p['w_in']} * {name}_in",
+        f"{name}_i = {_toward(neuron, p['tau_syn'], s['i'], f'{name}_drive')}",
+        f"{name}_rest = {p['v_leak']} + {p['r']} * {driving}",
+        f"{name}_v = {_toward(neuron, p['tau_mem'], s['v'], f'{name}_rest')}",
+    ]
+    states = {"i": f"{name}_i", "v": f"{name}_v"}
+    if isinstance(neuron, CubaLI):
+        return lines, states, f"{name}_v"
+    return [*lines, _fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)], states, f"{name}_z"
+
+
+def _delay(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
+    queue = f"{name}_queue"
+    steps = f"jnp.broadcast_to({p['steps']}, {name}_in.shape).astype(int)"
+    lines = [
+        f"{queue} = jnp.concatenate([{name}_in[None], {s['queue']}])",
+        f"{name}_out = jnp.take_along_axis({queue}, {steps}[None], 0)[0]",
+    ]
+    return lines, {"queue": f"{queue}[:-1]"}, f"{name}_out"
+
+
+NEURONS: dict[type[Neuron], Callable[[Any, str, Mapping[str, str], Mapping[str, str]], Lines]] = {
+    Relay: _relay,
+    Delay: _delay,
+    Threshold: _threshold,
+    I: _integrator,
+    IF: _integrator,
+    LI: _leaky,
+    LIF: _leaky,
+    ALIF: _leaky,
+    CubaLI: _current_based,
+    CubaLIF: _current_based,
+}
