@@ -116,18 +116,6 @@ class _Writer:
         self.arrays: dict[str, np.ndarray] = {}
         self.taken = {"arrays", "state", "inputs", "new", "load", "step", "heaviside", "jax", "jnp", "np", "lax"}
         self.taken |= set(SPIKES.values())
-            "arrays",
-            "state",
-            "inputs",
-            "new",
-            *SPIKES.values(),
-            "load",
-            "step",
-            "jax",
-            "jnp",
-            "np",
-            "lax",
-        }
         self.known: dict[Port, str] = {}
         self.functions: dict[str, str] = {}
         self.delayed = delayed_ports(graph)
