@@ -26,9 +26,9 @@ from .products import Apply, prepared
 
 Values = dict[Port, Any]
 """By name and port, ``[steps, samples, *shape]``."""
-BYTES = 2**25
-"""Values of all ports of a stretch of time that are kept at once, about."""
-SHORTEST = 16
+BYTES = 2**22
+"""Values of all ports of a stretch of time that are kept at once, about: as many as fit a core's cache."""
+SHORTEST = 4
 """Steps of a stretch at least."""
 
 
