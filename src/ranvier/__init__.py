@@ -92,7 +92,7 @@ _HOME = {
     "report.picture": ["draw"],
     "simulation.lower": ["lower", "with_weights"],
     "simulation.profile": ["profile"],
-    "simulation.simulate": ["simulate"],
+    "simulation.simulate": ["Simulator", "simulate"],
     "validation.calibration": ["Calibration"],
     "validation.counterexample": ["Counterexample"],
     "validation.promise": ["Promise"],
@@ -231,6 +231,7 @@ if TYPE_CHECKING:
     from .simulation.lower import lower as lower
     from .simulation.lower import with_weights as with_weights
     from .simulation.profile import profile as profile
+    from .simulation.simulate import Simulator as Simulator
     from .simulation.simulate import simulate as simulate
     from .validation.calibration import Calibration as Calibration
     from .validation.counterexample import Counterexample as Counterexample

@@ -7,9 +7,9 @@ the loop over time are the neurons, and in a part with a loop the projections am
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -22,8 +22,10 @@ from ..ir.graph.order import Port, strong_components
 from ..ir.graph.recording import SUMMED, Recording
 from ..ir.graph.snn_graph import SNNGraph
 from .lower import PAST, GraphStep, Past
-from .products import Apply, prepared
+from .products import Arrays, Layout, layout_of
 
+Apply = Callable[[Any], Any]
+"""From the values of the source, ``[samples, *shape]``, to what a projection brings."""
 Values = dict[Port, Any]
 """By name and port, ``[steps, samples, *shape]``."""
 BYTES = 2**22
@@ -83,19 +85,28 @@ class Engine:
                     side.setdefault((name, port), []).append(projection)
         return Part(tuple(names), inner, outer)
 
-    def run(self, params: Any, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    @cached_property
+    def _layouts(self) -> dict[str, Layout]:
+        return {name: self._layout(name) for name in self.graph.projections}
+
+    @cached_property
+    def arrays(self) -> dict[str, Arrays]:
+        """What :meth:`run` takes: the graph's own arrays, by projection, in the layout in which they are read."""
+        return {name: layout.arrays for name, layout in self._layouts.items() if layout.arrays}
+
+    def run(self, arrays: Mapping[str, Arrays], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Outputs and what is recorded, ``[T, samples, *shape]``, for inputs of that shape."""
         length = len(next(iter(inputs.values())))
-        apply = {name: self._prepared(name, params) for name in self.graph.projections}
+        apply = {name: partial(x.apply, arrays.get(name, {})) for name, x in self._layouts.items()}
         state = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.samples, *x.shape)), self._states())
         tails = {port: self._tail(port, depth) for port, depth in self._outer_pasts.items()}
         stretch = self._stretch(length)
         whole = length // stretch * stretch
         first = {k: x[:whole].reshape(whole // stretch, stretch, *x.shape[1:]) for k, x in inputs.items()}
-        carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, params, c, x), (state, tails), first)
+        carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), (state, tails), first)
         found = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), found)
         if whole < length:
-            _, rest = self._run_stretch(apply, params, carry, {k: x[whole:] for k, x in inputs.items()})
+            _, rest = self._run_stretch(apply, carry, {k: x[whole:] for k, x in inputs.items()})
             found = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), found, rest)
         return found
 
@@ -106,13 +117,14 @@ class Engine:
         most = int(min(length, max(SHORTEST, BYTES // max(size, 1))))
         return max((n for n in range(max(1, most // 2), most + 1) if length % n == 0), default=most)
 
-    def _prepared(self, name: str, params: Any) -> Apply:
+    def _layout(self, name: str) -> Layout:
         projection = self.graph.projections[name]
-        arrays = self.step.fixed[name] if name in self.step.fixed else params.get(name, {})
+        arrays = self.step.fixed.get(name) or self.step.params.get(name, {})
         source = self.graph.populations.get(projection.source)
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())
-        return prepared(projection, jax.tree.map(jnp.asarray, arrays), self.samples, rate)
+        in_loop = any(projection in into for part in self.parts for into in part.inner.values())
+        return layout_of(projection, arrays, self.samples, rate, in_loop=in_loop)
 
     # What was before a stretch
 
@@ -159,7 +171,7 @@ class Engine:
 
     # A stretch of time
 
-    def _run_stretch(self, apply: Mapping[str, Apply], params: Any, carry: Any, inputs: Mapping[str, Any]) -> Any:
+    def _run_stretch(self, apply: Mapping[str, Apply], carry: Any, inputs: Mapping[str, Any]) -> Any:
         state, tails = carry
         values: Values = {(name, OUT): jnp.asarray(x, self.dtype) for name, x in inputs.items()}
         summed: Values = {}
@@ -167,7 +179,7 @@ class Engine:
         steps = len(next(iter(inputs.values())))
         for part in self.parts:
             drives = {port: self._brought(apply, into, values, tails) for port, into in part.outer.items()}
-            state.update(self._run_part(apply, params, part, state, drives, steps, values, summed))
+            state.update(self._run_part(apply, part, state, drives, steps, values, summed))
         outputs = {}
         for name in self.graph.outputs:
             into = self.step.into[name, IN]
@@ -202,7 +214,6 @@ class Engine:
     def _run_part(
         self,
         apply: Mapping[str, Apply],
-        params: Any,
         part: Part,
         state: Mapping[str, Any],
         drives: Mapping[Port, Any],
@@ -215,7 +226,7 @@ class Engine:
         stateless = not part.inner and not any(state[name] for name in part.names)
 
         def one(held: Any, given: Any) -> Any:
-            return self._step_part(apply, params, part, held, given, read, heard)
+            return self._step_part(apply, part, held, given, read, heard)
 
         held = {name: state[name] for name in part.names}
         if stateless and drives:
@@ -245,7 +256,6 @@ class Engine:
     def _step_part(
         self,
         apply: Mapping[str, Apply],
-        params: Any,
         part: Part,
         held: Mapping[str, Any],
         drives: Mapping[Port, Any],
@@ -260,10 +270,8 @@ class Engine:
             neuron = self.step.neurons[name]
             got = {port: self._got(apply, part, (name, port), held, values, drives) for port in neuron.inputs}
             before = {k: v for k, v in held[name].items() if not k.startswith(PAST)}
-            own = params.get(name, {})
-            after, out = jax.vmap(lambda b, g, neuron=neuron, own=own: self.step.updated(neuron, b, g, own))(
-                before, got
-            )
+            update = partial(self.step.updated, neuron, params={})
+            after, out = jax.vmap(lambda b, g, update=update: update(b, g))(before, got)
             new[name].update(after)
             values.update({(name, port): x for port, x in {**after, **out}.items()})
             got_all.update({(name, port): x for port, x in got.items()})

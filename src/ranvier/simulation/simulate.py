@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from .engine import Engine
 
 
 def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype: Any = jnp.float32) -> Simulation:
-    """Runs a graph over a sequence.
+    """Runs a graph over a sequence; to run one often, make a :class:`Simulator`.
 
     Args:
         graph: a valid graph.
@@ -34,18 +34,48 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
         GraphError: the graph is not valid, or something to be recorded is not there.
         InputError: the inputs do not fit, or the dtype is not floating-point.
     """
-    check(graph)
-    _check_dtype(dtype)
-    wanted = Recording.of(graph, record)
-    given, samples = batched_inputs(graph, inputs)
-    with jax.enable_x64(jnp.dtype(dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
-        given = {name: np.asarray(values, dtype) for name, values in given.items()}
+    return Simulator(graph, record=record, dtype=dtype)(inputs)
+
+
+class Simulator:
+    """A graph compiled to be run over sequences, once for every number of steps and samples.
+
+    Populations that nothing feeds back to are run layer by layer over all steps, so that their projections are one
+    product each; only loops are run step by step. Where few neurons are active, large projections add up the weights of
+    those alone: looked for at every step, unless the measured activity of a population (:func:`ranvier.profile`) says
+    that it is not worth it.
+
+    Attributes:
+        graph: a copy of what was given.
+    """
+
+    def __init__(self, graph: SNNGraph, *, record: Sequence[str] = (), dtype: Any = jnp.float32) -> None:
+        """As :func:`simulate`."""
+        check(graph)
+        _check_dtype(dtype)
+        self.graph = graph.copy()
+        self._dtype, self._wanted = dtype, Recording.of(graph, record)
+        self._compiled: dict[int, tuple[Any, Callable[..., Any]]] = {}
+
+    def __call__(self, inputs: Any) -> Simulation:
+        """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
+        given, samples = batched_inputs(self.graph, inputs)
+        with jax.enable_x64(jnp.dtype(self._dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
+            given = {name: np.asarray(values, self._dtype) for name, values in given.items()}
+            if samples is None:
+                given = {name: values[:, None] for name, values in given.items()}
+            arrays, run = self._for(samples or 1)
+            found = jax.tree.map(np.asarray, run(arrays, given))
         if samples is None:
-            given = {name: values[:, None] for name, values in given.items()}
-        engine = Engine(graph, dtype, samples or 1, wanted)
-        found = jax.jit(engine.run)(engine.step.params, given)
-        found = jax.tree.map(lambda x: np.asarray(x if samples is not None else x[:, 0]), found)
-    return Simulation(*found)
+            found = jax.tree.map(lambda x: x[:, 0], found)
+        return Simulation(*found)
+
+    def _for(self, samples: int) -> tuple[Any, Callable[..., Any]]:
+        """Arrays and the compiled function for so many samples."""
+        if samples not in self._compiled:
+            engine = Engine(self.graph, self._dtype, samples, self._wanted)
+            self._compiled[samples] = jax.tree.map(jnp.asarray, engine.arrays), jax.jit(engine.run)
+        return self._compiled[samples]
 
 
 def _check_dtype(dtype: Any) -> None:
