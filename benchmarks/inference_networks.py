@@ -56,7 +56,11 @@ def cases() -> list[Case]:
         "u": _normal(512, 512, scale=0.2),
         "w2": _normal(20, 512, scale=0.1),
     }
-    conv = {"k1": _normal(12, 2, 5, 5, scale=3.0), "k2": _normal(32, 12, 5, 5, scale=0.6), "w": _normal(10, 800, scale=0.1)}
+    conv = {
+        "k1": _normal(12, 2, 5, 5, scale=3.0),
+        "k2": _normal(32, 12, 5, 5, scale=0.6),
+        "w": _normal(10, 800, scale=0.1),
+    }
     large = _normal(8192, 8192, scale=0.005)
     found = [
         Case("784-1024-10", "forward", forward, (784,), 0.1),
@@ -82,7 +86,11 @@ def graph_of(case: Case) -> ranvier.SNNGraph:
     populations, projections, out = {
         "forward": lambda: (
             [population("h", 1024), population("o", 10, neuron=li)],
-            [link("w1", "x", "h", Linear(w["w1"])), link("w2", "h", "o", Linear(w["w2"])), link("y", "o", "y", Identity())],
+            [
+                link("w1", "x", "h", Linear(w["w1"])),
+                link("w2", "h", "o", Linear(w["w2"])),
+                link("y", "o", "y", Identity()),
+            ],
             (10,),
         ),
         "recurrent": lambda: (

@@ -1,0 +1,140 @@
+"""Time of inference, beside brainstate, snnTorch, Norse and SpikingJelly.
+
+Run as ``python -m benchmarks.inference_time``; needs the extra ``bench``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from .inference_networks import Case, cases, graph_of
+from .machine import copy_bandwidth, describe_machine, matmul_rate
+from .tables import markdown_table, print_table
+from .timing import run_time
+
+RESULTS = Path(__file__).parent / "results" / "inference_time.md"
+REPEATS = 7
+BATCHES = (1, 32)
+OURS, WHOLE = "Ranvier", "all weights"
+LIBRARIES = (OURS, WHOLE, "brainstate", "snnTorch", "Norse", "SpikingJelly")
+HEADER = ("network", "samples", "active", "Ranvier, ms per step", *LIBRARIES[1:], "peak memory of Ranvier")
+NOTE = (
+    "Milliseconds per step of Ranvier, and how many times as long each library takes for the same sequence: {steps} "
+    "steps, {few} for 8,192 neurons; medians of {repeats} runs after one that is not counted, every cell a process of "
+    "its own, compilation not counted. Neurons are leaky integrators with a reset to zero, float32, inference alone "
+    "(`torch.no_grad`). brainstate: a module in `brainstate.transform.for_loop`, jitted. snnTorch: `Leaky` in a loop "
+    "over time. Norse: `LIFBoxCell` in a loop over time. SpikingJelly: `LIFNode` with `step_mode='m'`, all steps of a "
+    "layer at once, where nothing feeds back, else step by step. Ranvier: `ranvier.Simulator(graph)`, without measured "
+    "activity; all weights: the same with whole products alone, where it may add up the weights of active neurons. "
+    "Active is the part of the neurons of the output, or of the inputs where the output is no spike. The mean output "
+    "of all libraries agrees to a thousandth in every row, or the run ends with an error."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Median seconds of a sequence, peak memory in bytes, and the mean output."""
+
+    seconds: float
+    peak: int
+    mean: float
+
+
+def _runner(library: str, case: Case, inputs: np.ndarray) -> Any:
+    if library in (OURS, WHOLE):
+        import ranvier
+        from ranvier.simulation import products
+
+        if library == WHOLE:
+            products.SMALLEST = 2**62
+        simulator = ranvier.Simulator(graph_of(case))
+        return lambda: simulator(inputs).output
+    from .inference_peers import PEERS
+
+    return PEERS[library](case, inputs)
+
+
+def _measure(library: str, case: Case, samples: int) -> Measured:
+    """Both in this process."""
+    inputs = case.inputs(samples)
+    run = _runner(library, case, inputs)
+    mean = float(np.mean(run()))
+    seconds = statistics.median(run_time(run) for _ in range(REPEATS))
+    return Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, mean)
+
+
+def _in_process(library: str, number: int, samples: int) -> Measured:
+    code = f"from benchmarks.inference_time import cell; cell({library!r}, {number}, {samples})"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    if done.returncode:
+        raise SystemExit(f"{library}, network {number}, {samples} samples:\n{done.stderr[-2000:]}")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def cell(library: str, number: int, samples: int) -> None:
+    """Prints what one cell measured, as JSON."""
+    print(json.dumps(asdict(_measure(library, cases()[number], samples))))
+
+
+def _row(case: Case, samples: int, found: dict[str, Measured]) -> tuple[str, ...]:
+    ours = found[OURS]
+    for library, other in found.items():
+        if abs(other.mean - ours.mean) > 1e-3 * max(abs(ours.mean), 1e-3) + 1e-3:
+            raise SystemExit(f"{case.name}: mean output {other.mean} of {library}, {ours.mean} of Ranvier")
+    active = ours.mean if case.kind == "sparse" else case.rate
+    ratios = [f"{found[library].seconds / ours.seconds:.1f}x" if library in found else "" for library in LIBRARIES[1:]]
+    own = f"{1e3 * ours.seconds / case.steps:.3f}"
+    return (case.name, str(samples), f"{active:.1%}", own, *ratios, f"{ours.peak / 2**20:,.0f} MiB")
+
+
+def _about() -> list[str]:
+    """The machine, what it reaches, and versions."""
+    machine = describe_machine()
+    peers = ", ".join(f"{name} {version(name)}" for name in ("torch", "snntorch", "norse", "spikingjelly"))
+    reach = f"copy {copy_bandwidth() / 1e9:.1f} GB/s, matrix product {matmul_rate() / 1e9:.0f} GFLOP/s"
+    return [f"{machine}; {reach}.", "", f"{machine.versions_text}, {peers}."]
+
+
+def main(write: Annotated[bool, typer.Option("--write", help="Write the table into the repository.")] = False) -> None:
+    """Measures all networks and prints the table."""
+    console, rows = Console(), []
+    for number, case in enumerate(cases()):
+        for samples in BATCHES:
+            libraries = [library for library in LIBRARIES if library != WHOLE or case.kind == "sparse"]
+            found = {library: _in_process(library, number, samples) for library in libraries}
+            rows.append(_row(case, samples, found))
+            console.print(" | ".join(rows[-1]))
+    print_table(console, "Inference", HEADER, rows)
+    if write:
+        steps = {case.kind: case.steps for case in cases()}
+        note = NOTE.format(steps=steps["forward"], few=steps["sparse"], repeats=REPEATS)
+        lines = [
+            "# Time of inference",
+            "",
+            "`python -m benchmarks.inference_time --write`",
+            "",
+            note,
+            "",
+            *_about(),
+            "",
+        ]
+        lines += [*markdown_table(HEADER, rows), ""]
+        RESULTS.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

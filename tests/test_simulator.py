@@ -1,0 +1,130 @@
+"""Simulation layer by layer over time, and by active neurons, against the reference interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import ranvier
+from ranvier.ir.graph.neurons import LI, LIF, Relay
+from ranvier.ir.graph.operations import Identity, Linear, Scale
+from ranvier.simulation import engine, products
+
+from .random_graphs import random_graph
+
+SIZE = 300
+STRONG = 30.0
+"""An input that makes a neuron fire at once."""
+
+
+def _recurrent(weight, delay=1):
+    return ranvier.SNNGraph(
+        name="recurrent",
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (SIZE,))],
+        populations=[
+            ranvier.Population("h", (SIZE,), LIF(tau=0.02)),
+            ranvier.Population("o", (3,), LI(tau=0.01)),
+        ],
+        projections=[
+            ranvier.Projection("drive", "x", "h", Identity()),
+            ranvier.Projection("u", "h", "h", Linear(weight), delay),
+            ranvier.Projection("out", "h", "o", Linear(np.full((3, SIZE), 0.1))),
+            ranvier.Projection("y", "o", "y", Identity()),
+        ],
+        outputs=[ranvier.Output("y", (3,))],
+    )
+
+
+def _inputs(rate, samples, steps=12):
+    drawn = np.random.default_rng(0).random((steps, samples, SIZE)) < rate
+    return drawn * STRONG
+
+
+def _weight():
+    return np.random.default_rng(1).normal(0, 0.5, (SIZE, SIZE))
+
+
+@pytest.mark.parametrize("samples", [1, 3, 9])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.5])
+@pytest.mark.parametrize("rows", [False, True])
+def test_active_neurons_give_what_all_weights_give(rows, rate, samples, monkeypatch):
+    """Also where more fire than single sources are worth looking for."""
+    monkeypatch.setattr(products, "SMALLEST", 1)
+    weight = _weight()
+    weight[np.abs(weight) < 0.6] = 0 if rows else weight[np.abs(weight) < 0.6]
+    graph = _recurrent(sparse.csr_array(weight) if rows else weight)
+    inputs = _inputs(rate, samples)
+    expected = ranvier.interpret(graph, inputs, record=["h"])
+    found = ranvier.simulate(graph, inputs, record=["h"], dtype="float64")
+    np.testing.assert_array_equal(found["h"], expected["h"])
+    np.testing.assert_allclose(found.output, expected.output, atol=1e-12)
+    assert expected["h"].any() == (rate > 0)
+
+
+def test_measured_activity_decides_which_products_look_for_active_neurons(monkeypatch):
+    monkeypatch.setattr(products, "SMALLEST", 1)
+    graph = _recurrent(_weight())
+    layouts = [
+        engine.Engine(g, np.float32, 1, ranvier.ir.graph.recording.Recording({}))._layouts["u"]
+        for g in (graph, ranvier.profile(graph, _inputs(0.6, 2)), ranvier.profile(graph, _inputs(0.0, 2)))
+    ]
+    looking = [layout.apply is not products._whole_dense for layout in layouts]
+    assert looking == [True, False, True]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 31])
+def test_stretches_of_time_join_without_a_seam(steps, monkeypatch):
+    """Delayed projections within a loop and between layers reach over the end of a stretch."""
+    monkeypatch.setattr(engine, "BYTES", 1)
+    monkeypatch.setattr(engine, "SHORTEST", 3)
+    graph = _recurrent(_weight(), delay=5)
+    graph.populations["late"] = ranvier.Population("late", (3,), Relay())
+    graph.projections["y"] = ranvier.Projection("y", "late", "y", Scale(2.0), 4)
+    graph.projections["wait"] = ranvier.Projection("wait", "o", "late", Identity(), 2)
+    inputs = _inputs(0.1, 2, steps)
+    expected = ranvier.interpret(graph, inputs, record=["h", "o.v", "late.input"])
+    found = ranvier.simulate(graph, inputs, record=["h", "o.v", "late.input"], dtype="float64")
+    for name in ("h", "o.v", "late.input"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-12)
+    np.testing.assert_allclose(found.output, expected.output, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_graphs_with_short_stretches(seed, monkeypatch):
+    monkeypatch.setattr(engine, "BYTES", 1)
+    monkeypatch.setattr(products, "SMALLEST", 1)
+    graph = random_graph(seed)
+    generator = np.random.default_rng(seed)
+    inputs = {name: generator.uniform(0, 2, (11, 2, *node.shape)) for name, node in graph.inputs.items()}
+    expected = ranvier.interpret(graph, inputs).outputs
+    for name, values in ranvier.simulate(graph, inputs, dtype="float64").outputs.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-9)
+
+
+def test_a_simulator_runs_any_number_of_steps_and_samples():
+    graph = _recurrent(_weight())
+    run = ranvier.Simulator(graph, dtype="float64")
+    for samples, steps in ((2, 5), (2, 9), (4, 5)):
+        inputs = _inputs(0.1, samples, steps)
+        np.testing.assert_allclose(run(inputs).output, ranvier.interpret(graph, inputs).output, atol=1e-12)
+    single = _inputs(0.1, 1)[:, 0]
+    np.testing.assert_allclose(run(single).output, ranvier.interpret(graph, single).output, atol=1e-12)
+
+
+def test_what_is_given_before_the_first_step():
+    """Outputs and states that delayed projections read start from their initial values."""
+    graph = _recurrent(np.zeros((SIZE, SIZE)))
+    graph.populations["h"] = graph.populations["h"].replace(initial={"out": np.ones(SIZE), "v": np.full(SIZE, 0.5)})
+    graph.projections["out"] = graph.projections["out"].replace(delay=2)
+    graph.projections["seen"] = ranvier.Projection(
+        "seen", "h", "o", Linear(np.full((3, SIZE), 0.01)), 1, source_port="v"
+    )
+    inputs = _inputs(0.0, 1)
+    expected = ranvier.interpret(graph, inputs).output
+    np.testing.assert_allclose(ranvier.simulate(graph, inputs, dtype="float64").output, expected, atol=1e-12)
+    assert expected[0].min() > 0.1 * (SIZE * 0.1 + SIZE * 0.5 * 0.01) * 0.99
+    step = ranvier.lower(graph)
+    _, y = step.step(step.params, step.state, inputs[0, 0])
+    np.testing.assert_allclose(y, expected[0, 0], rtol=1e-5)
