@@ -63,10 +63,13 @@ def layout_of(projection: Projection, arrays: Arrays, samples: int, rate: float 
     operation = projection.operation
     if not isinstance(operation, Linear):
         return Layout(dict(arrays), _one_by_one(operation))
-    is_sparse = sparse.issparse(operation.weight)
-    if (in_loop or is_sparse) and _is_worth_looking(operation, samples, rate):
-        return _active_sparse(operation, arrays, samples) if is_sparse else _active_dense(arrays, samples)
-    return Layout(dict(arrays), _whole_sparse(operation) if is_sparse else _whole_dense)
+    looking = _is_worth_looking(operation, samples, rate)
+    if sparse.issparse(operation.weight):
+        if looking:
+            return _active_sparse(operation, arrays, samples)
+        return Layout(dict(arrays), _whole_sparse(operation))
+    kept = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
+    return Layout(kept, _whichever(_whole_dense, _active_dense, samples) if looking and in_loop else _whole_dense)
 
 
 def _is_worth_looking(operation: Linear, samples: int, rate: float | None) -> bool:
@@ -88,7 +91,8 @@ def _with_bias(y: Any, arrays: Arrays) -> Any:
 
 
 def _whole_dense(arrays: Arrays, x: Any) -> Any:
-    return _with_bias(jax.lax.dot_general(x, arrays["weight"], (((1,), (1,)), ((), ()))), arrays)
+    """With a row for every source, as XLA multiplies fastest in loops."""
+    return _with_bias(x @ arrays["weight"], arrays)
 
 
 def _whole_sparse(operation: Linear) -> Apply:
@@ -114,22 +118,14 @@ def _whichever(whole: Apply, active: Apply, samples: int) -> Apply:
     return apply
 
 
-def _active_dense(arrays: Arrays, samples: int) -> Layout:
-    """Adds up the columns of the sources that are active; the matrix is kept with a row for every source."""
-    kept = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
+def _active_dense(arrays: Arrays, x: Any) -> Any:
+    """Adds up the rows of the sources that are active."""
+    rows = arrays["weight"]
 
-    def whole(arrays: Arrays, x: Any) -> Any:
-        return _with_bias(x @ arrays["weight"], arrays)
+    def add(total: Any, source: Any, value: Any) -> Any:
+        return total + value * jax.lax.dynamic_index_in_dim(rows, source, keepdims=False)
 
-    def active(arrays: Arrays, x: Any) -> Any:
-        rows = arrays["weight"]
-
-        def add(total: Any, source: Any, value: Any) -> Any:
-            return total + value * jax.lax.dynamic_index_in_dim(rows, source, keepdims=False)
-
-        return _with_bias(_over_active(x, rows.shape[1], add), arrays)
-
-    return Layout(kept, _whichever(whole, active, samples))
+    return _with_bias(_over_active(x, rows.shape[1], add), arrays)
 
 
 def _active_sparse(operation: Linear, arrays: Arrays, samples: int) -> Layout:
