@@ -23,6 +23,8 @@ format: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/pip install --quiet --editable ".[bench]"
+	# Both ask for torchvision, of which inference uses nothing.
+	$(BIN)/pip install --quiet --no-deps norse==1.1.0 spikingjelly==2.0.0
 	$(BIN)/python -m benchmarks.analysis_time --write
 	$(BIN)/python -m benchmarks.learning_time --write
 	$(BIN)/python -m benchmarks.streaming_memory --write
@@ -30,6 +32,8 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.graph_passes --write
 	$(BIN)/python -m benchmarks.graph_scale --write
 	$(BIN)/python -m benchmarks.graph_trained --write
+	$(BIN)/python -m benchmarks.inference_time --write
+	$(BIN)/python -m benchmarks.sparse_learning --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

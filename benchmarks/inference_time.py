@@ -1,6 +1,7 @@
 """Time of inference, beside brainstate, snnTorch, Norse and SpikingJelly.
 
-Run as ``python -m benchmarks.inference_time``; needs the extra ``bench``.
+Run as ``python -m benchmarks.inference_time``; needs the extra ``bench``, and Norse and SpikingJelly as ``make bench``
+installs them.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def simulate(
 @app.command()
 def export(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write it; ends in .rva.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Ends in .rva, .py or .nir.")],
     inputs: ExampleInputs = None,
     batched: Annotated[
         bool, typer.Option("--batched", help="The model has an axis of samples of its own; others run for any number.")
@@ -264,7 +264,7 @@ def export(
     integration: Integration = None,
     debug: Debug = False,
 ) -> None:
-    """Write a model, or a .nir or .snn file, as an artifact that runs with JAX alone."""
+    """Write a model, or a .nir or .snn file, as an artifact or Python source that runs with JAX alone, or as NIR."""
     from ..driver.export import run_export
     from ..driver.graph_file import is_graph_file, read_graph
     from ..driver.locate import locate_model

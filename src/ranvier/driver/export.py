@@ -18,10 +18,11 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..raising.raised import raise_model
 from ..simulation.lower import lower
 from .graph_file import check_results_target, check_target
+from .nir import to_nir
 from .progress import steps_shown
 from .show import print_plain
 
-ENDING = ".rva"
+ENDING, SOURCE, NIR = ".rva", ".py", ".nir"
 
 
 def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: Any, batched: bool = False) -> Path:
@@ -80,14 +81,21 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 
 def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Path, *, batched: bool) -> None:
-    """Exports a model and prints where to."""
-    if output.suffix.lower() != ENDING:
-        raise ExportError(f"{str(output)!r}: artifacts end in {ENDING}.")
+    """Exports a model in the form that the file's ending says, and prints where to."""
+    ending = output.suffix.lower()
+    if ending not in (ENDING, SOURCE, NIR):
+        raise ExportError(f"{str(output)!r}: artifacts end in {ENDING}, Python source in {SOURCE}, NIR files in {NIR}.")
     check_target(output)
     with steps_shown(console) as show:
-        show("lowering")
-        export_artifact(model, output, *inputs, batched=batched)
-    print_plain(console, f"{load_artifact(output)!r} written to {output}, {output.stat().st_size:,} bytes")
+        show("lowering" if ending == ENDING else "raising")
+        if ending == ENDING:
+            export_artifact(model, output, *inputs, batched=batched)
+        elif ending == SOURCE:
+            export_source(model, output, *inputs)
+        else:
+            to_nir(model, *inputs, path=output)
+    told = f"{load_artifact(output)!r} " if ending == ENDING else ""
+    print_plain(console, f"{told}written to {output}, {output.stat().st_size:,} bytes")
 
 
 def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None, seed: int) -> None:
