@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ class Case:
     Attributes:
         name: for the table.
         kind: ``"forward"``, ``"recurrent"``, ``"conv"`` or ``"sparse"``.
-        weights: by name.
+        make: gives the weights by name.
         shape: of one step of input.
         rate: part of the inputs that are one in a step.
         steps: of a sequence.
@@ -32,11 +34,16 @@ class Case:
 
     name: str
     kind: str
-    weights: dict[str, np.ndarray]
+    make: Callable[[], dict[str, np.ndarray]]
     shape: tuple[int, ...]
     rate: float
     steps: int = 100
     level: float = 1.0
+
+    @cached_property
+    def weights(self) -> dict[str, np.ndarray]:
+        """By name."""
+        return self.make()
 
     def inputs(self, samples: int) -> np.ndarray:
         generator = np.random.default_rng(1)
@@ -48,28 +55,40 @@ def _normal(*shape: int, scale: float) -> np.ndarray:
     return (np.random.default_rng(0).standard_normal(shape, np.float32) * scale).astype(np.float32)
 
 
-def cases() -> list[Case]:
-    """All networks."""
-    forward = {"w1": _normal(1024, 784, scale=0.8), "w2": _normal(10, 1024, scale=0.1)}
-    recurrent = {
+def _forward() -> dict[str, np.ndarray]:
+    return {"w1": _normal(1024, 784, scale=0.8), "w2": _normal(10, 1024, scale=0.1)}
+
+
+def _recurrent() -> dict[str, np.ndarray]:
+    return {
         "w1": _normal(512, 700, scale=1.2),
         "u": _normal(512, 512, scale=0.2),
         "w2": _normal(20, 512, scale=0.1),
     }
-    conv = {
+
+
+def _conv() -> dict[str, np.ndarray]:
+    return {
         "k1": _normal(12, 2, 5, 5, scale=3.0),
         "k2": _normal(32, 12, 5, 5, scale=0.6),
         "w": _normal(10, 800, scale=0.1),
     }
-    large = _normal(8192, 8192, scale=0.005)
+
+
+def _large() -> dict[str, np.ndarray]:
+    return {"u": _normal(8192, 8192, scale=0.005)}
+
+
+def cases() -> list[Case]:
+    """All networks."""
     found = [
-        Case("784-1024-10", "forward", forward, (784,), 0.1),
-        Case("700-512-20 recurrent", "recurrent", recurrent, (700,), 0.05),
-        Case("convolutions on 34x34x2", "conv", conv, (2, 34, 34), 0.05),
+        Case("784-1024-10", "forward", _forward, (784,), 0.1),
+        Case("700-512-20 recurrent", "recurrent", _recurrent, (700,), 0.05),
+        Case("convolutions on 34x34x2", "conv", _conv, (2, 34, 34), 0.05),
     ]
     for rate in (0.01, 0.05, 0.2):
         name = f"8,192 recurrent, {rate:.0%} active"
-        found.append(Case(name, "sparse", {"u": large}, (8192,), rate, steps=20, level=1.5 / GAIN))
+        found.append(Case(name, "sparse", _large, (8192,), rate, steps=20, level=1.5 / GAIN))
     return found
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax.numpy as jnp
 import numpy as np
 import typer
 from rich.console import Console
@@ -61,8 +62,8 @@ def _runner(library: str, case: Case, inputs: np.ndarray) -> Any:
 
         if library == WHOLE:
             products.SMALLEST = 2**62
-        simulator = ranvier.Simulator(graph_of(case))
-        return lambda: simulator(inputs).output
+        simulator, xs = ranvier.Simulator(graph_of(case)), jnp.asarray(inputs)
+        return lambda: simulator(xs).output
     from .inference_peers import PEERS
 
     return PEERS[library](case, inputs)

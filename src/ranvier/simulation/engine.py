@@ -28,9 +28,9 @@ Apply = Callable[[Any], Any]
 """From the values of the source, ``[samples, *shape]``, to what a projection brings."""
 Values = dict[Port, Any]
 """By name and port, ``[steps, samples, *shape]``."""
-BYTES = 2**22
+BYTES = 2**21
 """Values of all ports of a stretch of time that are kept at once, about: as many as fit a core's cache."""
-SHORTEST = 4
+SHORTEST = 1
 """Steps of a stretch at least."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ class Simulator:
         """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
         given, samples = batched_inputs(self.graph, inputs)
         with jax.enable_x64(jnp.dtype(self._dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
-            given = {name: np.asarray(values, self._dtype) for name, values in given.items()}
+            given = {name: self._in_dtype(inputs, name, values) for name, values in given.items()}
             if samples is None:
                 given = {name: values[:, None] for name, values in given.items()}
             arrays, run = self._for(samples or 1)
@@ -69,6 +69,13 @@ class Simulator:
         if samples is None:
             found = jax.tree.map(lambda x: x[:, 0], found)
         return Simulation(*found)
+
+    def _in_dtype(self, inputs: Any, name: str, values: np.ndarray) -> Any:
+        """An input in the dtype to compute in; an array of JAX that has it stays where it is."""
+        found = inputs[name] if isinstance(inputs, Mapping) else inputs
+        if isinstance(found, jax.Array) and found.dtype == self._dtype:
+            return found
+        return np.asarray(values, self._dtype)
 
     def _for(self, samples: int) -> tuple[Any, Callable[..., Any]]:
         """Arrays and the compiled function for so many samples."""
