@@ -298,11 +298,9 @@ class Roles:
         return found
 
     def _is_placement(self, eqn: Equation) -> bool:
-        return all(self.levels.is_static(a) or a not in eqn.invars[2:] for a in _variables(eqn.invars)) or all(
-            any(operand == k for d in self._dependences(eqn) for operand, _ in d)
-            for k in (0, 2)
-            if not isinstance(eqn.invars[k], Literal)
-        )
+        """Whether a sum into places adds at most one element to each, so that it only moves."""
+        reached = {operand for found in self._dependences(eqn) for operand, _ in found}
+        return all(k in reached for k in (0, 2) if not isinstance(eqn.invars[k], Literal))
 
     def _try_map(self, operation: Operation, found: dict[int, Role]) -> None:
         atoms = (operation.y, *operation.xs)
