@@ -111,11 +111,24 @@ def _about() -> list[str]:
     return [f"{machine}; {reach}.", "", f"{machine.versions_text}, {peers}."]
 
 
-def main(write: Annotated[bool, typer.Option("--write", help="Write the table into the repository.")] = False) -> None:
-    """Measures all networks and prints the table."""
-    console, rows = Console(), []
+def _kept(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows of the committed table with those of the networks just measured in their place."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    old = [tuple(entry.strip() for entry in line.strip("| ").split(" | ")) for line in lines]
+    found = {(row[0], row[1]): row for row in (*old, *rows)}
+    order = [(case.name, str(samples)) for case in cases() for samples in BATCHES]
+    return [found[key] for key in order if key in found]
+
+
+def main(
+    write: Annotated[bool, typer.Option("--write", help="Write the committed table.")] = False,
+    only: Annotated[str, typer.Option(help="Measure the networks whose names have this in them.")] = "",
+) -> None:
+    """Measures networks and prints the table."""
+    console, rows = Console(width=140), []
     for number, case in enumerate(cases()):
-        for samples in BATCHES:
+        for samples in BATCHES if only in case.name else ():
             libraries = [library for library in LIBRARIES if library != WHOLE or case.kind == "sparse"]
             found = {library: _in_process(library, number, samples) for library in libraries}
             rows.append(_row(case, samples, found))
@@ -124,17 +137,8 @@ def main(write: Annotated[bool, typer.Option("--write", help="Write the table in
     if write:
         steps = {case.kind: case.steps for case in cases()}
         note = NOTE.format(steps=steps["forward"], few=steps["sparse"], repeats=REPEATS)
-        lines = [
-            "# Time of inference",
-            "",
-            "`python -m benchmarks.inference_time --write`",
-            "",
-            note,
-            "",
-            *_about(),
-            "",
-        ]
-        lines += [*markdown_table(HEADER, rows), ""]
+        head = ["# Time of inference", "", "`python -m benchmarks.inference_time --write`", ""]
+        lines = [*head, note, "", *_about(), "", *markdown_table(HEADER, _kept(rows)), ""]
         RESULTS.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -128,7 +129,7 @@ class Build:
     def _number(self, var: Var) -> int:
         return self._numbers[id(self.clusters.maker[var])]
 
-    @property
+    @cached_property
     def _numbers(self) -> dict[int, int]:
         return {id(e): k for k, e in enumerate(self.clusters.arithmetic)}
 
@@ -183,7 +184,7 @@ class Build:
         self._initial_outputs(name, dynamics, outputs)
         self._memories(name, place, outputs)
         for key, port in ports.items():
-            self.demands.append((self._terms_of(key, shape), (name, port), shape))
+            self._demand(key, (name, port), shape)
 
     def _value(self, var: Var, shape: Shape) -> np.ndarray:
         """A parameter of dynamics: one for every neuron, or one for all."""
@@ -245,6 +246,15 @@ class Build:
             initial = {**population.initial, **self._initial({part: label}, population.shape)}
             population = population.replace(initial=initial)
         self.graph.populations[name] = population
+
+    def _demand(self, key: Key, port: Port, shape: Shape) -> None:
+        """Writes down what a port gets; a number is brought at once."""
+        new = self.roles.state_vars[key[0].state][1] if isinstance(key, tuple) else None
+        if isinstance(new, Literal):
+            if np.any(new.val):
+                self._constant(np.full(shape, float(new.val)), port, trained=False)
+            return
+        self.demands.append((self._terms_of(key, shape), port, shape))
 
     def _terms_of(self, key: Key, shape: Shape) -> Terms:
         """What a port gets."""

@@ -179,25 +179,24 @@ class Clusters:
 
     def old_states(self, var: Var) -> set[OldState] | None:
         """The old states that decide a result; None where something else does too."""
-        return self._deciding(self.maker[var])
-
-    def _deciding(self, eqn: Equation) -> set[OldState] | None:
-        if id(eqn) in self._decided:
-            return self._decided[id(eqn)]
-        found: set[OldState] | None = set()
-        for atom in _variables(eqn.invars):
-            if self.roles.levels.is_static(atom):
-                more = None if self.roles.is_learned(atom) else set()
-            else:
-                root = self.inner(eqn, atom)
-                more = {root} if isinstance(root, OldState) else self._deciding(self.maker[root]) if root else None
-            found = None if more is None or found is None else found | more
-        self._decided[id(eqn)] = found
-        return found
+        return self._deciding[id(self.maker[var])]
 
     @cached_property
-    def _decided(self) -> dict[int, set[OldState] | None]:
-        return {}
+    def _deciding(self) -> dict[int, set[OldState] | None]:
+        """Of every arithmetic equation the old states that decide its results."""
+        found: dict[int, set[OldState] | None] = {}
+        for eqn in self.arithmetic:
+            parts = [self._deciding_operand(eqn, atom, found) for atom in _variables(eqn.invars)]
+            found[id(eqn)] = None if any(part is None for part in parts) else set().union(*filter(None, parts))
+        return found
+
+    def _deciding_operand(self, eqn: Equation, atom: Var, known: dict[int, Any]) -> set[OldState] | None:
+        if self.roles.levels.is_static(atom):
+            return None if self.roles.is_learned(atom) else set()
+        root = self.inner(eqn, atom)
+        if root is None or isinstance(root, OldState):
+            return None if root is None else {root}
+        return known[id(self.maker[root])]
 
     def _is_at_home(self, var: Var) -> bool:
         """Whether all states that decide a result have their new values in one population."""

@@ -51,8 +51,10 @@ class Dynamics:
     same: dict[Var, Key] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._retimed = self._retimed_equations()
+        self._made = {out for eqn in (*self.equations, *self._retimed) for out in eqn.outvars}
         self.ports.update(dict.fromkeys(kept(part) for part in self.states if self.clusters.own_result(part) is None))
-        for eqn in [*self.equations, *self._retimed_equations()]:
+        for eqn in [*self.equations, *self._retimed]:
             for atom in eqn.invars:
                 self._resolve(eqn, atom)
         self.function = self._traced()
@@ -79,10 +81,6 @@ class Dynamics:
         self.ports[key] = None
         return lambda known: known[key]
 
-    @property
-    def _made(self) -> set[Var]:
-        return {out for eqn in (*self.equations, *self._retimed_equations()) for out in eqn.outvars}
-
     def _retimed_equations(self) -> list[Equation]:
         """Those that make outputs out of old states; they are run on new states instead."""
         wanted = [v for v in self.outputs if v in self.clusters.retimed]
@@ -108,7 +106,7 @@ class Dynamics:
             self._evaluate(self.equations, known, apply)
             new = [self._new_value(part, known) for part in self.states]
             later = {**known, **dict(zip(self.states, new, strict=True))}
-            self._evaluate(self._retimed_equations(), later, apply)
+            self._evaluate(self._retimed, later, apply)
             results = []
             for part, value in zip(self.states, new, strict=True):
                 results.append(value)
