@@ -155,3 +155,9 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ranvier.GraphError, match="there is no file"):
         ranvier.load("nowhere.snn")
+
+
+def test_a_text_where_a_number_belongs_is_an_error() -> None:
+    text = 'graph "g" { dt = 0.001 population "p" [2] IF(r="zero") { v_threshold: float64[] = 1.0 } }'
+    with pytest.raises(ranvier.GraphError, match="line 1: IF: ValueError: could not convert"):
+        ranvier.from_text(text)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from scipy import sparse
 
-from ...errors import GraphError
+from ...errors import GraphError, reason_text
 from .elements import Activity, Input, Output, Population, Projection
 from .neurons import NEURONS
 from .operations import OPERATIONS
@@ -129,6 +129,8 @@ class _Parser:
             raise GraphError(
                 f"line {token.line}: {token.text} has the fields {known}, given are {list(fields)}."
             ) from None
+        except ValueError as error:
+            raise GraphError(f"line {token.line}: {token.text}: {reason_text(error)}.") from error
 
     def call(self, kinds: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         token = self.next()
