@@ -168,6 +168,18 @@ def test_rules_that_follow_all_parameters_say_so(rule) -> None:
         assert "same step and in time" in row(plan, name)
 
 
+@every_rule_without_chunks
+def test_a_readout_without_states_is_no_matter_of_time(rule) -> None:
+    def step(params, state, x):
+        v = 0.9 * state["v"] + x @ params["w"]
+        return {"v": v}, v @ params["out"]
+
+    params = {"w": jnp.ones((N_IN, 4)), "out": jnp.ones((4, 2))}
+    plan = plan_of(rule, ranvier.step_function(step, params, {"v": jnp.zeros(4)}))
+    assert "same step and in time" in row(plan, "w")
+    assert "same step, exact" in row(plan, "out")
+
+
 def test_projections_between_states_are_left_out() -> None:
     recurrent, readout = plan_of().dropped
     assert recurrent.startswith("recurrent-projection: v into group 1 through w_rec")

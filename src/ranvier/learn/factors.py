@@ -2,12 +2,16 @@
 
 ``e_t ~ eps_f (x) eps_x`` with ``eps_x <- decay eps_x + x`` and, by component, ``eps_f <- decay D eps_f + (1 - decay)
 f``. Without a postsynaptic trace, its place is taken by the cotangent dl_t / dy_t of the projection's result itself.
+
+Over a chunk the sum of ``c_t (x) eps_x,t`` is that of ``C_t (x) x_t`` with ``C_t = c_t + decay C_{t+1}``, and what the
+trace before the chunk adds: one product for all the cotangents that a projection has. This is done where products are
+dear, for sparse rows; matrices are faster with a product for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +21,8 @@ import jax.numpy as jnp
 from ..ir._jax import Var, dtype_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo, shape_text
+from .blocks import reversed_scan
+from .forms import Sparse
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .linear import Components, Dynamics, Entries
 from .same_step import SameStep, SameStepPass
@@ -101,10 +107,17 @@ class FactorKernel(Kernel):
         at_steps = stages.replay(static, recorded)
         same = self._same_step(loss, static, at_steps, chunk.targets, chunk.weights)
         x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
-        after, traces = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
+        after, (eps_x, eps_f) = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
         gradients = self._beside_the_terms(same)
         for term in self.terms:
-            pairs = self._pairs(term, same, x, f, state.memory, traces)
+            signals = self._signals(term, same, f, state.memory["f"], eps_f)
+            numbers = self._numbers(term)
+            x_t = x[next(iter(numbers.values()))]
+            before = {a: state.memory["x"][n] for a, n in numbers.items()}
+            if isinstance(term.form, Sparse):
+                pairs = [signals.pair(x_t, before)]
+            else:
+                pairs = signals.pairs(x_t, before, {a: eps_x[n] for a, n in numbers.items()})
             gradients[term.operand] += sum(term.form.pull(*pair) for pair in pairs)
         return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
 
@@ -118,42 +131,41 @@ class FactorKernel(Kernel):
         x = [term.form.presynaptic(values) for term, _ in self._pre]
         return x, [post.d(values) for post in self._post], [post.f(values) for post in self._post]
 
-    def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Memory]:
+    def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Any]:
         x, d, f = given
         new_x = [a * old + new for (_, a), old, new in zip(self._pre, memory["x"], x, strict=True)]
         new_f = [post.advanced(*parts) for post, *parts in zip(self._post, memory["f"], d, f, strict=True)]
-        after = {"x": new_x, "f": new_f}
-        return after, after
+        told = [None if isinstance(t.form, Sparse) else x for (t, _), x in zip(self._pre, new_x, strict=True)]
+        return {"x": new_x, "f": new_f}, (told, new_f)
 
-    def _pairs(
-        self,
-        term: Term,
-        same: SameStep,
-        x: Sequence[jax.Array],
-        f: Sequence[Components],
-        before: Memory,
-        traces: Memory,
-    ) -> list[tuple[jax.Array, jax.Array]]:
-        """Pairs (X, cotangent of y) of a term: L on the traces of a step, R on those of the step before."""
-        numbers = [(self._pre.index((term, a)), t, a) for t, a in self._of(term)]
+    def _signals(
+        self, term: Term, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
+    ) -> Signals:
+        """The cotangents of y: L on the traces of a step, R on those of the step before."""
+        found = Signals()
         if not self.postsynaptic:
-            ((first, *_), *_) = numbers
-            eps_x = traces["x"][first]
-            return [(eps_x if term.equations or term.is_direct else eps_x - x[first], same.results[term.y])]
-        pairs, direct = [], []
-        for k, trace, decay in numbers:
+            ((_, decay), *_) = self._of(term)
+            found.add(decay, same.results[term.y])
+            if not (term.equations or term.is_direct):
+                found.direct.append(-same.results[term.y])
+            return found
+        held = []
+        for trace, decay in self._of(term):
             post = PostsynapticTrace.of(trace, decay)
             n = self._post.index(post)
-            eps_x, eps_f = traces["x"][k], traces["f"][n]
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
-            pairs.append((eps_x, post.cotangent(trace, eps_f, signal)))
-            direct.append(post.cotangent(trace, f[n], signal))
-            if felt := [a for a in eps_f if a in bypass]:
-                old_f = {a: _shifted(before["f"][n][a], eps_f[a]) for a in felt}
-                pairs.append((_shifted(before["x"][k], eps_x), post.cotangent(trace, old_f, bypass)))
+            found.add(decay, post.cotangent(trace, eps_f[n], signal))
+            held.append(post.cotangent(trace, f[n], signal))
+            if felt := [a for a in eps_f[n] if a in bypass]:
+                old_f = {a: _shifted(f_before[n][a], eps_f[n][a]) for a in felt}
+                found.add_earlier(decay, post.cotangent(trace, old_f, bypass))
         if not term.is_direct:
-            pairs.append((x[numbers[0][0]], self._beside_the_traces(term, same, direct)))
-        return pairs
+            found.direct.append(self._beside_the_traces(term, same, held))
+        return found
+
+    def _numbers(self, term: Term) -> dict[float, int]:
+        """By decay, the numbers of a term's presynaptic traces."""
+        return {a: n for n, (t, a) in enumerate(self._pre) if t is term}
 
     def _of(self, term: Term) -> list[tuple[Trace, float]]:
         return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.term is term]
@@ -162,6 +174,63 @@ class FactorKernel(Kernel):
         """The cotangent of y on the paths of the same step that no trace holds."""
         held = sum(direct[1:], direct[0])
         return same.results[term.y] - held if term.equations else -held
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Cotangents of a projection's result y at the steps of a chunk, ``[K, *y]``.
+
+    Attributes:
+        of_trace: by decay, those that meet the presynaptic trace of their step.
+        of_earlier: by decay, those that meet the presynaptic trace of the step before.
+        direct: those that meet x itself.
+    """
+
+    of_trace: dict[float, jax.Array] = field(default_factory=dict)
+    of_earlier: dict[float, jax.Array] = field(default_factory=dict)
+    direct: list[jax.Array] = field(default_factory=list)
+
+    def add(self, decay: float, c: jax.Array) -> None:
+        self.of_trace[decay] = self.of_trace[decay] + c if decay in self.of_trace else c
+
+    def add_earlier(self, decay: float, c: jax.Array) -> None:
+        self.of_earlier[decay] = self.of_earlier[decay] + c if decay in self.of_earlier else c
+
+    def pairs(
+        self, x: jax.Array, before: Mapping[float, jax.Array], eps_x: Mapping[float, jax.Array]
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """What is multiplied for the gradient: X and the cotangent of y, ``[K, ...]``.
+
+        Args:
+            x: X at all steps.
+            before: the presynaptic traces before the chunk, by decay.
+            eps_x: these traces at all steps.
+        """
+        found = [(eps_x[a], c) for a, c in self.of_trace.items()]
+        found += [(_shifted(before[a], eps_x[a]), c) for a, c in self.of_earlier.items()]
+        return [*found, *((x, c) for c in self.direct)]
+
+    def pair(self, x: jax.Array, before: Mapping[float, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """The same as one pair, with a row for every trace before the chunk."""
+        smoothed = {a: self.smoothed(a) for a in self.of_trace}
+        at_steps = [*(c for c, _ in smoothed.values()), *self.direct]
+        rows = [(before[a][None], first[None]) for a, (_, first) in smoothed.items()]
+        rows.append((x, sum(at_steps[1:], at_steps[0])))
+        rows_x, rows_c = zip(*rows, strict=True)
+        return jnp.concatenate(rows_x), jnp.concatenate(rows_c)
+
+    def smoothed(self, decay: float) -> tuple[jax.Array, jax.Array]:
+        """C at all steps, ``[K, *y]``, and the cotangent ``[*y]`` of the trace before the chunk."""
+        c, late = self.of_trace[decay], self.of_earlier.get(decay)
+        if late is not None:
+            c = c + jnp.concatenate([late[1:], jnp.zeros_like(late[:1])])
+
+        def back(after: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+            found = now + decay * after
+            return found, found
+
+        first, at_steps = reversed_scan(back, jnp.zeros_like(c[0]), c, c.shape[0])
+        return at_steps, decay * first if late is None else decay * first + late[0]
 
 
 @dataclass(frozen=True)

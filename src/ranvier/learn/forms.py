@@ -25,9 +25,12 @@ import numpy as np
 
 from ..analyses.operations import Operation
 from ..ir._jax import Equation, Var, bind, dtype_of, operand, shape_of
+from ..ir.places import picked
 
 FEW = 4
 """Sums of up to this many outer products are left to elementwise code, which joins them with the trace's update."""
+AT_ONCE = 8
+"""Steps of a sum that are written out in one round of a loop."""
 
 
 class Form(abc.ABC):
@@ -169,6 +172,26 @@ class Einsum(Form):
     def trace_shape(self, layers: int) -> tuple[int, ...]:
         sizes = dict(zip(self.y_axes, self.y_shape, strict=True)) | dict(zip(self.w_axes, self.w_shape, strict=True))
         return (layers, *(sizes[a] for a in self.trace_axes))
+
+
+def _sum_of_picked(a: jax.Array, a_index: Any, b: jax.Array, b_index: Any) -> jax.Array:
+    """``(a[:, a_index] * b[:, b_index]).sum(0)``, some steps at once, many times faster on a CPU than XLA's own."""
+    count, dtype = a.shape[0], jnp.result_type(a, b)
+    a_index, b_index = jnp.asarray(a_index), jnp.asarray(b_index)
+
+    def add(step: Any, total: jax.Array) -> jax.Array:
+        return total + picked(a[step], a_index) * picked(b[step], b_index)
+
+    def add_block(block: Any, total: jax.Array) -> jax.Array:
+        for k in range(AT_ONCE):
+            total = add(block * AT_ONCE + k, total)
+        return total
+
+    blocks = count // AT_ONCE
+    total = jax.lax.fori_loop(0, blocks, add_block, jnp.zeros(a_index.shape, dtype))
+    for step in range(blocks * AT_ONCE, count):
+        total = add(step, total)
+    return total
 
 
 def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -349,8 +372,8 @@ class Sparse(Form):
     Attributes:
         w, y: the static operand and the result.
         source: variable of the data.
-        x_index, y_index: int64 ``[copies, w.size]``, flat indices in the data and in y.
-        scale: factor of every element of w.
+        x_index, y_index: int32 ``[copies, w.size]``, flat indices in the data and in y.
+        scale: factor of every element of w, or one for all, in the dtype of y.
     """
 
     w: Var
@@ -364,26 +387,35 @@ class Sparse(Form):
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
         return values[self.source].astype(dtype_of(self.y))
 
-    def _at_weights(self, x: jax.Array) -> jax.Array:
-        """``[K, copies, w.size]``: the data that each element of w sees."""
-        return x.reshape(x.shape[0], -1)[:, self.x_index] * jnp.asarray(self.scale, x.dtype)
-
-    def _y_at_weights(self, u: jax.Array) -> jax.Array:
-        lead = u.ndim - len(self.y_shape)
-        return u.reshape(*u.shape[:lead], -1)[..., self.y_index]
-
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return (self._at_weights(x) * self._y_at_weights(c)).sum((0, 1)).reshape(self.w_shape)
+        x, c = x.reshape(x.shape[0], -1), c.reshape(c.shape[0], -1)
+        if self.x_index.shape[0] == 1:
+            total = _sum_of_picked(x, self.x_index[0], c, self.y_index[0]) * self._factor(0)
+            return total.reshape(self.w_shape)
+        x_index, y_index = jnp.asarray(self.x_index), jnp.asarray(self.y_index)
+
+        def add(copy: Any, total: jax.Array) -> jax.Array:
+            return total + _sum_of_picked(x, x_index[copy], c, y_index[copy]) * self._factor(copy)
+
+        total = jnp.zeros(self.x_index.shape[1], jnp.result_type(x, c))
+        return jax.lax.fori_loop(0, self.x_index.shape[0], add, total).reshape(self.w_shape)
+
+    def _factor(self, copy: Any) -> Any:
+        """The factor of every element of w in one sample."""
+        return self.scale if self.scale.ndim == 0 else jnp.asarray(self.scale)[copy]
 
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
-        return jnp.einsum("Kcw,KLcw->Lcw", self._at_weights(x), self._y_at_weights(u))
+        x, u = x.reshape(x.shape[0], -1), u.reshape(*u.shape[:2], -1)
+        by_layer = [_sum_of_picked(x, self.x_index, u[:, k], self.y_index) for k in range(u.shape[1])]
+        return jnp.stack(by_layer) * self.scale
 
     def contract(self, c: jax.Array, trace: jax.Array) -> jax.Array:
-        return (self._y_at_weights(c) * trace).sum((0, 1)).reshape(self.w_shape)
+        merged = (part.reshape(-1, part.shape[-1]) for part in (self.spread(c), trace))
+        return sum_of_products(*merged).reshape(self.w_shape)
 
     def spread(self, u: jax.Array) -> jax.Array:
         full = jnp.broadcast_to(u, (u.shape[0], *self.y_shape))
-        return self._y_at_weights(full)
+        return full.reshape(u.shape[0], -1)[:, self.y_index]
 
     def trace_shape(self, layers: int) -> tuple[int, ...]:
         return (layers, *self.x_index.shape)

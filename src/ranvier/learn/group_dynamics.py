@@ -28,18 +28,27 @@ class GroupDynamics(Dynamics):
         group: the hidden group.
         components: the components that carry a trace for some parameter.
         entries: the entries of D among them that are not structural zeros, with what is known of each.
+        bypassing: the components that act past the group's new states.
     """
 
     group: HiddenGroup
     components: tuple[int, ...]
     entries: Mapping[tuple[int, int], EntryFacts]
+    bypassing: frozenset[int]
 
     @classmethod
-    def of(cls, group: HiddenGroup, connections: Sequence[Connection]) -> GroupDynamics:
+    def of(cls, group: HiddenGroup, connections: Sequence[Connection], bypassing: Sequence[Var]) -> GroupDynamics:
         reached = sorted(set().union(*(reachable_components(c) for c in connections)))
         facts = group.transition.entries
         entries = {(a, b): facts[a][b] for a in reached for b in reached}
-        return cls(group, tuple(reached), {key: fact for key, fact in entries.items() if fact is not None})
+        known = {key: fact for key, fact in entries.items() if fact is not None}
+        states = enumerate(group.positions.components)
+        past = frozenset(a for a, part in states if group.hidden_invars[part.state] in bypassing)
+        return cls(group, tuple(reached), known, past.intersection(reached))
+
+    @property
+    def lasting(self) -> frozenset[int]:
+        return self.bypassing.union(b for _, b in self.entries)
 
     @property
     def positions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

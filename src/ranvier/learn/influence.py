@@ -19,7 +19,7 @@ from ..ir.interpret import Environment
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo, shape_text
 from .stepwise import FlatStep, StepwiseKernel
-from .terms import slots_of
+from .terms import slots_in_time, slots_of
 
 FEW_PATTERNS = 16
 """Up to this many different sets of rows are taken set by set, as matrix products."""
@@ -44,8 +44,8 @@ class InfluenceKernel(StepwiseKernel):
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         shape = shape_text(self.rows.shape)
-        everything = tuple(range(len(self.info.parameters)))
-        return [(everything, f"influence {shape}: for every weight, the elements of the state it acts on")]
+        text = f"influence {shape}: for every weight, the elements of the state it acts on"
+        return [(slots_in_time(self.info), text)]
 
     def left_out(self) -> list[str]:
         functions = self.functions

@@ -65,6 +65,11 @@ class Dynamics(abc.ABC):
     def bypass(self, same: SameStep) -> Components:
         """R at all steps, ``[K, P]``, for the components that have it (see :mod:`.same_step`)."""
 
+    @property
+    def lasting(self) -> frozenset[int]:
+        """The components whose trace of a step is read in later ones."""
+        return frozenset(self.components)
+
     def reached(self, lanes: Lanes) -> tuple[int, ...]:
         """The components that y reaches now or later."""
         return self.reached_from(self.uniform_f(lanes))

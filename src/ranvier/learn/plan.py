@@ -88,20 +88,26 @@ def make_plan(info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, me
     memory = jax.tree.leaves(jax.eval_shape(lambda: kernel.init(Zeros())))
     memory_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in memory)
     step_bytes = kernel.step_bytes()
-    most, reason = _chunk(kernel, chunk, memory_bytes, step_bytes, memory_limit or MEMORY_LIMIT)
+    weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)
+    most, reason = _chunk(kernel, chunk, memory_bytes, step_bytes, memory_limit or MEMORY_LIMIT, weights)
     dropped = tuple(_dropped(info, kernel))
     return Plan(rule, most, reason, memory_bytes, step_bytes, dropped, chunk is None, info, kernel)
 
 
-def _chunk(kernel: Kernel, chunk: int | None, memory_bytes: int, step_bytes: int, limit: int) -> tuple[int | None, str]:
+def _chunk(
+    kernel: Kernel, chunk: int | None, memory_bytes: int, step_bytes: int, limit: int, weights: int
+) -> tuple[int | None, str]:
+    """The length of a chunk, and why. The gradients, of the size of the weights, are added up once per chunk."""
     if not kernel.chunked:
         return None, "this rule takes the steps of a call as they come"
     if chunk is not None:
         return chunk, "as asked for"
-    cached = kernel.in_cache and limit > CACHE_BYTES
-    limit = CACHE_BYTES if cached else limit
+    within = f"the limit of {size_text(limit)}"
+    room = max(CACHE_BYTES, 2 * weights)
+    if kernel.in_cache and limit > room:
+        cached, large = f"a cache of {size_text(room)}", f"twice the {size_text(weights)} of the gradients"
+        limit, within = room, cached if room == CACHE_BYTES else large
     most = max(1, limit // max(step_bytes, 1))
-    within = f"a cache of {size_text(limit)}" if cached else f"the limit of {size_text(limit)}"
     fits = f"the activations of {most} step{'s' * (most != 1)} fit {within}"
     if memory_bytes:
         return most, f"{fits}, and the traces of {size_text(memory_bytes)} are read and written once per chunk"

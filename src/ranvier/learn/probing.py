@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analyses.levels import Level, levels_of
 from ..analyses.operations import Operation
-from ..ir._jax import dtype_of, is_floating, shape_of, size_of
+from ..analyses.uniformity import all_equal
+from ..ir._jax import Literal, Var, dtype_of, is_floating, shape_of, size_of
+from ..ir.program import ModuleInfo
 from .forms import Sparse
 
 EXACT = 2**24
 """Whole numbers up to here are exact in float32, so they can stand for indices."""
 
 
-def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sparse | None:
+def sparse_form(info: ModuleInfo, operation: Operation, number: int, static: Sequence[Any]) -> Sparse | None:
     """The sparse form of an operation in one operand, or None where it has none.
 
     The operation is pulled back with whole numbers in place of data and cotangents: where every weight joins one
@@ -25,12 +29,19 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
     pull-back with random numbers checks the answer.
 
     Args:
+        info: the program.
         operation: the projection.
-        operand: number of w among its operands.
+        number: of w among its operands.
         static: values of all its operands.
     """
     if len(operation.xs) != 1 or not is_floating(dtype_of(operation.xs[0])):
         return None
+    before = _before_picking(info, operation)
+    found = None if before is operation else _form(before, number, static)
+    return found or _form(operation, number, static)
+
+
+def _form(operation: Operation, number: int, static: Sequence[Any]) -> Sparse | None:
     (source,) = operation.xs
     x_shape, y_shape = shape_of(source), shape_of(operation.y)
     if max(size_of(source), size_of(operation.y)) >= EXACT:
@@ -39,9 +50,9 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
     @jax.jit
     def gradient(x: jax.Array, c: jax.Array) -> jax.Array:
         def result(w: Any) -> Any:
-            return operation([x], [*static[:operand], w, *static[operand + 1 :]])
+            return operation([x], [*static[:number], w, *static[number + 1 :]])
 
-        w = static[operand]
+        w = static[number]
         y, pull = jax.vjp(result, jnp.zeros_like(w))
         return pull(c.astype(y.dtype).reshape(y.shape))[0].reshape(-1)
 
@@ -75,7 +86,24 @@ def sparse_form(operation: Operation, operand: int, static: Sequence[Any]) -> Sp
             return None
         found.append((*rounded, scale))
     x_index, y_index, scale = (np.stack(part) for part in zip(*found, strict=True))
-    return Sparse(operation.operands[operand], operation.y, source, x_index, y_index, scale)
+    scale = (scale[0, 0] if all_equal(scale) else scale).astype(dtype_of(operation.y))
+    x_index, y_index = x_index.astype(np.int32), y_index.astype(np.int32)
+    return Sparse(operation.operands[number], operation.y, source, x_index, y_index, scale)
+
+
+def _before_picking(info: ModuleInfo, operation: Operation) -> Operation:
+    """The operation from the data that its own is picked from at places that never change, where that is smaller.
+
+    So a trace has one number per neuron, not one per synapse.
+    """
+    levels = levels_of(info)
+    while (eqn := levels.producers.get(operation.xs[0])) is not None and eqn.primitive.name == "gather":
+        data, places = eqn.invars
+        still = isinstance(places, Literal) or levels.of(places) is Level.CONSTANT
+        if not still or not isinstance(data, Var) or size_of(data) > size_of(operation.xs[0]):
+            break
+        operation = replace(operation, xs=(data,), equations=(eqn, *operation.equations))
+    return operation
 
 
 def _samples(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, np.ndarray, np.ndarray] | None:

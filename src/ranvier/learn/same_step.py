@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..analyses.cache import cached_by_program
 from ..analyses.feeds import reach_by_gradient
 from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
@@ -82,14 +83,7 @@ class SameStepPass:
 
     @cached_property
     def bypassing(self) -> tuple[Var, ...]:
-        """Old hidden states that act on outputs, or on new states of other groups, past the new ones of their own."""
-        reach = reach_by_gradient(self.info)
-        group_of = {j: group for group in analyse_groups(self.info).groups for j in group.state_indices}
-        return tuple(
-            var
-            for j, var in enumerate(self.info.hidden_invars)
-            if reach.outputs(var) or any(group_of[k] is not group_of[j] for k in reach.hidden(var))
-        )
+        return bypassing_states(self.info)
 
     @cached_property
     def held(self) -> dict[int, set[Var]]:
@@ -199,6 +193,18 @@ class SameStepPass:
         results = self._step.run(values, added, self._schedule, applied)
         leaves = [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
         return jax.tree.unflatten(self.info.output_treedef, leaves)
+
+
+@cached_by_program
+def bypassing_states(info: ModuleInfo) -> tuple[Var, ...]:
+    """Old hidden states that act on outputs, or on new states of other groups, past the new ones of their own."""
+    reach = reach_by_gradient(info)
+    group_of = {j: group for group in analyse_groups(info).groups for j in group.state_indices}
+    return tuple(
+        var
+        for j, var in enumerate(info.hidden_invars)
+        if reach.outputs(var) or any(group_of[k] is not group_of[j] for k in reach.hidden(var))
+    )
 
 
 def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind) -> list[Any]:

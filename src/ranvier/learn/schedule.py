@@ -13,97 +13,16 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..ir._jax import Equation, Literal, Var, bind, located_at, shape_of
-from ..ir.interpret import read, run_equations
+from ..analyses.levels import Levels
+from ..ir._jax import Equation, Literal, Var
 from ..ir.nested import bodies, classify
 from ..ir.primitives import Kind
-
-Key = Any
-"""A variable, or what stands for a part of one."""
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """An equation."""
-
-    equation: Equation
-
-    @property
-    def reads(self) -> tuple[Key, ...]:
-        return tuple(_variables(self.equation))
-
-    @property
-    def writes(self) -> tuple[Key, ...]:
-        return tuple(self.equation.outvars)
-
-    def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
-        """What the task can compute before any step from static values."""
-        return {}
-
-    def run(self, values: dict[Any, Any]) -> None:
-        run_equations([self.equation], values)
-
-
-@dataclass(frozen=True, eq=False)
-class PartialProduct(Task):
-    """A product of a concatenation, with some of its pieces only; the whole is the sum of two.
-
-    Attributes:
-        equation: the ``dot_general``.
-        operand: number of the operand that is a concatenation.
-        pieces: the pieces of the concatenation.
-        chosen: numbers of the pieces that take part.
-        rest: what stands for the sum over the other pieces, to be added; None where that is left to another task.
-    """
-
-    operand: int
-    pieces: tuple[Any, ...]
-    chosen: tuple[int, ...]
-    rest: Key | None
-
-    @property
-    def reads(self) -> tuple[Key, ...]:
-        chosen = [self.pieces[k] for k in self.chosen if not isinstance(self.pieces[k], Literal)]
-        return (*chosen, *_variables_of([self._weight]), *([] if self.rest is None else [self.rest]))
-
-    @property
-    def writes(self) -> tuple[Key, ...]:
-        return ((self.equation, "rest"),) if self.rest is None else tuple(self.equation.outvars)
-
-    @property
-    def _weight(self) -> Any:
-        return self.equation.invars[1 - self.operand]
-
-    def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
-        return (
-            {(self, "rows"): self._rows(static)} if isinstance(self._weight, Literal) or self._weight in static else {}
-        )
-
-    def _rows(self, values: Mapping[Any, Any]) -> Any:
-        """The part of the other operand that the chosen pieces meet."""
-        axis = self._axis(1 - self.operand)
-        sizes = [shape_of(piece)[self._axis(self.operand)] for piece in self.pieces]
-        ends = np.cumsum([0, *sizes])
-        weight = read(values, self._weight)
-        return jnp.concatenate([lax.slice_in_dim(weight, ends[k], ends[k + 1], axis=axis) for k in self.chosen], axis)
-
-    def _axis(self, operand: int) -> int:
-        (contracted, _) = self.equation.params["dimension_numbers"]
-        return contracted[operand][0]
-
-    def run(self, values: dict[Any, Any]) -> None:
-        rows = values[self, "rows"] if (self, "rows") in values else self._rows(values)
-        pieces = [jnp.asarray(read(values, self.pieces[k])) for k in self.chosen]
-        operands = [jnp.concatenate(pieces, self._axis(self.operand)), rows]
-        with located_at(self.equation):
-            (result,) = bind(self.equation, operands if self.operand == 0 else operands[::-1])
-        values[self.writes[0]] = result if self.rest is None else result + values[self.rest]
+from .sparse_products import sparse_product
+from .tasks import Key, PartialProduct, Task, variables_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,24 +47,30 @@ class Phase:
 
 
 def is_costly(eqn: Equation) -> bool:
-    """Whether to keep a result rather than compute it again: products, reductions, random numbers."""
-    return bool(eqn.effects) or classify(eqn) in (Kind.MIXING, Kind.OPAQUE)
+    """Whether to keep a result rather than compute it again: products, sums, random numbers."""
+    return bool(eqn.effects) or eqn.primitive.name == "scatter-add" or classify(eqn) in (Kind.MIXING, Kind.OPAQUE)
 
 
-def schedule(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]], recorded: Sequence[Var]) -> list[Phase]:
+def schedule(
+    equations: Sequence[Equation],
+    states: Sequence[tuple[Var, Any]],
+    recorded: Sequence[Var],
+    levels: Levels,
+) -> list[Phase]:
     """Phases for the changing equations of a step.
 
     Args:
         equations: in program order.
         states: of every state the variable that holds the old value and what holds the new one.
         recorded: results that are wanted at every step, beside the states.
+        levels: what is known of variables.
     """
     level, state_level = _levels(equations, states)
     made = {var: level[n] for n, eqn in enumerate(equations) for var in eqn.outvars}
     made.update({var: state_level[s] for s, (var, _) in enumerate(states)})
     producer = {var: eqn for eqn in equations for var in eqn.outvars}
-    placed = [part for n, eqn in enumerate(equations) for part in _tasks(eqn, level[n], made, producer)]
-    placed = _needed(placed, [*recorded, *_variables_of(new for _, new in states)])
+    placed = [part for n, eqn in enumerate(equations) for part in _tasks(eqn, level[n], made, producer, levels)]
+    placed = _needed(placed, [*recorded, *variables_in(new for _, new in states)])
     placed = _later(placed, states, state_level)
     numbers = sorted({at for _, at in placed} | set(state_level))
     phases = []
@@ -168,9 +93,9 @@ def _levels(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]]) ->
     count = len(equations)
     producer = {var: n for n, eqn in enumerate(equations) for var in eqn.outvars}
     producer.update({var: count + s for s, (var, _) in enumerate(states)})
-    edges = [(producer[v], n) for n, eqn in enumerate(equations) for v in _variables(eqn) if v in producer]
+    edges = [(producer[v], n) for n, eqn in enumerate(equations) for v in variables_in(eqn.invars) if v in producer]
     edges += [
-        (producer[v], count + s) for s, (_, new) in enumerate(states) for v in _variables_of([new]) if v in producer
+        (producer[v], count + s) for s, (_, new) in enumerate(states) for v in variables_in([new]) if v in producer
     ]
     acting = [n for n, eqn in enumerate(equations) if eqn.effects]
     edges += [pair for a, b in pairwise(acting) for pair in ((a, b), (b, a))]
@@ -194,21 +119,25 @@ def _levels(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]]) ->
 
 
 def _tasks(
-    eqn: Equation, at: int, made: Mapping[Var, int], producer: Mapping[Var, Equation]
+    eqn: Equation,
+    at: int,
+    made: Mapping[Var, int],
+    producer: Mapping[Var, Equation],
+    levels: Levels,
 ) -> Iterator[tuple[Task, int]]:
     """The tasks of an equation and their phases: a product in a loop leaves early pieces to an earlier phase."""
     found = _concatenated(eqn, producer) if at % 2 == 1 else None
     if found is not None:
         operand, pieces = found
-        levels = [made.get(piece, 0) if not isinstance(piece, Literal) else 0 for piece in pieces]
-        early = tuple(k for k, where in enumerate(levels) if where < at)
-        late = tuple(k for k, where in enumerate(levels) if where == at)
+        phases = [made.get(piece, 0) if not isinstance(piece, Literal) else 0 for piece in pieces]
+        early = tuple(k for k, where in enumerate(phases) if where < at)
+        late = tuple(k for k, where in enumerate(phases) if where == at)
         if early and late:
             first = PartialProduct(eqn, operand, pieces, early, None)
-            yield first, max(where + where % 2 for where in levels if where < at)
+            yield first, max(where + where % 2 for where in phases if where < at)
             yield PartialProduct(eqn, operand, pieces, late, first.writes[0]), at
             return
-    yield Task(eqn), at
+    yield sparse_product(eqn, producer, levels, in_loop=at % 2 == 1) or Task(eqn), at
 
 
 def _concatenated(eqn: Equation, producer: Mapping[Var, Equation]) -> tuple[int, tuple[Any, ...]] | None:
@@ -246,7 +175,7 @@ def _later(
             used[key] = min(used.get(key, at), at)
 
     for s, (_, new) in enumerate(states):
-        use(_variables_of([new]), state_level[s])
+        use(variables_in([new]), state_level[s])
     found = []
     for task, at in reversed(placed):
         first_use = min((used[key] for key in task.writes if key in used), default=at)
@@ -255,11 +184,3 @@ def _later(
         use(task.reads, at)
         found.append((task, at))
     return found[::-1]
-
-
-def _variables(eqn: Equation) -> list[Var]:
-    return _variables_of(eqn.invars)
-
-
-def _variables_of(atoms: Any) -> list[Var]:
-    return [atom for atom in atoms if not isinstance(atom, Literal)]

@@ -79,7 +79,7 @@ class Stages:
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        return schedule(self.changing, self._states, self._costly)
+        return schedule(self.changing, self._states, self._costly, levels_of(self.info))
 
     @property
     def recorded(self) -> tuple[Var, ...]:

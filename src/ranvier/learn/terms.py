@@ -65,7 +65,7 @@ def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term
     static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
     for number, operand in enumerate(operation.operands):
         if levels_of(info).learned_of(operand) and slots_of(info, operand):
-            form = sparse_form(operation, number, static) or Dense(operand, operation.y, operation)
+            form = sparse_form(info, operation, number, static) or Dense(operand, operation.y, operation)
             yield _term(info, operation, operand, operation.y, operation.equations, form)
 
 
@@ -118,7 +118,7 @@ def _form_by_running(
     number = static.index(operand)
     found = None
     if operation.kind is OperationKind.SPARSE:
-        found = sparse_form(part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
+        found = sparse_form(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
     return found or Dense(operand, y, part)
 
 
@@ -129,6 +129,16 @@ def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
     by_slot = info.weight_path_to_invars
     return tuple(
         k for k, slot in enumerate(info.parameters) if any(mask & levels.bits[var] for var in by_slot[slot.path])
+    )
+
+
+def slots_in_time(info: ModuleInfo) -> tuple[int, ...]:
+    """Indices of the parameters that act on later steps: those from which a derivative reaches a state."""
+    reach, by_slot = reach_by_gradient(info), info.weight_path_to_invars
+    return tuple(
+        k
+        for k, slot in enumerate(info.parameters)
+        if any(reach.hidden(var) or reach.other(var) for var in by_slot[slot.path])
     )
 
 

@@ -32,7 +32,7 @@ from .group_dynamics import GroupDynamics
 from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
 from .lanes import Lanes
 from .linear import Components, Dynamics, Entries
-from .same_step import SameStep, SameStepPass
+from .same_step import SameStep, SameStepPass, bypassing_states
 from .stages import over_steps, stages_of
 from .state import LearnerState
 from .terms import Term, entering_variables, terms_of
@@ -65,6 +65,11 @@ class Trace:
         return self.dynamics.reached(self.lanes)
 
     @cached_property
+    def kept_components(self) -> tuple[int, ...]:
+        """The components whose trace later steps read; that of the others is never stored."""
+        return tuple(a for a in self.components if a in self.dynamics.lasting)
+
+    @cached_property
     def factorised(self) -> frozenset[int]:
         """Components for which a presynaptic trace, of the size of X, holds everything."""
         return self.dynamics.factorised(self.lanes)
@@ -81,11 +86,11 @@ class Trace:
         """What the trace keeps, for a person."""
         names = self.dynamics.names
         parts = []
-        for a in self.components:
+        for a in self.kept_components:
             size = int(np.prod(self.shape(a), dtype=np.int64)) * self.dtype.itemsize
             how = "presynaptic trace (uniform decay)" if a in self.factorised else "full trace"
             parts.append(f"{names[a]}: {how} {shape_text(self.shape(a))}, {size_text(size)}")
-        return f"{self.form.name}; " + "; ".join(parts)
+        return "; ".join([self.form.name, *(parts or ["nothing: no later step reads it"])])
 
     def shape(self, a: int) -> tuple[int, ...]:
         """Shape of what is kept for a component."""
@@ -93,7 +98,7 @@ class Trace:
 
     def zeros(self) -> dict[int, jax.Array]:
         """No trace, by component."""
-        return {a: jnp.zeros(self.shape(a), self.dtype) for a in self.components}
+        return {a: jnp.zeros(self.shape(a), self.dtype) for a in self.kept_components}
 
     def cotangent(self, factor: Components, values: Components) -> jax.Array:
         """The cotangent of y, ``[K, *y]``, from factors by lane and values by position."""
@@ -110,7 +115,7 @@ class Trace:
     def old_gradient(self, memory: dict[int, jax.Array], b0: Components) -> jax.Array:
         """What the old traces add to the gradient."""
         parts = []
-        for a in self.components:
+        for a in self.kept_components:
             c = self._full(self.lanes.from_positions(b0[a]))
             if a in self.factorised:
                 parts.append(self.form.pull(memory[a][None], c.sum(0)[None]))
@@ -129,7 +134,7 @@ class Trace:
             By component ``[K]`` where the trace is factorised, else ``[K, L, *y]`` or what broadcasts to it.
         """
         found = {}
-        for a in self.components:
+        for a in self.kept_components:
             parts = [self._carried(a, f[b], p[a, b]) for b in f if (a, b) in p]
             if parts:
                 found[a] = sum(parts[1:], parts[0])
@@ -144,13 +149,13 @@ class Trace:
         self, memory: dict[int, jax.Array] | None, x: jax.Array, carried: Components, p0: Entries
     ) -> dict[int, jax.Array]:
         """The trace after the chunk; ``memory`` is None where it was zero before."""
-        found = {a: self._advanced(a, memory, x, carried.get(a), p0) for a in self.components}
+        found = {a: self._advanced(a, memory, x, carried.get(a), p0) for a in self.kept_components}
         return {a: value.astype(self.dtype) for a, value in found.items()}
 
     def _advanced(
         self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, carried: jax.Array | None, p0: Entries
     ) -> jax.Array:
-        old = {} if memory is None else {b: memory[b] for b in self.components if (a, b) in p0}
+        old = {} if memory is None else {b: memory[b] for b in self.kept_components if (a, b) in p0}
         if a in self.factorised:
             found = [p0[a, b].reshape(()) * value for b, value in old.items()]
             found += [] if carried is None else [weighted(carried, x)]
@@ -272,6 +277,8 @@ class TraceKernel(Kernel):
         gradients, read = dict(zip(variables, future.gradients, strict=True)), []
         memory = None if fresh else state.memory.traces
         for trace, old in zip(self.traces, memory or (), strict=bool(memory)):
+            if not old:
+                continue
             part = trace.old_gradient(old, future.adjoints[self.dynamics.index(trace.dynamics)])
             gradients[trace.term.operand] += part
             read.append(part)
@@ -447,7 +454,7 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
         for path in (group.transition.path, *(connection.path for connection in found)):
             check_holomorphic(path)
     try:
-        dynamics = {group: GroupDynamics.of(group, found) for group, found in by_group.items()}
+        dynamics = {group: GroupDynamics.of(group, found, bypassing_states(info)) for group, found in by_group.items()}
         for found in dynamics.values():
             jax.eval_shape(lambda found=found: found.d(Zeros()))
     except AnalysisError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import InputError
+
 
 def poisson_groups(
     active: np.ndarray, group_size: int, rate: float, noise_rate: float, rng: np.random.Generator
@@ -36,5 +38,11 @@ def constant_labels(labels: np.ndarray, steps: int) -> np.ndarray:
 
 
 def last_steps(steps: int, count: int) -> np.ndarray:
-    """A mask that is 1 in the last ``count`` of ``steps``: float32 ``[steps]``."""
+    """A mask that is 1 in the last ``count`` of ``steps``: float32 ``[steps]``.
+
+    Raises:
+        InputError: no step is left.
+    """
+    if not 0 < count <= steps:
+        raise InputError(f"{count} of {steps} steps are to be answered in; at least one is needed for a loss.")
     return (np.arange(steps) >= steps - count).astype(np.float32)

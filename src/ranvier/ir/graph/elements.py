@@ -117,6 +117,7 @@ class Population:
         return prod(self.shape)
 
     def replace(self, **changes: Any) -> Population:
+        """The same with other attributes."""
         return replace(self, **changes)
 
     def initial_state(self) -> dict[str, np.ndarray]:
@@ -154,4 +155,5 @@ class Projection:
     trained: bool = True
 
     def replace(self, **changes: Any) -> Projection:
+        """The same with other attributes."""
         return replace(self, **changes)

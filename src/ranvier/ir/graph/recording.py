@@ -33,7 +33,16 @@ class Simulation:
         return next(iter(self.outputs.values()))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.recorded[name]
+        """What was recorded, or else the output, of a name.
+
+        Raises:
+            GraphError: there is neither.
+        """
+        found = self.recorded if name in self.recorded else self.outputs
+        if name not in found:
+            told = ", ".join([*self.recorded, *self.outputs]) or "nothing"
+            raise GraphError(f"{name!r} was not recorded; there is {told}. Ask for it with record=[{name!r}].")
+        return found[name]
 
 
 SUMMED = "input"

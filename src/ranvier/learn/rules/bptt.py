@@ -17,7 +17,7 @@ from ..rule import Rule
 from ..same_step import scalar_loss
 from ..stages import stages_of
 from ..state import LearnerState
-from ..terms import entering_variables
+from ..terms import entering_variables, slots_in_time
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Kernel(Kernel):
         return None
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        return [(tuple(range(len(self.info.parameters))), "nothing, but activations of all steps within a call")]
+        return [(slots_in_time(self.info), "nothing, but activations of all steps within a call")]
 
     def left_out(self) -> list[str]:
         return ["truncation: what earlier calls, whose state a call goes on from, did to its loss"]

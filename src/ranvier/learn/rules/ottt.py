@@ -38,6 +38,15 @@ class OTTT(Rule):
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces = traces_of(info)
         decays = tuple(self._decay_of(trace) if self.decay is None else self.decay for trace in traces)
+        for trace, decay in zip(traces, decays, strict=True):
+            others = {a for t, a in zip(traces, decays, strict=True) if t.term is trace.term}
+            if len(others) > 1:
+                names = ", ".join(path_text(info.parameters[k].path) for k in trace.term.slots)
+                raise RuleError(
+                    f"OTTT keeps one presynaptic trace for {names}, but the populations it drives decay by "
+                    f"{', '.join(f'{a:.4g}' for a in sorted(others))}; give each a projection of its own, or write "
+                    f"OTTT(decay={decay:.4g})."
+                )
         return FactorKernel(info, traces, decays, postsynaptic=False)
 
     def _decay_of(self, trace: Trace) -> float:

@@ -91,7 +91,7 @@ class _Modulated(Dynamics):
     def of(cls, group: HiddenGroup, components: tuple[int, ...], modulator: Modulator | None, batch: int) -> _Modulated:
         facts = group.transition.entries
         entries = {(a, b): fact for a in components for b in components if (fact := facts[a][b]) is not None}
-        return cls(GroupDynamics(group, components, entries), modulator, batch)
+        return cls(GroupDynamics(group, components, entries, frozenset(components)), modulator, batch)
 
     @property
     def components(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

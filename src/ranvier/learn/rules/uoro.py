@@ -13,6 +13,7 @@ from ...ir.program import ModuleInfo
 from ..options import check_whole
 from ..rule import Rule
 from ..stepwise import FlatStep, StepwiseKernel
+from ..terms import slots_in_time
 
 SMALL = 1e-7
 
@@ -56,7 +57,7 @@ class _Kernel(StepwiseKernel):
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         functions = self.functions
         text = f"one product of {functions.size} numbers for the state and {functions.weights} for the weights"
-        return [(tuple(range(len(self.info.parameters))), text)]
+        return [(slots_in_time(self.info), text)]
 
     def left_out(self) -> list[str]:
         return ["approximation: the influence of weights on the state is exact in expectation only"]
