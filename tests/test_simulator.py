@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 import ranvier
 from ranvier.ir.graph.neurons import LI, LIF, Relay
-from ranvier.ir.graph.operations import Identity, Linear, Scale
-from ranvier.simulation import engine, products
+from ranvier.ir.graph.operations import Conv, Identity, Linear, Scale
+from ranvier.simulation import convolutions, engine, products
 
 from .random_graphs import random_graph
 
@@ -128,3 +130,46 @@ def test_what_is_given_before_the_first_step():
     step = ranvier.lower(graph)
     _, y = step.step(step.params, step.state, inputs[0, 0])
     np.testing.assert_allclose(y, expected[0, 0], rtol=1e-5)
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.one_of(st.just("valid"), st.just("same"), st.tuples(st.integers(0, 2), st.integers(0, 2))),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 30)),
+    samples=st.integers(1, 3),
+    bias=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_convolutions_by_tiles(kernel, stride, dilation, padding, channels, samples, bias) -> None:
+    rng = np.random.default_rng(0)
+    stride = (1, 1) if padding == "same" else stride
+    inner, out = channels
+    operation = Conv(rng.normal(size=(out, inner, *kernel)), rng.normal(size=out) if bias else None)
+    operation = operation.replace(stride=stride, dilation=dilation, padding=padding)
+    image = (inner, 9, 10)
+    target = operation.target_shape(image)
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", image)],
+        projections=[ranvier.Projection("c", "x", "y", operation)],
+        outputs=[ranvier.Output("y", target)],
+    )
+    x = rng.normal(size=(3, samples, *image))
+    found = ranvier.simulate(graph, x, dtype=np.float64).output
+    np.testing.assert_allclose(found, ranvier.interpret(graph, x).output, atol=1e-10)
+
+
+def test_images_in_rounds_and_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    operation = Conv(np.random.default_rng(0).normal(size=(5, 2, 3, 3)))
+    x = np.random.default_rng(1).normal(size=(7, 2, 8, 9))
+    convolve = convolutions.tiled(operation, (2, 8, 9))
+    assert convolve is not None
+    whole = convolve(convolve.matrix(operation.weight), x)
+    for at_once, images in ((1, 1), (3 * 6 * 1 * 3 * 9 * 2, 3)):
+        monkeypatch.setattr(convolutions, "AT_ONCE", at_once)
+        other = convolutions.tiled(operation, (2, 8, 9))
+        assert other is not None
+        assert other.images_at_once == images
+        np.testing.assert_allclose(other(other.matrix(operation.weight), x), whole, rtol=1e-5, atol=1e-5)

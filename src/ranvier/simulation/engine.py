@@ -124,7 +124,8 @@ class Engine:
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())
         in_loop = any(projection in into for part in self.parts for into in part.inner.values())
-        return layout_of(projection, arrays, self.samples, rate, in_loop=in_loop)
+        image = self.graph.source_shape(projection)
+        return layout_of(projection, arrays, image, self.samples, rate, in_loop=in_loop)
 
     # What was before a stretch
 

@@ -115,6 +115,8 @@ class GraphStep:
         values: dict[Port, Any] = {(name, OUT): jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
         new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
         summed: dict[Port, Any] = {}
+        for name in self.graph.inputs:
+            self._remember(name, state, values, new)
         for name in self.order:
             neuron = self.neurons[name]
             got = {port: self._summed((name, port), params, state, values) for port in neuron.inputs}
@@ -124,13 +126,21 @@ class GraphStep:
                 new[name].update(after)
             summed.update({(name, port): x for port, x in got.items()})
             values.update({(name, port): x for port, x in {**after, **out}.items()})
+            self._remember(name, state, values, new)
         outputs = {name: self._summed((name, IN), params, state, values) for name in self.graph.outputs}
-        for port, past in self.delayed.items():
-            if past.kept:
-                newest = state[port[0]][port[1]] if past.of_state else values[port]
-                kept = state[port[0]][past.key][: past.kept - 1]
-                new[port[0]][past.key] = jnp.concatenate([jnp.asarray(newest, self.dtype)[None], kept])
         return StepResult(outputs, values, summed, new)
+
+    def _remember(self, name: str, state: Mapping[str, Any], values: dict[Port, Any], new: dict[str, Any]) -> None:
+        """Keeps what delayed projections of a node will read. Others then read it from there as well, so that to
+        learning rules it is a state of its group."""
+        for port, past in self.delayed.items():
+            if port[0] == name and past.kept:
+                newest = state[name][port[1]] if past.of_state else values[port]
+                newest = jnp.asarray(newest, self.dtype)[None]
+                earlier = state[name][past.key][: past.kept - 1]
+                new[name][past.key] = jnp.concatenate([newest, earlier]) if past.kept > 1 else newest
+                if not past.of_state:
+                    values[port] = new[name][past.key][0]
 
     def updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
         """New states and outputs of a population, by name."""

@@ -24,6 +24,7 @@ from ..ir.graph.operations import (
     SumPool,
 )
 from ..ir.graph.traced import Mapped
+from ..ir.places import added_at, picked
 
 Params = Mapping[str, Any]
 Apply = Callable[[Params, jax.Array], jax.Array]
@@ -61,7 +62,7 @@ def _sparse_product(rows: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     column = rows.indices.astype(np.int32)
 
     def product(values: jax.Array, x: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(values * x[column], row, count, indices_are_sorted=True)
+        return added_at(values * picked(x, column), row, count)
 
     return product
 
