@@ -105,6 +105,28 @@ def test_saliency_makes_up_for_what_goes() -> None:
     assert errors["saliency"] < 0.2 * errors["magnitude"]
 
 
+def test_saliency_over_the_network_does_not_depend_on_the_unit_of_a_layer() -> None:
+    """Weights of a layer that are a thousand times smaller, before a neuron with as much smaller a threshold."""
+    data = np.random.default_rng(0).uniform(0, 1, (30, 5, 3))
+
+    def network(unit: float) -> ranvier.SNNGraph:
+        graph = two_layers(W1, W2 * unit)
+        graph.populations["z"] = ranvier.Population("z", (2,), LI(tau=4e-3, r=1 / unit))
+        graph.projections["w2"] = graph.projections["w2"].replace(target="z")
+        graph.projections["y"] = ranvier.Projection("y", "z", "y", Identity())
+        return graph
+
+    gone = []
+    for unit in (1.0, 1e-3, 1e3):
+        pipeline = "prune{sparsity=0.5,scope=global,method=saliency}"
+        made, _ = run(network(unit), pipeline, calibration=data)
+        gone.append({name: weight(made, name) == 0 for name in ("w1", "w2")})
+    for found in gone[1:]:
+        assert all((found[name] == gone[0][name]).all() for name in found)
+    assert 0 < gone[0]["w1"].sum() < W1.size
+    assert 0 < gone[0]["w2"].sum() < W2.size
+
+
 def test_saliency_is_least_squares() -> None:
     """Of one row, the weights that stay are those that numpy fits to the summed input as the membrane feels it."""
     w1 = np.array([[0.5, 0.4, 0.3, 0.2]])

@@ -239,6 +239,33 @@ def test_parallel_scales_are_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(interpret(small, inputs).output, interpret(graph, inputs).output)
 
 
+def test_what_was_not_recorded_is_told() -> None:
+    graph = ranvier.SNNGraph(layers=[ranvier.LayerNode("a", 2, 3, np.ones((3, 2)))])
+    found = ranvier.simulate(graph, np.ones((4, 2)), record=["a.v"])
+    np.testing.assert_array_equal(found["output"], found.output)
+    with pytest.raises(ranvier.GraphError, match=r"'a' was not recorded; there is a.v, output.*record=\['a'\]"):
+        found["a"]
+
+
+def test_names_with_underscores_are_read_whole() -> None:
+    with pytest.raises(ranvier.PassError, match=r"no pass 'dead_neurons'.*Did you mean 'dead-neurons'"):
+        ranvier.parse_pipeline("dead_neurons")
+
+
+def test_options_are_checked_however_they_are_annotated() -> None:
+    @dataclass(frozen=True)
+    class Mine(ranvier.Pass):
+        name = "mine"
+        promise = ranvier.Promise.BITWISE
+        bits: int = 3
+
+        def run(self, rewriting: ranvier.Rewriting) -> None: ...
+
+    Mine.__dataclass_fields__["bits"].type = int  # as it is where annotations are no texts
+    with pytest.raises(ranvier.PassError, match="bits='many' does not fit; int is expected"):
+        Mine(bits="many")
+
+
 def test_names_that_nir_cannot_hold() -> None:
     graph = SNNGraph([LayerNode("enc/conv", 2, 2, np.ones((2, 2)))])
     with pytest.raises(ranvier.GraphError, match=r"'enc/conv'.*cannot stand in a NIR file"):

@@ -169,6 +169,18 @@ def test_what_is_no_neuron_with_a_name_stays_and_says_why(update, reason, float6
     assert type(found.populations[finding.population].neuron).__name__ == "Traced"
 
 
+@pytest.mark.parametrize("name", ["out", "in", "read", "neurons", "bias"])
+def test_states_may_have_any_name(name, float64):
+    def step(params, state, x):
+        v = 0.9 * state[name] + x @ params["w"]
+        return {name: v}, v
+
+    model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {name: jnp.zeros(4)})
+    graph = ranvier.SNNGraph.from_program(ranvier.analyse(model, jnp.ones(3)).info)
+    _, (finding,) = ranvier.recognise(graph)
+    assert finding.neuron == "LI"
+
+
 def test_a_neuron_that_differs_far_from_threshold_is_refused(float64):
     """It is a LIF neuron for all but large potentials, which saturate."""
 

@@ -130,6 +130,23 @@ def test_random_inputs_keep_to_the_declared_range_and_are_alive() -> None:
     assert ranvier.interpret(hard, random_trial(hard).inputs, record=["a"])["a"].any()
 
 
+def test_adversarial_inputs_take_neurons_that_fire() -> None:
+    """One neuron in five hundred fires; its threshold is what matters."""
+    weight = np.full((500, 3), 1e-3)
+    weight[123] = 5.0
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (3,), 0.0, 1.0)],
+        populations=[ranvier.Population("a", (500,), LIF(tau=5e-3))],
+        projections=[
+            ranvier.Projection("w", "x", "a", Linear(weight)),
+            ranvier.Projection("y", "a", "y", Linear(np.ones((1, 500)))),
+        ],
+        outputs=[ranvier.Output("y", (1,))],
+    )
+    assert any("threshold" in trial.told for trial in trials_of(graph))
+
+
 def test_adversarial_inputs_are_close_to_the_threshold() -> None:
     """A weight that differs by a millionth is found, which random inputs do not find."""
     original, changed = chain(1.0), chain(1.000001)

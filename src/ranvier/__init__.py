@@ -98,16 +98,16 @@ _HOME = {
     "validation.promise": ["Promise"],
     "validation.verify": ["Verification", "replay", "verify"],
 }
-_MODULES = {"neurons": "ir.graph.neurons", "operations": "ir.graph.operations"}
+_MODULES = ("neurons", "operations")
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", *sorted({**_MODULE_OF, **_MODULES})]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *sorted({*_MODULE_OF, *_MODULES})]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"ranvier.{_MODULES[name]}")
+        return importlib.import_module(f"ranvier.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ranvier' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ranvier.{_MODULE_OF[name]}"), name)
@@ -172,8 +172,6 @@ if TYPE_CHECKING:
     from .frontends.step_function import step_function as step_function
     from .ir.diagnostic import Diagnostic as Diagnostic
     from .ir.diagnostic import DiagnosticKind as DiagnosticKind
-    from .ir.graph import neurons as neurons
-    from .ir.graph import operations as operations
     from .ir.graph.elements import Activity as Activity
     from .ir.graph.elements import Input as Input
     from .ir.graph.elements import Output as Output

@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ..errors import InputError
 from ..ir.files import write_atomically
-from ..ir.graph.interpreter import interpret
-from ..ir.graph.recording import Simulation
 from ..ir.graph.snn_graph import SNNGraph
 from ..passes.levels import LEVELS
 from ..report.optimization import OptimizationReport
-from ..report.page import write_page
-from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
-from ..validation.difference import Trains, compared_trains, spiking
-from ..validation.inputs import random_trial
 from .graph_file import check_graph_target, check_target, with_range, write_graph
 from .optimize import optimize
 from .progress import steps_shown
+from .report import write_report
 from .show import print_plain
 
 
@@ -80,8 +74,7 @@ def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: Opt
         write_atomically(options.as_json, json.dumps(report.as_dict(), indent=2).encode())
         print_plain(console, f"report written to {options.as_json}")
     if options.report is not None:
-        trains, told = _trains(report, data)
-        print_plain(console, f"report written to {write_page(report, trains, options.report, told)}")
+        print_plain(console, f"report written to {write_report(report, data, options.report)}")
 
 
 def _print(console: Console, report: OptimizationReport, options: OptOptions) -> None:
@@ -95,14 +88,3 @@ def _print(console: Console, report: OptimizationReport, options: OptOptions) ->
     for remark in report.remarks if options.remarks or options.neurons else ():
         numbers = "" if not options.neurons or remark.neurons is None else f" {remark.neurons.tolist()}"
         print_plain(console, f"{'' if remark.done else 'missed: '}{remark}{numbers}")
-
-
-def _trains(report: OptimizationReport, data: Calibration | None) -> tuple[Trains, str]:
-    """Spike trains of one sample before and after, and what they were made with."""
-    trial = random_trial(report.original)
-    inputs, told = (trial.inputs, trial.told) if data is None else (data.inputs, "the calibration data")
-    one = {name: values[:, :1] for name, values in inputs.items()}
-    run: Any = interpret if data is None else simulate
-    before: Simulation = run(report.original, one, record=spiking(report.original))
-    after: Simulation = run(report.optimized, one, record=spiking(report.optimized))
-    return compared_trains(report.original, report.origins, before, after, True), told

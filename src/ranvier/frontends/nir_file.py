@@ -59,8 +59,10 @@ def from_nir(
         reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one by node name; needed where there are
             some.
         recurrent_delay: delay in steps of projections that close a cycle, at least 1; needed where there are some.
-        integration, current, fires: see :mod:`ranvier.ir.graph.neurons`. Where they are left out, forward Euler on the
-            old state and spikes above the threshold, as in NIR's equations.
+        integration: see :mod:`ranvier.ir.graph.neurons`. Where these three are left out, forward Euler on the old state
+            and spikes above the threshold, as in NIR's equations.
+        current: likewise.
+        fires: likewise.
         name: of the graph; the file's name where left out.
 
     Raises:

@@ -29,6 +29,7 @@ def _is_number(value: object) -> bool:
 KINDS: dict[Any, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
 }
@@ -81,9 +82,9 @@ class Pass(abc.ABC):
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type in KINDS and not KINDS[f.type](value):
-                raise PassError(f"{self.name}: {f.name}={value!r} does not fit; {f.type} is expected.")
+            value, kind = getattr(self, f.name), f.type if isinstance(f.type, str) else f.type.__name__
+            if kind in KINDS and not KINDS[kind](value):
+                raise PassError(f"{self.name}: {f.name}={value!r} does not fit; {kind} is expected.")
 
     @abc.abstractmethod
     def run(self, rewriting: Rewriting) -> None:
@@ -99,6 +100,7 @@ class Pass(abc.ABC):
 
     @property
     def options(self) -> dict[str, Any]:
+        """Options by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
@@ -124,6 +126,7 @@ class Rewriting:
 
     @property
     def changed(self) -> bool:
+        """Whether anything was done."""
         return any(remark.done for remark in self.remarks)
 
     @property
@@ -157,6 +160,7 @@ class Rewriting:
             self.remarks = [*told, *(remark for remark in self.remarks[len(told) :] if remark.done)]
 
     def remove_projection(self, name: str) -> None:
+        """Takes a projection away."""
         self.facts.clear()
         del self.graph.projections[name]
 

@@ -14,7 +14,7 @@ from ..errors import PassError
 from .base import Pass
 from .registry import pass_class
 
-ITEM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:\{([^{}]*)\})?\s*")
+ITEM = re.compile(r"\s*([a-z][a-z0-9_-]*)\s*(?:\{([^{}]*)\})?\s*")
 OPTION = re.compile(r"\s*([a-z_]+)\s*=\s*([^,=]+?)\s*")
 
 

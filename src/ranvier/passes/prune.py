@@ -14,6 +14,7 @@ from ..errors import PassError
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Conv, Linear
+from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 from .saliency import Presynaptic, compensated, presynaptic, saliency
@@ -88,6 +89,8 @@ class Prune(Pass):
             if isinstance(p.operation, (Linear, Conv)) and p.trained
         }
         scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
+        if self.scope == "global" and self.sparsity is not None and measured:
+            scores = _by_part_of_input(rewriting.graph, weights, scores, measured)
         if self.scope == "neuron" and self.sparsity is not None:
             gone = {name: _lowest_of_rows(weight, scores[name], self.sparsity) for name, weight in weights.items()}
         else:
@@ -145,6 +148,23 @@ class Prune(Pass):
 def _importance(weight: Any, found: Presynaptic | None) -> np.ndarray:
     """Of every weight that is stored."""
     return np.abs(_values(weight)) if found is None else saliency(weight, found)
+
+
+def _by_part_of_input(
+    graph: SNNGraph, weights: dict[str, Any], scores: dict[str, np.ndarray], measured: dict[str, Presynaptic]
+) -> dict[str, np.ndarray]:
+    """Saliencies as parts of what all these weights bring to their targets, ``w^2 E[x^2]``, by which targets can be
+    compared."""
+    power: dict[tuple[str, str], float] = {}
+    for name, weight in weights.items():
+        projection = graph.projections[name]
+        port = projection.target, projection.target_port
+        alone = Presynaptic(measured[name].power)
+        power[port] = power.get(port, 0.0) + float(saliency(weight, alone).sum()) / weight.shape[0]
+    return {
+        name: found / (power[graph.projections[name].target, graph.projections[name].target_port] or 1.0)
+        for name, found in scores.items()
+    }
 
 
 def _values(weight: Any) -> np.ndarray:

@@ -42,6 +42,6 @@ def pass_class(name: str) -> type[Pass]:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return entry.load()
-    near = get_close_matches(name, pass_names(), 1)
+    near = get_close_matches(name.replace("_", "-"), pass_names(), 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise PassError(f"there is no pass {name!r}; there are {', '.join(pass_names())}.{hint}")

@@ -23,6 +23,8 @@ STEPS, SAMPLES = 60, 32
 """Of the run that compares a neuron with what it was recognised in."""
 TIE = 1e-7
 """Part of the threshold within which rounding may decide a spike."""
+ALONE = "neurons"
+"""Name of a population that is run by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -637,11 +639,11 @@ def _verify(population: Population, match: Match, dt: float) -> None:
 
 def _difference(population: Population, match: Match, dt: float) -> str | None:
     traced = _alone(population, None, dt)
-    inputs = _inputs(population, match)
+    inputs = {_input_name(port): values for port, values in _inputs(population, match).items()}
     output = match.spike or (match.values[0] if match.values else None) or match.states.get("v", "")
     shape = population.shape
     named = Population(population.name, shape, _shaped(match.neuron, shape), _initial(match, shape))
-    a = interpret(_read(traced, population.name, output), inputs).outputs["out"]
+    a = interpret(_read(traced, output), inputs).outputs["out"]
     b = interpret(_alone(named, match, dt, population.neuron.inputs), inputs).outputs["out"]
     if match.spike is None:
         kind = type(match.neuron).__name__
@@ -683,30 +685,34 @@ def _firing_input(neuron: Any, size: int) -> np.ndarray:
 
 
 def _alone(population: Population, match: Match | None, dt: float, ports: tuple[str, ...] | None = None) -> SNNGraph:
-    """A population with nothing but inputs."""
+    """A population with nothing but inputs, under names that cannot be those of its states and ports."""
     ports = ports or population.neuron.inputs
     graph = SNNGraph(
         name="alone",
         dt=dt,
-        inputs=[Input(port, population.shape) for port in ports],
-        populations=[population],
+        inputs=[Input(_input_name(port), population.shape) for port in ports],
+        populations=[population.replace(name=ALONE)],
         outputs=[Output("out", population.shape)],
     )
     for port in ports:
         operation = Identity() if match is None else Scale(_in_shape(match.weights[port], population.shape))
-        projection = Projection(f"{port}->", port, population.name, operation)
+        projection = Projection(f"{port}->", _input_name(port), ALONE, operation)
         graph.projections[projection.name] = projection.replace(target_port=port if match is None else IN)
     if match is not None and match.bias is not None:
         bias = Constant(_in_shape(match.bias, population.shape))
-        graph.projections["bias"] = Projection("bias", ports[0], population.name, bias)
+        graph.projections["bias"] = Projection("bias", _input_name(ports[0]), ALONE, bias)
     if match is not None:
-        graph.projections["read"] = Projection("read", population.name, "out", Identity())
-        _put_synapse(graph, population.name, match)
+        graph.projections["read"] = Projection("read", ALONE, "out", Identity())
+        _put_synapse(graph, ALONE, match)
     return graph
 
 
-def _read(graph: SNNGraph, name: str, port: str) -> SNNGraph:
-    graph.projections["read"] = Projection("read", name, "out", Identity(), source_port=port)
+def _input_name(port: str) -> str:
+    return f"into {port}"
+
+
+def _read(graph: SNNGraph, port: str) -> SNNGraph:
+    graph.projections["read"] = Projection("read", ALONE, "out", Identity(), source_port=port)
     return graph
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import PassError
 from ..ir.graph.size import GraphSize
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
 from ..ir.table import table
 from ..passes.base import Remark
 from ..passes.manager import PassRun
@@ -71,6 +72,7 @@ class OptimizationReport:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
+        """What all passes say, in order."""
         return tuple(remark for run in self.runs for remark in run.remarks)
 
     @property
@@ -87,7 +89,9 @@ class OptimizationReport:
     @property
     def facts(self) -> dict[str, str]:
         """What a NIR file does not say, and the simulation depends on."""
-        resets = sorted({p.neuron.choices["reset"] for p in self.original.populations.values() if _has_reset(p.neuron)})
+        neurons = [p.neuron for p in self.original.populations.values()]
+        resets = sorted({neuron.choices["reset"] for neuron in neurons if _has_reset(neuron)})
+        resets += ["as the model has it"] if any(isinstance(neuron, Traced) for neuron in neurons) else []
         delays = sorted({p.delay for p in self.original.projections.values()})
         return {
             "dt": f"{self.original.dt:g} s",
@@ -127,18 +131,22 @@ class OptimizationReport:
 
     @property
     def params_before(self) -> int:
+        """Parameters before."""
         return self.before.parameters
 
     @property
     def params_after(self) -> int:
+        """Parameters after."""
         return self.after.parameters
 
     @property
     def neurons_before(self) -> int:
+        """Neurons before."""
         return self.before.neurons
 
     @property
     def neurons_after(self) -> int:
+        """Neurons after."""
         return self.after.neurons
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..ir.graph.elements import Input
 from ..ir.graph.interpreter import Interpreter
 from ..ir.graph.order import update_order
+from ..ir.graph.recording import Simulation
 from ..ir.graph.snn_graph import SNNGraph
 from .calibration import Calibration
 from .difference import spiking
@@ -132,8 +134,8 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     """Random inputs scaled so that a neuron just fires, or just does not; None where no scale makes that difference, or
     where the graph is so large that finding one takes too long.
 
-    For every sample a neuron is chosen at random, and the scale at which its spike train changes is found by
-    bisection. Half of the samples are just above it, half just below.
+    For every sample one of the neurons that fire is chosen at random, and the scale at which its spike train changes is
+    found by bisection. Half of the samples are just above it, half just below.
     """
     names = spiking(graph)
     steps, samples = affordable(graph, STEPS)
@@ -142,13 +144,11 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     base = {name: values[:STEPS] for name, values in random_trial(graph, seed + 1).inputs.items()}
     ready = Interpreter(graph)
     rng = np.random.default_rng(seed)
-    chosen = [
-        (n := names[rng.integers(len(names))], int(rng.integers(graph.populations[n].size))) for _ in range(samples)
-    ]
+    firing = _by_sample_of(ready.run(base, record=names), names, samples)
+    chosen = [_chosen({n: np.any(found[:, k], axis=0) for n, found in firing.items()}, rng) for k in range(samples)]
 
     def trains(scale: np.ndarray) -> np.ndarray:
-        found = ready.run(_scaled(graph, base, scale), record=names)
-        by_name = {n: found[n].reshape(len(found[n]), samples, -1) for n in names}
+        by_name = _by_sample_of(ready.run(_scaled(graph, base, scale), record=names), names, samples)
         return np.stack([by_name[n][:, k, neuron] for k, (n, neuron) in enumerate(chosen)])
 
     low, high = np.zeros(samples), np.ones(samples)
@@ -161,6 +161,19 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
         return None
     scale = np.where(np.arange(samples) % 2 == 0, low, high)
     return Trial("inputs that bring neurons close to the threshold", _scaled(graph, base, scale))
+
+
+def _by_sample_of(found: Simulation, names: list[str], samples: int) -> dict[str, np.ndarray]:
+    """Spikes by population, ``[T, samples, neurons]``."""
+    return {name: found[name].reshape(len(found[name]), samples, -1) for name in names}
+
+
+def _chosen(fires: dict[str, Any], rng: np.random.Generator) -> tuple[str, int]:
+    """A population and one of its neurons, if possible one that fires."""
+    alive = [name for name, neurons in fires.items() if neurons.any()]
+    name = (alive or list(fires))[rng.integers(len(alive or fires))]
+    numbers = np.flatnonzero(fires[name]) if alive else np.arange(fires[name].size)
+    return name, int(rng.choice(numbers))
 
 
 def _scaled(graph: SNNGraph, inputs: Inputs, scale: np.ndarray) -> Inputs:

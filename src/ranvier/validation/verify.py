@@ -124,7 +124,8 @@ def verify(
     """Runs two graphs on the same inputs and compares outputs, spike trains and rates.
 
     Args:
-        original, optimized: valid graphs with the same inputs and outputs.
+        original: a valid graph.
+        optimized: another one, with the same inputs and outputs.
         inputs: as for :func:`ranvier.simulate`.
         origins: where the neurons of the original are in the other graph; by default those of populations that have
             the same name and size there are compared.

@@ -1,0 +1,7 @@
+"""Kinds of neurons, for the populations of a graph."""
+
+from __future__ import annotations
+
+from .ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+
+__all__ = ["ALIF", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay", "I", "Neuron", "Relay", "Threshold"]
