@@ -307,11 +307,16 @@ def passes(
 
 
 @app.command()
-def demo(debug: Debug = False) -> None:
-    """Train a spiking network on handwritten digits online, and say what it took."""
+def demo(
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the NIR file and the report.")] = Path(
+        "ranvier-demo"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Train a network on handwritten digits, make it smaller, check it, train on, and write it as NIR with a report."""
     from ..driver.demo import run_demo
 
-    run_demo(Console())
+    run_demo(Console(), folder)
 
 
 @app.command()
