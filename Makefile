@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint format bench clean
+.PHONY: demo test check lint format docs bench clean
 
 demo: .venv/ready
 	$(BIN)/ranvier demo
@@ -21,6 +21,9 @@ format: .venv/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/ready
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	# Both ask for torchvision, of which inference uses nothing.
@@ -34,6 +37,7 @@ bench: .venv/ready
 	$(BIN)/python -m benchmarks.graph_trained --write
 	$(BIN)/python -m benchmarks.inference_time --write
 	$(BIN)/python -m benchmarks.sparse_learning --write
+	$(BIN)/python -m benchmarks.whole_brain --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -44,4 +48,4 @@ bench: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site
