@@ -193,3 +193,18 @@ def test_a_brainstate_module_with_units(tmp_path: Path) -> None:
         output, hidden, other = info.step(x, hidden=hidden, other=other)
         for values, wanted in zip(found.values(), jax.tree.leaves(output), strict=True):
             np.testing.assert_allclose(values[t], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_without_states_is_exported(tmp_path: Path) -> None:
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (3,))],
+        populations=[ranvier.Population("p", (2,), ranvier.neurons.Threshold(0.5))],
+        projections=[
+            ranvier.Projection("w", "x", "p", ranvier.operations.Linear(np.array([[1.0, 0, 0], [0, 1, 1]]))),
+            ranvier.Projection("y", "p", "out", ranvier.operations.Identity()),
+        ],
+        outputs=[ranvier.Output("out", (2,))],
+    )
+    artifact = ranvier.load_artifact(ranvier.export_artifact(graph, tmp_path / "graph.rva"))
+    np.testing.assert_array_equal(artifact.run(np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.4]]))["out"], [[1, 0], [0, 1]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import brainpy.state as bps
 import brainstate
 import braintools
@@ -151,22 +153,41 @@ def test_integrate_and_fire_is_told_from_leaky(float64):
 
 
 @pytest.mark.parametrize(
-    ("update", "reason"),
+    ("update", "reason", "primitive"),
     [
-        (lambda s, y: ({"v": 0.9 * s["v"] + 0.1 * s["v"] ** 2 + y}, y), "not affine"),
-        (lambda s, y: ({"v": 1.5 * s["v"] + y}, 1.5 * s["v"] + y), "grows or alternates"),
-        (lambda s, y: ({"v": 0.9 * s["v"] + y}, spike(0.9 * s["v"] + y - 1)), "does not reset"),
-        (lambda s, y: ({"v": 0.9 * s["v"] + y}, jnp.maximum(0.9 * s["v"] + y, -5.0)), "random points"),
+        (lambda s, y: ({"v": 0.9 * s["v"] + 0.1 * s["v"] ** 2 + y}, y), "not affine", "square|integer_pow"),
+        (lambda s, y: ({"v": 0.9 * s["v"] * jax.nn.sigmoid(y)}, y), "not affine", "logistic"),
+        (lambda s, y: ({"v": s["v"] * (1 - y)}, s["v"]), "not affine", "mul"),
+        (lambda s, y: ({"v": 1.5 * s["v"] + y}, 1.5 * s["v"] + y), "grows or alternates", "add"),
+        (lambda s, y: ({"v": 0.9 * s["v"] + y}, spike(0.9 * s["v"] + y - 1)), "does not reset", "add"),
+        (lambda s, y: ({"v": 0.9 * s["v"] + y}, jnp.maximum(0.9 * s["v"] + y, -5.0)), "random points", "max"),
+        (lambda s, y: ({"v": 0.9 * s["v"] + y}, jnp.sort(s["v"])), "whole arrays", "sort"),
     ],
 )
-def test_what_is_no_neuron_with_a_name_stays_and_says_why(update, reason, float64):
+def test_what_is_no_neuron_with_a_name_stays_and_says_why(update, reason, primitive, float64):
+    """With the equation, by its source line, and what would help."""
     model, x = _step_model(update, v=(4,))
     graph = ranvier.SNNGraph.from_module(model, x)
     found, findings = ranvier.recognise(graph)
-    (finding,) = [f for f in findings if f.neuron is None]
-    assert finding.reason
-    assert reason in finding.reason
+    finding = next(f for f in findings if f.neuron is None and reason in f.reason)
     assert type(found.populations[finding.population].neuron).__name__ == "Traced"
+    assert re.match(rf"({primitive}) at .*test_recognise\.py:\d+", str(finding.equation)), finding.equation
+    assert finding.remedy
+    assert all(part in str(finding) for part in (finding.reason, finding.equation, finding.remedy))
+
+
+def test_nothing_rests_where_it_always_fires(float64):
+    """Far from zero the reset hides what is curved; that is not rest."""
+
+    def update(state, y):
+        v = state["v"] + 0.1 * (state["v"] - state["v"] ** 3 / 3 + y)
+        z = spike(v - 1.0)
+        return {"v": v * (1 - z)}, z
+
+    model, x = _step_model(update, v=(4,))
+    _, (finding,) = ranvier.recognise(ranvier.SNNGraph.from_module(model, x))
+    assert "not affine" in finding.reason
+    assert str(finding.equation).startswith("integer_pow")
 
 
 @pytest.mark.parametrize("name", ["out", "in", "read", "neurons", "bias"])
@@ -197,7 +218,9 @@ def test_a_neuron_that_differs_far_from_threshold_is_refused(float64):
 
 def test_a_model_that_nir_has_not_is_refused_with_populations_and_reasons(float64, tmp_path):
     model, inputs = MODELS["gru"].build(jnp.float64)
-    with pytest.raises(ranvier.GraphError, match=r"(?s)dynamics that NIR has not.*h: .*not affine.*export_artifact"):
+    with pytest.raises(
+        ranvier.GraphError, match=r"(?s)dynamics that NIR has not.*h: .*not affine.*\[.* at .*\].*export_artifact"
+    ):
         ranvier.to_nir(model, *inputs, path=tmp_path / "gru.nir")
     assert not list(tmp_path.iterdir())
 

@@ -42,13 +42,12 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
         GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
         ExportError: the step cannot be exported, or the file cannot be written.
     """
-    outputs = None
-    if isinstance(model, SNNGraph):
-        # Outputs come as JAX flattens a dictionary, in the order of their names.
-        outputs = sorted(model.outputs)
-        example_inputs = ({name: jnp.zeros(node.shape) for name, node in model.inputs.items()},)
-        model = lower(model)
-    return write_artifact(extract_module_info(model, *example_inputs), path, batched=batched, outputs=outputs)
+    if not isinstance(model, SNNGraph):
+        return write_artifact(extract_module_info(model, *example_inputs), path, batched=batched)
+    example = {name: jnp.zeros(node.shape) for name, node in model.inputs.items()}
+    info = extract_module_info(lower(model), example, stateless=True)
+    outputs = sorted(model.outputs)  # as JAX flattens a dictionary
+    return write_artifact(info, path, batched=batched, outputs=outputs)
 
 
 def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any) -> Path:

@@ -42,7 +42,7 @@ def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None,
     graph, findings = recognise(graph)
     unknown = [finding for finding in findings if finding.neuron is None]
     if unknown:
-        told = "\n".join(f"  {finding.population}: {finding.reason}" for finding in unknown)
+        told = "\n".join(f"  {finding.population}: {finding.diagnosis}" for finding in unknown)
         raise GraphError(
             f"{graph.name} has dynamics that NIR has not:\n{told}\nexport_artifact(model, path, ...) writes any model."
         )

@@ -118,7 +118,7 @@ class _Writer:
         self.taken |= set(SPIKES.values())
         self.known: dict[Port, str] = {}
         self.functions: dict[str, str] = {}
-        self.delayed = delayed_ports(graph)
+        self.delayed = delayed_ports(graph.projections.values())
 
     def text(self) -> str:
         body = list(self._step())

@@ -10,13 +10,14 @@ from ..ir.program import ModuleInfo
 from .step_function import StepFunction, trace_step_function
 
 
-def extract_module_info(model: Any, *inputs: Any) -> ModuleInfo:
+def extract_module_info(model: Any, *inputs: Any, stateless: bool = False) -> ModuleInfo:
     """Traces one time step of a model and names its operands and results.
 
     Args:
         model: a ``brainstate.nn.Module`` with initialised states, or a step function wrapped by
             :func:`ranvier.step_function`. The model needs no marks.
         *inputs: example inputs of one step, as the model takes them; only shapes, dtypes and units count.
+        stateless: whether a step function without a hidden state is a model too, as where nothing is learned.
 
     Returns:
         The program, with the fields brainscale's ``ModuleInfo`` has.
@@ -29,7 +30,7 @@ def extract_module_info(model: Any, *inputs: Any) -> ModuleInfo:
         return model
     check_is_model(model)
     if isinstance(model, StepFunction):
-        return trace_step_function(model, *inputs)
+        return trace_step_function(model, *inputs, stateless=stateless)
     from .brainstate_module import trace_module
 
     return trace_module(model, *inputs)

@@ -89,11 +89,11 @@ def _check_array(path: Path, leaf: Any) -> None:
         ) from None
 
 
-def trace_step_function(model: StepFunction, *inputs: Any) -> ModuleInfo:
-    """The program of a step function for example inputs."""
+def trace_step_function(model: StepFunction, *inputs: Any, stateless: bool = False) -> ModuleInfo:
+    """The program of a step function for example inputs; see :func:`.extract_module_info`."""
     parameters, constants = _parameter_slots(model)
     hidden, carried, notes = _state_slots(model)
-    if not hidden:
+    if not hidden and not stateless:
         found = ", ".join(f"{path_text(s.path)} {s.dtype}{s.shapes_text}" for s in carried) or "no leaves at all"
         raise ModelError(
             f"{model.name} has no hidden state: its state has {found}, none of them floating-point. "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -40,8 +41,13 @@ def bind(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
 
 
 def located_at(eqn: Equation) -> Any:
-    """A context in which newly traced equations keep the source line of ``eqn``."""
+    """A context in which newly traced equations keep the source line of ``eqn``.
+
+    Inside of JAX's own functions there is none; then that of the call around it stays.
+    """
     info = eqn.source_info
+    if source_info_util.user_frame(info.traceback) is None:
+        return nullcontext()
     stack = source_info_util.current_name_stack() + info.name_stack
     return source_info_util.user_context(info.traceback, name_stack=stack)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Activity, Population, Projection
+from ..ir.graph.elements import Activity, Population, Projection, side_by_side
 from ..ir.graph.neurons import IN, OUT, Delay
 from ..ir.graph.operations import Linear
 from ..ir.graph.order import instant_cycle
@@ -147,17 +147,11 @@ def _joined(weights: list[Any], axis: int) -> Any:
 
 
 def _joined_population(first: Population, second: Population) -> Population:
-    def joined(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        if x.ndim == y.ndim == 0 and x == y:
-            return x
-        return np.concatenate([np.broadcast_to(x, first.shape), np.broadcast_to(y, second.shape)])
-
-    neuron = first.neuron.replace(
-        **{k: joined(v, second.neuron.parameters[k]) for k, v in first.neuron.parameters.items()}
-    )
-    states = first.initial_state(), second.initial_state()
-    states = tuple({**s, OUT: p.initial_value(OUT)} for s, p in zip(states, (first, second), strict=True))
-    initial = {k: joined(v, states[1][k]) for k, v in states[0].items() if k in (*first.initial, *second.initial)}
+    shapes = first.shape, second.shape
+    parameters = [population.neuron.parameters for population in (first, second)]
+    neuron = first.neuron.with_parameters({k: side_by_side([p[k] for p in parameters], shapes) for k in parameters[0]})
+    known = {*first.initial, *second.initial}
+    initial = {k: side_by_side([p.initial_value(k) for p in (first, second)], shapes) for k in known}
     return Population(first.name, (first.size + second.size,), neuron, initial, _joined_activity(first, second))
 
 

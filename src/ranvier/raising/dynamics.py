@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..ir._jax import Equation, Literal, Tracer, Var, dtype_of, open_jaxpr, trace
+from ..ir._jax import Equation, Literal, Tracer, Var, dtype_of, located_at, open_jaxpr, trace
 from ..ir.nested import called_body, has_own_derivative
 from ..ir.precision import TracedFunction
 from ..ir.scalar import apply_to_numbers, forward_of
@@ -125,7 +125,8 @@ class Dynamics:
     def _evaluate(self, equations: Sequence[Equation], known: dict[Any, Any], apply: _Once) -> None:
         for eqn in equations:
             operands = [self._resolve(eqn, atom)(known) for atom in eqn.invars]
-            known.update(zip(eqn.outvars, apply(eqn, operands), strict=True))
+            with located_at(eqn):
+                known.update(zip(eqn.outvars, apply(eqn, operands), strict=True))
 
     def _new_value(self, part: OldState, known: dict[Any, Any]) -> Any:
         if self.clusters.own_result(part) is None:

@@ -21,7 +21,20 @@ LARGEST_INPUT = 1e9
 
 
 class Unlike(Exception):
-    """Dynamics are no neuron with a name; the text says why."""
+    """Dynamics are no neuron with a name; the text says why.
+
+    Attributes:
+        about: the state or output that it is about, where it is about one.
+        remedy: what would help.
+    """
+
+    def __init__(self, reason: str, *, about: str | None = None, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.about, self.remedy = about, remedy
+
+
+class Curved(Unlike):
+    """Dynamics are not affine anywhere near rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +96,24 @@ class Probe:
             point = {**zeros, **states}
             if self._is_affine_around(point):
                 return point
-        raise Unlike("around rest it is not affine: products of states or inputs, or a function that is curved")
+        raise Curved(
+            "around rest it is not affine: products of states or inputs, or a function that is curved",
+            remedy="below the threshold, leak and input have to be linear",
+        )
 
     def _steps(self, point: Values) -> Values:
         return {k: 1e-3 * (1 + np.abs(point[k])) for k in self.variables}
 
     def _is_affine_around(self, point: Values) -> bool:
+        """Whether nothing fires there and small changes add up."""
         steps = self._steps(point)
         moved = [point]
         for name in self.variables:
             moved += [{**point, name: point[name] + k * steps[name]} for k in (-1, 1, 2)]
         moved.append({name: point[name] + steps[name] for name in self.variables})
         found = self.run(moved)
+        if any(np.any(found.outputs[o][0]) for o in self.neuron.binary):
+            return False
         for values in (*found.states.values(), *found.outputs.values()):
             scale = EXACT * (np.abs(values).max(0) + 1e-6)
             slopes = [values[2 + 3 * k] - values[0] for k in range(len(self.variables))]
@@ -136,7 +155,8 @@ class Probe:
                 break
             low, reach = np.where(fired, low, reach), np.where(fired, reach, 2 * reach)
             if reach.max() > LARGEST_INPUT:
-                raise Unlike(f"it does not fire, however large {variable!r} is")
+                remedy = "compare the potential with a threshold that a large input reaches"
+                raise Unlike(f"it does not fire, however large {variable!r} is", about=output, remedy=remedy)
         high = reach
         for _ in range(200):
             middle = (low + high) / 2

@@ -15,7 +15,8 @@ from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, I, N
 from ..ir.graph.operations import Constant, Identity, Linear, Scale
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
-from .probe import Probe, Unlike, is_close, simple
+from .blame import curved_equation, result_equation, whole_array_equation
+from .probe import Curved, Probe, Unlike, is_close, simple
 
 POINTS = 16
 """Random points at every scale."""
@@ -23,6 +24,8 @@ STEPS, SAMPLES = 60, 32
 """Of the run that compares a neuron with what it was recognised in."""
 TIE = 1e-7
 """Part of the threshold within which rounding may decide a spike."""
+RESETS = "after a spike, set the potential to v_reset or take v_threshold off it"
+PLAIN = "neurons with a name have no bounds, refractory times or other cases"
 ALONE = "neurons"
 """Name of a population that is run by itself."""
 
@@ -79,14 +82,24 @@ class Finding:
         population: its name.
         neuron: the kind of neuron it is; None where it stays as it was.
         reason: why it stays.
+        equation: primitive and source line of the equation that is in the way, where one is.
+        remedy: what would help.
     """
 
     population: str
     neuron: str | None
     reason: str = ""
+    equation: str | None = None
+    remedy: str = ""
+
+    @property
+    def diagnosis(self) -> str:
+        """Reason, equation and remedy."""
+        place = f" [{self.equation}]" if self.equation else ""
+        return f"{self.reason}{place}{'; ' if self.remedy else ''}{self.remedy}"
 
     def __str__(self) -> str:
-        return f"{self.population}: {self.neuron or 'stays as traced, ' + self.reason}"
+        return f"{self.population}: {self.neuron or 'stays as traced, ' + self.diagnosis}"
 
 
 def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
@@ -114,9 +127,19 @@ def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
             _check_uses(graph, name, match)
             found = _replaced(found, name, match)
             findings.append(Finding(name, type(match.neuron).__name__))
-        except Unlike as reason:
-            findings.append(Finding(name, None, str(reason)))
+        except Unlike as unlike:
+            findings.append(Finding(name, None, str(unlike), _equation(population.neuron, unlike), unlike.remedy))
     return found, findings
+
+
+def _equation(neuron: Traced, unlike: Unlike) -> str | None:
+    """The equation that is in the way of a name."""
+    if not neuron.by_position:
+        return whole_array_equation(neuron)
+    if isinstance(unlike, Curved):
+        return curved_equation(neuron)
+    results = [unlike.about] if unlike.about else [*neuron.states, *neuron.outputs]
+    return next((text for name in results if (text := result_equation(neuron, name))), None)
 
 
 def match_of(population: Population, dt: float) -> Match:
@@ -128,13 +151,19 @@ def match_of(population: Population, dt: float) -> Match:
     neuron = population.neuron
     assert isinstance(neuron, Traced)
     if not neuron.by_position:
-        raise Unlike("it works on whole arrays, so it is no population of neurons")
+        raise Unlike(
+            "it works on whole arrays, so it is no population of neurons",
+            remedy="compute every neuron from its own numbers, without norms, sorts or random numbers over all",
+        )
     if len(neuron.states) not in KINDS:
-        raise Unlike(f"it has {len(neuron.states)} states {list(neuron.states)}; neurons with a name have fewer")
+        raise Unlike(
+            f"it has {len(neuron.states)} states {list(neuron.states)}; neurons with a name have fewer",
+            remedy="neurons with a name have a current, a potential and an adaptation at most",
+        )
     probe = Probe(population)
     spikes = [o for o in neuron.outputs if _is_spike(probe, o)]
     if len(spikes) > 1:
-        raise Unlike(f"it has several spikes, {spikes}")
+        raise Unlike(f"it has several spikes, {spikes}", about=spikes[1], remedy="give every spike its own neurons")
     spike = spikes[0] if spikes else None
     match = KINDS[len(neuron.states)](_Case(probe, spike, dt))
     rest = [o for o in neuron.outputs if o != spike]
@@ -174,18 +203,21 @@ class _Case:
         """
         inputs = self.probe.inputs
         if not inputs:
-            raise Unlike("it has no input")
+            raise Unlike("it has no input", remedy="give it one, if only of zeros")
         main = max(inputs, key=lambda k: sum(float(np.abs(row[k]).sum()) for row in rows))
         gains = [row[main] for row in rows]
         total = np.sum([np.abs(g) for g in gains], axis=0)
         if np.any(total == 0):
-            raise Unlike("its input does nothing")
+            raise Unlike("its input does nothing", remedy="let the input drive a state of the neuron")
         which = np.argmax([np.abs(g) for g in gains], axis=0)
         at = np.arange(self.probe.size)
         weights = {k: np.stack([row[k] for row in rows])[which, at] / np.stack(gains)[which, at] for k in inputs}
         for k in inputs:
             if not all(is_close(row[k], weights[k] * gain, total) for row, gain in zip(rows, gains, strict=True)):
-                raise Unlike(f"its inputs {list(inputs)} do different things")
+                raise Unlike(
+                    f"its inputs {list(inputs)} do different things",
+                    remedy="sum them, each times one factor, before they reach the neuron",
+                )
         return {k: simple(w) for k, w in weights.items()}, gains
 
 
@@ -199,7 +231,11 @@ def _nothing(case: _Case) -> Match:
         if not all(is_close(g, np.ones(probe.size)) for g in gains):
             weights = {k: w * gains[0] for k, w in weights.items()}
         if any(not is_close(row[""], rows[0][""]) or not is_close(row[k], rows[0][k]) for row in rows for k in row):
-            raise Unlike("its outputs are different functions of its inputs")
+            raise Unlike(
+                "its outputs are different functions of its inputs",
+                about=values[-1],
+                remedy="give every output its own population",
+            )
         bias = rows[0][""]
         return Match(Relay(), None, weights=weights, bias=bias if np.any(bias) else None)
     main = probe.inputs[0]
@@ -234,7 +270,7 @@ def _two(case: _Case) -> Match:
         return _adaptive(case, probe.states)
     i, v = (a, b) if not np.any(rows[a][b]) else (b, a)
     if np.any(rows[i][v]):
-        raise Unlike(f"its states {a!r} and {b!r} act on one another")
+        raise Unlike(f"its states {a!r} and {b!r} act on one another", about=i, remedy=f"let {v!r} not act on {i!r}")
     return _current(case, i, v)
 
 
@@ -243,18 +279,22 @@ def _current(case: _Case, i: str, v: str) -> Match:
     synapse, membrane = case.row(i), case.row(v)
     weights, (gain, direct) = case.drive([synapse, membrane])
     if np.any(synapse[""]):
-        raise Unlike(f"its current {i!r} moves on its own")
+        raise Unlike(f"its current {i!r} moves on its own", about=i, remedy="let it fade to zero without input")
     taken, current = membrane[i], "old"
     if np.any(direct):
         taken, current = membrane[i] / synapse[i], "new"
         if not is_close(direct, taken * gain):
-            raise Unlike(f"its input reaches {v!r} past {i!r}")
+            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
     main = _main(probe, weights)
     spike = None if case.spike is None else _Spike.of(case, v, main=main if current == "new" else i)
     shift = spike.shift if spike is not None else 0.0
     decay = membrane[v]
     if np.any(decay >= 1):
-        raise Unlike(f"its potential {v!r} does not leak, which neurons with a current do")
+        raise Unlike(
+            f"its potential {v!r} does not leak, which neurons with a current do",
+            about=v,
+            remedy="give it a time constant",
+        )
     way = _way([synapse[i], decay], case.dt)
     tau_syn, tau_mem = (_tau(d, way, case.dt) for d in (synapse[i], decay))
     values = {
@@ -283,37 +323,50 @@ def _three(case: _Case) -> Match:
         fed = [s for s in rest if np.any(case.row(s)[i])]
         if alone and len(fed) == 1 and any(np.any(case.row(i)[k]) for k in probe.inputs):
             return _adaptive(case, rest, i)
-    raise Unlike(f"its states {list(probe.states)} are no current, potential and adaptation")
+    raise Unlike(
+        f"its states {list(probe.states)} are no current, potential and adaptation",
+        remedy="let input drive a current, the current a potential, and spikes an adaptation",
+    )
 
 
 def _adaptive(case: _Case, states: tuple[str, ...], i: str | None = None) -> Match:
     """A potential and an adaptation that raises its threshold, maybe with a current in front."""
     probe = case.probe
     if case.spike is None:
-        raise Unlike(f"its states {list(states)} have nothing to do with one another")
+        raise Unlike(
+            f"its states {list(states)} have nothing to do with one another", remedy="make two populations of it"
+        )
     drives = probe.inputs if i is None else (*probe.inputs, i)
     driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
     if len(driven) != 1:
-        raise Unlike(f"its states {list(states)} are both driven by the input")
+        raise Unlike(
+            f"its states {list(states)} are both driven by the input",
+            about=states[-1],
+            remedy="let it drive one of them",
+        )
     (v,) = driven
     (a,) = (s for s in states if s != v)
     fade, row = case.row(a)[a], case.row(v)
     synapse, weights, gain = _synapse(case, i, v)
     if np.any(case.row(a)[""]) or np.any(probe.rest[a]):
-        raise Unlike(f"its state {a!r} does not fade to zero")
+        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
     main = _main(probe, weights) if i is None or not synapse.delay else i
     spike = _Spike.of(case, v, main=main)
     raised = [_Spike.of(case, v, main=main, at={a: np.full(probe.size, x)}).threshold for x in (1.0, 2.0)]
     slope = raised[0] - spike.threshold
     if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
-        raise Unlike(f"its threshold is no straight function of {a!r}")
+        raise Unlike(
+            f"its threshold is no straight function of {a!r}",
+            about=case.spike,
+            remedy=f"compare with a threshold plus a factor times {a!r}",
+        )
     jump = spike.jump(a)
     if np.any(jump == 0):
-        raise Unlike(f"a spike does not change {a!r}")
+        raise Unlike(f"a spike does not change {a!r}", about=a, remedy="let every spike add something to it")
     beta = simple(slope * jump / (fade if spike.resets_later else 1.0))
     leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
     if not isinstance(leak, LI):
-        raise Unlike("its potential does not leak, which ALIF does")
+        raise Unlike("its potential does not leak, which ALIF does", about=v, remedy="give it a time constant")
     spike = replace(spike, adaptation=_Adaptation(a, slope, jump, fade))
     if not np.any(beta):
         return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
@@ -339,10 +392,10 @@ def _synapse(case: _Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndar
     if np.any(direct):
         taken, delay = membrane[i] / row[i], 0
         if not is_close(direct, taken * gain):
-            raise Unlike(f"its input reaches {v!r} past {i!r}")
+            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
     leak, _ = _leak(row[i], gain, np.zeros(probe.size), case.dt)
     if np.any(row[""]) or not isinstance(leak, LI):
-        raise Unlike(f"its current {i!r} does not fade to zero")
+        raise Unlike(f"its current {i!r} does not fade to zero", about=i, remedy="give it a time constant and no rest")
     initial = np.broadcast_to(probe.population.initial_state()[i].ravel(), (probe.size,))
     return Synapse(leak, i, initial, delay), weights, taken
 
@@ -398,7 +451,11 @@ class _Spike:
         """The reset is seen in a step that starts above the threshold."""
         probe, row = case.probe, case.row(v)
         if np.any(row[v] == 0):
-            raise Unlike("its potential does not last, so that there is nothing to reset")
+            raise Unlike(
+                "its potential does not last, so that there is nothing to reset",
+                about=v,
+                remedy="make it no state: a threshold of the input does the same",
+            )
         margin = 0.25 * np.maximum(np.abs(threshold), 1e-3)
         starts = [threshold + k * margin for k in (1.0, 2.0)]
         after = probe([{**at, v: start} for start in starts]).states[v]
@@ -407,7 +464,7 @@ class _Spike:
         change = began - np.stack(starts)
         scale = np.abs(began) + np.abs(threshold)
         if is_close(change, np.zeros(()), scale):
-            raise Unlike("a spike does not reset its potential")
+            raise Unlike("a spike does not reset its potential", about=v, remedy=RESETS)
         subtract, reset = _reset_of(began, change, scale)
         return cls(case, v, main, threshold, True, subtract, reset)
 
@@ -474,7 +531,7 @@ def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple
         return simple(-change[0]), np.zeros(after.shape[1:])
     if is_close(after[0], after[1], scale[0]):
         return None, simple(after[0])
-    raise Unlike("a spike neither sets its potential nor takes a fixed amount away")
+    raise Unlike("a spike neither sets its potential nor takes a fixed amount away", remedy=RESETS)
 
 
 def _main(probe: Probe, weights: dict[str, np.ndarray]) -> str:
@@ -503,7 +560,7 @@ def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) 
     if np.all(decay == 1):
         return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
     if np.any(decay == 1):
-        raise Unlike("some of its potentials leak and others do not")
+        raise Unlike("some of its potentials leak and others do not", remedy="make two populations of it")
     way = _way([decay], dt)
     return (
         LI(_tau(decay, way, dt), simple(gain / (1 - decay)), simple(constant / (1 - decay)), integration=way),
@@ -515,7 +572,9 @@ def _way(decays: list[np.ndarray], dt: float) -> Any:
     """The integration that makes time constants simple numbers."""
     if any(np.any((d <= 0) | (d >= 1)) for d in decays):
         if any(np.any((d <= -1) | (d >= 1)) for d in decays):
-            raise Unlike("a state grows or alternates, which no leak does")
+            raise Unlike(
+                "a state grows or alternates, which no leak does", remedy="keep its decay in a step between 0 and 1"
+            )
         return "euler"
 
     def digits(way: Any) -> float:
@@ -546,7 +605,11 @@ def _own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
             continue
         v = match.states.get("v")
         if match.spike is not None or v is None or not all(is_close(row[k], probe.affine[v][k]) for k in row):
-            raise Unlike(f"its output {output!r} is neither its spike nor its potential")
+            raise Unlike(
+                f"its output {output!r} is neither its spike nor its potential",
+                about=output,
+                remedy="return the spike, and compute what else is wanted from it",
+            )
     return outputs
 
 
@@ -578,7 +641,11 @@ def _try_points(probe: Probe, match: Match) -> None:
         apart = np.abs(values - expected[name]) > 1e-7 * np.maximum(np.abs(values), reach)
         if np.any(apart & clear):
             kind = type(match.neuron).__name__
-            raise Unlike(f"on {np.mean(apart & clear):.1%} of random points {name!r} differs from that of {kind}")
+            raise Unlike(
+                f"on {np.mean(apart & clear):.1%} of random points {name!r} differs from that of {kind}",
+                about=name,
+                remedy=PLAIN,
+            )
 
 
 def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -634,7 +701,7 @@ def _verify(population: Population, match: Match, dt: float) -> None:
         if difference is None:
             object.__setattr__(match, "neuron", tried.neuron)
             return
-    raise Unlike(difference or "it differs")
+    raise Unlike(difference or "it differs", about=match.spike, remedy=PLAIN)
 
 
 def _difference(population: Population, match: Match, dt: float) -> str | None:
@@ -738,7 +805,9 @@ def _check_uses(graph: SNNGraph, name: str, match: Match) -> None:
     for projection in graph.out_of(name):
         if projection.source_port not in known:
             raise Unlike(
-                f"{projection.name!r} reads {projection.source_port!r}, which {type(match.neuron).__name__} lacks"
+                f"{projection.name!r} reads {projection.source_port!r}, which {type(match.neuron).__name__} lacks",
+                about=projection.source_port,
+                remedy="read the spike or a state that the neuron has",
             )
 
 

@@ -7,21 +7,20 @@ the loop over time are the neurons, and in a part with a loop the projections am
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..ir.graph.elements import Projection
 from ..ir.graph.neurons import IN, OUT
-from ..ir.graph.order import Port, strong_components
+from ..ir.graph.order import Port, delayed_ports
 from ..ir.graph.recording import SUMMED, Recording
 from ..ir.graph.snn_graph import SNNGraph
 from .lower import PAST, GraphStep, Past
+from .parts import Ensemble, Part, parts_of
 from .products import Arrays, Layout, layout_of
 
 Apply = Callable[[Any], Any]
@@ -34,19 +33,29 @@ SHORTEST = 1
 """Steps of a stretch at least."""
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Populations that reach one another, or one alone.
+class Held(NamedTuple):
+    """What a part keeps from step to step.
 
     Attributes:
-        names: in the order of a step.
-        inner: projections among them, by the port they lead to.
-        outer: projections from elsewhere, likewise.
+        states: by ensemble and name.
+        pasts: by port, its earlier values, newest first.
     """
 
-    names: tuple[str, ...]
-    inner: Mapping[Port, Sequence[Projection]]
-    outer: Mapping[Port, Sequence[Projection]]
+    states: dict[str, dict[str, Any]]
+    pasts: dict[Port, Any]
+
+
+class Carry(NamedTuple):
+    """What a stretch of time hands on to the next.
+
+    Attributes:
+        states, pasts: of all parts, as in :class:`Held`.
+        tails: by port, the last values that delayed projections into other parts have still to bring, oldest first.
+    """
+
+    states: dict[str, dict[str, Any]]
+    pasts: dict[Port, Any]
+    tails: dict[Port, Any]
 
 
 class Engine:
@@ -64,26 +73,16 @@ class Engine:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """In an order in which each comes after what feeds it, delayed or not."""
-        names, edges = list(self.graph.populations), []
-        for projection in self.graph.projections.values():
-            if projection.source in self.graph.populations and projection.target in self.graph.populations:
-                edges.append((projection.source, projection.target))
-        component = strong_components(names, edges)
-        groups: dict[int, list[str]] = {}
-        for name in self.step.order:
-            groups.setdefault(component[name], []).append(name)
-        return [self._part(groups[k]) for k in _in_order(groups, component, edges)]
+        """In an order in which each comes after what feeds it."""
+        step = self.step
+        return parts_of(
+            self.graph, step.order, step.neurons, [n for n in step.neurons if step.state.get(n)], self.samples
+        )
 
-    def _part(self, names: list[str]) -> Part:
-        inner: dict[Port, list[Projection]] = {}
-        outer: dict[Port, list[Projection]] = {}
-        for name in names:
-            for port in self.graph.populations[name].neuron.inputs:
-                for projection in self.step.into[name, port]:
-                    side = inner if projection.source in names else outer
-                    side.setdefault((name, port), []).append(projection)
-        return Part(tuple(names), inner, outer)
+    @cached_property
+    def _in_loops(self) -> set[str]:
+        """Names of projections within parts."""
+        return {p.name for part in self.parts for into in part.inner.values() for p in into}
 
     @cached_property
     def _layouts(self) -> dict[str, Layout]:
@@ -98,12 +97,11 @@ class Engine:
         """Outputs and what is recorded, ``[T, samples, *shape]``, for inputs of that shape."""
         length = len(next(iter(inputs.values())))
         apply = {name: partial(x.apply, arrays.get(name, {})) for name, x in self._layouts.items()}
-        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.samples, *x.shape)), self._states())
-        tails = {port: self._tail(port, depth) for port, depth in self._outer_pasts.items()}
+        carry = self._start()
         stretch = self._stretch(length)
         whole = length // stretch * stretch
         first = {k: x[:whole].reshape(whole // stretch, stretch, *x.shape[1:]) for k, x in inputs.items()}
-        carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), (state, tails), first)
+        carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), carry, first)
         found = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), found)
         if whole < length:
             _, rest = self._run_stretch(apply, carry, {k: x[whole:] for k, x in inputs.items()})
@@ -123,72 +121,67 @@ class Engine:
         source = self.graph.populations.get(projection.source)
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())
-        in_loop = any(projection in into for part in self.parts for into in part.inner.values())
         image = self.graph.source_shape(projection)
-        return layout_of(projection, arrays, image, self.samples, rate, in_loop=in_loop)
+        return layout_of(projection, arrays, image, self.samples, rate, in_loop=name in self._in_loops)
 
     # What was before a stretch
 
+    def _start(self) -> Carry:
+        states = {}
+        for ensemble in (ensemble for part in self.parts for ensemble in part.ensembles):
+            own = [self._first_states(name) for name in ensemble.names]
+            states[ensemble.name] = {key: ensemble.join([values[key] for values in own]) for key in own[0]}
+        pasts = {port: self._before(port, past.kept) for port, past in self._inner_pasts.items() if past.kept}
+        return Carry(states, pasts, {port: self._before(port, depth) for port, depth in self._outer_delays.items()})
+
+    def _first_states(self, name: str) -> dict[str, Any]:
+        """Of the neurons, ``[samples, *shape]``."""
+        own = {k: v for k, v in self.step.state.get(name, {}).items() if not k.startswith(PAST)}
+        return {k: jnp.broadcast_to(x, (self.samples, *x.shape)) for k, x in own.items()}
+
+    def _before(self, port: Port, steps: int) -> Any:
+        """What a port gave before the first step, ``[steps, samples, *shape]``."""
+        initial = jnp.asarray(Past.of(self.graph, port, steps).initial, self.dtype)
+        return jnp.broadcast_to(initial, (steps, self.samples, *initial.shape))
+
     @cached_property
-    def _outer_pasts(self) -> dict[Port, int]:
-        """The longest delay of projections into other parts, by the port they read."""
-        found: dict[Port, int] = {}
+    def _outer_delays(self) -> dict[Port, int]:
+        """The longest delay of projections into other parts and outputs, by the port they read."""
         outer = [p for part in self.parts for into in part.outer.values() for p in into]
         outer += [p for name in self.graph.outputs for p in self.step.into[name, IN]]
-        for projection in outer:
-            if projection.delay:
-                port = projection.source, projection.source_port
-                found[port] = max(found.get(port, 0), projection.delay)
-        return found
+        return delayed_ports(outer)
 
     @cached_property
     def _inner_pasts(self) -> dict[Port, Past]:
         """What delayed projections within a part read."""
-        inner = [p for part in self.parts for into in part.inner.values() for p in into if p.delay]
-        depths: dict[Port, int] = {}
-        for projection in inner:
-            port = projection.source, projection.source_port
-            depths[port] = max(depths.get(port, 0), projection.delay)
-        return {port: Past.of(self.graph, port, depth) for port, depth in depths.items()}
-
-    def _states(self) -> dict[str, dict[str, Any]]:
-        """Of the neurons, and what delayed projections within parts have still to bring."""
-        found: dict[str, dict[str, Any]] = {}
-        for name in self.graph.populations:
-            own = {k: v for k, v in self.step.state.get(name, {}).items() if not k.startswith(PAST)}
-            pasts = {past.key for port, past in self._inner_pasts.items() if port[0] == name and past.kept}
-            kept = {k: self._kept(name, k) for k in pasts}
-            found[name] = {**own, **kept}
-        return found
-
-    def _kept(self, name: str, key: str) -> Any:
-        past = next(p for port, p in self._inner_pasts.items() if port[0] == name and p.key == key)
-        return jnp.broadcast_to(jnp.asarray(past.initial, self.dtype), (past.kept, *past.initial.shape))
-
-    def _tail(self, port: Port, depth: int) -> Any:
-        """What a port gave before the first step, ``[depth, samples, *shape]``."""
-        initial = Past.of(self.graph, port, depth).initial
-        return jnp.broadcast_to(jnp.asarray(initial, self.dtype), (depth, self.samples, *initial.shape))
+        inner = [p for part in self.parts for into in part.inner.values() for p in into]
+        return {port: Past.of(self.graph, port, depth) for port, depth in delayed_ports(inner).items()}
 
     # A stretch of time
 
-    def _run_stretch(self, apply: Mapping[str, Apply], carry: Any, inputs: Mapping[str, Any]) -> Any:
-        state, tails = carry
+    def _run_stretch(self, apply: Mapping[str, Apply], carry: Carry, inputs: Mapping[str, Any]) -> Any:
         values: Values = {(name, OUT): jnp.asarray(x, self.dtype) for name, x in inputs.items()}
         summed: Values = {}
-        state = dict(state)
+        states, pasts, tails = dict(carry.states), dict(carry.pasts), carry.tails
         steps = len(next(iter(inputs.values())))
         for part in self.parts:
             drives = {port: self._brought(apply, into, values, tails) for port, into in part.outer.items()}
-            state.update(self._run_part(apply, part, state, drives, steps, values, summed))
+            held = Held(
+                {e.name: states[e.name] for e in part.ensembles}, {p: x for p, x in pasts.items() if p[0] in part.names}
+            )
+            held, found = self._run_part(apply, part, held, drives, steps)
+            states.update(held.states)
+            pasts.update(held.pasts)
+            values.update(found[0])
+            summed.update(found[1])
         outputs = {}
         for name in self.graph.outputs:
             into = self.step.into[name, IN]
             shape = self.step.ports[name, IN]
             zeros = jnp.zeros((steps, self.samples, *shape), self.dtype)
             outputs[name] = self._brought(apply, into, values, tails) if into else zeros
-        later = {port: self._with_tail(tail, port, values)[-_length(tail) :] for port, tail in tails.items()}
-        return (state, later), (outputs, self.wanted.pick(values, summed))
+        later = {port: self._with_tail(tail, port, values)[-len(tail) :] for port, tail in tails.items()}
+        return Carry(states, pasts, later), (outputs, self.wanted.pick(values, summed))
 
     def _brought(
         self, apply: Mapping[str, Apply], into: Sequence[Projection], values: Values, tails: Mapping[Port, Any]
@@ -200,7 +193,7 @@ class Engine:
             x = values[port]
             if projection.delay:
                 before = self._with_tail(tails[port], port, values)
-                start = _length(tails[port]) - projection.delay
+                start = len(tails[port]) - projection.delay
                 x = before[start : start + len(x)]
             flat = jnp.asarray(x, self.dtype).reshape(-1, *x.shape[2:])
             y = apply[projection.name](flat)
@@ -213,106 +206,75 @@ class Engine:
         return jnp.concatenate([tail, jnp.asarray(values[port], self.dtype)])
 
     def _run_part(
-        self,
-        apply: Mapping[str, Apply],
-        part: Part,
-        state: Mapping[str, Any],
-        drives: Mapping[Port, Any],
-        steps: int,
-        values: Values,
-        summed: Values,
-    ) -> dict[str, Any]:
-        """Runs a part over a stretch; writes what is read of it, gives its states."""
-        read, heard = self._read_of(part)
-        stateless = not part.inner and not any(state[name] for name in part.names)
+        self, apply: Mapping[str, Apply], part: Part, held: Held, drives: Mapping[Port, Any], steps: int
+    ) -> tuple[Held, tuple[Values, Values]]:
+        """Runs a part over a stretch: what it is then, what is read of it and what it got, as far as asked for."""
 
-        def one(held: Any, given: Any) -> Any:
-            return self._step_part(apply, part, held, given, read, heard)
+        def one(held: Held, given: Any) -> Any:
+            after, values, summed = self._step_part(apply, part, held, given)
+            return after, (_picked(values, self._read), _picked(summed, self._heard))
 
-        held = {name: state[name] for name in part.names}
-        if stateless and drives:
+        if drives and not part.inner and not any(held.states.values()):
             flat = {port: x.reshape(-1, *x.shape[2:]) for port, x in drives.items()}
             _, found = one(held, flat)
-            found = jax.tree.map(lambda x: x.reshape(steps, self.samples, *x.shape[1:]), found)
-        else:
-            held, found = jax.lax.scan(one, held, dict(drives), length=steps)
-        values.update(found[0])
-        summed.update(found[1])
-        return held
+            return held, jax.tree.map(lambda x: x.reshape(steps, self.samples, *x.shape[1:]), found)
+        return jax.lax.scan(one, held, dict(drives), length=steps)
 
-    def _read_of(self, part: Part) -> tuple[list[Port], list[Port]]:
-        """The ports of a part that others read or that are recorded, and the inputs that are recorded."""
-        found: dict[Port, None] = {}
-        for projection in self.graph.projections.values():
-            if projection.source in part.names and projection.target not in part.names:
-                found[projection.source, projection.source_port] = None
-        heard = []
-        for name, port in self.wanted.wanted.values():
-            if name in part.names and port == SUMMED:
-                heard.append((name, IN))
-            elif name in part.names:
-                found[name, port] = None
-        return list(found), heard
+    @cached_property
+    def _read(self) -> set[Port]:
+        """The ports and states of populations that other parts read or that are recorded."""
+        read = {(p.source, p.source_port) for p in self.graph.projections.values() if p.name not in self._in_loops}
+        return read | {port for port in self.wanted.wanted.values() if port[1] != SUMMED}
+
+    @cached_property
+    def _heard(self) -> set[Port]:
+        """The inputs of populations that are recorded."""
+        return {(name, IN) for name, port in self.wanted.wanted.values() if port == SUMMED}
 
     def _step_part(
-        self,
-        apply: Mapping[str, Apply],
-        part: Part,
-        held: Mapping[str, Any],
-        drives: Mapping[Port, Any],
-        read: Sequence[Port],
-        heard: Sequence[Port],
-    ) -> Any:
-        """One step of a part, for all samples."""
+        self, apply: Mapping[str, Apply], part: Part, held: Held, drives: Mapping[Port, Any]
+    ) -> tuple[Held, Values, Values]:
+        """One step of a part, for all samples: what it is then, the values of its ports, and what they got."""
+        before = _by_port(part.ensembles, held.states)
         values: Values = {}
-        got_all: Values = {}
-        new = {name: dict(found) for name, found in held.items()}
-        for name in part.names:
-            neuron = self.step.neurons[name]
-            got = {port: self._got(apply, part, (name, port), held, values, drives) for port in neuron.inputs}
-            before = {k: v for k, v in held[name].items() if not k.startswith(PAST)}
+        summed: Values = {}
+
+        def brought(projection: Projection) -> Any:
+            port, delay = (projection.source, projection.source_port), projection.delay
+            x = self._inner_pasts[port].read(before.get(port), held.pasts.get(port), delay) if delay else values[port]
+            return apply[projection.name](jnp.asarray(x, self.dtype))
+
+        states = {}
+        for ensemble in part.ensembles:
+            neuron = ensemble.neuron
+            for port in [(name, port) for name in ensemble.names for port in neuron.inputs]:
+                own = [drives[port]] if port in drives else []
+                summed[port] = self._total(port, [*own, *map(brought, part.inner.get(port, ()))], drives)
+            got = {port: ensemble.join([summed[name, port] for name in ensemble.names]) for port in neuron.inputs}
             update = partial(self.step.updated, neuron, params={})
-            after, out = jax.vmap(lambda b, g, update=update: update(b, g))(before, got)
-            new[name].update(after)
-            values.update({(name, port): x for port, x in {**after, **out}.items()})
-            got_all.update({(name, port): x for port, x in got.items()})
-        for port, past in self._inner_pasts.items():
-            if port[0] in part.names and past.kept:
-                newest = held[port[0]][port[1]] if past.of_state else values[port]
-                kept = held[port[0]][past.key][:, : past.kept - 1]
-                new[port[0]][past.key] = jnp.concatenate([jnp.asarray(newest, self.dtype)[:, None], kept], axis=1)
-        return new, ({port: values[port] for port in read}, {port: got_all[port] for port in heard})
+            after, out = jax.vmap(lambda b, g, update=update: update(b, g))(held.states[ensemble.name], got)
+            states[ensemble.name] = after
+            values.update(_by_port([ensemble], {ensemble.name: {**after, **out}}))
+        newest = {p: (before if self._inner_pasts[p].of_state else values)[p] for p in held.pasts}
+        pasts = {p: self._inner_pasts[p].pushed(x, jnp.asarray(newest[p], self.dtype)) for p, x in held.pasts.items()}
+        return Held(states, pasts), values, summed
 
-    def _got(
-        self,
-        apply: Mapping[str, Apply],
-        part: Part,
-        port: Port,
-        held: Mapping[str, Any],
-        values: Values,
-        drives: Mapping[Port, Any],
-    ) -> Any:
-        """What a port gets in a step: from other parts, and from this one."""
-        total = drives.get(port)
-        for projection in part.inner.get(port, ()):
-            source = projection.source, projection.source_port
-            x = self._inner_pasts[source].of_batch(held, projection.delay) if projection.delay else values[source]
-            y = apply[projection.name](jnp.asarray(x, self.dtype))
-            total = y if total is None else total + y
-        if total is None:
-            count = next((x.shape[0] for x in drives.values()), self.samples)
-            return jnp.zeros((count, *self.step.ports[port]), self.dtype)
-        return total
+    def _total(self, port: Port, parts: Sequence[Any], drives: Mapping[Port, Any]) -> Any:
+        """What a port gets in a step: zeros where nothing leads to it."""
+        if parts:
+            return sum(parts[1:], parts[0])
+        count = next((x.shape[0] for x in drives.values()), self.samples)
+        return jnp.zeros((count, *self.step.ports[port]), self.dtype)
 
 
-def _length(tail: Any) -> int:
-    return tail.shape[0]
+def _by_port(ensembles: Iterable[Ensemble], values: Mapping[str, Mapping[str, Any]]) -> Values:
+    """By population and port, from values by ensemble and port."""
+    found: Values = {}
+    for ensemble in ensembles:
+        for port, value in values[ensemble.name].items():
+            found.update({(name, port): own for name, own in ensemble.part(value).items()})
+    return found
 
 
-def _in_order(groups: Mapping[int, Sequence[str]], component: Mapping[str, int], edges: Sequence[Any]) -> list[int]:
-    """Components in an order in which each comes after those that feed it."""
-    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(groups, ()))
-    for source, target in edges:
-        if component[source] != component[target]:
-            sorter.add(component[target], component[source])
-    return list(sorter.static_order())
+def _picked(values: Values, ports: Collection[Port]) -> Values:
+    return {port: value for port, value in values.items() if port in ports}

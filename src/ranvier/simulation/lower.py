@@ -81,7 +81,13 @@ class GraphStep:
         self.into: dict[Port, list[Projection]] = {port: [] for port in self.ports}
         for projection in graph.projections.values():
             self.into[projection.target, projection.target_port].append(projection)
-        self.delayed = {port: Past.of(graph, port, depth) for port, depth in delayed_ports(graph).items()}
+        self.delayed = {
+            port: Past.of(graph, port, depth) for port, depth in delayed_ports(graph.projections.values()).items()
+        }
+        self.pasts: dict[str, list[Past]] = {}
+        for (name, _), past in self.delayed.items():
+            if past.kept:
+                self.pasts.setdefault(name, []).append(past)
         arrays = {name: parameters_of(p.operation, dtype) for name, p in graph.projections.items()}
         self.fixed = {name: found for name, found in arrays.items() if not graph.projections[name].trained}
         self.params = {name: found for name, found in arrays.items() if found and name not in self.fixed}
@@ -99,9 +105,8 @@ class GraphStep:
             found = {k: np.array(v, _state_dtype(neuron, k, self.dtype)) for k, v in population.initial_state().items()}
             if isinstance(neuron, Delay) and neuron.steps.max() > 0:
                 found["queue"] = np.zeros((int(neuron.steps.max()), *population.shape), self.dtype)
-        for port, past in self.delayed.items():
-            if port[0] == name and past.kept:
-                found[past.key] = np.array(np.broadcast_to(past.initial, (past.kept, *past.initial.shape)), self.dtype)
+        for past in self.pasts.get(name, ()):
+            found[past.key] = np.array(np.broadcast_to(past.initial, (past.kept, *past.initial.shape)), self.dtype)
         return found
 
     def __call__(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
@@ -133,14 +138,11 @@ class GraphStep:
     def _remember(self, name: str, state: Mapping[str, Any], values: dict[Port, Any], new: dict[str, Any]) -> None:
         """Keeps what delayed projections of a node will read. Others then read it from there as well, so that to
         learning rules it is a state of its group."""
-        for port, past in self.delayed.items():
-            if port[0] == name and past.kept:
-                newest = state[name][port[1]] if past.of_state else values[port]
-                newest = jnp.asarray(newest, self.dtype)[None]
-                earlier = state[name][past.key][: past.kept - 1]
-                new[name][past.key] = jnp.concatenate([newest, earlier]) if past.kept > 1 else newest
-                if not past.of_state:
-                    values[port] = new[name][past.key][0]
+        for past in self.pasts.get(name, ()):
+            newest = state[name][past.port[1]] if past.of_state else values[past.port]
+            new[name][past.key] = past.pushed(state[name][past.key], jnp.asarray(newest, self.dtype))
+            if not past.of_state:
+                values[past.port] = new[name][past.key][0]
 
     def updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
         """New states and outputs of a population, by name."""
@@ -154,10 +156,14 @@ class GraphStep:
         parts = []
         for projection in self.into[port]:
             source = projection.source, projection.source_port
-            x = self.delayed[source].read(state, projection.delay) if projection.delay else values[source]
+            x = self._earlier(source, projection.delay, state) if projection.delay else values[source]
             arrays = self.fixed[projection.name] if projection.name in self.fixed else params.get(projection.name, {})
             parts.append(self.functions[projection.name](arrays, jnp.asarray(x, self.dtype)))
         return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.ports[port], self.dtype)
+
+    def _earlier(self, port: Port, delay: int, state: Mapping[str, Any]) -> Any:
+        past, own = self.delayed[port], state[port[0]]
+        return past.read(own.get(port[1]), own.get(past.key), delay)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,19 +194,15 @@ class Past:
         of_state = of in population.neuron.states
         return cls(port, key, of_state, depth - of_state, population.initial_value(of))
 
-    def read(self, state: Mapping[str, Any], delay: int) -> Any:
-        """The value of some steps ago."""
-        name, of = self.port
+    def read(self, state: Any, kept: Any, delay: int) -> Any:
+        """The value of some steps ago, from the state that the port is, if it is one, and the values kept."""
         if self.of_state and delay == 1:
-            return state[name][of]
-        return state[name][self.key][delay - 1 - self.of_state]
+            return state
+        return kept[delay - 1 - self.of_state]
 
-    def of_batch(self, state: Mapping[str, Any], delay: int) -> Any:
-        """Likewise, from states of a batch of samples."""
-        name, of = self.port
-        if self.of_state and delay == 1:
-            return state[name][of]
-        return state[name][self.key][:, delay - 1 - self.of_state]
+    def pushed(self, kept: Any, newest: Any) -> Any:
+        """The values kept, newest first, as they are a step later."""
+        return jnp.concatenate([newest[None], kept[: self.kept - 1]]) if self.kept > 1 else newest[None]
 
 
 def past_key(port: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -127,6 +127,13 @@ class Population:
     def initial_value(self, port: str) -> np.ndarray:
         """A state or output before the first step."""
         return np.broadcast_to(self.initial.get(port, ZERO), self.neuron.shape_of(port, self.shape))
+
+
+def side_by_side(values: Sequence[np.ndarray], shapes: Sequence[Shape]) -> np.ndarray:
+    """Values of populations one after the other, ``[size]``; one number where all share it."""
+    if all(x.ndim == 0 and x == values[0] for x in values):
+        return values[0]
+    return np.concatenate([np.broadcast_to(x, shape).reshape(-1) for x, shape in zip(values, shapes, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)

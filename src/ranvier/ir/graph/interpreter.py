@@ -123,7 +123,9 @@ class _Machine:
         self.sizes = {name: node.size for name, node in graph.nodes.items()}
         self.samples = samples
         self.states = {name: self._initial(p) for name, p in graph.populations.items()}
-        self.before = {port: self._past(port, depth) for port, depth in delayed_ports(graph).items()}
+        self.before = {
+            port: self._past(port, depth) for port, depth in delayed_ports(graph.projections.values()).items()
+        }
 
     def _past(self, port: Port, depth: int) -> deque[np.ndarray]:
         """What a port gave before the first step."""

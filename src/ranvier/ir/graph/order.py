@@ -15,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 import numpy as np
 from scipy import sparse
 
+from .elements import Projection
 from .neurons import IN
 from .snn_graph import SNNGraph
 
@@ -32,10 +33,10 @@ def input_ports(graph: SNNGraph) -> dict[Port, tuple[int, ...]]:
     return found | {(name, IN): node.shape for name, node in graph.outputs.items()}
 
 
-def delayed_ports(graph: SNNGraph) -> dict[Port, int]:
-    """The sources of delayed projections, with the longest delay."""
+def delayed_ports(projections: Iterable[Projection]) -> dict[Port, int]:
+    """The ports that delayed projections read, with the longest delay."""
     found: dict[Port, int] = {}
-    for projection in graph.projections.values():
+    for projection in projections:
         if projection.delay:
             port = projection.source, projection.source_port
             found[port] = max(projection.delay, found.get(port, 0))

@@ -1,0 +1,151 @@
+"""What of a graph runs together: populations that reach one another as one part, those of one kind as one ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..ir.graph.elements import Projection, Shape, side_by_side
+from ..ir.graph.neurons import Delay, Neuron, Relay
+from ..ir.graph.order import Port, strong_components
+from ..ir.graph.snn_graph import SNNGraph
+from ..ir.graph.traced import Traced
+
+MOST = 2**15
+"""Values of the populations of an ensemble, over all samples: copying more costs more than calls of small kernels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Populations that are updated at once: one alone, or some of one kind with their neurons side by side.
+
+    Attributes:
+        names: of the populations.
+        shapes: of the populations.
+        neuron: with the parameters of all.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    neuron: Neuron
+
+    @classmethod
+    def of(cls, names: Sequence[str], shapes: Sequence[Shape], neurons: Sequence[Neuron]) -> Ensemble:
+        first = neurons[0]
+        if len(names) > 1:
+            values = [neuron.parameters for neuron in neurons]
+            first = first.with_parameters({k: side_by_side([v[k] for v in values], shapes) for k in values[0]})
+        return cls(tuple(names), tuple(shapes), first)
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def join(self, values: Sequence[Any]) -> Any:
+        """``[samples, size]`` from ``[samples, *shape]`` of every population; of one alone as it is."""
+        if len(values) == 1:
+            return values[0]
+        return jnp.concatenate([x.reshape(len(x), -1) for x in values], axis=1)
+
+    def part(self, value: Any) -> dict[str, Any]:
+        """By population what :meth:`join` put together."""
+        if len(self.names) == 1:
+            return {self.name: value}
+        ends = [*accumulate(map(prod, self.shapes))]
+        rows = zip(self.names, self.shapes, [0, *ends], ends, strict=False)
+        return {name: value[:, start:end].reshape(-1, *shape) for name, shape, start, end in rows}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Populations of which none has to wait for the whole stretch of time of another.
+
+    Attributes:
+        ensembles: in the order of a step.
+        inner: projections among them, by the port they lead to.
+        outer: projections from elsewhere, likewise.
+    """
+
+    ensembles: tuple[Ensemble, ...]
+    inner: Mapping[Port, Sequence[Projection]]
+    outer: Mapping[Port, Sequence[Projection]]
+
+    @property
+    def names(self) -> list[str]:
+        return [name for ensemble in self.ensembles for name in ensemble.names]
+
+
+def parts_of(
+    graph: SNNGraph, order: Sequence[str], neurons: Mapping[str, Neuron], timed: Iterable[str], samples: int
+) -> list[Part]:
+    """The parts of a graph, in an order in which each comes after what feeds it, delayed or not.
+
+    Populations that reach one another are in one part. So are those with states that wait for equally many others: one
+    loop over time serves all of them.
+
+    Args:
+        graph: a valid graph.
+        order: of its populations in a step.
+        neurons: of the populations, as they are run.
+        timed: names of the populations that have states.
+        samples: in the batch.
+    """
+    edges = [(p.source, p.target) for p in graph.projections.values() if p.source in neurons and p.target in neurons]
+    component = strong_components(order, edges)
+    loops = {component[a] for a, b in edges if component[a] == component[b]} | {component[name] for name in timed}
+    depth = _depths(component.values(), [(component[a], component[b]) for a, b in edges])
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in order:
+        k = component[name]
+        groups.setdefault((depth[k], -1 if k in loops else k), []).append(name)
+    return [_part(graph, groups[key], neurons, samples) for key in sorted(groups)]
+
+
+def _depths(nodes: Iterable[Any], edges: Iterable[tuple[Any, Any]]) -> dict[Any, int]:
+    """By node, how many others stand one after the other before it; edges of a node to itself do not count."""
+    before: dict[Any, set[Any]] = {node: set() for node in nodes}
+    for a, b in edges:
+        if a != b:
+            before[b].add(a)
+    found: dict[Any, int] = {}
+    for node in TopologicalSorter(before).static_order():
+        found[node] = 1 + max((found[other] for other in before[node]), default=-1)
+    return found
+
+
+def _part(graph: SNNGraph, names: Sequence[str], neurons: Mapping[str, Neuron], samples: int) -> Part:
+    inner: dict[Port, list[Projection]] = {}
+    outer: dict[Port, list[Projection]] = {}
+    own = set(names)
+    for name in names:
+        for projection in graph.into(name):
+            side = inner if projection.source in own else outer
+            side.setdefault((name, projection.target_port), []).append(projection)
+    at_once = [(p.source, p.target) for into in inner.values() for p in into if not p.delay]
+    depth = _depths(names, at_once)
+    groups: dict[Any, list[str]] = {}
+    for name in names:
+        groups.setdefault((depth[name], _kind(neurons[name]) or name), []).append(name)
+    ordered = sorted(groups, key=lambda key: key[0])
+    return Part(tuple(e for key in ordered for e in _ensembles(graph, groups[key], neurons, samples)), inner, outer)
+
+
+def _kind(neuron: Neuron) -> Any:
+    """What neurons share that can be updated at once; None where they stay on their own."""
+    if isinstance(neuron, (Traced, Delay, Relay)):
+        return None
+    return type(neuron), tuple(neuron.choices.items())
+
+
+def _ensembles(graph: SNNGraph, names: Sequence[str], neurons: Mapping[str, Neuron], samples: int) -> list[Ensemble]:
+    shapes = [graph.populations[name].shape for name in names]
+    together = (
+        [list(range(len(names)))] if samples * sum(map(prod, shapes)) <= MOST else [[k] for k in range(len(names))]
+    )
+    return [Ensemble.of(*zip(*((names[k], shapes[k], neurons[names[k]]) for k in ks), strict=True)) for ks in together]
