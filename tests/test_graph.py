@@ -122,7 +122,7 @@ def test_lif_by_hand() -> None:
 
 
 @given(seeds)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_simulation_is_what_the_interpreter_says(seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed)
@@ -168,7 +168,7 @@ def test_random_graphs_are_alive() -> None:
 
 
 @given(seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_samples_are_simulated_alike(seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed, steps=15, samples=3)

@@ -79,7 +79,7 @@ def test_a_recurrent_graph_by_hand() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_graphs_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     graph = random_graph(seed, KINDS, nir=True) if seed % 4 else image_graph(seed)
     path = tmp_path_factory.mktemp("nir") / "graph.nir"
@@ -92,7 +92,7 @@ def test_graphs_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_nir_comes_back(seed: int) -> None:
     graph = random_graph(seed, KINDS, nir=True) if seed % 4 else image_graph(seed)
     assume(not has_double_edge(graph))

@@ -18,7 +18,7 @@ from tests.random_steps import SIZE, RandomStep, random_steps
 pytestmark = pytest.mark.usefixtures("float64")
 
 run = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

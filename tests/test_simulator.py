@@ -11,7 +11,7 @@ from scipy import sparse
 import ranvier
 from ranvier.ir.graph.neurons import LI, LIF, Relay
 from ranvier.ir.graph.operations import Conv, Identity, Linear, Scale
-from ranvier.simulation import convolutions, engine, products
+from ranvier.simulation import convolutions, engine, parts, products
 
 from .random_graphs import random_graph
 
@@ -173,3 +173,61 @@ def test_images_in_rounds_and_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
         assert other is not None
         assert other.images_at_once == images
         np.testing.assert_allclose(other(other.matrix(operation.weight), x), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [None, 1, 3])
+@pytest.mark.parametrize("most", [0, 2**20])
+def test_populations_of_one_kind_run_as_one(samples, most, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With shapes, parameters, initial states and delays of their own; side by side and in a loop."""
+    monkeypatch.setattr(parts, "MOST", most)
+    graph = _kindred()
+    run = engine.Engine(graph, np.float64, samples or 1, ranvier.ir.graph.recording.Recording({}))
+    together = sorted(sorted(e.names) for p in run.parts for e in p.ensembles)
+    assert together == ([["a", "b", "c"], ["d"], ["r"]] if most else [["a"], ["b"], ["c"], ["d"], ["r"]])
+    x = np.random.default_rng(1).uniform(0, 3, (20, 5) if samples is None else (20, samples, 5))
+    record = ["a", "b", "c", "d", "a.v", "b.v", "c.input"]
+    expected = ranvier.interpret(graph, x, record=record)
+    found = ranvier.simulate(graph, x, record=record, dtype="float64")
+    for name in record:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(found.output, expected.output, atol=1e-12)
+    assert all(0.05 < expected[name].mean() < 0.95 for name in "abcd")
+
+
+def _kindred() -> ranvier.SNNGraph:
+    """Three LIF populations that wait for one input, two of them in a loop, and what differs from them."""
+    rng = np.random.default_rng(0)
+
+    def weights(name: str, source: str, target: str, rows: int, columns: int, delay: int = 0, port: str = "out"):
+        linear = Linear(rng.normal(0.3, 0.6, (rows, columns)))
+        return ranvier.Projection(name, source, target, linear, delay, source_port=port)
+
+    def lif(**parameters) -> LIF:
+        return LIF(**{"tau": 0.01, **parameters})
+
+    populations = [
+        ranvier.Population("a", (4,), lif(r=rng.uniform(1, 3, 4)), {"v": np.full(4, 0.3)}),
+        ranvier.Population("b", (6,), lif(r=2.0, v_reset=-0.2)),
+        ranvier.Population("c", (3,), lif(tau=0.005, r=3.0), {"v": 0.2}),
+        ranvier.Population("d", (3,), lif(r=2.0, reset="subtract")),
+        ranvier.Population("r", (3,), Relay()),
+    ]
+    projections = [
+        weights("xa", "x", "a", 4, 5),
+        weights("xb", "x", "b", 6, 5),
+        weights("xc", "x", "c", 3, 5),
+        weights("xd", "x", "d", 3, 5),
+        weights("ab", "a", "b", 6, 4, delay=1),
+        weights("ba", "b", "a", 4, 6, delay=3),
+        weights("va", "b", "a", 4, 6, delay=1, port="v"),
+        weights("cr", "c", "r", 3, 3),
+        weights("out", "r", "y", 2, 3),
+        weights("aout", "a", "y", 2, 4, delay=2),
+    ]
+    return ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (5,))],
+        populations=populations,
+        projections=projections,
+        outputs=[ranvier.Output("y", (2,))],
+    )

@@ -17,7 +17,7 @@ from ..ir.graph.order import Port, strong_components
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 
-MOST = 2**15
+MOST = 2**14
 """Values of the populations of an ensemble, over all samples: copying more costs more than calls of small kernels."""
 
 
