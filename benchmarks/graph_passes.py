@@ -6,9 +6,6 @@ Run as ``python -m benchmarks.graph_passes``; needs the extra ``bench``.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +19,7 @@ import typer
 from rich.console import Console
 
 from .machine import Machine, describe_machine
+from .processes import in_own_process, peak_memory
 from .tables import markdown_table, print_table
 from .timing import seconds_text
 
@@ -94,19 +92,17 @@ def _measured(build: Callable[[], Any], optimize: Callable[[Any], Any], repeats:
         found = neurons() if callable(neurons) else neurons
         if sum(seconds) > 120:
             break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     return Measured(float(np.median(seconds)), peak, int(found))
 
 
-def in_own_process(who: str, size: int) -> Measured:
-    command = [sys.executable, "-m", "benchmarks.graph_passes", "--measure", who, "--size", str(size)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Measured(**json.loads(found.splitlines()[-1]))
+def measure_apart(who: str, size: int) -> Measured:
+    return Measured(**in_own_process("benchmarks.graph_passes", "--measure", who, "--size", size))
 
 
 def row(size: int) -> tuple[str, ...]:
-    peer = in_own_process("peer", size) if size in PEER_SIZES else None
-    plain, checked = in_own_process("plain", size), in_own_process("checked", size)
+    peer = measure_apart("peer", size) if size in PEER_SIZES else None
+    plain, checked = measure_apart("plain", size), measure_apart("checked", size)
     return (
         f"{size:,}",
         "-" if peer is None else seconds_text(peer.seconds),

@@ -6,9 +6,6 @@ Run as ``python -m benchmarks.graph_scale``.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ import ranvier
 
 from .connectome import connectome
 from .machine import Machine, describe_machine
+from .processes import in_own_process, peak_memory
 from .tables import markdown_table, print_table
 from .timing import seconds_text
 
@@ -67,18 +65,16 @@ def measure(path: Path) -> Measured:
     _, verify = _timed(lambda: ranvier.problems(graph))
     (small, _), optimize = _timed(lambda: ranvier.optimize(graph, level="O2"))
     _, save = _timed(lambda: ranvier.save(small, path.with_suffix(".small.snn")))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     return Measured(graph.total_neurons, graph.total_synapses, load, verify, optimize, save, peak, small.total_synapses)
 
 
-def in_own_process(part: float) -> Measured:
+def measure_apart(part: float) -> Measured:
     """Writes a graph of a size, and measures it in a process that has done nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "connectome.snn"
         ranvier.save(connectome(part), path)
-        command = [sys.executable, "-m", "benchmarks.graph_scale", "--measure", str(path)]
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Measured(**json.loads(found.splitlines()[-1]))
+        return Measured(**in_own_process("benchmarks.graph_scale", "--measure", path))
 
 
 def row(found: Measured) -> tuple[str, ...]:
@@ -110,7 +106,7 @@ def main(
     console = Console(width=180)
     rows = []
     for part in PARTS:
-        rows.append(row(in_own_process(part)))
+        rows.append(row(measure_apart(part)))
         console.print("  ".join(rows[-1]))
     machine = describe_machine()
     print_table(console, f"Scale ({machine})", HEADER, rows)

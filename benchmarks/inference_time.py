@@ -6,31 +6,21 @@ installs them.
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import statistics
-import subprocess
-import sys
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax.numpy as jnp
-import numpy as np
 import typer
 from rich.console import Console
 
-from .inference_networks import Case, cases, graph_of
+from .inference_cell import OURS, REPEATS, WHOLE, Measured
+from .inference_networks import Case, cases
 from .machine import copy_bandwidth, describe_machine, matmul_rate
+from .processes import in_own_process
 from .tables import markdown_table, print_table
-from .timing import run_time
 
 RESULTS = Path(__file__).parent / "results" / "inference_time.md"
-REPEATS = 7
 BATCHES = (1, 32)
-OURS, WHOLE = "Ranvier", "all weights"
 LIBRARIES = (OURS, WHOLE, "brainstate", "snnTorch", "Norse", "SpikingJelly")
 HEADER = ("network", "samples", "active", "Ranvier, ms per step", *LIBRARIES[1:], "peak memory of Ranvier")
 NOTE = (
@@ -46,50 +36,8 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Median seconds of a sequence, peak memory in bytes, and the mean output."""
-
-    seconds: float
-    peak: int
-    mean: float
-
-
-def _runner(library: str, case: Case, inputs: np.ndarray) -> Any:
-    if library in (OURS, WHOLE):
-        import ranvier
-        from ranvier.simulation import products
-
-        if library == WHOLE:
-            products.SMALLEST = 2**62
-        simulator, xs = ranvier.Simulator(graph_of(case)), jnp.asarray(inputs)
-        return lambda: simulator(xs).output
-    from .inference_peers import PEERS
-
-    return PEERS[library](case, inputs)
-
-
-def _measure(library: str, case: Case, samples: int) -> Measured:
-    """Both in this process."""
-    inputs = case.inputs(samples)
-    run = _runner(library, case, inputs)
-    mean = float(np.mean(run()))
-    seconds = statistics.median(run_time(run) for _ in range(REPEATS))
-    return Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, mean)
-
-
-def _in_process(library: str, number: int, samples: int) -> Measured:
-    code = f"from benchmarks.inference_time import cell; cell({library!r}, {number}, {samples})"
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-    if done.returncode:
-        raise SystemExit(f"{library}, network {number}, {samples} samples:\n{done.stderr[-2000:]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def cell(library: str, number: int, samples: int) -> None:
-    """Prints what one cell measured, as JSON."""
-    print(json.dumps(asdict(_measure(library, cases()[number], samples))))
+def _measured(library: str, number: int, samples: int) -> Measured:
+    return Measured(**in_own_process("benchmarks.inference_cell", library, number, samples))
 
 
 def _row(case: Case, samples: int, found: dict[str, Measured]) -> tuple[str, ...]:
@@ -130,7 +78,7 @@ def main(
     for number, case in enumerate(cases()):
         for samples in BATCHES if only in case.name else ():
             libraries = [library for library in LIBRARIES if library != WHOLE or case.kind == "sparse"]
-            found = {library: _in_process(library, number, samples) for library in libraries}
+            found = {library: _measured(library, number, samples) for library in libraries}
             rows.append(_row(case, samples, found))
             console.print(" | ".join(rows[-1]))
     print_table(console, "Inference", HEADER, rows)

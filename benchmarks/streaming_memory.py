@@ -6,9 +6,6 @@ Run as ``python -m benchmarks.streaming_memory``.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +22,7 @@ import ranvier
 
 from .learning_ours import make_learner
 from .machine import Machine, describe_machine
+from .processes import in_own_process, peak_memory, resident_memory
 from .recurrent import INPUT_RATE, LIF, SEED, Size, make_network, step_loss
 from .tables import markdown_table, print_table
 from .timing import seconds_text
@@ -65,18 +63,6 @@ class Measured:
     seconds: float
 
 
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def resident_memory() -> int:
-    """Resident memory of this process now, in bytes; the peak where the system does not tell."""
-    file = Path("/proc/self/statm")
-    return int(file.read_text().split()[1]) * resource.getpagesize() if file.exists() else peak_memory()
-
-
 def inputs(count: int, seed: int = SEED) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Spikes ``[1, batch, inputs]`` and labels ``[1, batch]``, one step after the other."""
     rng = np.random.default_rng(seed)
@@ -110,9 +96,7 @@ def measure(rule: str, steps: int) -> Measured:
 
 def measure_apart(rule: str, steps: int) -> Measured:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.streaming_memory", "--here", "--rule", rule, "--steps", str(steps)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Measured(**json.loads(found.stdout.splitlines()[-1]))
+    return Measured(**in_own_process("benchmarks.streaming_memory", "--here", "--rule", rule, "--steps", steps))
 
 
 def cells(row: Measured) -> tuple[str, ...]:

@@ -6,8 +6,6 @@ Run as ``python -m benchmarks.whole_brain``.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +26,7 @@ from ranvier.ir.graph.operations import Identity
 
 from .connectome import INPUTS, NEURONS, OUTPUTS, SYNAPSES, connectome
 from .machine import copy_bandwidth, describe_machine
-from .streaming_memory import peak_memory, resident_memory
+from .processes import in_own_process, peak_memory, resident_memory
 from .tables import markdown_table, print_table
 from .timing import seconds_text
 
@@ -177,10 +175,8 @@ def measure(what: str, steps: int, part: float) -> Measured:
 
 def measure_apart(what: str, steps: int, part: float) -> Measured:
     """The same in a process of its own."""
-    options = ["--here", "--what", what, "--steps", str(steps), "--part", str(part)]
-    command = [sys.executable, "-m", "benchmarks.whole_brain", *options]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Measured(**json.loads(found.stdout.splitlines()[-1]))
+    options = ["--here", "--what", what, "--steps", steps, "--part", part]
+    return Measured(**in_own_process("benchmarks.whole_brain", *options))
 
 
 def cells(row: Measured) -> tuple[str, ...]:

@@ -159,7 +159,9 @@ def test_bad_artifacts_and_inputs(tmp_path: Path) -> None:
         return {"v": v}, v
 
     talking = ranvier.step_function(calls_back, {"w": jnp.ones((3, 2))}, {"v": jnp.zeros(2)}, name="talking")
-    with pytest.raises(ranvier.ExportError, match="talking cannot be exported"):
+    with pytest.raises(
+        ranvier.ExportError, match=r"talking cannot be exported: .*here debug_callback at .*test_artifact\.py:\d+"
+    ):
         ranvier.export_artifact(talking, tmp_path / "talking.rva", jnp.ones(3))
     assert not (tmp_path / "talking.rva").exists()
 

@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from ..analyses.reasons import equation_text
 from ..errors import ExportError, InputError, reason_text
 from ..ir._jax import is_key
 from ..ir.files import read_member, write_atomically, write_member
 from ..ir.interpret import evaluate
+from ..ir.nested import bodies
 from ..ir.paths import leaf_path, path_text
 from ..ir.program import ModuleInfo
 from ..ir.random import fold_in, is_random
@@ -137,9 +139,10 @@ def _exported(info: ModuleInfo, params: list[Any], state: list[Any], keys: list[
     except ImportError as error:
         raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
     except Exception as error:
+        calls = [equation_text(eqn) for eqn in info.equations if "call" in eqn.primitive.name and not bodies(eqn)]
         raise ExportError(
             f"{info.name} cannot be exported: {reason_text(error)}. A step with calls back to Python, or with kernels "
-            "of one machine only, cannot leave it."
+            f"of one machine only, cannot leave it{f'; here {calls[0]}' if calls else ''}. Write it in JAX operations."
         ) from error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analyses.reasons import equation_text
 from ..errors import ExportError
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr
 from ..ir.nested import called_body, has_own_derivative
@@ -65,7 +66,8 @@ class Equations:
         text = _text(eqn, given)
         if text is None:
             raise ExportError(
-                f"{self.where}: {name} is not written as source; export_artifact(model, path) writes any model."
+                f"{self.where}: {equation_text(eqn)} is not written as source; export_artifact(model, path) "
+                "writes any model."
             )
         self.count += 1
         variable = f"{self.prefix}_{self.count}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..analyses.graph.blame import whole_array_equation
 from ..errors import ExportError, reason_text
 from ..ir.files import replacing, write_arrays
 from ..ir.graph.elements import Population, Projection
@@ -228,8 +229,8 @@ class _Writer:
         name = population.name
         if not neuron.by_position:
             raise ExportError(
-                f"population {name!r} works on whole arrays in a way that is not written as source; "
-                "export_artifact(model, path) writes any model."
+                f"population {name!r} works on whole arrays [{whole_array_equation(neuron)}], which is not written as "
+                "source; export_artifact(model, path) writes any model."
             )
         prefix = self._variable(name)
         operands = [f"{prefix}_{_identifier(port)}" for port in neuron.inputs]

@@ -7,7 +7,7 @@ that differs between supported versions is answered here, and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -26,6 +26,11 @@ Atom = Any  # Var | Literal
 
 def is_literal(atom: Atom) -> bool:
     return isinstance(atom, Literal)
+
+
+def variables_of(atoms: Iterable[Atom]) -> list[Var]:
+    """The atoms that are no literals."""
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
 
 
 def open_jaxpr(closed: Any) -> tuple[Any, list[Any]]:

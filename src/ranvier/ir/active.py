@@ -10,12 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+SMALLEST = 2**20
+"""Products with fewer weights are always taken whole; so small ones stay in the cache."""
+WORTH = 0.15
+"""Part of the sources that may be active at most for their weights to be taken one source after the other: that takes
+about as long as this part of a product that reads all weights once."""
 GROUP = 128
 """Sources that are looked at together for active ones."""
 BLOCK = 32
 """Synapses of one source that are added at once."""
 AT_ONCE = 4
 """Sources of every sample whose rows are added in one round."""
+
+
+def whichever(active: Callable[..., Any], whole: Callable[..., Any], x: Any, *others: Any, worth: float = WORTH) -> Any:
+    """``active(x, *others)`` where few of the sources are active, ``whole(x, *others)`` where more are than it is
+    worth."""
+    return jax.lax.cond(jnp.count_nonzero(x) <= worth * x.size, active, whole, x, *others)
 
 
 def over_active(x: Any, out: int, add: Callable[[Any, Any, Any], Any]) -> Any:

@@ -38,6 +38,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the file cannot be read; the message says why.
     """
+    if not path.is_file():
+        raise ValueError("there is no such file")
     try:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}

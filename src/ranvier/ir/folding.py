@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from scipy import special
 
-from ._jax import Equation, Literal, Var, dtype_of, is_complex, is_floating
+from ._jax import Equation, Var, dtype_of, is_complex, is_floating, variables_of
 from .interpret import Environment, read, run_equations
 
 Fold = Callable[[Mapping[str, Any], list[np.ndarray]], "np.ndarray | None"]
@@ -26,7 +26,7 @@ def run_known(equations: Sequence[Equation], environment: Environment) -> None:
     later: list[Equation] = []
     unknown: set[Var] = set()
     for eqn in equations:
-        result = None if unknown.intersection(_variables(eqn)) else _folded(eqn, environment)
+        result = None if unknown.intersection(variables_of(eqn.invars)) else _folded(eqn, environment)
         if result is None:
             later.append(eqn)
             unknown.update(eqn.outvars)
@@ -34,10 +34,6 @@ def run_known(equations: Sequence[Equation], environment: Environment) -> None:
             environment[eqn.outvars[0]] = result
     if later:
         _run_compiled(later, environment)
-
-
-def _variables(eqn: Equation) -> list[Var]:
-    return [a for a in eqn.invars if not isinstance(a, Literal)]
 
 
 def _folded(eqn: Equation, environment: Environment) -> np.ndarray | None:
@@ -53,7 +49,7 @@ def _run_compiled(equations: Sequence[Equation], environment: Environment) -> No
     given: dict[Var, Any] = {}
     made: list[Var] = []
     for eqn in equations:
-        given.update({var: environment[var] for var in _variables(eqn) if var in environment})
+        given.update({var: environment[var] for var in variables_of(eqn.invars) if var in environment})
         made += eqn.outvars
 
     def run(values: list[Any]) -> list[Any]:

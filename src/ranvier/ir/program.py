@@ -218,6 +218,11 @@ class ModuleInfo:
         return _by_slot(self.other, self.other_invars)
 
     @cached_property
+    def state_slots(self) -> list[Slot]:
+        """The slot of every state leaf, in the order of ``hidden_invars`` and ``other_invars``."""
+        return [slot for slot in (*self.hidden, *self.other) for _ in slot.leaves]
+
+    @cached_property
     def slots(self) -> dict[Path, Slot]:
         """All slots by path."""
         return {slot.path: slot for slot in (*self.hidden, *self.parameters, *self.other)}

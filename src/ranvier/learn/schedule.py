@@ -18,11 +18,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..analyses.levels import Levels
-from ..ir._jax import Equation, Literal, Var
+from ..ir._jax import Equation, Literal, Var, variables_of
 from ..ir.nested import bodies, classify
 from ..ir.primitives import Kind
 from .sparse_products import sparse_product
-from .tasks import Key, PartialProduct, Task, variables_in
+from .tasks import Key, PartialProduct, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def schedule(
     made.update({var: state_level[s] for s, (var, _) in enumerate(states)})
     producer = {var: eqn for eqn in equations for var in eqn.outvars}
     placed = [part for n, eqn in enumerate(equations) for part in _tasks(eqn, level[n], made, producer, levels)]
-    placed = _needed(placed, [*recorded, *variables_in(new for _, new in states)])
+    placed = _needed(placed, [*recorded, *variables_of(new for _, new in states)])
     placed = _later(placed, states, state_level)
     numbers = sorted({at for _, at in placed} | set(state_level))
     phases = []
@@ -93,9 +93,9 @@ def _levels(equations: Sequence[Equation], states: Sequence[tuple[Var, Any]]) ->
     count = len(equations)
     producer = {var: n for n, eqn in enumerate(equations) for var in eqn.outvars}
     producer.update({var: count + s for s, (var, _) in enumerate(states)})
-    edges = [(producer[v], n) for n, eqn in enumerate(equations) for v in variables_in(eqn.invars) if v in producer]
+    edges = [(producer[v], n) for n, eqn in enumerate(equations) for v in variables_of(eqn.invars) if v in producer]
     edges += [
-        (producer[v], count + s) for s, (_, new) in enumerate(states) for v in variables_in([new]) if v in producer
+        (producer[v], count + s) for s, (_, new) in enumerate(states) for v in variables_of([new]) if v in producer
     ]
     acting = [n for n, eqn in enumerate(equations) if eqn.effects]
     edges += [pair for a, b in pairwise(acting) for pair in ((a, b), (b, a))]
@@ -175,7 +175,7 @@ def _later(
             used[key] = min(used.get(key, at), at)
 
     for s, (_, new) in enumerate(states):
-        use(variables_in([new]), state_level[s])
+        use(variables_of([new]), state_level[s])
     found = []
     for task, at in reversed(placed):
         first_use = min((used[key] for key in task.writes if key in used), default=at)

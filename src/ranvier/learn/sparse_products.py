@@ -16,16 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analyses.levels import Levels
-from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_complex, located_at, shape_of, size_of
-from ..ir.active import SourceBlocks
+from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_complex, located_at, shape_of, size_of, variables_of
+from ..ir.active import SMALLEST, SourceBlocks, whichever
 from ..ir.interpret import read
 from ..ir.places import added_at, picked
-from .tasks import Key, Task, variables_in
+from .tasks import Key, Task
 
-SMALLEST = 2**20
-"""Products with as many synapses are worth looking for active sources."""
-WORTH = 0.15
-"""Part of the sources that may be active at most for their synapses to be added up one source after the other."""
 LARGEST_MATRIX = 2**24
 """Elements that a matrix may have in place of synapses."""
 DENSE_ENOUGH = 1 / 256
@@ -64,7 +60,7 @@ class SparseProduct(Task):
 
     @property
     def reads(self) -> tuple[Key, ...]:
-        return tuple(variables_in([self._x, self._w]))
+        return tuple(variables_of([self._x, self._w]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +74,7 @@ class ActiveSum(SparseProduct):
     def run(self, values: dict[Any, Any]) -> None:
         x, w = read(values, self._x), read(values, self._w)
         with located_at(self.equation):
-            few = jnp.count_nonzero(x) <= WORTH * x.size
-            values[self._result] = jax.lax.cond(few, self._of_active, self._whole, x, w)
+            values[self._result] = whichever(self._of_active, self._whole, x, w)
 
     def _of_active(self, x: jax.Array, w: jax.Array) -> jax.Array:
         synapses = jnp.asarray(self._blocks.synapses)

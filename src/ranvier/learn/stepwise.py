@@ -57,8 +57,7 @@ class StepFunctions:
     def state_names(self) -> list[str]:
         """Of every element of the flat state the name of its state."""
         before = (*self.info.hidden_invars, *self.info.other_invars)
-        slots = [slot for slot in (*self.info.hidden, *self.info.other) for _ in slot.leaves]
-        names = {var: path_text(slot.path) for var, slot in zip(before, slots, strict=True)}
+        names = {var: path_text(slot.path) for var, slot in zip(before, self.info.state_slots, strict=True)}
         return [names[var] for var in self.states for _ in range(real_size(var))]
 
     @cached_property

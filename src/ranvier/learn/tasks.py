@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..ir._jax import Equation, Literal, Var, bind, located_at, shape_of
+from ..ir._jax import Equation, Literal, bind, located_at, shape_of, variables_of
 from ..ir.interpret import read, run_equations
 
 Key = Any
@@ -25,7 +25,7 @@ class Task:
 
     @property
     def reads(self) -> tuple[Key, ...]:
-        return tuple(variables_in(self.equation.invars))
+        return tuple(variables_of(self.equation.invars))
 
     @property
     def writes(self) -> tuple[Key, ...]:
@@ -59,7 +59,7 @@ class PartialProduct(Task):
     @property
     def reads(self) -> tuple[Key, ...]:
         chosen = [self.pieces[k] for k in self.chosen if not isinstance(self.pieces[k], Literal)]
-        return (*chosen, *variables_in([self._weight]), *([] if self.rest is None else [self.rest]))
+        return (*chosen, *variables_of([self._weight]), *([] if self.rest is None else [self.rest]))
 
     @property
     def writes(self) -> tuple[Key, ...]:
@@ -93,8 +93,3 @@ class PartialProduct(Task):
         with located_at(self.equation):
             (result,) = bind(self.equation, operands if self.operand == 0 else operands[::-1])
         values[self.writes[0]] = result if self.rest is None else result + values[self.rest]
-
-
-def variables_in(atoms: Iterable[Any]) -> list[Var]:
-    """Those that are no literals."""
-    return [atom for atom in atoms if not isinstance(atom, Literal)]

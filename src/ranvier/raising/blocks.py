@@ -3,14 +3,13 @@ and the like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, trace
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, trace, variables_of
 from ..ir.interpret import run_equations
 from ..ir.precision import TracedFunction
 from .references import OldState, node_shape
@@ -39,7 +38,7 @@ class Block:
     def __post_init__(self) -> None:
         made = {out for e in self.equations for out in e.outvars}
         old = {self.roles.state_vars[part.state][0] for part in self.states}
-        for atom in _variables(a for e in self.equations for a in e.invars):
+        for atom in variables_of(a for e in self.equations for a in e.invars):
             if self.roles.is_learned(atom) and self.roles.levels.is_static(atom):
                 self.parameters[atom] = None
             elif not self.roles.levels.is_static(atom) and atom not in made and atom not in old:
@@ -115,7 +114,7 @@ def _groups(roles: Roles, equations: list[Equation]) -> list[list[Equation]]:
     first: dict[Any, int] = {}
     old_of_new = {new: old for old, new in roles.state_vars if not isinstance(new, Literal)}
     for k, eqn in enumerate(equations):
-        for var in _variables((*eqn.invars, *eqn.outvars)):
+        for var in variables_of((*eqn.invars, *eqn.outvars)):
             handed = not crosses(dtype_of(var)) or var in roles.noise
             if handed and not roles.levels.is_static(var):
                 for name in (var, old_of_new.get(var, var)):
@@ -158,7 +157,3 @@ def _read_outside(roles: Roles, groups: list[list[Equation]]) -> list[set[Var]]:
     for atom in (*roles.info.output_outvars, *(new for _, new in roles.state_vars)):
         read(atom, None)
     return found
-
-
-def _variables(atoms: Iterable[Any]) -> list[Var]:
-    return list(dict.fromkeys(a for a in atoms if not isinstance(a, Literal)))

@@ -211,9 +211,7 @@ class Build:
         return found
 
     def _initial_value(self, state: int) -> Any:
-        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
         leaves = [leaf for slot in (*self.info.hidden, *self.info.other) for leaf in slot.initial]
-        assert len(slots) == len(leaves)
         return leaves[state]
 
     def _initial_outputs(self, name: str, dynamics: Dynamics, outputs: Mapping[Var, str]) -> None:
@@ -452,8 +450,7 @@ class Build:
         return path_text(path[:-1]) if len(path) > 1 else path_text(path)
 
     def _path(self, part: OldState) -> Any:
-        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
-        return slots[part.state].path
+        return self.info.state_slots[part.state].path
 
     def _state_name(self, part: OldState) -> str:
         suffix = f".{part.component}" if self.roles.components[part] is not None else ""

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from scipy import sparse
-
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of, variables_of
+from ..ir.graph.order import strong_components
 from .references import OldState, Root, Terms, is_whole
 from .roles import Role, Roles, crosses
 
@@ -127,10 +125,10 @@ class Clusters:
         results = [
             self.roles.new_state(p)[0].root if self.own_result(p) is not None else None for p in self.roles.components
         ]
-        read_inside = {self.inner(e, a) for e in self.arithmetic for a in _variables(e.invars)}
+        read_inside = {self.inner(e, a) for e in self.arithmetic for a in variables_of(e.invars)}
         read_outside = {t.root for terms in self._outer_uses() for t in terms}
         for eqn in self.arithmetic:
-            for atom in _variables(eqn.invars):
+            for atom in variables_of(eqn.invars):
                 if not self.roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
                     read_outside.update(t.root for t in self.roles.of(atom))
         found = set()
@@ -147,7 +145,7 @@ class Clusters:
         """Results of arithmetic that are read outside of their cluster, or moved."""
         found: set[Var] = set()
         for eqn in self.arithmetic:
-            for atom in _variables(eqn.invars):
+            for atom in variables_of(eqn.invars):
                 if not self.roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
                     found.update(self._results(self.roles.of(atom)))
         for terms in self._outer_uses():
@@ -160,10 +158,10 @@ class Clusters:
         for eqn in roles.equations:
             role = roles.role[id(eqn)]
             if role is Role.WHOLE:
-                yield from (roles.of(a) for a in _variables(eqn.invars))
+                yield from (roles.of(a) for a in variables_of(eqn.invars))
         for operation in roles.maps.values():
             yield from (roles.of(x) for x in operation.xs)
-        for atom in _variables(roles.info.output_outvars):
+        for atom in variables_of(roles.info.output_outvars):
             yield roles.of(atom)
         for part in roles.components:
             if self.own_result(part) is None:
@@ -186,7 +184,7 @@ class Clusters:
         """Of every arithmetic equation the old states that decide its results."""
         found: dict[int, set[OldState] | None] = {}
         for eqn in self.arithmetic:
-            parts = [self._deciding_operand(eqn, atom, found) for atom in _variables(eqn.invars)]
+            parts = [self._deciding_operand(eqn, atom, found) for atom in variables_of(eqn.invars)]
             found[id(eqn)] = None if any(part is None for part in parts) else set().union(*filter(None, parts))
         return found
 
@@ -235,7 +233,7 @@ class Clusters:
         """The equations of its own cluster that read a result."""
         found: dict[Root, list[Equation]] = {}
         for eqn in self.arithmetic:
-            for root in {self.inner(eqn, a) for a in _variables(eqn.invars)}:
+            for root in {self.inner(eqn, a) for a in variables_of(eqn.invars)}:
                 if root is not None:
                     found.setdefault(root, []).append(eqn)
         return found
@@ -256,7 +254,7 @@ class Clusters:
                 depth[eqn.outvars[0]] = of(roles.of(x))
             elif role in (Role.ARITHMETIC, Role.WHOLE):
                 found = 0
-                for atom in _variables(eqn.invars):
+                for atom in variables_of(eqn.invars):
                     if roles.levels.is_static(atom):
                         continue
                     root = self.inner(eqn, atom) if role is Role.ARITHMETIC else None
@@ -266,11 +264,7 @@ class Clusters:
 
     def _cyclic(self) -> set[Cluster]:
         """Clusters that, as one population, would wait for themselves."""
-        number: dict[Any, int] = {}
-        edges: list[tuple[int, int]] = []
-
-        def node(key: Any) -> int:
-            return number.setdefault(key, len(number))
+        edges: list[tuple[Any, Any]] = []
 
         def owner(root: Root) -> Any:
             return self.find(id(self.maker[root])) if root in self.maker else root
@@ -278,7 +272,7 @@ class Clusters:
         def read(key: Any, terms: Terms) -> None:
             for term in terms:
                 if not isinstance(term.root, OldState) and term.root not in self.retimed:
-                    edges.append((node(owner(term.root)), node(key)))
+                    edges.append((owner(term.root), key))
 
         roles = self.roles
         for eqn in roles.equations:
@@ -287,23 +281,16 @@ class Clusters:
                 (x,) = roles.maps[eqn.outvars[0]].xs
                 read(eqn.outvars[0], roles.of(x))
             elif role is Role.ARITHMETIC:
-                for atom in _variables(eqn.invars):
+                for atom in variables_of(eqn.invars):
                     if not roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
                         read(self.find(id(eqn)), roles.of(atom))
             elif role is Role.WHOLE:
                 for out in eqn.outvars:
-                    for atom in _variables(eqn.invars):
+                    for atom in variables_of(eqn.invars):
                         read(out, roles.of(atom))
         if not edges:
             return set()
-        ends = np.array(edges)
-        links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(number),) * 2)
-        _, component = sparse.csgraph.connected_components(links, connection="strong")
-        counts = np.bincount(component)
-        looped = set(ends[ends[:, 0] == ends[:, 1], 0].tolist())
+        component = strong_components(dict.fromkeys(end for edge in edges for end in edge), edges)
+        looped = {component[a] for a, b in edges if component[a] == component[b]}
         clusters = {self.find(id(e)) for e in self.arithmetic}
-        return {key for key, k in number.items() if key in clusters and (counts[component[k]] > 1 or k in looped)}
-
-
-def _variables(atoms: Iterable[Any]) -> list[Var]:
-    return list(dict.fromkeys(a for a in atoms if not isinstance(a, Literal)))
+        return {key for key, number in component.items() if key in clusters and number in looped}

@@ -66,10 +66,9 @@ class Raised:
 
     def states(self, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
         """The model's states from those of ``lower(graph)``; of states that change, by the model's paths."""
-        slots = [*self.info.hidden, *(s for s in self.info.other for _ in s.leaves)]
         found: dict[Path, Any] = {}
         for number, parts in self._build.held.items():
-            slot = slots[number]
+            slot = self.info.state_slots[number]
             read = [_read(state.get(part.population, {}), part) for part in parts]
             if any(value is None for value in read):
                 continue

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analyses.graph.blame import curved_equation, result_equation, whole_array_equation
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.interpreter import interpret
 from ..ir.graph.names import free_name
@@ -15,7 +16,6 @@ from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, I, N
 from ..ir.graph.operations import Constant, Identity, Linear, Scale
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
-from .blame import curved_equation, result_equation, whole_array_equation
 from .probe import Curved, Probe, Unlike, is_close, simple
 
 POINTS = 16

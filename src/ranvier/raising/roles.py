@@ -17,7 +17,19 @@ from ..analyses.hidden_groups import analyse_groups
 from ..analyses.levels import Levels, levels_of
 from ..analyses.operations import Operation, OperationKind, operations_of
 from ..analyses.position_map import ONLY_IDENTITY, PositionMap
-from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_complex, is_floating, is_key, shape_of, size_of
+from ..ir._jax import (
+    Equation,
+    Literal,
+    Var,
+    bind,
+    dtype_of,
+    is_complex,
+    is_floating,
+    is_key,
+    shape_of,
+    size_of,
+    variables_of,
+)
 from ..ir.interpret import Apply, Environment, needed_equations, run_equations
 from ..ir.nested import classify
 from ..ir.primitives import Kind, rule_of
@@ -116,9 +128,9 @@ class Roles:
         found: dict[Var, int] = {}
         results = [*self.info.hidden_outvars, *self.info.other_outvars, *self.info.output_outvars]
         for eqn in self.equations:
-            for atom in dict.fromkeys(_variables(eqn.invars)):
+            for atom in dict.fromkeys(variables_of(eqn.invars)):
                 found[atom] = found.get(atom, 0) + 1
-        for atom in _variables(results):
+        for atom in variables_of(results):
             found[atom] = found.get(atom, 0) + 1
         return found
 
@@ -209,7 +221,7 @@ class Roles:
         return equation_dependences(eqn, self.levels.constant_value)
 
     def _role(self, eqn: Equation) -> Role:
-        changing = [a for a in _variables(eqn.invars) if not self.levels.is_static(a)]
+        changing = [a for a in variables_of(eqn.invars) if not self.levels.is_static(a)]
         if eqn.effects or any(not crosses(dtype_of(a)) for a in (*changing, *eqn.outvars)) or self._is_noise(eqn):
             self.noise.update(eqn.outvars)
             return Role.WHOLE
@@ -221,7 +233,7 @@ class Roles:
 
     def _is_noise(self, eqn: Equation) -> bool:
         """Whether an equation shapes random numbers and nothing else."""
-        atoms = _variables(eqn.invars)
+        atoms = variables_of(eqn.invars)
         changing = [a for a in atoms if not self.levels.is_static(a)]
         return all(a in self.noise for a in changing) and not any(
             self.is_learned(a) for a in atoms if a not in changing
@@ -252,7 +264,7 @@ class Roles:
         """Whether what is added comes from affine maps and from what does not change, and is used for nothing else."""
         if not is_floating(dtype_of(eqn.outvars[0])):
             return False
-        operands = _variables(eqn.invars)
+        operands = variables_of(eqn.invars)
         if len(operands) != 2 or operands[0] is operands[1]:
             return False
         if any(size_of(a) != size_of(eqn.outvars[0]) for a in operands):
@@ -269,7 +281,7 @@ class Roles:
         size = size_of(eqn.outvars[0])
         if any(size_of(out) != size for out in eqn.outvars):
             return False
-        if any(size_of(a) not in (1, size) for a in _variables(eqn.invars)):
+        if any(size_of(a) not in (1, size) for a in variables_of(eqn.invars)):
             return False
         for found in self._dependences(eqn):
             for (operand, _), maps in found.items():
@@ -284,12 +296,12 @@ class Roles:
             if operation.kind in (OperationKind.AFFINE, OperationKind.CONV, OperationKind.SPARSE):
                 self._try_map(operation, found)
         for eqn in self.equations:
-            changing = {a for a in _variables(eqn.invars) if not self.levels.is_static(a)}
+            changing = {a for a in variables_of(eqn.invars) if not self.levels.is_static(a)}
             mixes = classify(eqn) is Kind.MIXING or eqn.primitive.name == "scatter-add"
             if id(eqn) not in found and mixes and len(eqn.outvars) == 1 and len(changing) == 1:
                 if eqn.primitive.name == "scatter-add" and self._is_placement(eqn):
                     continue
-                static = tuple(dict.fromkeys(a for a in _variables(eqn.invars) if a not in changing))
+                static = tuple(dict.fromkeys(a for a in variables_of(eqn.invars) if a not in changing))
                 y, reason = eqn.outvars[0], "mixes one operand"
                 operation = Operation(
                     OperationKind.OTHER, y, tuple(changing), static, (eqn,), frozenset(), 0, reason, self.info
@@ -383,10 +395,6 @@ def crosses(dtype: Any) -> bool:
 
 def _is_real(dtype: Any) -> bool:
     return is_floating(dtype) and not is_complex(dtype)
-
-
-def _variables(atoms: Iterable[Any]) -> list[Var]:
-    return [a for a in atoms if not isinstance(a, Literal)]
 
 
 def _carried(eqn: Equation, first: int) -> list[int]:

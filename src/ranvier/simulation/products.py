@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..ir.active import SourceBlocks, total_of_rows
+from ..ir.active import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Conv, Linear, Operation
 from .convolutions import TiledConvolution, tiled
@@ -21,13 +20,9 @@ Arrays = Mapping[str, Any]
 Apply = Callable[[Arrays, Any], Any]
 """From arrays and the values of the source, ``[samples, *shape]``, to what the projection brings."""
 
-SMALLEST = 2**20
-"""Matrices with fewer weights are always multiplied whole; so small ones stay in the cache."""
-WORTH = 0.15
-"""Part of the sources that may be active at most for their weights to be taken one by one: rows that are added up one
-after the other take about as long as this part of a product that reads the matrix once."""
 WORTH_IN_BATCH = 0.1
-"""Likewise for many samples, for which a whole product reads the matrix once in all."""
+"""Part of the sources that may be active at most in many samples, for which a whole product reads the matrix once in
+all."""
 MANY = 8
 """Samples from which on they are many."""
 VALUES_AT_ONCE = 2**24
@@ -122,11 +117,9 @@ def _whole_sparse(operation: Linear) -> Apply:
 
 def _whichever(whole: Apply, active: Apply, samples: int) -> Apply:
     """The whole product where more is active than single sources are worth."""
-    worth = _worth(samples)
 
     def apply(arrays: Arrays, x: Any) -> Any:
-        few = jnp.count_nonzero(x) <= worth * x.size
-        return jax.lax.cond(few, lambda: active(arrays, x), lambda: whole(arrays, x))
+        return whichever(lambda x: active(arrays, x), lambda x: whole(arrays, x), x, worth=_worth(samples))
 
     return apply
 

@@ -41,9 +41,9 @@ class Simulator:
     """A graph compiled to be run over sequences, once for every number of steps and samples.
 
     Populations that nothing feeds back to are run layer by layer over all steps, so that their projections are one
-    product each; only loops are run step by step. Where few neurons are active, large projections add up the weights of
-    those alone: looked for at every step, unless the measured activity of a population (:func:`ranvier.profile`) says
-    that it is not worth it.
+    product each; only loops are run step by step. Small populations of one kind are updated as one. Where few neurons
+    are active, large projections add up the weights of those alone: looked for at every step, unless the measured
+    activity of a population (:func:`ranvier.profile`) says that it is not worth it.
 
     Attributes:
         graph: a copy of what was given.

@@ -62,8 +62,6 @@ class Counterexample:
         Raises:
             GraphError: the file cannot be read, or holds no counterexample.
         """
-        if not Path(path).is_file():
-            raise GraphError(f"there is no file {os.fspath(path)!r}.")
         try:
             arrays = read_arrays(Path(path))
         except ValueError as error:

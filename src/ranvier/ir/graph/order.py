@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -19,6 +20,7 @@ from .elements import Projection
 from .neurons import IN
 from .snn_graph import SNNGraph
 
+Name = TypeVar("Name", bound=Hashable)
 Port = tuple[str, str]
 """Name of an input, population or output, and of its port or state."""
 
@@ -57,7 +59,7 @@ def update_order(graph: SNNGraph) -> list[str]:
     return list(sorter.static_order())
 
 
-def strong_components(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+def strong_components(names: Iterable[Name], edges: Iterable[tuple[Name, Name]]) -> dict[Name, int]:
     """Of every name the number of its strongly connected component: names in one reach one another."""
     place = {name: k for k, name in enumerate(names)}
     ends = np.array([(place[a], place[b]) for a, b in edges], np.int64).reshape(-1, 2)

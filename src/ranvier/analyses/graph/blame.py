@@ -1,15 +1,15 @@
-"""Which equation of a traced population stands against a name for it."""
+"""Which equation of a traced population is in the way of a name for it, or of other text than a program."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..analyses.reasons import equation_text
-from ..ir._jax import Equation, Literal, open_jaxpr
-from ..ir.graph.traced import Traced
-from ..ir.nested import bodies, called_body
-from ..ir.scalar import MOVES, is_scalable
+from ...ir._jax import Equation, Literal, open_jaxpr
+from ...ir.graph.traced import Traced
+from ...ir.nested import bodies, called_body
+from ...ir.scalar import MOVES, is_scalable
+from ..reasons import equation_text
 
 CONSTANT, AFFINE, CURVED = range(3)
 """What a value is as a function of inputs and states, apart from places where it jumps."""
