@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ranvier.cli.main import run
+
 MODEL_FILE = """
 import jax.numpy as jnp
 import ranvier
@@ -105,11 +107,26 @@ def test_show_explain_and_picture(model_file: Path) -> None:
         (["{file}:factory", "--picture", "{folder}/nowhere/out.svg"], "does not exist"),
     ],
 )
-def test_errors_are_one_line_with_exit_code_one(model_file: Path, arguments: list[str], message: str) -> None:
+def test_errors_are_one_line_with_exit_code_one(
+    model_file: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     given = [argument.format(file=model_file, folder=model_file.parent) for argument in arguments]
-    done = ranvier("show", *given)
+    monkeypatch.setattr(sys, "argv", ["ranvier", "show", *given])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_an_error_of_the_process(model_file: Path) -> None:
+    done = ranvier("show", f"{model_file}:nothing")
     assert done.returncode == 1
-    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 

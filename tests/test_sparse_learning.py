@@ -12,10 +12,10 @@ import ranvier
 from ranvier.neurons import LI, LIF
 from ranvier.operations import Identity, Linear
 
-from .learning import difference
+from .learning import difference, learning
 
 NEURONS, INPUTS, STEPS = 1100, 4, 12
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = learning
 
 
 def network(kind, recurrent: np.ndarray | None = None) -> ranvier.SNNGraph:
@@ -80,8 +80,7 @@ def test_a_presynaptic_trace_of_sparse_rows_has_one_number_per_neuron() -> None:
     assert plans[0].memory_bytes == plans[1].memory_bytes
 
 
-@pytest.mark.parametrize("part", [0.003, 0.02, 0.3])
-@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize(("part", "batch"), [(0.003, None), (0.3, None), (0.003, 4), (0.02, 4)])
 def test_sparse_rows_of_any_density_learn_as_the_matrix_does(part: float, batch: int | None) -> None:
     rng = np.random.default_rng(4)
     shown = (STEPS,) if batch is None else (STEPS, batch)
