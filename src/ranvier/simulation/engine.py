@@ -74,10 +74,8 @@ class Engine:
     @cached_property
     def parts(self) -> list[Part]:
         """In an order in which each comes after what feeds it."""
-        step = self.step
-        return parts_of(
-            self.graph, step.order, step.neurons, [n for n in step.neurons if step.state.get(n)], self.samples
-        )
+        timed = [name for name in self.step.order if self._first_states(name)]
+        return parts_of(self.graph, self.step.order, self.step.neurons, timed, self.samples)
 
     @cached_property
     def _in_loops(self) -> set[str]:
