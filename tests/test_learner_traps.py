@@ -170,3 +170,31 @@ def test_the_first_bad_state_is_that_of_the_run() -> None:
     assert path == ("v",)
     assert step_number == int(np.argmax(~np.isfinite(aux.outputs)))
     assert (path, step_number) != learner.first_bad_state(jnp.ones(200))
+
+
+@pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.ES_D_RTRL(decay=0.9), ranvier.BPTT()], ids=str)
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_concatenation_meets_a_weight_that_changes_in_the_step(rule: Any, batch: int | None) -> None:
+    """As the same sum in two products."""
+
+    def network(together: bool) -> ranvier.StepFunction:
+        def step(params: Any, state: Any, x: Any) -> Any:
+            w = params["w"] * (1 + state["s"])
+            y = jnp.concatenate([x, state["v"]]) @ w if together else x @ w[:3] + state["v"] @ w[3:]
+            v = 0.9 * state["v"] + jnp.tanh(y)
+            return {"v": v, "s": 0.5 * state["s"] + 0.1 * v.mean()}, v[:2]
+
+        params = {"w": jax.random.normal(jax.random.key(0), (7, 4))}
+        return ranvier.step_function(step, params, {"v": jnp.zeros(4), "s": jnp.zeros(())})
+
+    xs, ys = data(6, *([] if batch is None else [batch]))
+    found = []
+    for together in (True, False):
+        learner = ranvier.compile(network(together), rule, jnp.ones(3), batch_size=batch, chunk=4)
+        found.append(learner.grad(square_loss, xs, ys))
+    (one, aux), (two, same) = found
+    np.testing.assert_allclose(aux.outputs, same.outputs, rtol=1e-5, atol=1e-5)
+    if rule == ranvier.BPTT():
+        np.testing.assert_allclose(one["w",], two["w",], rtol=1e-4, atol=1e-4)
+    assert np.isfinite(one["w",]).all()
+    assert np.abs(one["w",]).max() > 1e-2

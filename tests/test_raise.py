@@ -184,3 +184,30 @@ def test_a_model_without_input_is_told_to_take_one():
     model = ranvier.step_function(step, {"b": jnp.ones(2)}, {"v": jnp.zeros(2)}, name="alone")
     with pytest.raises(ranvier.ModelError, match="alone takes no input; give it one"):
         ranvier.raise_model(model)
+
+
+@pytest.mark.parametrize("state", ["w", "past", "past_v", "queue"])
+def test_names_that_parameters_and_delays_have_too(state: str, float64: None) -> None:
+    """A state called as the weight, with a bias of its own, or as what delayed projections keep."""
+    rng = np.random.default_rng(0)
+    w, u, bias = rng.normal(size=(3, 4)), rng.normal(size=(4, 4)), rng.uniform(0.5, 2, 4)
+
+    def step(params, states, x):
+        old = states[state]
+        v = 0.9 * jnp.tanh(old * params["bias"]) + x @ params["w"] + jnp.tanh(old) @ params["u"]
+        return {state: v}, v
+
+    params = {"w": jnp.asarray(w), "u": jnp.asarray(u), "bias": jnp.asarray(bias)}
+    model = ranvier.step_function(step, params, {state: jnp.zeros(4)})
+    graph = ranvier.SNNGraph.from_module(model, jnp.ones(3))
+    xs = rng.normal(size=(8, 3))
+    expected, states = [], {state: jnp.zeros(4)}
+    for x in xs:
+        states, y = step(params, states, jnp.asarray(x))
+        expected.append(y)
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(ranvier.interpret(graph, xs).output, expected, atol=1e-10)
+    np.testing.assert_allclose(ranvier.simulate(graph, xs, dtype="float64").output, expected, atol=1e-10)
+    small, _ = ranvier.optimize(model, level="O1", calibration=xs[:, None], inputs=jnp.ones(3))
+    _, y = small.step(small.params, small.step(small.params, small.state, jnp.asarray(xs[0]))[0], jnp.asarray(xs[1]))
+    np.testing.assert_allclose(y, expected[1], atol=1e-5)

@@ -126,7 +126,7 @@ def _tasks(
     levels: Levels,
 ) -> Iterator[tuple[Task, int]]:
     """The tasks of an equation and their phases: a product in a loop leaves early pieces to an earlier phase."""
-    found = _concatenated(eqn, producer) if at % 2 == 1 else None
+    found = _concatenated(eqn, producer, levels) if at % 2 == 1 else None
     if found is not None:
         operand, pieces = found
         phases = [made.get(piece, 0) if not isinstance(piece, Literal) else 0 for piece in pieces]
@@ -140,8 +140,11 @@ def _tasks(
     yield sparse_product(eqn, producer, levels, in_loop=at % 2 == 1) or Task(eqn), at
 
 
-def _concatenated(eqn: Equation, producer: Mapping[Var, Equation]) -> tuple[int, tuple[Any, ...]] | None:
-    """Number of the operand of a product that is a concatenation along the summed axis, and its pieces."""
+def _concatenated(
+    eqn: Equation, producer: Mapping[Var, Equation], levels: Levels
+) -> tuple[int, tuple[Any, ...]] | None:
+    """Number of the operand of a product that is a concatenation along the summed axis, and its pieces; None where the
+    other operand changes, and may not be there when early pieces are."""
     if eqn.primitive.name != "dot_general":
         return None
     (contracted, _) = eqn.params["dimension_numbers"]
@@ -149,7 +152,10 @@ def _concatenated(eqn: Equation, producer: Mapping[Var, Equation]) -> tuple[int,
         source = None if isinstance(atom, Literal) else producer.get(atom)
         if source is None or source.primitive.name != "concatenate":
             continue
-        if contracted[operand] == (source.params["dimension"],):
+        other = eqn.invars[1 - operand]
+        if contracted[operand] == (source.params["dimension"],) and (
+            isinstance(other, Literal) or levels.is_static(other)
+        ):
             return operand, tuple(source.invars)
     return None
 

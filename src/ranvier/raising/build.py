@@ -152,7 +152,7 @@ class Build:
     def _population(self, place: Place, dynamics: Dynamics) -> None:
         roles = self.roles
         shape = self._shape(place, dynamics)
-        name = free(self.graph.nodes, self._name(place, dynamics))
+        name = free({*self.graph.nodes, *self.graph.projections}, self._name(place, dynamics))
         names = _Names()
         states = {part: names.new(self._state_name(part)) for part in dynamics.states}
         distinct = [v for v in dynamics.outputs if v not in dynamics.same]
@@ -267,7 +267,10 @@ class Build:
     def _block(self, block: Block) -> None:
         names = _Names()
         is_noise = any(out in self.roles.noise for out in block.outputs)
-        name = free(self.graph.nodes, "noise" if is_noise else block.equations[-1].primitive.name.strip("_"))
+        name = free(
+            {*self.graph.nodes, *self.graph.projections},
+            "noise" if is_noise else block.equations[-1].primitive.name.strip("_"),
+        )
         ports = {v: names.new(self._letter(v)) for v in block.ports}
         states = {p: names.new(self._state_name(p)) for p in block.states}
         parameters = {v: names.new(self._parameter_name(v)) for v in block.parameters}
@@ -433,7 +436,8 @@ class Build:
         return self._add(f"{port[0]}.{port[1]}.bias", (source, OUT, 0), Constant(value), port, trained)
 
     def _add(self, name: str, source: tuple[str, str, int], operation: Operation, port: Port, trained: bool) -> str:
-        name = free(self.graph.projections, name)
+        with_parameters = [key for key, p in self.graph.populations.items() if p.neuron.parameters]
+        name = free({*self.graph.projections, *with_parameters}, name)
         node, of, delay = source
         self.graph.projections[name] = Projection(
             name, node, port[0], operation, delay, source_port=of, target_port=port[1], trained=trained

@@ -23,11 +23,12 @@ from ..validation.carry import Index, trained_arrays
 from .build import Build, Held
 
 
-def _read(state: Mapping[str, Any], part: Held) -> Any:
-    """A part of a state among those of a population; None where it is not there."""
+def _read(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], part: Held) -> Any:
+    """A part of a state among those of the populations; None where it is not there."""
+    own = state.get(part.population, {})
     if not part.past:
-        return state.get(part.state)
-    past = state.get(past_key(part.state))
+        return own.get(part.state)
+    past = own.get(past_key(graph.populations[part.population].neuron, part.state))
     return None if past is None else past[0]
 
 
@@ -69,7 +70,7 @@ class Raised:
         found: dict[Path, Any] = {}
         for number, parts in self._build.held.items():
             slot = self.info.state_slots[number]
-            read = [_read(state.get(part.population, {}), part) for part in parts]
+            read = [_read(self.graph, state, part) for part in parts]
             if any(value is None for value in read):
                 continue
             dtype = slot.leaves[0].dtype

@@ -19,7 +19,7 @@ from ..ir.graph.neurons import IN, OUT
 from ..ir.graph.order import Port, delayed_ports
 from ..ir.graph.recording import SUMMED, Recording
 from ..ir.graph.snn_graph import SNNGraph
-from .lower import PAST, GraphStep, Past
+from .lower import GraphStep, Past
 from .parts import Ensemble, Part, parts_of
 from .products import Arrays, Layout, layout_of
 
@@ -115,7 +115,7 @@ class Engine:
 
     def _layout(self, name: str) -> Layout:
         projection = self.graph.projections[name]
-        arrays = self.step.fixed.get(name) or self.step.params.get(name, {})
+        arrays = self.step.arrays_of(projection, self.step.params)
         source = self.graph.populations.get(projection.source)
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())
@@ -134,7 +134,7 @@ class Engine:
 
     def _first_states(self, name: str) -> dict[str, Any]:
         """Of the neurons, ``[samples, *shape]``."""
-        own = {k: v for k, v in self.step.state.get(name, {}).items() if not k.startswith(PAST)}
+        own = self.step.states_of(name, self.step.state.get(name, {}))
         return {k: jnp.broadcast_to(x, (self.samples, *x.shape)) for k, x in own.items()}
 
     def _before(self, port: Port, steps: int) -> Any:

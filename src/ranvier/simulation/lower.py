@@ -14,6 +14,7 @@ from scipy import sparse
 from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
 from ..ir.graph.elements import Projection
+from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Delay, Neuron
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
 from ..ir.graph.snn_graph import SNNGraph
@@ -125,7 +126,7 @@ class GraphStep:
         for name in self.order:
             neuron = self.neurons[name]
             got = {port: self._summed((name, port), params, state, values) for port in neuron.inputs}
-            before = {k: v for k, v in state.get(name, {}).items() if not k.startswith(PAST)}
+            before = self.states_of(name, state.get(name, {}))
             after, out = self.updated(neuron, before, got, params.get(name, {}))
             if after:
                 new[name].update(after)
@@ -144,6 +145,11 @@ class GraphStep:
             if not past.of_state:
                 values[past.port] = new[name][past.key][0]
 
+    def states_of(self, name: str, state: Mapping[str, Any]) -> Values:
+        """Those of the neurons, without what delayed projections have still to bring."""
+        kept = {past.key for past in self.pasts.get(name, ())}
+        return {k: v for k, v in state.items() if k not in kept}
+
     def updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
         """New states and outputs of a population, by name."""
         if isinstance(neuron, Traced):
@@ -157,9 +163,15 @@ class GraphStep:
         for projection in self.into[port]:
             source = projection.source, projection.source_port
             x = self._earlier(source, projection.delay, state) if projection.delay else values[source]
-            arrays = self.fixed[projection.name] if projection.name in self.fixed else params.get(projection.name, {})
+            arrays = self.arrays_of(projection, params)
             parts.append(self.functions[projection.name](arrays, jnp.asarray(x, self.dtype)))
         return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.ports[port], self.dtype)
+
+    def arrays_of(self, projection: Projection, params: Mapping[str, Mapping[str, Any]]) -> Values:
+        """The arrays of a projection; a population may have the same name, and parameters of its own."""
+        if projection.name in self.fixed:
+            return self.fixed[projection.name]
+        return {k: v for k, v in params.get(projection.name, {}).items() if k in projection.operation.arrays}
 
     def _earlier(self, port: Port, delay: int, state: Mapping[str, Any]) -> Any:
         past, own = self.delayed[port], state[port[0]]
@@ -188,10 +200,9 @@ class Past:
     def of(cls, graph: SNNGraph, port: Port, depth: int) -> Past:
         name, of = port
         population = graph.populations.get(name)
-        key = past_key(of)
         if population is None:
-            return cls(port, key, False, depth, np.zeros(graph.inputs[name].shape))
-        of_state = of in population.neuron.states
+            return cls(port, PAST, False, depth, np.zeros(graph.inputs[name].shape))
+        of_state, key = of in population.neuron.states, past_key(population.neuron, of)
         return cls(port, key, of_state, depth - of_state, population.initial_value(of))
 
     def read(self, state: Any, kept: Any, delay: int) -> Any:
@@ -205,9 +216,9 @@ class Past:
         return jnp.concatenate([newest[None], kept[: self.kept - 1]]) if self.kept > 1 else newest[None]
 
 
-def past_key(port: str) -> str:
+def past_key(neuron: Neuron, port: str) -> str:
     """Name of the state that has the earlier values of a port."""
-    return PAST if port == OUT else f"{PAST}.{port}"
+    return free_name(neuron.states, PAST if port == OUT else f"{PAST}.{port}")
 
 
 def _in_dtype(neuron: Neuron, dtype: Any) -> Neuron:

@@ -149,6 +149,7 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
     for key, projection in graph.projections.items():
         if key != projection.name:
             yield Problem(projection.name, f"is stored under the name {key!r}")
+        yield from _of_shared_name(graph, key, projection)
         source, target = nodes.get(projection.source), nodes.get(projection.target)
         if source is None or isinstance(source, Output):
             yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
@@ -169,6 +170,14 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
             told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
             yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
         yield from _of_operation(graph, projection, source, target)
+
+
+def _of_shared_name(graph: SNNGraph, key: str, projection: Projection) -> Iterator[Problem]:
+    """Arrays are told apart by the element's name and their own."""
+    same = graph.populations.get(key)
+    both = sorted(set(same.neuron.parameters) & set(projection.operation.arrays)) if same is not None else []
+    if both:
+        yield Problem(key, f"a population and a projection of this name both have {both}; give one another name")
 
 
 def _of_operation(
