@@ -249,3 +249,48 @@ def test_a_hard_reset_with_adaptation_is_no_sum(float64):
     model, x = _step_model(update, v=(4,), a=(4,))
     _, (finding,) = ranvier.recognise(ranvier.SNNGraph.from_module(model, x))
     assert finding.neuron is None
+
+
+@pytest.mark.parametrize("kind", [bps.LIF, bps.ALIF])
+@pytest.mark.parametrize("driven", [0, 9, 12])
+def test_it_does_not_matter_where_the_states_stand(kind, driven, float64):
+    """As in a network that has run: above the threshold, about to be reset, adapted."""
+    with settings(jnp.float64):
+        layer = _Layer(kind(4, spk_reset="hard"))
+        brainstate.nn.init_all_states(layer)
+        for step in range(driven + (20 if driven == 12 else 0)):
+            layer.update(jnp.full(3, 4.0 if step < driven else 0.1))
+    jax.config.update("jax_enable_x64", True)
+    graph = ranvier.SNNGraph.from_module(layer, jnp.ones(3))
+    found, findings = ranvier.recognise(graph)
+    assert findings[0].neuron == kind.__name__, str(findings[0])
+    given = _inputs(graph)
+    same = ranvier.interpret(found, given).output == ranvier.interpret(graph, given).output
+    assert same.mean() > 0.999
+
+
+@pytest.mark.parametrize(("gain", "threshold"), [(5e6, 0.02), (1e-9, 1.0), (1.0, 1e4)])
+def test_neurons_in_other_units(gain, threshold, float64):
+    def update(state, y):
+        v = 0.9 * state["v"] + gain * y
+        z = spike(v - threshold)
+        return {"v": v - jax.lax.stop_gradient(z) * threshold}, z
+
+    model, x = _step_model(update, v=(4,))
+    found, (finding,) = ranvier.recognise(ranvier.SNNGraph.from_module(model, x, dt=1e-3))
+    assert finding.neuron == "LIF", str(finding)
+    neuron = found.populations["v"].neuron
+    np.testing.assert_allclose([neuron.v_threshold, neuron.r * 0.1], [threshold, gain], rtol=1e-5)
+
+
+def test_a_refractory_time_is_told_as_such(float64):
+    def update(state, y):
+        r = jnp.maximum(state["r"] - 1, 0)
+        v = jnp.where(r > 0, 0.0, 0.9 * state["v"] + y)
+        z = spike(v - 1)
+        return {"v": jnp.where(z > 0, 0.0, v), "r": jnp.where(z > 0, 3.0, r)}, z
+
+    model, x = _step_model(update, v=(4,), r=(4,))
+    _, (finding,) = ranvier.recognise(ranvier.SNNGraph.from_module(model, x))
+    assert finding.neuron is None
+    assert "refractory" in finding.reason

@@ -57,9 +57,17 @@ def located_at(eqn: Equation) -> Any:
     return source_info_util.user_context(info.traceback, name_stack=stack)
 
 
+WRAPPERS = ("saiunit", "brainunit", "brainstate")
+"""Packages whose arithmetic and containers stand between a model's code and JAX."""
+
+
 def source_line(eqn: Equation) -> str:
-    """``file:line (function)`` of the user's code that made the equation."""
-    return source_info_util.summarize(eqn.source_info)
+    """``file:line:column (function)`` of the model's code that made the equation."""
+    frames = list(source_info_util.user_frames(eqn.source_info.traceback))
+    if not frames:
+        return ""
+    frame = next((f for f in frames if not any(f"/{name}/" in f.file_name for name in WRAPPERS)), frames[0])
+    return f"{frame.file_name}:{frame.start_line}:{frame.start_column} ({frame.function_name})"
 
 
 def copy(value: jax.Array) -> jax.Array:

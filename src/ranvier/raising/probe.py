@@ -13,11 +13,11 @@ from ..ir.graph.traced import Traced, run_traced
 
 Values = dict[str, np.ndarray]
 """By port or state, ``[size]``."""
-ATTEMPTS = (0.0, 1.0, -1.0, 10.0, -10.0, 100.0, -100.0)
-"""Values of states at which dynamics may be at rest."""
+ATTEMPTS = (0.0, None, 1.0, -1.0, 10.0, -10.0, 100.0, -100.0)
+"""Values of states at which dynamics may be at rest; None: the initial ones."""
 EXACT = 1e-9
 """Part of the size of what is compared up to which numbers count as equal."""
-LARGEST_INPUT = 1e9
+SMALLEST_STEP, LARGEST_INPUT = 1e-15, 1e18
 
 
 class Unlike(Exception):
@@ -84,36 +84,59 @@ class Probe:
 
     @cached_property
     def rest(self) -> Values:
-        """A point around which the dynamics are affine and nothing fires.
+        """A point around which the dynamics are affine and nothing fires; if possible, one at which no state is being
+        reset.
 
         Raises:
             Unlike: there is none among those tried.
         """
+        first = None
         initial = {k: np.broadcast_to(v.ravel(), (self.size,)) for k, v in self.population.initial_state().items()}
         zeros = {k: np.zeros(self.size) for k in self.inputs}
-        for value in (None, *ATTEMPTS):
+        for value in ATTEMPTS:
             states = initial if value is None else {k: np.full(self.size, value) for k in self.states}
             point = {**zeros, **states}
-            if self._is_affine_around(point):
-                return point
+            if self._is_quiet(point) and self._is_affine_around(point):
+                first = first or point
+                if self._lasts(point):
+                    return point
+        if first is not None:
+            return first
         raise Curved(
             "around rest it is not affine: products of states or inputs, or a function that is curved",
             remedy="below the threshold, leak and input have to be linear",
         )
 
+    def _is_quiet(self, point: Values) -> bool:
+        """Whether nothing fires."""
+        outputs = self.run([point]).outputs
+        return not any(np.any(outputs[o]) for o in self.neuron.binary)
+
+    def _lasts(self, point: Values) -> bool:
+        """Whether every state decides something of the next one."""
+        steps = self._steps(point)
+        found = self.run([point, *({**point, k: point[k] + steps[k]} for k in self.states)]).states
+        return all(np.any(found[k][1 + n] != found[k][0]) for n, k in enumerate(self.states))
+
     def _steps(self, point: Values) -> Values:
-        return {k: 1e-3 * (1 + np.abs(point[k])) for k in self.variables}
+        """How far variables are moved: so little that nothing fires."""
+        steps = {k: 1e-3 * (1 + np.abs(point[k])) for k in self.variables}
+        for name, step in steps.items():
+            while step.max() > SMALLEST_STEP and not self._is_quiet({**point, name: point[name] + 2 * step}):
+                step = step / 10
+            while step.max() > SMALLEST_STEP and not self._is_quiet({**point, name: point[name] - 2 * step}):
+                step = step / 10
+            steps[name] = step
+        return steps
 
     def _is_affine_around(self, point: Values) -> bool:
-        """Whether nothing fires there and small changes add up."""
+        """Whether small changes add up."""
         steps = self._steps(point)
         moved = [point]
         for name in self.variables:
             moved += [{**point, name: point[name] + k * steps[name]} for k in (-1, 1, 2)]
         moved.append({name: point[name] + steps[name] for name in self.variables})
         found = self.run(moved)
-        if any(np.any(found.outputs[o][0]) for o in self.neuron.binary):
-            return False
         for values in (*found.states.values(), *found.outputs.values()):
             scale = EXACT * (np.abs(values).max(0) + 1e-6)
             slopes = [values[2 + 3 * k] - values[0] for k in range(len(self.variables))]
@@ -156,7 +179,7 @@ class Probe:
             low, reach = np.where(fired, low, reach), np.where(fired, reach, 2 * reach)
             if reach.max() > LARGEST_INPUT:
                 remedy = "compare the potential with a threshold that a large input reaches"
-                raise Unlike(f"it does not fire, however large {variable!r} is", about=output, remedy=remedy)
+                raise Unlike(f"it does not fire, however far {variable!r} drives it up", about=output, remedy=remedy)
         high = reach
         for _ in range(200):
             middle = (low + high) / 2

@@ -179,7 +179,7 @@ def _is_spike(probe: Probe, output: str) -> bool:
     row = probe.affine[output]
     if any(np.any(v) for v in row.values()):
         return False
-    far = [{v: np.full(probe.size, s * 10.0**k)} for v in probe.variables for s in (1, -1) for k in range(-1, 9)]
+    far = [{v: np.full(probe.size, s * 10.0**k)} for v in probe.variables for s in (1, -1) for k in range(-1, 18, 2)]
     values = probe(far).outputs[output]
     return bool(np.any(values)) and bool(np.all((values == 0) | (values == 1)))
 
@@ -348,11 +348,11 @@ def _adaptive(case: _Case, states: tuple[str, ...], i: str | None = None) -> Mat
     (a,) = (s for s in states if s != v)
     fade, row = case.row(a)[a], case.row(v)
     synapse, weights, gain = _synapse(case, i, v)
-    if np.any(case.row(a)[""]) or np.any(probe.rest[a]):
+    if np.any(case.row(a)[""]):
         raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
     main = _main(probe, weights) if i is None or not synapse.delay else i
-    spike = _Spike.of(case, v, main=main)
-    raised = [_Spike.of(case, v, main=main, at={a: np.full(probe.size, x)}).threshold for x in (1.0, 2.0)]
+    spike = _Spike.of(case, v, main=main, at={a: np.zeros(probe.size)})
+    raised = [_raised(case, v, main, a, level) for level in (1.0, 2.0)]
     slope = raised[0] - spike.threshold
     if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
         raise Unlike(
@@ -374,10 +374,20 @@ def _adaptive(case: _Case, states: tuple[str, ...], i: str | None = None) -> Mat
     match = _spiking(case, leak, spike, v, weights, bias, {"tau_a": tau_a, "beta": beta})
     start = np.broadcast_to(probe.population.initial_state()[a].ravel(), (probe.size,))
     if spike.resets_later:
-        first = np.broadcast_to(probe.population.initial_state()[v].ravel(), (probe.size,))
-        fired = first - spike.threshold > slope / fade * start
-        start = fade * start + np.where(fired, jump, 0.0)
+        start = fade * start + np.where(spike.is_due, jump, 0.0)
     return replace(match, initial={**match.initial, "a": start / jump}, synapse=synapse)
+
+
+def _raised(case: _Case, v: str, main: str, a: str, level: float) -> np.ndarray:
+    """The threshold where a state has some value."""
+    try:
+        return _Spike.of(case, v, main=main, at={a: np.full(case.probe.size, level)}).threshold
+    except Unlike as unlike:
+        raise Unlike(
+            f"where {a!r} is {level:g}, {unlike}: it is no adaptation, but maybe a refractory time",
+            about=a,
+            remedy="neurons with a name have no refractory time",
+        ) from unlike
 
 
 def _synapse(case: _Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
@@ -503,9 +513,17 @@ class _Spike:
         """The neuron's potential before the first step."""
         v = np.broadcast_to(v, self.threshold.shape)
         if self.resets_later:
-            over = v > self.threshold
-            v = np.where(over, self.reset if self.subtract is None else v - self.subtract, v)
+            v = np.where(self.is_due, self.reset if self.subtract is None else v - self.subtract, v)
         return v - self.shift
+
+    @property
+    def is_due(self) -> np.ndarray:
+        """Of which neurons the first step begins with a reset, where it is done at the beginning of a step."""
+        initial = self.case.probe.population.initial_state()
+        above = initial[self.v].ravel() - self.threshold
+        if self.adaptation is None:
+            return above > 0
+        return above > self.adaptation.slope / self.adaptation.fade * initial[self.adaptation.state].ravel()
 
 
 @dataclass(frozen=True, eq=False)
