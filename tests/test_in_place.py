@@ -233,3 +233,35 @@ def test_a_graph_is_trained_optimized_and_trained_on(tmp_path):
     np.testing.assert_allclose(
         ranvier.simulate(again, xs).output, ranvier.simulate(final, xs).output, rtol=1e-5, atol=1e-5
     )
+
+
+def test_what_was_pruned_to_sparse_rows_leaves_as_one_matrix(float64: None) -> None:
+    """More weights than are probed one by one, read straight from their source, also when it is raised again."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(0, 0.2, (100, 90))), "u": jnp.asarray(rng.normal(0, 0.1, (90, 90)))}
+
+    def step(p, s, x):
+        v, z = lif(s["v"], x @ p["w"] + s["z"] @ p["u"])
+        return {"v": v, "z": z}, z
+
+    model = ranvier.step_function(step, params, zeros(jnp.float64, v=(90,), z=(90,)))
+    small, _ = ranvier.optimize(model, "prune{sparsity=0.75},connections{sparse_below=0.5}", inputs=jnp.ones(100))
+    stored = {k: v["weight"].shape for k, v in small.params.items() if "weight" in v}
+    assert sorted(stored.values()) == [(2025,), (2250,)]
+    graph = ranvier.SNNGraph.from_module(small, jnp.ones(100))
+    assert sorted(p.operation.weight.shape for p in graph.projections.values() if hasattr(p.operation, "weight")) == [
+        (90, 90),
+        (90, 100),
+    ]
+    assert graph.total_synapses == 2025 + 2250
+    xs = rng.uniform(0, 2, (12, 100))
+    state, expected = small.state, []
+    for x in xs:
+        state, y = small.step(small.params, state, jnp.asarray(x))
+        expected.append(y)
+    assert 0.05 < np.mean(expected) < 0.95
+    np.testing.assert_allclose(ranvier.simulate(graph, xs, dtype="float64").output, expected, atol=1e-9)
+    assert (
+        sum(node.weight.size for node in ranvier.to_nir(small, jnp.ones(100)).nodes.values() if hasattr(node, "weight"))
+        == 90 * 190
+    )

@@ -211,3 +211,38 @@ def test_names_that_parameters_and_delays_have_too(state: str, float64: None) ->
     small, _ = ranvier.optimize(model, level="O1", calibration=xs[:, None], inputs=jnp.ones(3))
     _, y = small.step(small.params, small.step(small.params, small.state, jnp.asarray(xs[0]))[0], jnp.asarray(xs[1]))
     np.testing.assert_allclose(y, expected[1], atol=1e-5)
+
+
+WHOLE = {
+    "a product of all of it": lambda s, y, u: (s + y) @ u,
+    "sorted": lambda s, y, u: jnp.sort(0.9 * s + y),
+    "in a loop of unknown length": lambda s, y, u: jax.lax.while_loop(
+        lambda v: jnp.abs(v).max() > 1, lambda v: v * 0.5, 0.9 * s + y
+    ),
+    "rolled": lambda s, y, u: jnp.roll(0.9 * s + y, 1),
+    "summed up": lambda s, y, u: jnp.cumsum(0.5 * s + y),
+    "a distribution": lambda s, y, u: jax.nn.softmax(0.5 * s + y),
+    "normalised": lambda s, y, u: (s + y) / (1 + jnp.linalg.norm(s + y)),
+    "the largest alone": lambda s, y, u: jax.nn.one_hot(jnp.argmax(0.5 * s + y), 4) * y,
+}
+
+
+@pytest.mark.parametrize("what", WHOLE)
+@pytest.mark.parametrize("read", ["state", "log_softmax"])
+def test_new_states_that_are_made_of_whole_arrays(what: str, read: str, float64: None) -> None:
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(3, 4))), "u": jnp.asarray(rng.normal(0, 0.3, (4, 4)))}
+
+    def step(p, state, x):
+        v = WHOLE[what](state["v"], x @ p["w"], p["u"])
+        return {"v": v}, v if read == "state" else jax.nn.log_softmax(v)
+
+    model = ranvier.step_function(step, params, {"v": jnp.zeros(4)})
+    xs, state, expected = rng.normal(size=(6, 3)), model.state, []
+    for x in xs:
+        state, y = step(params, state, jnp.asarray(x))
+        expected.append(y)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    np.testing.assert_allclose(ranvier.interpret(graph, xs).output, expected, atol=1e-10)
+    np.testing.assert_allclose(ranvier.simulate(graph, xs, dtype="float64").output, expected, atol=1e-10)
+    assert np.ptp(expected, axis=0).max() > 1e-3

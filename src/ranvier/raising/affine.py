@@ -42,6 +42,8 @@ class Form:
         make: the operation from arrays.
         learned: whether any array has a derivative by a parameter.
         name: for the projection.
+        taking: of a sparse matrix, gives the form that reads elements of a larger source itself, from their numbers and
+            its size; None where two weights would meet at one place.
     """
 
     source: tuple[int, ...]
@@ -50,6 +52,7 @@ class Form:
     make: Make
     learned: bool
     name: str = field(default="map")
+    taking: Callable[[np.ndarray, int], Form | None] | None = None
 
     @property
     def is_dense(self) -> bool:
@@ -227,22 +230,56 @@ def _by_probing(operation: AffineMap) -> dict[str, Derived] | None:
 
 def _sparse(roles: Roles, operation: AffineMap) -> Form | None:
     """A product with a sparse matrix whose stored numbers are one operand."""
-    (x,), y = operation.xs, operation.y
+    (x,) = operation.xs
     vectors = [v for v in operation.operands if is_floating(dtype_of(v))]
-    if operation.kind is not OperationKind.SPARSE or len(vectors) != 1 or size_of(x) > LARGEST_PROBED:
+    if operation.kind is not OperationKind.SPARSE or len(vectors) != 1:
         return None
     (w,) = vectors
-    places = _places(roles, operation, w)
+    places = _added_up(roles, operation, w)
+    if places is None and size_of(x) <= LARGEST_PROBED:
+        places = _places(roles, operation, w)
     if places is None:
         return None
+    return _sparse_form(places, w, _learned(roles, operation))
+
+
+def _sparse_form(places: Any, w: Var, learned: bool) -> Form:
+    """The form of a sparse matrix of stored weights, told by their numbers from 1 on."""
     order = places.data.astype(np.int64) - 1
     indices, indptr, shape = places.indices, places.indptr, places.shape
 
     def make(arrays: Mapping[str, np.ndarray]) -> Operation:
         return Linear(sparse.csr_array((arrays["weight"], indices, indptr), shape=shape))
 
+    def taking(index: np.ndarray, size: int) -> Form | None:
+        entries = places.tocoo()
+        columns = index[entries.col]
+        taken = columns >= 0
+        ends = entries.row[taken], columns[taken]
+        if np.unique(ends[0].astype(np.int64) * size + ends[1]).size < ends[0].size:
+            return None
+        return _sparse_form(sparse.csr_array((entries.data[taken], ends), shape=(shape[0], size)), w, learned)
+
     arrays = {"weight": lambda static: jnp.asarray(static[w]).reshape(-1)[order]}
-    return Form((size_of(x),), (size_of(y),), arrays, make, _learned(roles, operation))
+    return Form((shape[1],), (shape[0],), arrays, make, learned, taking=taking)
+
+
+def _added_up(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
+    """As :func:`_places`, of elements that are multiplied by a weight each and added up by target."""
+    (x,), y = operation.xs, operation.y
+    if [eqn.primitive.name for eqn in operation.equations] != ["mul", "scatter-add"] or shape_of(w) != shape_of(x):
+        return None
+    product, total = operation.equations
+    start, where, updates = total.invars
+    numbers = total.params["dimension_numbers"]
+    plain = tuple(numbers.inserted_window_dims) == (0,) and not numbers.update_window_dims
+    if set(product.invars) != {x, w} or updates is not product.outvars[0] or len(shape_of(x)) != 1 or not plain:
+        return None
+    first, targets = (np.asarray(_read(roles.static, atom)) for atom in (start, where))
+    targets, count = targets.reshape(-1), size_of(x)
+    if np.any(first) or targets.size != count or np.any((targets < 0) | (targets >= size_of(y))):
+        return None
+    return sparse.csr_array((np.arange(1.0, count + 1), (targets, np.arange(count))), shape=(size_of(y), count))
 
 
 def _places(roles: Roles, operation: AffineMap, w: Var) -> Any | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ModelError
-from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of
+from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of, variables_of
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Relay
@@ -21,7 +21,7 @@ from ..ir.graph.operations import Constant, Flatten, Identity, Operation, Select
 from ..ir.graph.order import Port
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
-from ..ir.interpret import run_equations
+from ..ir.interpret import needed_equations, run_equations
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from .affine import Derived, Form, form_of
@@ -121,10 +121,21 @@ class Build:
             outs = [v for e in arithmetic.get(place, []) for v in e.outvars if v in read and v not in clusters.retimed]
             outs += [v for v in sorted(clusters.retimed & read, key=self._number) if self._home(v) == place]
             mine = states.get(place, [])
-            equations = _live(arithmetic.get(place, []), outs, [roles.new_state(p) for p in mine])
+            equations = self._live(arithmetic.get(place, []), outs, [roles.new_state(p) for p in mine])
             if mine or outs:
                 found[place] = Dynamics(clusters, place, equations, mine, outs)
         return found
+
+    def _live(self, equations: list[Any], outputs: list[Var], new: list[Terms]) -> list[Any]:
+        """The equations of a place that results and new states need, in order."""
+        needed: set[Any] = {*outputs, *(term.root for terms in new for term in terms)}
+        kept = []
+        for eqn in reversed(equations):
+            if any(out in needed for out in eqn.outvars):
+                kept.append(eqn)
+                for atom in variables_of(eqn.invars):
+                    needed.update((atom, self.clusters.inner(eqn, atom)))
+        return kept[::-1]
 
     def _number(self, var: Var) -> int:
         return self._numbers[id(self.clusters.maker[var])]
@@ -224,7 +235,7 @@ class Build:
         for k, (var, _) in enumerate(self.roles.state_vars):
             if var in old:
                 known[var] = jnp.asarray(self._initial_value(k), dtype_of(var))
-        needed = _live_all(self.roles.equations, list(retimed))
+        needed = needed_equations([e for e in self.roles.equations if not e.effects], list(retimed))
         run_equations(needed, known)
         population = self.graph.populations[name]
         found = {label: np.asarray(known[v], np.float64).reshape(population.shape) for v, label in retimed.items()}
@@ -367,6 +378,9 @@ class Build:
         """An affine map into a port."""
         (x,) = self.roles.maps[root].xs
         terms = self.roles.of(x)
+        if (taken := self._taking(terms, form)) is not None:
+            self._projection(*taken, port)
+            return
         found = [self._source(t, form) for t in terms] if self._is_split(terms, form) else []
         sources = [source for source in found if source is not None]
         if not sources or len(sources) < len(terms):
@@ -375,6 +389,14 @@ class Build:
         for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
             part = form if term.index is None else form.part(columns=_places_of(term, self.roles.sizes[term.root]))
             self._projection(part if k == 0 else part.without_bias(), source, port)
+
+    def _taking(self, terms: Terms, form: Form) -> tuple[Form, tuple[str, str, int]] | None:
+        """A sparse matrix that reads the source of gathered elements itself, and that source."""
+        if form.taking is None or len(terms) != 1 or terms[0].index is None:
+            return None
+        found = form.taking(terms[0].index, self.roles.sizes[terms[0].root])
+        source = None if found is None else self._source(terms[0], found)
+        return None if found is None or source is None else (replace(found, name=form.name), source)
 
     def _is_split(self, terms: Terms, form: Form) -> bool:
         """Whether a matrix can be parted into one for every source."""
@@ -517,20 +539,6 @@ def _places_of(term: Term, size: int) -> np.ndarray:
 
 def _reshaped(var: Var, shape: Shape) -> Derived:
     return lambda static: jnp.asarray(static[var]).reshape(shape)
-
-
-def _live(equations: list[Any], outputs: list[Var], new: list[Terms]) -> list[Any]:
-    wanted = [*outputs, *(t.root for terms in new for t in terms)]
-    return _live_all(equations, wanted)
-
-
-def _live_all(equations: list[Any], wanted: list[Any]) -> list[Any]:
-    needed, kept = set(wanted), []
-    for eqn in reversed(equations):
-        if any(out in needed for out in eqn.outvars):
-            kept.append(eqn)
-            needed.update(a for a in eqn.invars if not isinstance(a, Literal))
-    return kept[::-1]
 
 
 def _check_real(info: ModuleInfo) -> None:

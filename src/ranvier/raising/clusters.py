@@ -14,6 +14,8 @@ from .roles import Role, Roles, crosses
 
 Member = int | OldState
 """The ``id`` of an equation, or a part of a state."""
+KEPT = -1
+"""Stage of a part of a state that is kept apart from the arithmetic that it would have to wait for."""
 Cluster = Any
 """What stands for all members of a cluster."""
 
@@ -212,7 +214,8 @@ class Clusters:
                 self.place[id(eqn)] = Place(cluster, self._stage(eqn, depth))
         for part in self.roles.components:
             home = self.own_result(part)
-            self.place[part] = Place(part) if home is None else self.place[id(home)]
+            kept = Place(part, KEPT) if self.find(part) in cyclic else Place(part)
+            self.place[part] = kept if home is None else self.place[id(home)]
 
     def _stage(self, eqn: Equation, depth: dict[Any, int]) -> int:
         """As late as what reads the result allows."""
@@ -288,6 +291,9 @@ class Clusters:
                 for out in eqn.outvars:
                     for atom in variables_of(eqn.invars):
                         read(out, roles.of(atom))
+        for part in roles.components:
+            if self.own_result(part) is None:
+                read(self.find(part), roles.new_state(part))
         if not edges:
             return set()
         component = strong_components(dict.fromkeys(end for edge in edges for end in edge), edges)
