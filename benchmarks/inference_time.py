@@ -32,7 +32,7 @@ NOTE = (
     "layer at once, where nothing feeds back, else step by step. Ranvier: `ranvier.Simulator(graph)`, without measured "
     "activity; all weights: the same with whole products alone, where it may add up the weights of active neurons. "
     "Active is the part of the neurons of the output, or of the inputs where the output is no spike. The mean output "
-    "of all libraries agrees to a thousandth in every row, or the run ends with an error."
+    "of all libraries agrees to 0.001 plus a thousandth of it in every row, or the run ends with an error."
 )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import brainpy.state as neurons
 import brainstate
 import brainunit as u
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import ranvier
@@ -134,3 +138,85 @@ def test_registration_is_checked() -> None:
         ranvier.register_primitive("my_op", "banana")
     with pytest.raises(ranvier.RegistrationError, match="drop `move`"):
         ranvier.register_primitive("my_op", "mixing", move=lambda params, operands: operands[0])
+
+
+def _graph() -> ranvier.SNNGraph:
+    return ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (3,))],
+        populations=[ranvier.Population("p", (3,), ranvier.neurons.LIF(tau=0.02))],
+        projections=[
+            ranvier.Projection("w", "x", "p", ranvier.operations.Linear(np.eye(3))),
+            ranvier.Projection("y", "p", "y", ranvier.operations.Identity()),
+        ],
+        outputs=[ranvier.Output("y", (3,))],
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("run", [ranvier.simulate, ranvier.interpret], ids=["simulate", "interpret"])
+def test_inputs_of_a_graph_are_finite(run, value: float) -> None:
+    xs = np.ones((4, 3))
+    xs[2, 1] = value
+    with pytest.raises(ranvier.InputError, match="input 'x' has values that are not finite"):
+        run(_graph(), xs)
+    run(_graph(), np.full((4, 3), 3e38, np.float32))
+
+
+def test_a_dtype_that_numpy_has_not() -> None:
+    with pytest.raises(ranvier.InputError, match=r"bfloat16.*float32"):
+        ranvier.simulate(_graph(), np.ones((4, 3)), dtype="bfloat16")
+
+
+def test_a_shape_without_an_axis() -> None:
+    graph = _graph()
+    graph.populations["p"] = graph.populations["p"].replace(shape=())
+    with pytest.raises(ranvier.GraphError, match=r"p: shape \[\]"):
+        ranvier.simulate(graph, np.ones((4, 3)))
+
+
+def test_one_name_for_arrays_of_a_population_and_of_a_projection() -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = 0.9 * s["v"] * p["weight"] + x
+        return {"v": v}, v
+
+    model = ranvier.step_function(step, {"weight": jnp.linspace(0.1, 1, 3)}, {"v": jnp.zeros(3)})
+    graph = ranvier.SNNGraph.from_module(model, jnp.ones(3))
+    name = next(iter(graph.populations))
+    assert "weight" in graph.populations[name].neuron.parameters
+    graph.projections[name] = ranvier.Projection(name, "input", name, ranvier.operations.Linear(np.eye(3)))
+    graph.projections[name] = graph.projections[name].replace(target_port=graph.populations[name].neuron.inputs[0])
+    with pytest.raises(ranvier.GraphError, match=r"both have \['weight'\]"):
+        ranvier.simulate(graph, np.ones((4, 3)))
+
+
+def test_a_file_that_says_its_own_dt(tmp_path: Path) -> None:
+    path = tmp_path / "graph.nir"
+    ranvier.to_nir(_graph(), path=path)
+    assert ranvier.from_nir(path, dt=1e-3).dt == 1e-3
+    with pytest.raises(ranvier.GraphError, match=r"dt=0.0002 s was given, and the file says 0.001 s"):
+        ranvier.from_nir(path, dt=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(10, 2, 5), (3,), (10, 2, 4, 3)])
+def test_calibration_of_a_model_in_another_shape(shape: tuple[int, ...]) -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = 0.9 * s["v"] + x @ p["w"]
+        return {"v": v}, v
+
+    model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.zeros(4)})
+    with pytest.raises(ranvier.InputError, match=r"calibration of 'input' has shape .*\[T, samples, 3\]"):
+        ranvier.optimize(model, level="O1", calibration=np.ones(shape), inputs=jnp.ones(3))
+    small, _ = ranvier.optimize(model, level="O1", calibration=np.ones((10, 3)), inputs=jnp.ones(3))
+    assert small.params
+
+
+def test_what_a_population_without_an_output_has_to_record() -> None:
+    def step(p: Any, s: Any, x: Any) -> Any:
+        v = 0.9 * s["v"] + x @ p["w"]
+        return {"v": v}, v
+
+    model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.zeros(4)})
+    graph = ranvier.SNNGraph.from_module(model, jnp.ones(3))
+    with pytest.raises(ranvier.GraphError, match=r"'v' has no output of that name; record one of \['v\.v'\]"):
+        ranvier.simulate(graph, np.ones((4, 3)), record=["v"])

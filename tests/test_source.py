@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 
+import braintools
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,3 +118,34 @@ def test_what_has_no_words_is_refused_and_nothing_is_written(name, told, tmp_pat
 def test_source_ends_in_py(tmp_path):
     with pytest.raises(ranvier.ExportError, match=r"ends in \.py"):
         ranvier.export_source(random_graph(0), tmp_path / "model.txt")
+
+
+def test_pools_and_surrogates_around_surrogates(tmp_path):
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (1, 4, 4))],
+        projections=[ranvier.Projection("s", "x", "y", ranvier.operations.AvgPool())],
+        outputs=[ranvier.Output("y", (1, 2, 2))],
+    )
+    x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4)
+    module = _module(ranvier.export_source(graph, tmp_path / "pool.py"))
+    arrays = module.load()
+    _, y = module.step(arrays, module.initial_state(arrays), x)
+    np.testing.assert_allclose(y, ranvier.interpret(graph, x[None]).output[0])
+
+    @jax.custom_jvp
+    def fires(v):
+        return braintools.surrogate.sigmoid(v)
+
+    fires.defjvp(lambda p, t: (fires(p[0]), t[0] * jnp.exp(-(p[0] ** 2))))
+
+    def step(params, state, x):
+        v = 0.9 * state["v"] + x @ params["w"]
+        z = fires(v - 1.0)
+        return {"v": v - z}, z
+
+    model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.zeros(4)})
+    module = _module(ranvier.export_source(model, tmp_path / "step.py", jnp.ones(3)))
+    arrays = module.load()
+    _, z = module.step(arrays, module.initial_state(arrays), jnp.ones(3))
+    np.testing.assert_array_equal(z, np.ones(4))

@@ -210,7 +210,11 @@ class Demo:
             neurons = (p.neuron for p in back.populations.values() if not isinstance(p.neuron, Relay))
             kinds = ", ".join(type(neuron).__name__ for neuron in neurons)
             self._tell(
-                ("NIR", f"{path}, {size_text(path.stat().st_size)}: {kinds}, with dt and delays"),
+                (
+                    "NIR",
+                    f"{path}, {size_text(path.stat().st_size)}: {kinds}, with {back.total_synapses:,} synapses, dt and "
+                    "delays",
+                ),
                 ("won", f"test accuracy {self._accuracy(back):.1%} when the file is read again"),
                 ("report", f"{page}"),
             )

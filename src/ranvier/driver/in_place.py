@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..frontends.step_function import StepFunction
+from ..ir.graph.elements import Input
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.program import ModuleInfo
 from ..raising.raised import Raised, raise_model
@@ -62,15 +63,36 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
             f"optimize: {type(model).__name__} is traced with example inputs of one step; pass them, as in "
             "optimize(model, inputs=jnp.ones(100))."
         )
+    shapes = [np.shape(x) for x in jax.tree.leaves(calibration)]
+    if any(len(shape) < 2 for shape in shapes):
+        raise InputError(
+            f"optimize: calibration has the shape {[*map(list, shapes)]}; [T, samples, ...] is expected, time first. "
+            "Of one sample give example inputs of a step too, as in optimize(model, calibration=xs, inputs=xs[0])."
+        )
     first = jax.tree.map(lambda x: np.asarray(x)[0, 0], calibration)
     return first if isinstance(first, tuple) else (first,)
 
 
 def _by_name(raised: Raised, calibration: Any) -> Any:
     """Calibration inputs under the names of the graph's inputs."""
-    if calibration is None or isinstance(calibration, dict) or hasattr(calibration, "inputs"):
+    if calibration is None or hasattr(calibration, "inputs"):
+        return calibration
+    if isinstance(calibration, dict) and set(calibration) == set(raised.graph.inputs):
         return calibration
     leaves, nodes = jax.tree.leaves(calibration), list(raised.graph.inputs.values())
     if len(leaves) != len(nodes):
         raise InputError(f"optimize: calibration has {len(leaves)} arrays, a step takes {len(nodes)}.")
-    return {node.name: np.reshape(x, (*np.shape(x)[:2], *node.shape)) for node, x in zip(nodes, leaves, strict=True)}
+    shapes = [tuple(aval.shape) for aval in raised.info.input_avals]
+    return {n.name: _in_node(n, shape, np.asarray(x)) for n, shape, x in zip(nodes, shapes, leaves, strict=True)}
+
+
+def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
+    """Calibration of one input, ``[T, *node.shape]`` or ``[T, samples, *node.shape]``, from what the model takes."""
+    axes = x.ndim - len(shape)
+    if axes not in (1, 2) or x.shape[axes:] != shape:
+        own = ", ".join(map(str, shape))
+        raise InputError(
+            f"optimize: calibration of {node.name!r} has shape {list(x.shape)}, and the model takes {list(shape)} in a "
+            f"step; [T, samples, {own}] is expected, or [T, {own}] of one sample."
+        )
+    return x.reshape(*x.shape[:axes], *node.shape)

@@ -77,6 +77,8 @@ def write_artifact(
         "random": random,
         "jax": jax.__version__,
     }
+    if not Path(path).parent.is_dir():
+        raise ExportError(f"{os.fspath(path)!r}: the folder {str(Path(path).parent)!r} does not exist; make it first.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
@@ -141,8 +143,8 @@ def _exported(info: ModuleInfo, params: list[Any], state: list[Any], keys: list[
     except Exception as error:
         calls = [equation_text(eqn) for eqn in info.equations if "call" in eqn.primitive.name and not bodies(eqn)]
         raise ExportError(
-            f"{info.name} cannot be exported: {reason_text(error)}. A step with calls back to Python, or with kernels "
-            f"of one machine only, cannot leave it{f'; here {calls[0]}' if calls else ''}. Write it in JAX operations."
+            f"{info.name} cannot be exported{f': here {calls[0]}' if calls else ''}. A step with calls back to Python, "
+            f"or with kernels of one machine only, cannot leave it; write it in JAX operations ({reason_text(error)})."
         ) from error
 
 
@@ -190,7 +192,9 @@ class Artifact:
         except ImportError as error:
             raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
         except Exception as error:  # a damaged archive raises errors of many kinds
-            raise ExportError(f"{str(source)!r} holds no artifact: {reason_text(error)}.") from error
+            raise ExportError(
+                f"{str(source)!r} holds no artifact: {reason_text(error)}; ranvier.export_artifact writes one."
+            ) from error
 
     def initial(self, samples: int | None = None, *, seed: int = 0) -> list[jax.Array]:
         """States before the first step, for some samples; of a model with an axis of its own as they are.

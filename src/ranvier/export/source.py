@@ -17,7 +17,7 @@ from ..errors import ExportError, reason_text
 from ..ir.files import replacing, write_arrays
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from ..ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
+from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
@@ -124,7 +124,7 @@ class _Writer:
     def text(self) -> str:
         body = list(self._step())
         functions = [f"\n{text.replace('NAME', name)}\n" for text, name in self.functions.items()]
-        if any("heaviside(" in line for line in body):
+        if any("heaviside(" in line for line in (*body, *functions)):
             functions.insert(0, HEAVISIDE)
         return "\n".join([self._head(), *functions, "", *self._initial(), "", "", *body, ""])
 
@@ -353,6 +353,7 @@ OPERATIONS: dict[type[Operation], Write] = {
     Constant: _constant,
     Conv: _conv,
     SumPool: _pool,
+    AvgPool: _pool,
     Flatten: _reshape,
     Select: _select,
 }

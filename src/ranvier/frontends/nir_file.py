@@ -55,7 +55,7 @@ def from_nir(
 
     Args:
         source: path of a ``.nir`` file, or a ``nir.NIRGraph``.
-        dt: time step in seconds.
+        dt: time step in seconds; of a file that says it itself it may be left out.
         reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one by node name; needed where there are
             some.
         recurrent_delay: delay in steps of projections that close a cycle, at least 1; needed where there are some.
@@ -85,6 +85,11 @@ def from_nir(
         )
     if not isinstance(dt, Real) or not 0 < dt < float("inf"):
         raise GraphError(f"dt={dt!r} is no time step; a positive number of seconds is expected.")
+    if told.dt is not None and abs(float(dt) - told.dt) > 1e-9 * told.dt:
+        raise GraphError(
+            f"dt={float(dt):g} s was given, and the file says {told.dt:g} s, for which its delays hold; "
+            "leave dt out. For another network with that dt, change graph.dt afterwards."
+        )
     choices = {"reset": reset, "integration": integration, "current": current, "fires": fires}
     importer = _Importer(nodes, edges, float(dt), _choices(nodes, choices, told.choices), told)
     found = importer.graph(name or preset, recurrent_delay)

@@ -51,6 +51,11 @@ class DeadNeurons(Pass):
         populations = rewriting.graph.populations
         if self.threshold is not None and not any(p.activity for p in populations.values()):
             told = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
+            if not any(p.neuron.spikes for p in populations.values()):
+                told = (
+                    "no population has spikes as its output, so there are no rates; of a model whose spikes are also a "
+                    "state, read those of the step before from there, or keep them out of the state"
+                )
             rewriting.missed(rewriting.graph.name, told)
         rewriting.repeat(self._once)
 

@@ -250,7 +250,7 @@ class Engine:
                 summed[port] = self._total(port, [*own, *map(brought, part.inner.get(port, ()))], drives)
             got = {port: ensemble.join([summed[name, port] for name in ensemble.names]) for port in neuron.inputs}
             update = partial(self.step.updated, neuron, params={})
-            after, out = jax.vmap(lambda b, g, update=update: update(b, g))(held.states[ensemble.name], got)
+            after, out = jax.vmap(update)(held.states[ensemble.name], got)
             states[ensemble.name] = after
             values.update(_by_port([ensemble], {ensemble.name: {**after, **out}}))
         newest = {p: (before if self._inner_pasts[p].of_state else values)[p] for p in held.pasts}

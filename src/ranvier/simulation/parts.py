@@ -144,8 +144,16 @@ def _kind(neuron: Neuron) -> Any:
 
 
 def _ensembles(graph: SNNGraph, names: Sequence[str], neurons: Mapping[str, Neuron], samples: int) -> list[Ensemble]:
-    shapes = [graph.populations[name].shape for name in names]
-    together = (
-        [list(range(len(names)))] if samples * sum(map(prod, shapes)) <= MOST else [[k] for k in range(len(names))]
-    )
-    return [Ensemble.of(*zip(*((names[k], shapes[k], neurons[names[k]]) for k in ks), strict=True)) for ks in together]
+    """The small ones as one, as many as there is room for; each of the others alone."""
+    together: list[str] = []
+    values = 0
+    for name in sorted(names, key=lambda name: graph.populations[name].size):
+        values += samples * graph.populations[name].size
+        if values <= MOST:
+            together.append(name)
+    groups = [[name for name in names if name in together], *([name] for name in names if name not in together)]
+    return [
+        Ensemble.of(group, [graph.populations[name].shape for name in group], [neurons[name] for name in group])
+        for group in groups
+        if group
+    ]

@@ -15,9 +15,15 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from .engine import Engine
 
+FLOATING = tuple(jnp.dtype(name) for name in ("float16", "float32", "float64"))
+"""What can be computed in: what numpy has too."""
+
 
 def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype: Any = jnp.float32) -> Simulation:
     """Runs a graph over a sequence; to run one often, make a :class:`Simulator`.
+
+    A random key is a state like others, so all samples get the same random numbers; learners and artifacts give each
+    sample its own.
 
     Args:
         graph: a valid graph.
@@ -87,8 +93,8 @@ class Simulator:
 
 def _check_dtype(dtype: Any) -> None:
     try:
-        known = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        known = jnp.dtype(dtype) in FLOATING
     except TypeError:
         known = False
     if not known:
-        raise InputError(f"dtype={dtype!r}: a floating-point type is expected, such as 'float32' or 'float64'.")
+        raise InputError(f"dtype={dtype!r}: one of {[str(known) for known in FLOATING]} is expected.")

@@ -114,11 +114,19 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     for name, values in given.items():
         if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
             raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected.")
+        if not _is_finite(values):
+            raise InputError(f"input {name!r} has values that are not finite; a step with them is not defined.")
     leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in given.items()}
     if len(set(leads.values())) > 1:
         raise InputError(f"steps and samples of the inputs differ: { {k: list(v) for k, v in leads.items()} }.")
     lead = next(iter(leads.values()))
     return given, lead[1] if len(lead) == 2 else None
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are finite; told by their sum, which is quick, where that is."""
+    with np.errstate(all="ignore"):
+        return values.dtype.kind in "biu" or bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
 
 
 def _lead(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -137,6 +145,10 @@ def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
         return name, OUT
     parts = name.split(".")
     told = ""
+    if name in graph.populations:
+        neuron = graph.populations[name].neuron
+        known = [f"{name}.{port}" for port in (*neuron.states, *neuron.outputs)]
+        raise GraphError(f"record: {name!r} has no output of that name; record one of {known}.")
     for k in range(1, len(parts)):
         population, port = ".".join(parts[:k]), ".".join(parts[k:])
         if population not in graph.populations:

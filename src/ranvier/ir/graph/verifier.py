@@ -88,8 +88,8 @@ def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
         for key, node in kind.items():
             if key != node.name:
                 yield Problem(node.name, f"is stored under the name {key!r}")
-            if not all(isinstance(n, int) and n > 0 for n in node.shape):
-                yield Problem(node.name, f"shape {list(node.shape)}, positive whole numbers are expected")
+            if not node.shape or not all(isinstance(n, int) and n > 0 for n in node.shape):
+                yield Problem(node.name, f"shape {list(node.shape)}, positive whole numbers are expected, at least one")
             elif isinstance(node, Input):
                 yield from _of_input(node)
             elif isinstance(node, Population):
