@@ -1,0 +1,155 @@
+"""Where a traced population fires, and what a spike does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .match import Case
+from .probe import Unlike, is_close, simple
+
+RESETS = "after a spike, set the potential to v_reset or take v_threshold off it"
+
+
+@dataclass(frozen=True, eq=False)
+class Spike:
+    """Where a spike comes and what it does.
+
+    Attributes:
+        case: whose.
+        v: the potential.
+        main: the variable that was moved to make it fire.
+        threshold: of the potential before the reset.
+        resets_later: whether the reset is done at the beginning of the next step.
+        subtract: what is taken away; None where the potential is set.
+        reset: what the potential is set to.
+        adaptation: what raises the threshold, if anything does.
+    """
+
+    case: Case
+    v: str
+    main: str
+    threshold: np.ndarray
+    resets_later: bool
+    subtract: np.ndarray | None
+    reset: np.ndarray
+    adaptation: Adaptation | None = None
+
+    @classmethod
+    def of(cls, case: Case, v: str, *, main: str, at: dict[str, np.ndarray] | None = None) -> Spike:
+        probe, at = case.probe, at or {}
+        assert case.spike is not None
+        row = case.row(v)
+        onset = probe.onset(case.spike, main, np.sign(row[main]), at)
+
+        def before_reset(point: dict[str, np.ndarray]) -> np.ndarray:
+            full = {**probe.rest, **at, **point}
+            return row[""] + sum((row[k] * full[k] for k in probe.variables if k != ""), np.zeros(probe.size))
+
+        threshold = simple(before_reset({main: onset}))
+        margin = np.maximum(np.abs(threshold - before_reset({})), 1e-3) / np.abs(row[main])
+        beyond = [{**at, main: onset + np.sign(row[main]) * k * margin} for k in (0.25, 0.5)]
+        after = probe(beyond).states[v]
+        change = after - np.stack([before_reset(p) for p in beyond])
+        scale = np.abs(after) + np.abs(threshold)
+        if is_close(change, np.zeros(()), scale):
+            return cls._later(case, v, main, threshold, at)
+        subtract, reset = _reset_of(after, change, scale)
+        return cls(case, v, main, threshold, False, subtract, reset)
+
+    @classmethod
+    def _later(cls, case: Case, v: str, main: str, threshold: np.ndarray, at: dict[str, np.ndarray]) -> Spike:
+        """The reset is seen in a step that starts above the threshold."""
+        probe, row = case.probe, case.row(v)
+        if np.any(row[v] == 0):
+            raise Unlike(
+                "its potential does not last, so that there is nothing to reset",
+                about=v,
+                remedy="make it no state: a threshold of the input does the same",
+            )
+        margin = 0.25 * np.maximum(np.abs(threshold), 1e-3)
+        starts = [threshold + k * margin for k in (1.0, 2.0)]
+        after = probe([{**at, v: start} for start in starts]).states[v]
+        rest = sum((row[k] * {**probe.rest, **at}[k] for k in probe.variables if k != v), row[""])
+        began = (after - rest) / row[v]
+        change = began - np.stack(starts)
+        scale = np.abs(began) + np.abs(threshold)
+        if is_close(change, np.zeros(()), scale):
+            raise Unlike("a spike does not reset its potential", about=v, remedy=RESETS)
+        subtract, reset = _reset_of(began, change, scale)
+        return cls(case, v, main, threshold, True, subtract, reset)
+
+    def jump(self, state: str) -> np.ndarray:
+        """What a spike adds to another state."""
+        probe = self.case.probe
+        if self.resets_later:
+            margin = 0.25 * np.maximum(np.abs(self.threshold), 1e-3)
+            found = probe([{}, {self.v: self.threshold + margin}]).states[state]
+        else:
+            assert self.case.spike is not None
+            direction = np.sign(self.case.row(self.v)[self.main])
+            onset = probe.onset(self.case.spike, self.main, direction, {})
+            found = probe([{}, {self.main: onset + direction * np.maximum(np.abs(onset), 1e-3)}]).states[state]
+        return simple(found[1] - found[0])
+
+    @property
+    def shift(self) -> np.ndarray | float:
+        """What is taken off the potential, so that a reset takes away as much as the threshold is."""
+        return 0.0 if self.subtract is None else simple(self.threshold - self.subtract)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the neuron's potential is the traced one."""
+        return not self.resets_later and not np.any(self.shift)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the neuron."""
+        level = simple(self.threshold - self.shift)
+        if self.subtract is None:
+            return {"v_threshold": level, "v_reset": simple(self.reset), "reset": "zero"}
+        return {"v_threshold": level, "reset": "subtract"}
+
+    def start(self, v: np.ndarray) -> np.ndarray:
+        """The neuron's potential before the first step."""
+        v = np.broadcast_to(v, self.threshold.shape)
+        if self.resets_later:
+            v = np.where(self.is_due, self.reset if self.subtract is None else v - self.subtract, v)
+        return v - self.shift
+
+    @property
+    def is_due(self) -> np.ndarray:
+        """Of which neurons the first step begins with a reset, where it is done at the beginning of a step."""
+        initial = self.case.probe.population.initial_state()
+        above = initial[self.v].ravel() - self.threshold
+        if self.adaptation is None:
+            return above > 0
+        return above > self.adaptation.slope / self.adaptation.fade * initial[self.adaptation.state].ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """A state that raises the threshold.
+
+    Attributes:
+        state: its name.
+        slope: of the threshold by the state before the step.
+        jump: what a spike adds to the state.
+        fade: what is left of it after a step.
+    """
+
+    state: str
+    slope: np.ndarray
+    jump: np.ndarray
+    fade: np.ndarray
+
+
+def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """What is taken away by a reset, or None and what is set; from two values after it and their changes."""
+    if is_close(change[0], change[1], scale[0]):
+        return simple(-change[0]), np.zeros(after.shape[1:])
+    if is_close(after[0], after[1], scale[0]):
+        return None, simple(after[0])
+    raise Unlike("a spike neither sets its potential nor takes a fixed amount away", remedy=RESETS)
