@@ -196,7 +196,11 @@ class Demo:
             learner = self._learner(self.model, D_RTRL())
             self._fit(learner, EPOCHS_AFTER, state)
             self._tell(
-                ("carried", f"Adam's moments of the {self.report.after.parameters:,} parameters that are left"),
+                (
+                    "carried",
+                    f"Adam's moments of the {self.report.after.parameters:,} parameters that are left; a matrix that "
+                    "stays dense learns where it was pruned, too",
+                ),
                 ("won", f"test accuracy {before:.1%} before, {self._accuracy(self._graph()):.1%} after"),
             )
 
