@@ -60,12 +60,14 @@ class Build:
         dt: of the graph.
         derived: by element and name how trained arrays of the graph are made of what does not change.
         held: by number of the program's state the places of its parts.
+        reserved: names of projections, and of populations that have parameters.
     """
 
     info: ModuleInfo
     dt: float
     derived: dict[tuple[str, str], Derived] = field(default_factory=dict)
     held: dict[int, list[Held]] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         _check_real(self.info)
@@ -187,6 +189,8 @@ class Build:
             if roles.is_learned(var):
                 self.derived[name, label] = _reshaped(var, shape if size_of(var) > 1 else ())
         self.graph.populations[name] = Population(name, shape, neuron, self._initial(states, shape))
+        if neuron.parameters:
+            self.reserved.add(name)
         for part, state in states.items():
             self.where[part] = name, state, 1
             elements = roles.components[part]
@@ -301,6 +305,8 @@ class Build:
         initial = {label: packed(self._initial_value(p.state)).astype(np.float64) for p, label in states.items()}
         first = next((shapes[label] for label in outputs.values()), (1,))
         self.graph.populations[name] = Population(name, first, neuron, initial)
+        if neuron.parameters:
+            self.reserved.add(name)
         for part, label in states.items():
             self.held.setdefault(part.state, []).append(Held(name, label, None))
         self.where.update({v: (name, label, 0) for v, label in outputs.items()})
@@ -458,8 +464,8 @@ class Build:
         return self._add(f"{port[0]}.{port[1]}.bias", (source, OUT, 0), Constant(value), port, trained)
 
     def _add(self, name: str, source: tuple[str, str, int], operation: Operation, port: Port, trained: bool) -> str:
-        with_parameters = [key for key, p in self.graph.populations.items() if p.neuron.parameters]
-        name = free({*self.graph.projections, *with_parameters}, name)
+        name = free(self.reserved, name)
+        self.reserved.add(name)
         node, of, delay = source
         self.graph.projections[name] = Projection(
             name, node, port[0], operation, delay, source_port=of, target_port=port[1], trained=trained

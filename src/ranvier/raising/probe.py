@@ -96,9 +96,12 @@ class Probe:
         for value in ATTEMPTS:
             states = initial if value is None else {k: np.full(self.size, value) for k in self.states}
             point = {**zeros, **states}
-            if self._is_quiet(point) and self._is_affine_around(point):
+            if not self._is_quiet(point):
+                continue
+            steps = self._steps(point)
+            if self._is_affine_around(point, steps):
                 first = first or point
-                if self._lasts(point):
+                if self._lasts(point, steps):
                     return point
         if first is not None:
             return first
@@ -112,9 +115,8 @@ class Probe:
         outputs = self.run([point]).outputs
         return not any(np.any(outputs[o]) for o in self.neuron.binary)
 
-    def _lasts(self, point: Values) -> bool:
+    def _lasts(self, point: Values, steps: Values) -> bool:
         """Whether every state decides something of the next one."""
-        steps = self._steps(point)
         found = self.run([point, *({**point, k: point[k] + steps[k]} for k in self.states)]).states
         return all(np.any(found[k][1 + n] != found[k][0]) for n, k in enumerate(self.states))
 
@@ -129,9 +131,8 @@ class Probe:
             steps[name] = step
         return steps
 
-    def _is_affine_around(self, point: Values) -> bool:
+    def _is_affine_around(self, point: Values, steps: Values) -> bool:
         """Whether small changes add up."""
-        steps = self._steps(point)
         moved = [point]
         for name in self.variables:
             moved += [{**point, name: point[name] + k * steps[name]} for k in (-1, 1, 2)]

@@ -116,8 +116,12 @@ class Spike:
         """The neuron's potential before the first step."""
         v = np.broadcast_to(v, self.threshold.shape)
         if self.resets_later:
-            v = np.where(self.is_due, self.reset if self.subtract is None else v - self.subtract, v)
+            v = self.after(v, self.is_due)
         return v - self.shift
+
+    def after(self, v: np.ndarray, fired: np.ndarray) -> np.ndarray:
+        """Potentials, reset where neurons fired."""
+        return np.where(fired, self.reset if self.subtract is None else v - self.subtract, v)
 
     @property
     def is_due(self) -> np.ndarray:

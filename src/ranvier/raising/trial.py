@@ -63,10 +63,6 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
         row = probe.affine[name]
         return row[""] + sum((row[k] * start[k] for k in probe.variables), np.zeros(clear.shape))
 
-    def reset(v: np.ndarray, fired: np.ndarray) -> np.ndarray:
-        assert spike is not None
-        return np.where(fired, spike.reset if spike.subtract is None else v - spike.subtract, v)
-
     if spike is None:
         found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
         if isinstance(match.neuron, Threshold):
@@ -78,7 +74,7 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
     if spike.resets_later:
         raised = 0.0 if adaptation is None else adaptation.slope / adaptation.fade * at[adaptation.state]
         before = at[spike.v] - spike.threshold - raised
-        start[spike.v] = reset(at[spike.v], before > 0)
+        start[spike.v] = spike.after(at[spike.v], before > 0)
         clear = clear & (np.abs(before) > TIE * (np.abs(at[spike.v]) + np.abs(spike.threshold)))
         if adaptation is not None:
             more = np.where(before > 0, adaptation.jump / adaptation.fade, 0.0)
@@ -89,7 +85,7 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
     clear = clear & (np.abs(above) > TIE * (np.abs(found[spike.v]) + np.abs(level)))
     found[str(match.spike)] = (above > 0) * 1.0
     if not spike.resets_later:
-        found[spike.v] = reset(found[spike.v], above > 0)
+        found[spike.v] = spike.after(found[spike.v], above > 0)
         if adaptation is not None:
             found[adaptation.state] = found[adaptation.state] + np.where(above > 0, adaptation.jump, 0.0)
     return found, clear

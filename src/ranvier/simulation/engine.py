@@ -74,7 +74,7 @@ class Engine:
     @cached_property
     def parts(self) -> list[Part]:
         """In an order in which each comes after what feeds it."""
-        timed = [name for name in self.step.order if self._first_states(name)]
+        timed = [name for name in self.step.order if self._own_states(name)]
         return parts_of(self.graph, self.step.order, self.step.neurons, timed, self.samples)
 
     @cached_property
@@ -134,8 +134,10 @@ class Engine:
 
     def _first_states(self, name: str) -> dict[str, Any]:
         """Of the neurons, ``[samples, *shape]``."""
-        own = self.step.states_of(name, self.step.state.get(name, {}))
-        return {k: jnp.broadcast_to(x, (self.samples, *x.shape)) for k, x in own.items()}
+        return {k: jnp.broadcast_to(x, (self.samples, *x.shape)) for k, x in self._own_states(name).items()}
+
+    def _own_states(self, name: str) -> dict[str, Any]:
+        return self.step.states_of(name, self.step.state.get(name, {}))
 
     def _before(self, port: Port, steps: int) -> Any:
         """What a port gave before the first step, ``[steps, samples, *shape]``."""
