@@ -61,7 +61,8 @@ _HOME = {
     "ir.graph.parser": ["from_text"],
     "ir.graph.printer": ["to_text"],
     "ir.graph.recording": ["Simulation"],
-    "ir.graph.snn_graph": ["LayerNode", "SNNGraph"],
+    "ir.graph.layers": ["LayerNode"],
+    "ir.graph.snn_graph": ["SNNGraph"],
     "ir.graph.storage": ["load", "save"],
     "ir.graph.verifier": ["Problem", "problems"],
     "ir.nested": ["classify"],
@@ -178,10 +179,10 @@ if TYPE_CHECKING:
     from .ir.graph.elements import Population as Population
     from .ir.graph.elements import Projection as Projection
     from .ir.graph.interpreter import interpret as interpret
+    from .ir.graph.layers import LayerNode as LayerNode
     from .ir.graph.parser import from_text as from_text
     from .ir.graph.printer import to_text as to_text
     from .ir.graph.recording import Simulation as Simulation
-    from .ir.graph.snn_graph import LayerNode as LayerNode
     from .ir.graph.snn_graph import SNNGraph as SNNGraph
     from .ir.graph.storage import load as load
     from .ir.graph.storage import save as save

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError
-from .arrays import Matrix, in_float64, matrix
-from .elements import Activity, Input, Output, Population, Projection
-from .neurons import IF, LI, LIF, Neuron
-from .operations import Flatten, Identity, Linear, Select
+from .arrays import Matrix, in_float64
+from .elements import Input, Output, Population, Projection
+from .layers import LAYER_DT, LayerNode, Layers, chain, check_layers, replace_layers
+from .operations import Flatten, Identity, Select
 
 Node = Input | Population | Output
-
-LAYER_DT = 1e-3
-"""dt of a graph that is made of layers without saying it, in seconds."""
-TAU = 20e-3
-"""Time constant of a layer whose kind of neuron is given by name, in seconds."""
-DEFAULTS: dict[str, Neuron] = {"LIF": LIF(tau=TAU), "LI": LI(tau=TAU), "IF": IF(r=1 / LAYER_DT, v_threshold=1.0)}
-"""Neurons of a layer by name; an IF neuron adds its input up."""
-
-
-@dataclass
-class LayerNode:
-    """A layer of a feed-forward graph, in the manner of sc-neurocore.
-
-    Attributes:
-        name: of the population.
-        n_inputs, n_neurons: sizes.
-        weights: ``[n_neurons, n_inputs]``.
-        neuron_type: name of a kind of neuron (its defaults are taken, LIF with tau = 20 ms), or the neuron itself.
-        firing_rates: spikes per step ``[n_neurons]``, or None where not measured.
-    """
-
-    name: str
-    n_inputs: int
-    n_neurons: int
-    weights: Any
-    neuron_type: str | Neuron = "LIF"
-    firing_rates: Any = None
 
 
 class SNNGraph:
@@ -55,6 +27,9 @@ class SNNGraph:
 
     Elements and arrays are never written in place. The graph itself can be changed: passes do.
 
+    Args:
+        layers: one after the other, in place of all elements; ``SNNGraph()`` has none.
+
     Attributes:
         name: for reports.
         dt: time step in seconds.
@@ -65,7 +40,7 @@ class SNNGraph:
 
     def __init__(
         self,
-        layers: Sequence[LayerNode] | None = None,
+        layers: Iterable[LayerNode] | None = None,
         *,
         name: str = "graph",
         dt: float | None = None,
@@ -75,18 +50,20 @@ class SNNGraph:
         outputs: Iterable[Output] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        if layers is not None:
-            inputs, populations, projections, outputs = _from_layers(layers)
-            dt = LAYER_DT if dt is None else dt
-        if dt is None:
+        nodes = [] if layers is None else check_layers(layers)
+        if nodes:
+            inputs, populations, projections, outputs = chain(nodes)
+        if dt is None and not nodes and (inputs or populations or projections or outputs):
             raise GraphError("a graph needs its time step: SNNGraph(..., dt=0.001) for one millisecond.")
         self.name = name
-        self.dt = float(dt)
+        self.dt = LAYER_DT if dt is None else float(dt)
         self.inputs: dict[str, Input] = _by_name(inputs)
         self.populations: dict[str, Population] = _by_name(populations)
         self.projections: dict[str, Projection] = _by_name(projections)
         self.outputs: dict[str, Output] = _by_name(outputs)
         self.metadata = dict(metadata or {})
+        for node in nodes:
+            node.bind(self)
 
     @classmethod
     def from_module(cls, model: Any, *inputs: Any, dt: float | None = None) -> SNNGraph:
@@ -134,6 +111,13 @@ class SNNGraph:
         """The projections into a population or output, in the order in which they are summed."""
         return [projection for projection in self.projections.values() if projection.target == name]
 
+    def by_target(self) -> dict[str, list[Projection]]:
+        """:meth:`into` of every node."""
+        found: dict[str, list[Projection]] = {name: [] for name in self.nodes}
+        for projection in self.projections.values():
+            found.setdefault(projection.target, []).append(projection)
+        return found
+
     def out_of(self, name: str) -> list[Projection]:
         """The projections out of an input or population."""
         return [projection for projection in self.projections.values() if projection.source == name]
@@ -165,17 +149,15 @@ class SNNGraph:
         return sum(p.operation.synapses(self.source_shape(p)) for p in weighted)
 
     @property
-    def layers(self) -> list[LayerNode]:
-        """The populations that one dense or sparse matrix feeds, beside their own recurrence, as layers."""
-        found = []
-        for population in self.populations.values():
-            feeding = [p for p in self.into(population.name) if p.source != population.name]
-            if len(feeding) == 1 and isinstance(feeding[0].operation, Linear):
-                weight, rates = feeding[0].operation.weight, population.activity
-                sizes = (weight.shape[1], weight.shape[0])
-                rates = None if rates is None else rates.rates
-                found.append(LayerNode(population.name, *sizes, weight, population.neuron, rates))
-        return found
+    def layers(self) -> Layers:
+        """The populations that one dense or sparse matrix feeds, beside their own recurrence, as a list of layers that
+        writes through: what is assigned to a layer, or to the list where the graph is a chain, changes the graph.
+        """
+        return Layers(self)
+
+    @layers.setter
+    def layers(self, layers: Iterable[LayerNode]) -> None:
+        replace_layers(self, layers)
 
     def __repr__(self) -> str:
         return (
@@ -201,38 +183,3 @@ def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
             raise GraphError(f"two elements are called {element.name!r}; give every one a name of its own.")
         found[element.name] = element
     return found
-
-
-def _from_layers(
-    layers: Sequence[LayerNode],
-) -> tuple[list[Input], list[Population], list[Projection], list[Output]]:
-    if not layers:
-        raise GraphError("layers is empty; give at least one LayerNode.")
-    inputs, populations, projections = [Input("input", (layers[0].n_inputs,))], [], []
-    source = "input"
-    for layer in layers:
-        neuron = _neuron(layer)
-        weight = matrix(layer.weights)
-        if weight.shape != (layer.n_neurons, layer.n_inputs):
-            raise GraphError(
-                f"layer {layer.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] = "
-                f"{[layer.n_neurons, layer.n_inputs]} is expected."
-            )
-        activity = None if layer.firing_rates is None else Activity(layer.firing_rates)
-        populations.append(Population(layer.name, (layer.n_neurons,), neuron, activity=activity))
-        projections.append(Projection(f"{source}->{layer.name}", source, layer.name, Linear(weight)))
-        source = layer.name
-    outputs = [Output("output", (layers[-1].n_neurons,))]
-    projections.append(Projection(f"{source}->output", source, "output", Identity()))
-    return inputs, populations, projections, outputs
-
-
-def _neuron(layer: LayerNode) -> Neuron:
-    if isinstance(layer.neuron_type, Neuron):
-        return layer.neuron_type
-    if layer.neuron_type not in DEFAULTS:
-        raise GraphError(
-            f"layer {layer.name!r}: neuron_type {layer.neuron_type!r} is none of {', '.join(DEFAULTS)}; another kind "
-            "is given as a neuron, as in neuron_type=ranvier.neurons.ALIF(tau=0.02, tau_a=0.2, beta=0.1)."
-        )
-    return DEFAULTS[layer.neuron_type]
