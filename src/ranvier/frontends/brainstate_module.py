@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,10 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError, ModelError, RanvierError, reason_text
-from ..ir._jax import is_floating
+from ..ir._jax import is_floating, open_jaxpr, variables_of
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
+from ..ir.interpret import needed_equations
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Role, Slot, shape_text
+from .brainstate_time import Clock, at_time
 from .build import build_program, named_leaves
 from .units import unit_text
 
@@ -35,11 +38,16 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
         InputError: the module cannot run on these inputs.
     """
     name = type(model).__name__
-    touched, function = _traced_states(model, name, inputs)
+    clock = Clock.of_environment()
+    touched, function = _traced_states(model, name, clock, inputs)
+    timed = _reads_time(function, clock, inputs, name)
     paths = _state_paths(model, touched)
     states = list({id(s): s for s in (*_parameters_of(model), *touched)}.values())
     by_role = {role: [s for s in states if _role(s) is role] for role in Role}
     slots = {role: [slot for s in by_role[role] for slot in _slots_of(s, paths[id(s)], role)] for role in Role}
+    notes = _notes(slots[Role.OTHER])
+    if timed:
+        slots[Role.OTHER].append(clock.slot())
     if not slots[Role.HIDDEN]:
         raise ModelError(
             f"{name} has no hidden state: none of the {len(touched)} states it uses is a brainstate.HiddenState. "
@@ -48,6 +56,7 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
 
     def step(args: Any, params: list[Any], hidden: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         values: dict[int, Any] = {}
+        number = other[-1] if timed else clock.first
         given = {Role.PARAMETER: params, Role.HIDDEN: hidden, Role.OTHER: other}
         for role, leaves in given.items():
             rest = list(leaves)
@@ -55,9 +64,11 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
                 treedef = jax.tree.structure(state.value)
                 values[id(state)] = jax.tree.unflatten(treedef, rest[: treedef.num_leaves])
                 rest = rest[treedef.num_leaves :]
-        new_values, output = function.jaxpr_call([values[id(state)] for state in touched], *args)
+        now = (number, clock.time(number))
+        new_values, output = function.jaxpr_call([values[id(state)] for state in touched], *now, *args)
         values.update({id(state): new for state, new in zip(touched, new_values, strict=True)})
-        return output, _leaves(by_role[Role.HIDDEN], values), _leaves(by_role[Role.OTHER], values)
+        new_other = [*_leaves(by_role[Role.OTHER], values), *([number + 1] if timed else [])]
+        return output, _leaves(by_role[Role.HIDDEN], values), new_other
 
     return build_program(
         step,
@@ -66,21 +77,57 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
         slots[Role.HIDDEN],
         slots[Role.OTHER],
         name=name,
-        notes=_notes(slots[Role.OTHER]),
+        notes=notes,
         remedy="check shapes and units of the inputs",
     )
 
 
-def _traced_states(model: Any, name: str, inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
-    """The states one call reads or writes, and the call as a function of their values."""
-    function = brainstate.transform.StatefulFunction(lambda *args: model(*args), return_only_write=False)
+def _traced_states(model: Any, name: str, clock: Clock, inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The states one call reads or writes, and the call as a function of their values, the number and the time of the
+    step and the inputs."""
+
+    def call(number: Any, time: Any, *args: Any) -> Any:
+        with at_time(number, time):
+            return model(*args)
+
+    function = brainstate.transform.StatefulFunction(call, return_only_write=False)
     try:
-        function.make_jaxpr(*inputs)
-        return list(function.get_states(*inputs)), function
+        now = (clock.first, clock.time(clock.first))
+        function.make_jaxpr(*now, *inputs)
+        return list(function.get_states(*now, *inputs)), function
     except RanvierError:
         raise
     except Exception as error:
         raise _tracing_error(model, name, inputs, error) from error
+
+
+def _reads_time(function: Any, clock: Clock, inputs: tuple[Any, ...], name: str) -> bool:
+    """Whether a call reads the number or the time of its step.
+
+    Raises:
+        ModelError: it reads the time, and there is no time step.
+    """
+    time = clock.time(clock.first)
+    jaxpr, _ = open_jaxpr(function.get_jaxpr(clock.first, time, *inputs))
+    needed = needed_equations(jaxpr.eqns, jaxpr.outvars)
+    read = {*variables_of(jaxpr.outvars), *(atom for eqn in needed for atom in variables_of(eqn.invars))}
+    reads_number, *reads_time = (var in read for var in jaxpr.invars[: 1 + len(jax.tree.leaves(time))])
+    if any(reads_time) and clock.dt is None:
+        raise ModelError(_setting_text(name, "t", "it reads the time of its step, t = i dt"))
+    return reads_number or any(reads_time)
+
+
+def _setting_text(name: str, key: str, reason: str) -> str:
+    """What is missing where a model reads a setting that brainstate's environment has not."""
+    if key in ("dt", "t"):
+        return (
+            f"{name} needs the time step dt ({reason}). "
+            "Call brainstate.environ.set(dt=0.1 * brainunit.ms), with your value, before analysing it."
+        )
+    return (
+        f"{name} reads {key!r} from brainstate's environment, which has none ({reason}). "
+        f"Call brainstate.environ.set({key}=...), with your value, before analysing it; the program keeps that value."
+    )
 
 
 def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Exception) -> RanvierError:
@@ -97,11 +144,8 @@ def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Except
             f"the states of {name} are not initialised ({found}). Call "
             "brainstate.nn.init_all_states(model) first, or init_all_states(model, batch_size=...) for a batch."
         )
-    if isinstance(error, KeyError) and "dt" in str(error):
-        return ModelError(
-            f"{name} needs the time step dt ({found}). "
-            "Call brainstate.environ.set(dt=0.1 * brainunit.ms), with your value, before analysing it."
-        )
+    if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not found in environment", str(error))):
+        return ModelError(_setting_text(name, missing[1], found))
     shapes = ", ".join(_input_text(leaf) for leaf in jax.tree.leaves(inputs)) or "no inputs"
     return InputError(
         f"{name} cannot be traced with {shapes}: {found} (check the number, the shapes and the units of the inputs)."

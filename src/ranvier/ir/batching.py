@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._jax import Equation, Literal, bind, dtype_of, is_floating, is_key, open_jaxpr
+from ._jax import Equation, Literal, Var, bind, dtype_of, is_floating, is_key, open_jaxpr, variables_of
 from .interpret import evaluate
 from .nested import branches_of
 from .normalize import normalize
@@ -20,15 +20,15 @@ from .random import is_random
 def batched(info: ModuleInfo, size: int) -> ModuleInfo:
     """The program of ``size`` independent samples: inputs, states and outputs get a leading batch axis.
 
-    Parameters, and states that the step never changes, stay without one. Random keys are split, so that samples have
-    noise of their own.
+    Parameters stay without one, and so do states that are the same for all samples: those that the step never changes,
+    and counters. Random keys are split, so that samples have noise of their own.
     """
-    fixed = [a is b for a, b in zip(info.other_invars, info.other_outvars, strict=True)]
+    shared = _shared_states(info)
     axes = {
         "inputs": [0] * len(info.input_invars),
         "parameters": [None] * len(info.weight_invars),
         "hidden": [0] * len(info.hidden_invars),
-        "other": [None if is_fixed else 0 for is_fixed in fixed],
+        "other": [None if var in shared else 0 for var in info.other_invars],
     }
     in_axes = [axis for part in axes.values() for axis in part]
     out_axes = [0] * len(info.output_outvars) + axes["hidden"] + axes["other"]
@@ -56,6 +56,24 @@ def batched(info: ModuleInfo, size: int) -> ModuleInfo:
         name=info.name,
         notes=info.notes,
     )
+
+
+def _shared_states(info: ModuleInfo) -> set[Var]:
+    """The states that stay the same for all samples, as nothing of a sample enters them."""
+    pairs = list(zip(info.other_invars, info.other_outvars, strict=True))
+    slots = [slot for slot in info.other for _ in slot.leaves]
+    shared = {
+        before for (before, after), slot in zip(pairs, slots, strict=True) if after is before or not is_random(slot)
+    }
+    while True:
+        own = {*info.input_invars, *info.hidden_invars, *(before for before, _ in pairs if before not in shared)}
+        for eqn in info.equations:
+            if eqn.effects or not own.isdisjoint(variables_of(eqn.invars)):
+                own.update(eqn.outvars)
+        lost = {before for before, after in pairs if before in shared and not own.isdisjoint(variables_of([after]))}
+        if not lost:
+            return shared
+        shared -= lost
 
 
 def _run(closed: Any, operands: Sequence[Any], by_sample: Sequence[bool]) -> list[Any]:
