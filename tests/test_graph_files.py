@@ -81,7 +81,7 @@ def test_activity_is_kept() -> None:
         ("LIF(", "LIV(", "line 5: one of Relay"),
         ("tau:", "tao:", "line 5: LIF has the fields"),
         ("[1.0, 1.0, 0.5]", "[1.0, 1.0]", "line 7: as many numbers"),
-        ("[[1, 2], [3, 4], [5, 6.5]]", "[[1, 2], [3, 4], [5]]", "line 12: lists of equal length"),
+        ("[[1, 2], [3, 4], [5, 6.5]]", "[[1, 2], [3, 4], [5]]", "line 12: as many numbers"),
         ("all 0.1", '@"v"', "line 8: an array that is there"),
         ("dt = 0.001", "dt = fast", "line 3: a number is expected"),
         ('input "x" [2]', 'input "x" [2.5]', "line 4: a whole number"),

@@ -65,6 +65,7 @@ _HOME = {
     "ir.graph.snn_graph": ["SNNGraph"],
     "ir.graph.storage": ["load", "save"],
     "ir.graph.verifier": ["Problem", "problems"],
+    "ir.limits": ["Limits", "limits"],
     "ir.nested": ["classify"],
     "ir.primitives": ["Kind", "register_family", "register_primitive"],
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
@@ -188,6 +189,8 @@ if TYPE_CHECKING:
     from .ir.graph.storage import save as save
     from .ir.graph.verifier import Problem as Problem
     from .ir.graph.verifier import problems as problems
+    from .ir.limits import Limits as Limits
+    from .ir.limits import limits as limits
     from .ir.nested import classify as classify
     from .ir.primitives import Kind as Kind
     from .ir.primitives import register_family as register_family

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,22 @@ from jax import export
 
 from ..analyses.reasons import equation_text
 from ..errors import ExportError, InputError, reason_text
-from ..ir._jax import is_key
-from ..ir.files import read_member, write_atomically, write_member
+from ..ir._jax import is_key, stable_custom_calls
+from ..ir.files import open_archive, write_atomically, write_member
 from ..ir.interpret import evaluate
+from ..ir.limits import TooLarge, check_results
 from ..ir.nested import bodies
 from ..ir.paths import leaf_path, path_text
 from ..ir.program import ModuleInfo
 from ..ir.random import fold_in, is_random
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, STEP = "artifact.json", "step.bin"
 PLATFORMS = ("cpu", "cuda", "tpu")
 KEYS = "threefry2x32"
 """How random keys are made of the numbers that a file holds."""
+CUSTOM_CALL = re.compile(r'custom_call\s*@"?([^\s("]+)|call_target_name\s*=\s*"([^"]*)"')
+"""In the text of a step."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,11 @@ def write_artifact(
     Raises:
         ExportError: JAX cannot lower the step, or the file cannot be written.
     """
+    if not Path(path).parent.is_dir():
+        raise ExportError(f"{os.fspath(path)!r}: the folder {str(Path(path).parent)!r} does not exist; make it first.")
     params = [leaf for slot in info.parameters for leaf in slot.initial]
     state, keys, random = _state(info)
+    step = _exported(info, params, state, keys, batched)
     manifest = {
         "format": FORMAT,
         "name": info.name,
@@ -76,21 +85,34 @@ def write_artifact(
         "keys": keys,
         "random": random,
         "jax": jax.__version__,
+        "sha256": _digest(step, [*params, *state]),
     }
-    if not Path(path).parent.is_dir():
-        raise ExportError(f"{os.fspath(path)!r}: the folder {str(Path(path).parent)!r} does not exist; make it first.")
+    try:
+        write_atomically(Path(path), _archive(manifest, step, params, state))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{os.fspath(path)!r} cannot be written: {reason_text(error)}.") from error
+    return Path(path)
+
+
+def _archive(manifest: Mapping[str, Any], step: bytes, params: list[Any], state: list[Any]) -> bytes:
+    """The content of a file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
-        archive.writestr(STEP, _exported(info, params, state, keys, batched))
+        archive.writestr(STEP, step)
         for kind, leaves in (("params", params), ("state", state)):
             for number, leaf in enumerate(leaves):
                 write_member(archive, f"{kind}.{number}.npy", np.asarray(leaf))
-    try:
-        write_atomically(Path(path), buffer.getvalue())
-    except OSError as error:
-        raise ExportError(f"{os.fspath(path)!r} cannot be written: {reason_text(error)}.") from error
-    return Path(path)
+    return buffer.getvalue()
+
+
+def _digest(step: bytes, arrays: Iterable[Any]) -> str:
+    """What tells a step and its arrays from damaged ones."""
+    digest = hashlib.sha256(step)
+    for value in map(np.asarray, arrays):
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
 
 
 def _state(info: ModuleInfo) -> tuple[list[Any], list[int], list[int]]:
@@ -168,10 +190,11 @@ class Artifact:
         self._keys = [int(k) for k in manifest["keys"]]
         self._state = state
         self._step = export.deserialize(bytearray(step))
+        self._check()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Artifact:
-        """The model in a file.
+        """The model in a file. A step is a program: run only files whose maker you trust.
 
         Raises:
             ExportError: there is no such file, or it holds no artifact that this version reads.
@@ -180,21 +203,53 @@ class Artifact:
         if not source.is_file():
             raise ExportError(f"there is no file {str(source)!r}.")
         try:
-            with zipfile.ZipFile(source) as archive:
-                manifest = json.loads(archive.read(MANIFEST))
-                if manifest["format"] != FORMAT:
-                    raise ValueError(f"its format is {manifest['format']!r}, this version reads {FORMAT}")
-                params, state = (
-                    [read_member(archive, f"{kind}.{number}.npy") for number in range(manifest[kind])]
-                    for kind in ("params", "state")
-                )
-                return cls(manifest, archive.read(STEP), params, state)
+            return cls._read(source)
+        except TooLarge as error:
+            raise ExportError(f"{str(source)!r}: {error}.") from error
         except ImportError as error:
             raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
         except Exception as error:  # a damaged archive raises errors of many kinds
             raise ExportError(
                 f"{str(source)!r} holds no artifact: {reason_text(error)}; ranvier.export_artifact writes one."
             ) from error
+
+    @classmethod
+    def _read(cls, source: Path) -> Artifact:
+        with open_archive(source) as archive:
+            manifest = json.loads(archive.text(MANIFEST))
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"its format is {manifest['format']!r}, this version reads {FORMAT}")
+            params, state = (
+                [archive.array(f"{kind}.{number}.npy") for number in range(manifest[kind])]
+                for kind in ("params", "state")
+            )
+            step = archive.read(STEP)
+        if _digest(step, [*params, *state]) != manifest["sha256"]:
+            raise ValueError("its step and arrays are not those that it was written with")
+        return cls(manifest, step, params, state)
+
+    def _check(self) -> None:
+        """Raises ValueError where arrays, names and step do not fit together, or the step calls into the process."""
+        with self._precision():
+            initial = jax.eval_shape(partial(self.initial, None if self.batched else 1))
+        lead = 0 if self.batched else 1
+        expected = [
+            *((np.shape(x), np.dtype(x.dtype)) for x in self.params),
+            *((x.shape[lead:], x.dtype) for x in initial),
+            *((one.shape, jnp.dtype(one.dtype)) for one in self.inputs),
+        ]
+        leads = [0] * len(self.params) + [lead] * (len(initial) + len(self.inputs))
+        takes = [(x.shape[n:], x.dtype) for x, n in zip(self._step.in_avals, leads, strict=True)]
+        gives = [(x.shape[lead:], x.dtype) for x in self._step.out_avals]
+        results = [((*one.shape,), jnp.dtype(one.dtype)) for one in self.outputs]
+        if takes != expected or gives != results + expected[len(self.params) : len(self.params) + len(initial)]:
+            raise ValueError("its step takes and gives other arrays than it says")
+        for arrays in (self.inputs, self.outputs):
+            if len({one.name for one in arrays}) < len(arrays):
+                raise ValueError("two of its inputs or outputs have one name")
+        calls = {one or other for one, other in CUSTOM_CALL.findall(str(self._step.mlir_module()))}
+        if unknown := sorted(calls - stable_custom_calls()):
+            raise ValueError(f"its step calls {unknown[0]!r}, which is no operation of JAX that a file may hold")
 
     def initial(self, samples: int | None = None, *, seed: int = 0) -> list[jax.Array]:
         """States before the first step, for some samples; of a model with an axis of its own as they are.
@@ -216,8 +271,8 @@ class Artifact:
 
     def step(self, state: list[jax.Array], *inputs: Any) -> tuple[list[jax.Array], list[jax.Array]]:
         """One time step of all samples: outputs ``[samples, ...]`` and new states."""
-        found: Any = self._step.call(self.params, state, list(inputs))
-        return found
+        result: Any = self._step.call(self.params, state, list(inputs))
+        return result
 
     def run(self, inputs: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
         """Runs a sequence from the initial states.
@@ -230,16 +285,24 @@ class Artifact:
             By output ``[T, ...]`` or ``[T, samples, ...]``.
 
         Raises:
-            InputError: the inputs do not fit.
+            InputError: the inputs do not fit, or the results would take more memory than they may.
+            ExportError: the step in the file does not run.
         """
-        with jax.enable_x64(self._needs_x64 or jax.config.read("jax_enable_x64")):
+        with self._precision():
             given, samples = self._given(inputs)
+            self._check_results(len(given[0]), samples)
             state = self.initial(samples, seed=seed)
-            outputs = self._scan(state, given)
-            found = [np.asarray(leaf) for leaf in outputs]
+            try:
+                found = [np.asarray(leaf) for leaf in self._scan(state, given)]
+            except Exception as error:  # what XLA says of a program that it does not take
+                raise ExportError(f"the step of {self.name} does not run: {reason_text(error)}.") from error
         if not self.batched and samples is None:
             found = [leaf[:, 0] for leaf in found]
         return {one.name: leaf for one, leaf in zip(self.outputs, found, strict=True)}
+
+    def _check_results(self, steps: int, samples: int | None) -> None:
+        by_step = sum(prod(one.shape) * jnp.dtype(one.dtype).itemsize for one in self.outputs)
+        check_results(steps * (samples or 1) * by_step, f"{steps} steps of {self.name}")
 
     @cached_property
     def _scan(self) -> Any:
@@ -252,9 +315,10 @@ class Artifact:
 
         return partial(jax.jit(scan), self.params)
 
-    @property
-    def _needs_x64(self) -> bool:
-        return any(str(aval.dtype) in ("float64", "int64", "uint64", "complex128") for aval in self._step.in_avals)
+    def _precision(self) -> Any:
+        """A context in which JAX has the dtypes of the step."""
+        double = any(str(aval.dtype) in ("float64", "int64", "uint64", "complex128") for aval in self._step.in_avals)
+        return jax.enable_x64(double or jax.config.read("jax_enable_x64"))
 
     def _given(self, inputs: Any) -> tuple[list[jax.Array], int | None]:
         """Inputs in order, ``[T, samples, ...]``, and the number of samples; None without that axis."""
@@ -286,5 +350,5 @@ class Artifact:
         return f"Artifact({self.name!r}: {told(self.inputs)} -> {told(self.outputs)})"
 
 
-def _array(told: Mapping[str, Any]) -> Array:
-    return Array(str(told["name"]), tuple(int(n) for n in told["shape"]), str(told["dtype"]))
+def _array(entry: Mapping[str, Any]) -> Array:
+    return Array(str(entry["name"]), tuple(int(n) for n in entry["shape"]), str(entry["dtype"]))

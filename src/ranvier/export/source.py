@@ -16,6 +16,7 @@ from ..analyses.graph.blame import whole_array_equation
 from ..errors import ExportError, reason_text
 from ..ir.files import replacing, write_arrays
 from ..ir.graph.elements import Population, Projection
+from ..ir.graph.footprint import check_carried
 from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
@@ -95,6 +96,7 @@ def write_source(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
         ExportError: a population or projection cannot be written as source, or a file cannot be written.
     """
     check(graph)
+    check_carried(graph, 1, np.dtype(np.float32).itemsize)
     target = Path(path)
     if target.suffix != ENDING:
         raise ExportError(f"{str(target)!r}: source goes into a file that ends in {ENDING}.")

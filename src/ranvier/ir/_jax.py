@@ -57,6 +57,13 @@ def located_at(eqn: Equation) -> Any:
     return source_info_util.user_context(info.traceback, name_stack=stack)
 
 
+def stable_custom_calls() -> frozenset[str]:
+    """Names of the compiled functions that an exported program may call: kernels of JAX, none of which runs Python."""
+    from jax._src.export import _export
+
+    return frozenset(_export._CUSTOM_CALL_TARGETS_GUARANTEED_STABLE) - {"tf.call_tf_function"}
+
+
 WRAPPERS = ("saiunit", "brainunit", "brainstate")
 """Packages whose arithmetic and containers stand between a model's code and JAX."""
 

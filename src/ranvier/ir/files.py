@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and archives that are read within the limits of memory."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ import io
 import os
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
 from ..errors import reason_text
+from .limits import Budget, TooLarge
+
+NUMBERS = "biufc"
+"""Kinds of dtypes that are read."""
+ARRAY = ".npy"
+"""Endings of members that are arrays."""
+NPY, ZIP = b"\x93NUMPY", b"PK"
+"""What files begin with."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the same folder that takes the place of ``path`` once it is written without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(handle)
     try:
         yield Path(name)
@@ -32,6 +42,74 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+class Archive:
+    """A zip archive that is open for reading, and whose members together fit into memory.
+
+    Attributes:
+        budget: what is left of the memory that the file may take.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, budget: Budget) -> None:
+        self._archive, self.budget = archive, budget
+        members = archive.infolist()
+        self.names = [member.filename for member in members]
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise ValueError(f"it has {twice[0]!r} more than once")
+        for member in members:
+            # LZMA and BZIP2 take memory of their own choice, and no writer of arrays uses them.
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{member.filename!r} is compressed in a way that is not read; use stored or deflated")
+            budget.spend(member.file_size, repr(member.filename))
+
+    def text(self, name: str) -> bytes:
+        """A member that is a text.
+
+        Raises:
+            KeyError, ValueError: there is none, or it is too long.
+        """
+        self.budget.check_text(self._archive.getinfo(name).file_size, repr(name))
+        return self._archive.read(name)
+
+    def read(self, name: str) -> bytes:
+        """A member as it is.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._archive.read(name)
+
+    def array(self, name: str) -> np.ndarray:
+        """A member that is an array of numbers.
+
+        Raises:
+            KeyError, ValueError: there is none, it is no array of numbers, or declares more than it holds.
+        """
+        size = self._archive.getinfo(name).file_size
+        with self._archive.open(name) as member:
+            version = npy.read_magic(member)
+            reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = reader(member)
+        if dtype.kind not in NUMBERS:
+            raise ValueError(f"{name!r} is an array of {dtype}; numbers are expected")
+        if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:
+            raise ValueError(f"{name!r} says that it is an array {list(shape)} of {dtype}, but has {size:,} bytes")
+        with self._archive.open(name) as member:
+            return npy.read_array(member, allow_pickle=False)
+
+
+@contextmanager
+def open_archive(source: Path | io.BytesIO, size: int | None = None) -> Iterator[Archive]:
+    """An archive in a file or in bytes; ``size`` is that of the file that limits are derived from, if it is another.
+
+    Raises:
+        TooLarge: what is in it takes more memory than a file of its size may.
+        ValueError, zipfile.BadZipFile: it is damaged.
+    """
+    own = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
+    with zipfile.ZipFile(source) as archive:
+        yield Archive(archive, Budget(own if size is None else size))
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; pickled objects are refused.
 
@@ -39,42 +117,62 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file cannot be read; the message says why.
     """
     if not path.is_file():
-        raise ValueError("there is no such file")
+        raise ValueError("there is no such file" if not path.exists() else "it is no file")
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        _check_beginning(path)
+        with open_archive(path) as archive:
+            if others := [name for name in archive.names if not name.endswith(ARRAY)]:
+                raise ValueError(f"it holds {others[0]!r}, which is no array (.npy)")
+            return {name.removesuffix(ARRAY): archive.array(name) for name in archive.names}
+    except TooLarge:
+        raise
     except Exception as error:  # a damaged archive raises errors of many kinds
-        raise ValueError(reason_text(error)) from error
+        raise ValueError(str(error) if type(error) is ValueError else reason_text(error)) from error
+
+
+def _check_beginning(path: Path) -> None:
+    """Raises ValueError for what is no archive, and says what it is."""
+    with path.open("rb") as file:
+        start = file.read(len(NPY))
+    if start == NPY:
+        raise ValueError(
+            "it is one array without a name (.npy), and arrays by name (.npz) are expected: write it with "
+            "np.savez('data.npz', name=array)"
+        )
+    if not start.startswith(ZIP):
+        raise ValueError("it is no .npz file, which np.savez writes" if start else "it is empty")
 
 
 def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None:
-    """Writes an array into an open archive."""
+    """Writes an array of numbers into an open archive.
+
+    Raises:
+        ValueError: it is an array of something that could not be read back.
+    """
+    if value.dtype.kind not in NUMBERS:
+        raise ValueError(f"{name!r} is an array of {value.dtype}, which a file does not hold; give numbers")
     with archive.open(name, "w", force_zip64=True) as member:
         npy.write_array(member, np.asarray(value, order="C"), allow_pickle=False)
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an open archive; pickled objects, and sizes that the archive does not hold, are refused.
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file; compressed, unless it would be so small that it could not be read within the limits."""
+    content = _npz(arrays, zipfile.ZIP_DEFLATED)
+    needed = sum(np.asarray(value).nbytes for value in arrays.values())
+    return content if 2 * needed < Budget(len(content)).most else _npz(arrays, zipfile.ZIP_STORED)
 
-    Raises:
-        KeyError, ValueError: there is no such member, or it is no array.
-    """
-    size = archive.getinfo(name).file_size
-    with archive.open(name) as member:
-        version = npy.read_magic(member)
-        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = reader(member)
-        if dtype.hasobject or int(np.prod(shape, dtype=np.float64)) * dtype.itemsize > size:
-            raise ValueError(f"{name} is no array of {list(shape)} {dtype}")
-    with archive.open(name) as member:
-        return npy.read_array(member, allow_pickle=False)
+
+def _npz(arrays: Mapping[str, np.ndarray], compression: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, value in arrays.items():
+            write_member(archive, f"{name}{ARRAY}", value)
+    return buffer.getvalue()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name into one .npz file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, npz_bytes(arrays))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
 from ..ir.graph.elements import Projection
+from ..ir.graph.footprint import check_carried
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Delay, Neuron
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
@@ -42,7 +43,7 @@ def lower(graph: SNNGraph, *, dtype: Any = jnp.float32) -> StepFunction:
         dtype: of parameters and states.
 
     Raises:
-        GraphError: the graph is not valid.
+        GraphError: the graph is not valid, or what it carries from step to step takes more than limits allow.
     """
     check(graph)
     machine = GraphStep(graph, dtype)
@@ -74,6 +75,7 @@ class GraphStep:
     """
 
     def __init__(self, graph: SNNGraph, dtype: Any) -> None:
+        check_carried(graph, 1, jnp.dtype(dtype).itemsize)
         self.graph, self.dtype = graph, dtype
         self.order = update_order(graph)
         self.neurons = {name: _in_dtype(p.neuron, dtype) for name, p in graph.populations.items()}

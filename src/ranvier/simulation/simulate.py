@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
+from ..ir.graph.footprint import check_carried, check_recorded
 from ..ir.graph.recording import Recording, Simulation, batched_inputs
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
@@ -37,8 +38,9 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
         Outputs and what was recorded, ``[T, *shape]`` or ``[T, samples, *shape]``, as numpy arrays.
 
     Raises:
-        GraphError: the graph is not valid, or something to be recorded is not there.
-        InputError: the inputs do not fit, or the dtype is not floating-point.
+        GraphError: the graph is not valid, something to be recorded is not there, or what the graph carries from step
+            to step takes more memory than :class:`ranvier.Limits` allow.
+        InputError: the inputs do not fit, the dtype is not floating-point, or the results take too much memory.
     """
     return Simulator(graph, record=record, dtype=dtype)(inputs)
 
@@ -66,6 +68,9 @@ class Simulator:
     def __call__(self, inputs: Any) -> Simulation:
         """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
         given, samples = batched_inputs(self.graph, inputs)
+        itemsize = jnp.dtype(self._dtype).itemsize
+        check_carried(self.graph, samples or 1, itemsize)
+        check_recorded(self.graph, self._wanted, len(next(iter(given.values()))), samples or 1, itemsize)
         with jax.enable_x64(jnp.dtype(self._dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
             given = {name: self._in_dtype(inputs, name, values) for name, values in given.items()}
             if samples is None:

@@ -71,10 +71,11 @@ class Counterexample:
                 f"{os.fspath(path)!r} holds no counterexample: it has {sorted(arrays)}, not {list(GRAPHS)}."
             )
         inputs = {name.removeprefix(INPUT): value for name, value in arrays.items() if name.startswith(INPUT)}
-        graphs = [from_bytes(arrays[name].tobytes(), f"{name} in {os.fspath(path)!r}") for name in GRAPHS]
+        size = Path(path).stat().st_size
+        graphs = [from_bytes(arrays[name].tobytes(), f"{name} in {os.fspath(path)!r}", size) for name in GRAPHS]
         try:
             promise, origins = _told(arrays, graphs[0], graphs[1])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {reason_text(error)}.") from error
         return cls(graphs[0], graphs[1], inputs, origins, promise)
 
@@ -83,9 +84,10 @@ def _told(arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGr
     told = json.loads(arrays[TOLD].tobytes())
     places = {}
     for name, population in original.populations.items():
-        other, numbers = told["populations"][name], arrays[f"{ORIGIN}{name}"].astype(np.int64)
+        other, numbers = told["populations"][name], arrays[f"{ORIGIN}{name}"]
         most = -1 if other is None else optimized.populations[other].size - 1
-        if numbers.shape != (population.size,) or numbers.min() < -1 or numbers.max() > most:
+        whole = numbers.shape == (population.size,) and np.issubdtype(numbers.dtype, np.integer)
+        if not whole or numbers.min() < -1 or numbers.max() > most:
             raise ValueError(f"the places of {name!r} are not in the other graph")
-        places[name] = Place(other, numbers)
+        places[name] = Place(other, numbers.astype(np.int64))
     return None if told["promise"] is None else Promise[told["promise"].upper()], Origins(places)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .elements import Population, Projection
+from .footprint import check_carried, check_recorded
 from .neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from .order import Port, delayed_ports, input_ports, update_order
 from .recording import Recording, Simulation, batched_inputs
@@ -90,8 +91,10 @@ class Interpreter:
         """Simulates the graph: see :func:`interpret`."""
         wanted = Recording.of(self.graph, record)
         given, samples = batched_inputs(self.graph, inputs)
-        machine = _Machine(self, 1 if samples is None else samples, nudges)
         length = len(next(iter(given.values())))
+        check_carried(self.graph, samples or 1, np.dtype(np.float64).itemsize)
+        check_recorded(self.graph, wanted, length, samples or 1, np.dtype(np.float64).itemsize)
+        machine = _Machine(self, 1 if samples is None else samples, nudges)
         steps = [machine.step(t, {name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
         outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
         return wanted.simulation(self.graph, outputs, recorded, samples)

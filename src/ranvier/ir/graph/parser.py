@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
@@ -13,21 +14,27 @@ import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError, reason_text
+from ..limits import Budget, TooLarge
 from .elements import Activity, Input, Output, Population, Projection
 from .neurons import NEURONS
 from .operations import OPERATIONS
 from .snn_graph import SNNGraph
 
 TOKEN = re.compile(
-    r'(?P<space>[ \t\r\n]+)|(?P<comment>#[^\n]*)|(?P<string>"(?:[^"\\\n]|\\.)*")'
-    r"|(?P<number>[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|inf\b|nan\b))"
-    r"|(?P<name>[A-Za-z_]\w*)|(?P<mark>->|[{}()\[\]:=,@])"
+    # Possessive, so that a long text needs no memory to go back over it.
+    r'(?P<space>[ \t\r\n]++)|(?P<comment>#[^\n]*+)|(?P<string>"(?:[^"\\\n]++|\\.)*+")'
+    r"|(?P<number>[-+]?(?:\d++\.?\d*+(?:[eE][-+]?\d++)?|\.\d++(?:[eE][-+]?\d++)?|inf\b|nan\b))"
+    r"|(?P<name>[A-Za-z_]\w*+)|(?P<mark>->|[{}()\[\]:=,@])"
 )
 DTYPES = ("float16", "float32", "float64")
 DEEPEST = 8
 """Arrays have no more axes."""
-LARGEST = 2**31
-"""Nor more numbers."""
+LARGEST_INTEGER = 2**62
+"""Larger numbers are read as floats."""
+LONGEST_NUMBER = 400
+"""Characters; no float64 needs as many."""
+BYTES_PER_NEURON = 8
+"""What a declared element of an input, population or output takes at least, once it is run."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +52,36 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNG
         arrays: what the text refers to, by name.
 
     Raises:
-        GraphError: the text is no graph; the message names the line.
+        GraphError: the text is no graph, or declares more than a file of its size may (:class:`ranvier.Limits`); the
+            message names the line.
     """
-    return _Parser(_tokens(text), arrays or {}).graph()
+    arrays = arrays or {}
+    return parse(text, arrays, Budget(len(text) + sum(value.nbytes for value in arrays.values())))
 
 
-def _tokens(text: str) -> list[Token]:
-    found, at, line = [], 0, 1
+def parse(text: str, arrays: Mapping[str, np.ndarray], budget: Budget) -> SNNGraph:
+    """As :func:`from_text`, where what is declared has to fit a budget."""
+    return _Parser(_tokens(text), arrays, budget).graph()
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    at, line = 0, 1
     while at < len(text):
         match = TOKEN.match(text, at)
         if match is None:
             raise GraphError(f"line {line}: {text[at : at + 20]!r} is no part of a graph's text.")
         kind = str(match.lastgroup)
         if kind not in ("space", "comment"):
-            found.append(Token(kind, match.group(), line))
+            yield Token(kind, match.group(), line)
         line += match.group().count("\n")
         at = match.end()
-    return [*found, Token("end", "the end of the text", line)]
+    yield Token("end", "the end of the text", line)
 
 
 class _Parser:
-    def __init__(self, tokens: list[Token], arrays: Mapping[str, np.ndarray]) -> None:
-        self.tokens, self.at, self.arrays = tokens, 0, arrays
+    def __init__(self, tokens: Iterator[Token], arrays: Mapping[str, np.ndarray], budget: Budget) -> None:
+        self.tokens, self.arrays, self.budget = tokens, arrays, budget
+        self.peek = next(tokens)
 
     def graph(self) -> SNNGraph:
         self.expect("graph")
@@ -79,7 +94,7 @@ class _Parser:
             "dt": lambda: parts.update(dt=self.setting(self.number)),
             "input": lambda: parts["inputs"].append(self.input()),
             "population": lambda: parts["populations"].append(self.population()),
-            "output": lambda: parts["outputs"].append(Output(self.string(), self.shape())),
+            "output": lambda: parts["outputs"].append(Output(self.string(), self.size())),
             "projection": lambda: parts["projections"].append(self.projection()),
             "metadata": lambda: parts["metadata"].update([(self.string(), self.setting(self.string))]),
         }
@@ -93,10 +108,10 @@ class _Parser:
         return SNNGraph(**parts)
 
     def input(self) -> Input:
-        return Input(self.string(), self.shape(), **self.options({"low": self.number, "high": self.number}))
+        return Input(self.string(), self.size(), **self.options({"low": self.number, "high": self.number}))
 
     def population(self) -> Population:
-        name, shape, token = self.string(), self.shape(), self.peek
+        name, shape, token = self.string(), self.size(), self.peek
         kind, choices = self.call(NEURONS)
         activity = self.options({"steps": self.integer, "data": self.string})
         arrays = self.block()
@@ -129,7 +144,7 @@ class _Parser:
             raise GraphError(
                 f"line {token.line}: {token.text} has the fields {known}, given are {list(fields)}."
             ) from None
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             raise GraphError(f"line {token.line}: {token.text}: {reason_text(error)}.") from error
 
     def call(self, kinds: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -139,7 +154,7 @@ class _Parser:
         self.expect("(")
         options: dict[str, Any] = {}
         while not self.take(")"):
-            key = self.next().text
+            key = self.key(options)
             self.expect("=")
             options[key] = self.value()
             if self.peek.text != ")":
@@ -149,9 +164,16 @@ class _Parser:
     def options(self, readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         while self.peek.kind == "name" and self.peek.text in readers:
-            key = self.next().text
+            key = self.key(found)
             found[key] = self.setting(readers[key])
         return found
+
+    def key(self, known: Mapping[str, Any]) -> str:
+        """The name of an option, which is given once."""
+        token = self.next()
+        if token.text in known:
+            self.fail(token, f"another option than {token.text}, which is there already,")
+        return token.text
 
     def setting(self, reader: Callable[[], Any]) -> Any:
         self.expect("=")
@@ -163,9 +185,12 @@ class _Parser:
         if not self.take("{"):
             return found
         while not self.take("}"):
-            label = self.next().text
+            token = self.next()
+            label = token.text
             while self.peek.kind == "name":
                 label += f" {self.next().text}"
+            if label in found:
+                self.fail(token, f"another array than {label!r}, which is there already,")
             self.expect(":")
             found[label] = self.array()
         return found
@@ -178,7 +203,8 @@ class _Parser:
         rows = self.take("sparse")
         self.expect("=")
         if self.take("all"):
-            return np.broadcast_to(np.array(self.number(), dtype), self.possible(token, shape))
+            self.declare(token, shape, dtype.itemsize)
+            return np.broadcast_to(np.array(self.number(), dtype), shape)
         if not self.take("@"):
             return self.inline(token, dtype, shape)
         name = self.string()
@@ -187,34 +213,41 @@ class _Parser:
             self.fail(token, f"{value.dtype}{list(value.shape)}, as the array {name!r} is,")
         return value
 
-    def possible(self, token: Token, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A shape that an array can have."""
-        if len(shape) > DEEPEST or min(shape, default=0) < 0 or prod(shape) > LARGEST:
-            self.fail(token, f"a shape of up to {DEEPEST} axes and {LARGEST} numbers")
+    def size(self) -> tuple[int, ...]:
+        """Shape of an input, population or output."""
+        token = self.peek
+        shape = self.shape()
+        self.declare(token, shape, BYTES_PER_NEURON)
         return shape
 
-    def inline(self, token: Token, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-        numbers = self.numbers(len(shape), 0)
+    def declare(self, token: Token, shape: tuple[int, ...], itemsize: int) -> None:
+        """Passes for a shape that an array can have, and that a file of this size may ask for."""
+        if min(shape, default=0) < 0:
+            self.fail(token, "a shape of numbers that are not negative")
         try:
-            value = np.array(numbers, dtype)
-        except (ValueError, OverflowError):
-            self.fail(token, "lists of equal length")
-        if value.shape != shape:
-            self.fail(token, f"as many numbers as the shape {list(shape)} says, not {list(value.shape)},")
-        return value
+            self.budget.spend(prod(max(n, 1) for n in shape) * itemsize, f"a shape {list(shape)}")
+        except TooLarge as error:
+            raise GraphError(f"line {token.line}: {error}.") from error
 
-    def numbers(self, axes: int, depth: int) -> Any:
-        if depth > DEEPEST:
-            self.fail(self.peek, "lists that are nested less")
-        if depth == axes:
-            return self.number()
+    def inline(self, token: Token, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        self.declare(token, shape, array("d").itemsize)
+        numbers = array("d")
+        self.numbers(shape, numbers, f"as many numbers as the shape {list(shape)} says")
+        with np.errstate(over="ignore"):  # to infinity, which the verifier names
+            return np.array(numbers, dtype).reshape(shape)
+
+    def numbers(self, shape: tuple[int, ...], into: array[float], expected: str) -> None:
+        """Reads lists in lists, as long as a shape says."""
+        if not shape:
+            into.append(self.number())
+            return
         self.expect("[")
-        found = []
-        while not self.take("]"):
-            found.append(self.numbers(axes, depth + 1))
-            if self.peek.text != "]":
-                self.expect(",")
-        return found
+        for k in range(shape[0]):
+            if k and not self.take(","):
+                self.fail(self.peek, expected)
+            self.numbers(shape[1:], into, expected)
+        if not self.take("]"):
+            self.fail(self.peek, expected)
 
     def referred(self, token: Token, name: str) -> np.ndarray:
         if name not in self.arrays:
@@ -233,21 +266,26 @@ class _Parser:
         return rows
 
     def shape(self) -> tuple[int, ...]:
+        token = self.peek
+        shape = self.integers()
+        if len(shape) > DEEPEST:
+            self.fail(token, f"a shape of up to {DEEPEST} axes")
+        return shape
+
+    def integers(self) -> tuple[int, ...]:
         self.expect("[")
-        found = []
+        integers: list[int] = []
         while not self.take("]"):
-            found.append(self.integer())
+            integers.append(self.integer())
             if self.peek.text != "]":
                 self.expect(",")
-        return tuple(found)
+        return tuple(integers)
 
     def value(self) -> Any:
-        """A string, a number or a flat list of numbers."""
+        """A string, a number or a flat list of whole numbers."""
         if self.peek.kind == "string":
             return self.string()
-        if self.peek.text != "[":
-            return self.number()
-        return self.shape()
+        return self.integers() if self.peek.text == "[" else self.number()
 
     def string(self) -> str:
         token = self.next()
@@ -260,27 +298,24 @@ class _Parser:
 
     def number(self) -> float | int:
         token = self.next()
-        if token.kind != "number":
+        if token.kind != "number" or len(token.text) > LONGEST_NUMBER:
             self.fail(token, "a number")
         try:
-            return int(token.text)
+            whole = int(token.text)
         except ValueError:
             return float(token.text)
+        return whole if abs(whole) <= LARGEST_INTEGER else float(token.text)
 
     def integer(self) -> int:
         token = self.peek
-        found = self.number()
-        if not isinstance(found, int) or abs(found) > 2**62:
+        number = self.number()
+        if not isinstance(number, int):
             self.fail(token, "a whole number")
-        return found
-
-    @property
-    def peek(self) -> Token:
-        return self.tokens[self.at]
+        return number
 
     def next(self) -> Token:
-        token = self.tokens[self.at]
-        self.at = min(self.at + 1, len(self.tokens) - 1)
+        token = self.peek
+        self.peek = next(self.tokens, token)
         return token
 
     def take(self, text: str) -> bool:

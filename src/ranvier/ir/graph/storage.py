@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import GraphError, reason_text
-from ..files import read_member, replacing, write_member
-from .parser import from_text
+from ..files import open_archive, replacing, write_member
+from ..limits import TooLarge
+from .parser import parse
 from .printer import to_text
 from .snn_graph import SNNGraph
 from .traced import Mapped, Traced
@@ -71,22 +72,32 @@ def to_bytes(graph: SNNGraph) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes, name: str) -> SNNGraph:
-    """The graph that :func:`to_bytes` wrote; ``name`` is what errors call it."""
-    return _load(io.BytesIO(data), name)
+def from_bytes(data: bytes, name: str, size: int | None = None) -> SNNGraph:
+    """The graph that :func:`to_bytes` wrote; ``name`` is what errors call it, ``size`` that of the file it is in."""
+    return _load(io.BytesIO(data), name, size)
 
 
-def _load(source: Path | io.BytesIO, name: str) -> SNNGraph:
+def _load(source: Path | io.BytesIO, name: str, size: int | None = None) -> SNNGraph:
     try:
-        with zipfile.ZipFile(source) as archive:
-            text = archive.read(TEXT).decode("utf-8")
-            names = json.loads(archive.read(INDEX))
-            arrays = {str(key): read_member(archive, f"{number}.npy") for number, key in enumerate(names)}
+        with open_archive(source, size) as archive:
+            budget = archive.budget
+            text = archive.text(TEXT).decode("utf-8")
+            arrays = {key: archive.array(f"{number}.npy") for number, key in enumerate(_index(archive.text(INDEX)))}
+    except TooLarge as error:
+        raise GraphError(f"{name}: {error}.") from error
     except Exception as error:  # a damaged archive raises errors of many kinds
         raise GraphError(f"{name} holds no graph: {reason_text(error)}.") from error
-    graph = from_text(text, arrays)
+    graph = parse(text, arrays, budget)
     check(graph)
     return graph
+
+
+def _index(text: bytes) -> list[str]:
+    """Names of the arrays, in order."""
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{INDEX} is no list of names")
+    return names
 
 
 def _write(file: Path | io.BytesIO, text: str, arrays: dict[str, np.ndarray]) -> None:
