@@ -56,8 +56,13 @@ def test_nothing_is_guessed() -> None:
         ranvier.from_nir(recurrent(), dt=1e-3, recurrent_delay=1)
     with pytest.raises(ranvier.GraphError, match=r"close a cycle: 'rec' \(lif -> lif\)"):
         ranvier.from_nir(recurrent(), dt=1e-3, reset="zero")
+    with pytest.raises(ranvier.GraphError, match=r"(?s)pass dt=.*for \['lif'\].*'rec' \(lif -> lif\)"):
+        ranvier.from_nir(recurrent())
     with pytest.raises(ranvier.GraphError, match="reset is given for \\['nobody'\\]"):
         ranvier.from_nir(recurrent(), dt=1e-3, reset={"lif": "zero", "nobody": "zero"}, recurrent_delay=1)
+    for wrong in (0, -1, 1.5, "1", True, 10**9):
+        with pytest.raises(ranvier.GraphError, match="recurrent_delay="):
+            ranvier.from_nir(recurrent(), dt=1e-3, reset="zero", recurrent_delay=wrong)  # pyright: ignore
 
 
 def test_a_recurrent_graph_by_hand() -> None:

@@ -169,7 +169,7 @@ class _Exporter:
 
 
 def _implied_delays(graph: SNNGraph) -> set[str]:
-    """Projections within a cycle that have the cycle's only kind of delay: NIR leaves it to the simulator."""
+    """Projections of cycles in which all delays are one step: NIR leaves that step to the simulator."""
     populations = graph.populations
     inner = [p for p in graph.projections.values() if p.source in populations and p.target in populations]
     component = strong_components(populations, ((p.source, p.target) for p in inner))
@@ -178,8 +178,8 @@ def _implied_delays(graph: SNNGraph) -> set[str]:
         a, b = component[projection.source], component[projection.target]
         if a == b and projection.delay and not _joins_relays(graph, projection):
             delayed.setdefault(a, []).append(projection)
-    same = (found for found in delayed.values() if len({p.delay for p in found}) == 1)
-    return {projection.name for found in same for projection in found}
+    of_one_step = (found for found in delayed.values() if {p.delay for p in found} == {1})
+    return {projection.name for found in of_one_step for projection in found}
 
 
 def _joins_relays(graph: SNNGraph, projection: Projection) -> bool:

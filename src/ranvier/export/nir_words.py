@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import GraphError
 from ..ir.graph.elements import Output, Population, Projection
 from ..ir.graph.names import free_name
-from ..ir.graph.neurons import ALIF, LI, OUT, Relay, Threshold
+from ..ir.graph.neurons import ALIF, LI, OUT, Delay, Relay, Threshold
 from ..ir.graph.operations import Flatten, Identity, Linear, Operation, Scale, Select
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Mapped, Traced
@@ -35,6 +35,8 @@ def in_nir_words(graph: SNNGraph) -> SNNGraph:
         if isinstance(population.neuron, ALIF):
             _part_adaptive(found, name, population, population.neuron)
     _flatten_images(found)
+    _join_delays(found)
+    _keep_initial_relays(found)
     return found
 
 
@@ -95,6 +97,48 @@ def _with_output(initial: dict[str, Any]) -> dict[str, Any]:
 
 def _decay(tau: Any, integration: str, dt: float) -> Any:
     return 1 - dt / tau if integration == "euler" else np.exp(-dt / tau)
+
+
+# Delays in loops ---------------------------------------------------------------------------------------------------
+
+
+def _join_delays(graph: SNNGraph) -> None:
+    """Delays whose projections wait as well, as a loop needs it, wait for both."""
+    for name, population in graph.populations.items():
+        into = graph.into(name)
+        waits = {projection.delay for projection in into}
+        if isinstance(population.neuron, Delay) and len(waits) == 1 and all(_only_waits(graph, p) for p in into):
+            steps = Delay(population.neuron.steps + waits.pop())
+            graph.populations[name] = population.replace(neuron=steps)
+            graph.projections.update({p.name: p.replace(delay=0) for p in into})
+
+
+def _only_waits(graph: SNNGraph, projection: Projection) -> bool:
+    """Whether a projection passes on what came some steps ago, and zero before."""
+    population = graph.populations.get(projection.source)
+    starts_with_zero = population is None or not np.any(population.initial_value(OUT))
+    return isinstance(projection.operation, Identity) and projection.delay > 0 and starts_with_zero
+
+
+def _keep_initial_relays(graph: SNNGraph) -> None:
+    """Relays disappear from NIR, and with them what delayed projections from them bring before the first step: those
+    that begin with something else than zero become the scale 1.
+    """
+    for name, population in list(graph.populations.items()):
+        begins_with_zero = not np.any(population.initial_value(OUT))
+        if not isinstance(population.neuron, Relay) or begins_with_zero or _is_named_like_its_source(graph, name):
+            continue
+        before = free_name(graph.nodes, f"{name}.sum")
+        graph.populations[before] = Population(before, population.shape, Relay())
+        graph.projections.update({p.name: p.replace(target=before) for p in graph.into(name)})
+        key = free_name(graph.projections, name)
+        graph.projections[key] = Projection(key, before, name, Scale(1.0), trained=False)
+
+
+def _is_named_like_its_source(graph: SNNGraph, relay: str) -> bool:
+    """Whether the only operation that leads to a relay has its name, so that both come back."""
+    into = graph.into(relay)
+    return len(into) == 1 and into[0].name == relay and not isinstance(into[0].operation, Identity)
 
 
 # Moves and maps without a name ------------------------------------------------------------------------------------

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from numbers import Real
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError, reason_text
-from ..ir.graph.elements import Input, Output, Population, Projection
-from ..ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ..ir.graph.elements import Projection
 from ..ir.graph.nir_notes import NOTES, NirNotes
-from ..ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, ShapeError, SumPool
-from ..ir.graph.order import strong_components
 from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.verifier import check
+from ..ir.graph.verifier import LONGEST_DELAY
+from .nir_build import NirBuilder
+from .nir_nodes import NEURONS, OPERATIONS, Edges, Nodes, kind_of
 from .nir_probe import probe
 
 PRESET = {"integration": "euler", "current": "old", "fires": ">"}
@@ -31,8 +31,6 @@ PRESET = {"integration": "euler", "current": "old", "fires": ">"}
 DEEPEST = 32
 """Graphs are nested no deeper."""
 
-Nodes = dict[str, Any]
-Edges = list[tuple[str, str]]
 Resets = str | Mapping[str, str] | None
 
 
@@ -58,7 +56,8 @@ def from_nir(
         dt: time step in seconds; of a file that says it itself it may be left out.
         reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one by node name; needed where there are
             some.
-        recurrent_delay: delay in steps of projections that close a cycle, at least 1; needed where there are some.
+        recurrent_delay: delay in steps, at least 1, of projections that close a cycle; needed where the file's own
+            delays leave one open. These stay as they are, element by element.
         integration: see :mod:`ranvier.ir.graph.neurons`. Where these three are left out, forward Euler on the old state
             and spikes above the threshold, as in NIR's equations.
         current: likewise.
@@ -67,243 +66,122 @@ def from_nir(
 
     Raises:
         GraphError: the file cannot be read, a node or a shape is wrong, or something that NIR does not store was not
-            given. The message names the node.
+            given: all of it in one message, which names the nodes.
     """
-    import nir
+    contents = NirContents.of(source)
+    notes = contents.notes
+    dt = _time_step(dt, notes)
+    recurrent_delay = _whole_steps(recurrent_delay)
+    wanted = {"reset": reset, "integration": integration, "current": current, "fires": fires}
+    choices, without_reset = _choices(contents.nodes, wanted, notes.choices)
+    builder = NirBuilder(contents.nodes, contents.edges, dt, choices, notes)
+    unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])
+    if unsaid.questions:
+        raise GraphError(str(unsaid))
+    graph = builder.graph(name or contents.name, recurrent_delay)
+    graph.metadata.update(contents.metadata)
+    return graph
 
-    if isinstance(source, nir.NIRGraph):
-        graph, preset = source, "nir"
-    else:
-        graph, preset = _read(Path(source)), Path(source).stem
-    nodes, edges = _flattened(graph)
-    told = NirNotes.of(graph.metadata or {})
-    dt = told.dt if dt is None else dt
+
+@dataclass(frozen=True, eq=False)
+class NirContents:
+    """A NIR graph, nested graphs flattened.
+
+    Attributes:
+        name: of the file.
+        nodes, edges: of the graph.
+        notes: what a file of Ranvier's says beyond NIR.
+        metadata: the rest of it, by key.
+    """
+
+    name: str
+    nodes: Nodes
+    edges: Edges
+    notes: NirNotes
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, source: Any) -> NirContents:
+        """Of the path of a ``.nir`` file, or a ``nir.NIRGraph``.
+
+        Raises:
+            GraphError: the file cannot be read, or its nodes and edges make no graph.
+        """
+        import nir
+
+        is_graph = isinstance(source, nir.NIRGraph)
+        graph, name = (source, "nir") if is_graph else (_read(Path(source)), Path(source).stem)
+        nodes, edges = _flattened(graph)
+        return cls(name, nodes, edges, NirNotes.of(graph.metadata or {}), _metadata(graph, nodes))
+
+
+@dataclass(frozen=True, eq=False)
+class Unsaid:
+    """What running a network needs, and NIR does not store.
+
+    Attributes:
+        dt: whether the time step is not known.
+        resets: nodes of which the reset is not known.
+        closing: projections of which the delay is not known.
+    """
+
+    dt: bool
+    resets: list[str]
+    closing: list[Projection]
+
+    @property
+    def questions(self) -> list[str]:
+        questions = []
+        if self.dt:
+            questions.append(
+                "the time step: pass dt= in seconds (--dt), the one the network was trained or simulated with."
+            )
+        if self.resets:
+            questions.append(
+                f"how a neuron is reset, and no reset is given for {self.resets}: pass reset='zero' (--reset zero; v "
+                "becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, or a mapping "
+                "by node name."
+            )
+        if self.closing:
+            names = ", ".join(f"{p.name!r} ({p.source} -> {p.target})" for p in self.closing)
+            questions.append(
+                f"the delay of projections that close a cycle: {names}; pass recurrent_delay=1 (--recurrent-delay 1) "
+                "if they bring the spikes of the step before, as in most simulators, or the number of steps."
+            )
+        return questions
+
+    def __str__(self) -> str:
+        if len(self.questions) == 1:
+            return f"NIR does not store {self.questions[0]}"
+        return "\n".join(["NIR does not store, and this network needs:", *(f"  {q}" for q in self.questions)])
+
+
+def _time_step(dt: Any, notes: NirNotes) -> float | None:
+    """dt as given, or as the file says."""
     if dt is None:
-        raise GraphError(
-            "NIR does not store the time step: pass dt= in seconds (--dt), the one the network was trained or "
-            "simulated with."
-        )
-    if not isinstance(dt, Real) or not 0 < dt < float("inf"):
+        dt = notes.dt
+    if dt is None:
+        return None
+    if not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
         raise GraphError(f"dt={dt!r} is no time step; a positive number of seconds is expected.")
-    if told.dt is not None and abs(float(dt) - told.dt) > 1e-9 * told.dt:
+    if notes.dt is not None and abs(float(dt) - notes.dt) > 1e-9 * notes.dt:
         raise GraphError(
-            f"dt={float(dt):g} s was given, and the file says {told.dt:g} s, for which its delays hold; "
+            f"dt={float(dt):g} s was given, and the file says {notes.dt:g} s, for which its delays hold; "
             "leave dt out. For another network with that dt, change graph.dt afterwards."
         )
-    choices = {"reset": reset, "integration": integration, "current": current, "fires": fires}
-    importer = _Importer(nodes, edges, float(dt), _choices(nodes, choices, told.choices), told)
-    found = importer.graph(name or preset, recurrent_delay)
-    found.metadata.update(_metadata(graph, nodes))
-    check(found)
-    return found
+    return float(dt)
 
 
-class _Importer:
-    """Builds the graph: neurons become populations, other nodes projections, with relays where these meet or part."""
-
-    def __init__(
-        self, nodes: Nodes, edges: Edges, dt: float, choices: dict[str, dict[str, str]], told: NirNotes
-    ) -> None:
-        self.nodes, self.dt, self.choices, self.told = nodes, dt, choices, told
-        self.before: dict[str, list[str]] = {name: [] for name in nodes}
-        self.after: dict[str, list[str]] = {name: [] for name in nodes}
-        for a, b in edges:
-            self.after[a].append(b)
-            self.before[b].append(a)
-        self.shapes: dict[str, tuple[int, ...] | None] = {}
-        self.split = self._split_delays()
-        found = {name: self._operation(name) for name in nodes}
-        self.operations = {name: operation for name, operation in found.items() if operation is not None}
-
-    def graph(self, name: str, recurrent_delay: int | None) -> SNNGraph:
-        ranges = self.told.ranges
-        inputs = [
-            Input(k, self._shape(k), *ranges.get(k, ())) for k, node in self.nodes.items() if _kind(node) == "Input"
-        ]
-        outputs = [Output(k, self._shape(k)) for k, node in self.nodes.items() if _kind(node) == "Output"]
-        populations, projections = [], []
-        for k, node in self.nodes.items():
-            if k in self.operations:
-                populations += self._relays(k)
-            elif _kind(node) in NEURONS:
-                populations.append(Population(k, self._shape(k), self._neuron(k), self.told.initial.get(k, {})))
-        for k in self.nodes:
-            projections += self._projections_into(k)
-        graph = SNNGraph(name=name, dt=self.dt, inputs=inputs, outputs=outputs, populations=populations)
-        delays = self.told.delays if recurrent_delay is None else {}
-        fixed = set(self.told.fixed)
-        graph.projections = {
-            p.name: p.replace(delay=delays.get(p.name, p.delay), trained=p.name not in fixed) for p in projections
-        }
-        _delay_recurrence(graph, recurrent_delay)
-        return graph
-
-    def _is_between_two(self, name: str) -> bool:
-        """Whether an operation needs no relay: one node before it, and one after it that is no operation."""
-        (one, other) = (self.before[name], self.after[name])
-        return len(one) == 1 and len(other) == 1 and other[0] not in self.operations
-
-    def _relays(self, name: str) -> list[Population]:
-        if self._is_between_two(name):
-            return []
-        found = [Population(name, self._shape(name), Relay())]
-        return (
-            [Population(f"{name}.sum", self._incoming(name), Relay()), *found] if len(self.before[name]) > 1 else found
+def _whole_steps(recurrent_delay: Any) -> int | None:
+    if recurrent_delay is None:
+        return None
+    is_number = isinstance(recurrent_delay, Integral) and not isinstance(recurrent_delay, bool)
+    if not is_number or not 1 <= int(recurrent_delay) <= LONGEST_DELAY:
+        raise GraphError(
+            f"recurrent_delay={recurrent_delay!r} is no delay of a loop; a number of steps from 1 to {LONGEST_DELAY} "
+            "is expected."
         )
-
-    def _projections_into(self, name: str) -> list[Projection]:
-        before = self.before[name]
-        if name not in self.operations:
-            told = [a for a in before if not (a in self.operations and self._is_between_two(a))]
-            if name in self.split:
-                return [projection for a in told for projection in self._by_delay(a, name)]
-            return [Projection(f"{a}->{name}", a, name, Identity()) for a in told]
-        operation, delay = self.operations[name]
-        if self._is_between_two(name):
-            return [Projection(name, before[0], self.after[name][0], operation, delay)]
-        if len(before) == 1:
-            return [Projection(name, before[0], name, operation, delay)]
-        if not before:
-            raise GraphError(f"node {name!r}: no edge leads to it; an operation needs a source.")
-        summed = f"{name}.sum"
-        parts = [Projection(f"{a}->{summed}", a, summed, Identity()) for a in before]
-        return [*parts, Projection(name, summed, name, operation, delay)]
-
-    def _split_delays(self) -> set[str]:
-        """Delay nodes within a cycle whose elements wait for different times.
-
-        A delay that a loop runs through has to be on projections, here one for every time. Files of ours tell which
-        projections of a loop have delays.
-        """
-        if self.told.dt is not None:
-            return set()
-        component = strong_components(self.nodes, ((a, b) for a in self.nodes for b in self.after[a]))
-        sizes = Counter(component.values())
-        delays = [n for n, node in self.nodes.items() if _kind(node) == "Delay" and sizes[component[n]] > 1]
-        return {name for name in delays if np.unique(self._steps(name)).size > 1}
-
-    def _by_delay(self, source: str, name: str) -> list[Projection]:
-        steps = np.broadcast_to(self._steps(name), self._shape(name))
-        return [
-            Projection(f"{source}->{name}.{int(d)}", source, name, Scale((steps == d).astype(np.float64)), int(d))
-            for d in np.unique(steps)
-        ]
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        """Shape of what a node gives."""
-        if name in self.shapes:
-            found = self.shapes[name]
-            if found is None:
-                raise GraphError(f"node {name!r}: is in a cycle without neurons, so no shape is known.")
-            return found
-        self.shapes[name] = None
-        self.shapes[name] = found = self._find_shape(name)
-        return found
-
-    def _find_shape(self, name: str) -> tuple[int, ...]:
-        node = self.nodes[name]
-        kind = _kind(node)
-        if name in self.operations:
-            try:
-                return self.operations[name][0].target_shape(self._incoming(name))
-            except ShapeError as error:
-                raise GraphError(f"node {name!r} ({kind}) after {self.before[name][0]!r}: {error}.") from error
-        if kind in ("Input", "Output"):
-            declared = node.input_type["input"] if kind == "Input" else node.output_type["output"]
-            if declared is not None:
-                return tuple(int(n) for n in np.ravel(declared))
-        else:
-            shapes = {np.shape(getattr(node, parameter)) for parameter in NEURONS[kind][1]} - {()}
-            if len(shapes) > 1:
-                raise GraphError(f"node {name!r} ({kind}): parameters have the shapes {sorted(map(list, shapes))}.")
-            if shapes:
-                return shapes.pop()
-        return self._incoming(name)
-
-    def _incoming(self, name: str) -> tuple[int, ...]:
-        if not self.before[name]:
-            raise GraphError(f"node {name!r}: no edge leads to it and it says no shape.")
-        return self._shape(self.before[name][0])
-
-    def _neuron(self, name: str) -> Neuron:
-        node = self.nodes[name]
-        kind, parameters = NEURONS[_kind(node)]
-        values = {parameter: np.asarray(getattr(node, parameter)) for parameter in parameters}
-        if name in self.split:
-            return Relay()
-        if kind is Delay:
-            return Delay(steps=self._steps(name))
-        try:
-            return kind(**values, **self.choices[name])
-        except (TypeError, ValueError) as error:
-            raise GraphError(f"node {name!r} ({_kind(node)}): {reason_text(error)}") from error
-
-    def _steps(self, name: str) -> np.ndarray:
-        """Delays in whole steps."""
-        delay = np.asarray(self.nodes[name].delay, np.float64)
-        steps = np.round(delay / self.dt)
-        if np.any(np.abs(delay / self.dt - steps) > 1e-6 * np.maximum(steps, 1)) or np.any(steps < 0):
-            raise GraphError(
-                f"node {name!r} (Delay): {np.unique(delay)} s are no whole numbers of steps of dt = {self.dt:g} s; "
-                "choose a dt that divides them."
-            )
-        return steps
-
-    def _operation(self, name: str) -> tuple[Operation, int] | None:
-        """A node as an operation and a delay, where it is that."""
-        node = self.nodes[name]
-        if _kind(node) == "Delay":
-            steps = np.unique(self._steps(name))
-            return (Identity(), int(steps[0])) if steps.size == 1 and steps[0] > 0 else None
-        if _kind(node) not in OPERATIONS:
-            return None
-        try:
-            return OPERATIONS[_kind(node)](node), 0
-        except (ValueError, TypeError) as error:
-            raise GraphError(f"node {name!r} ({_kind(node)}): {reason_text(error)}") from error
-
-
-def _kind(node: Any) -> str:
-    return type(node).__name__
-
-
-def _by_axis(value: Any, axes: int) -> tuple[int, ...]:
-    found = np.ravel(value)
-    return tuple(int(n) for n in (np.repeat(found, axes) if found.size == 1 else found))
-
-
-def _conv(node: Any) -> Operation:
-    axes = np.ndim(node.weight) - 2
-    padding = node.padding if isinstance(node.padding, str) else _by_axis(node.padding, axes)
-    return Conv(
-        weight=node.weight,
-        bias=node.bias,
-        stride=_by_axis(node.stride, axes),
-        padding=padding,
-        dilation=_by_axis(node.dilation, axes),
-        groups=int(node.groups),
-    )
-
-
-def _pool(kind: type[SumPool]) -> Callable[[Any], Operation]:
-    return lambda node: kind(*(_by_axis(value, 2) for value in (node.kernel_size, node.stride, node.padding)))
-
-
-OPERATIONS: dict[str, Callable[[Any], Operation]] = {
-    "Affine": lambda node: Linear(node.weight, node.bias),
-    "Linear": lambda node: Linear(node.weight),
-    "Scale": lambda node: Scale(node.scale),
-    "Conv1d": _conv,
-    "Conv2d": _conv,
-    "SumPool2d": _pool(SumPool),
-    "AvgPool2d": _pool(AvgPool),
-    "Flatten": lambda node: Flatten(int(node.start_dim), int(node.end_dim)),
-}
-KINDS: tuple[type[Neuron], ...] = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
-NEURONS: dict[str, tuple[type[Neuron], tuple[str, ...]]] = {
-    "Delay": (Delay, ("delay",)),
-    **{kind.__name__: (kind, kind.parameter_names()) for kind in KINDS},
-}
+    return int(recurrent_delay)
 
 
 def _read(path: Path) -> Any:
@@ -317,7 +195,7 @@ def _read(path: Path) -> Any:
     except Exception as error:  # a damaged file raises errors of many kinds
         raise GraphError(f"{str(path)!r} cannot be read as NIR: {reason_text(error)}") from error
     if not isinstance(graph, nir.NIRGraph):
-        raise GraphError(f"{str(path)!r} holds a {_kind(graph)}; a NIRGraph is expected.")
+        raise GraphError(f"{str(path)!r} holds a {kind_of(graph)}; a NIRGraph is expected.")
     return graph
 
 
@@ -326,6 +204,8 @@ def _flattened(graph: Any) -> tuple[Nodes, Edges]:
     nodes, edges, ports = _with_ports(graph, "")
     for port in ports:
         before, after = [a for a, b in edges if b == port], [b for a, b in edges if a == port]
+        if port in before:
+            raise GraphError(f"node {port!r}: is in a cycle of inputs and outputs of nested graphs without neurons.")
         edges = [edge for edge in edges if port not in edge] + [(a, b) for a in before for b in after]
         del nodes[port]
     for (a, b), count in Counter(edges).items():
@@ -346,18 +226,24 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
         raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or in themselves, at {prefix[:60]!r}.")
     for key, node in graph.nodes.items():
         name = f"{prefix}{key}"
-        if _kind(node) not in ("NIRGraph", "Input", "Output", *OPERATIONS, *NEURONS):
+        if kind_of(node) not in ("NIRGraph", "Input", "Output", *OPERATIONS, *NEURONS):
             known = ", ".join(("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph"))
             raise GraphError(
-                f"node {name!r} is {_kind(node)}, which is no NIR primitive known here; there are {known}."
+                f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are {known}."
             )
-        if _kind(node) != "NIRGraph":
+        if name in nodes:
+            raise GraphError(f"two nodes are called {name!r}, one of them within a nested graph; rename one.")
+        if kind_of(node) != "NIRGraph":
             nodes[name] = node
             continue
         inner_nodes, inner_edges, inner_ports = _with_ports(node, f"{name}.")
+        if both := sorted(nodes.keys() & inner_nodes.keys()):
+            raise GraphError(f"two nodes are called {both[0]!r}, one of them within the graph {name!r}; rename one.")
         nodes.update(inner_nodes)
         edges += inner_edges
-        own = {kind: [f"{name}.{k}" for k, n in node.nodes.items() if _kind(n) == kind] for kind in ("Input", "Output")}
+        own = {
+            kind: [f"{name}.{k}" for k, n in node.nodes.items() if kind_of(n) == kind] for kind in ("Input", "Output")
+        }
         ports += [*inner_ports, *own["Input"], *own["Output"]]
         entry[name], leave[name] = own["Input"], own["Output"]
     for edge in graph.edges:
@@ -380,64 +266,24 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
 
 
 def _choices(
-    nodes: Nodes, given: Mapping[str, Resets], told: Mapping[str, Mapping[str, str]]
-) -> dict[str, dict[str, str]]:
-    """Every choice of every node: as given, else as the file tells, else what NIR's equations say."""
-    kinds = {name: NEURONS[_kind(node)][0] for name, node in nodes.items() if _kind(node) in NEURONS}
-    found: dict[str, dict[str, str]] = {name: {} for name in kinds}
-    for choice, value in given.items():
+    nodes: Nodes, given: Mapping[str, Resets], notes: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Every choice of every node, as given, else as the file says, else as in NIR's equations; and the nodes of whose
+    reset nothing is known.
+    """
+    kinds = {name: NEURONS[kind_of(node)][0] for name, node in nodes.items() if kind_of(node) in NEURONS}
+    picked: dict[str, dict[str, str]] = {name: {} for name in kinds}
+    for choice, wanted in given.items():
         concerned = [name for name, kind in kinds.items() if choice in kind.choice_names()]
-        by_name = dict(value) if isinstance(value, Mapping) else dict.fromkeys(concerned, value)
+        by_name = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(concerned, wanted)
         if unknown := [name for name in by_name if name not in concerned]:
             raise GraphError(f"{choice} is given for {unknown}, but the nodes that have one are {concerned}.")
         for name in concerned:
-            picked = by_name.get(name) or told.get(name, {}).get(choice) or PRESET.get(choice)
-            if picked is not None:
-                found[name][choice] = str(picked)
-    if missing := [n for n, kind in kinds.items() if "reset" in kind.choice_names() and "reset" not in found[n]]:
-        raise GraphError(
-            f"NIR does not store how a neuron is reset, and no reset is given for {missing}: pass reset='zero' "
-            "(--reset zero; v becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, "
-            "or a mapping by node name."
-        )
-    return found
-
-
-def _delay_recurrence(graph: SNNGraph, steps: int | None) -> None:
-    """Gives every projection that closes a cycle its delay."""
-    closing = _closing(graph)
-    if not closing:
-        return
-    if steps is None or steps < 1:
-        names = [f"{p.name!r} ({p.source} -> {p.target})" for p in closing]
-        raise GraphError(
-            f"projections close a cycle: {', '.join(names)}. NIR does not store their delay: pass recurrent_delay=1 "
-            "(--recurrent-delay 1) if they bring the spikes of the step before, as most simulators do, or the number "
-            "of steps."
-        )
-    for projection in closing:
-        graph.projections[projection.name] = projection.replace(delay=steps)
-
-
-def _closing(graph: SNNGraph) -> list[Projection]:
-    """Projections without delay that lead back to a population on the way to them, depth first from the inputs."""
-    found, done, active = [], set(), set()
-    for start in (*graph.inputs, *graph.populations):
-        stack = [(start, iter(graph.out_of(start)))] if start not in done else []
-        active.update(name for name, _ in stack)
-        while stack:
-            name, rest = stack[-1]
-            projection = next(rest, None)
-            if projection is None:
-                stack.pop()
-                active.discard(name)
-                done.add(name)
-            elif projection.delay == 0 and projection.target in active:
-                found.append(projection)
-            elif projection.delay == 0 and projection.target not in done and projection.target in graph.populations:
-                active.add(projection.target)
-                stack.append((projection.target, iter(graph.out_of(projection.target))))
-    return found
+            value = by_name.get(name) or notes.get(name, {}).get(choice) or PRESET.get(choice)
+            if value is not None:
+                picked[name][choice] = str(value)
+    unknown = [n for n, kind in kinds.items() if "reset" in kind.choice_names() and "reset" not in picked[n]]
+    return picked, unknown
 
 
 def _metadata(graph: Any, nodes: Nodes) -> dict[str, str]:
