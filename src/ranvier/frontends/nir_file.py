@@ -18,9 +18,11 @@ import numpy as np
 
 from ..errors import GraphError, reason_text
 from ..ir.graph.elements import Projection
+from ..ir.graph.footprint import check_declared
 from ..ir.graph.nir_notes import NOTES, NirNotes
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import LONGEST_DELAY
+from ..ir.limits import Budget, TooLarge
 from .nir_build import NirBuilder
 from .nir_nodes import NEURONS, OPERATIONS, Edges, Nodes, kind_of
 from .nir_probe import probe
@@ -75,6 +77,8 @@ def from_nir(
     wanted = {"reset": reset, "integration": integration, "current": current, "fires": fires}
     choices, without_reset = _choices(contents.nodes, wanted, notes.choices)
     builder = NirBuilder(contents.nodes, contents.edges, dt, choices, notes)
+    if contents.size is not None:
+        check_declared(builder.unfinished, Budget(contents.size), repr(str(source)))
     unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])
     if unsaid.questions:
         raise GraphError(str(unsaid))
@@ -92,6 +96,7 @@ class NirContents:
         nodes, edges: of the graph.
         notes: what a file of Ranvier's says beyond NIR.
         metadata: the rest of it, by key.
+        size: of the file in bytes; None without a file.
     """
 
     name: str
@@ -99,6 +104,7 @@ class NirContents:
     edges: Edges
     notes: NirNotes
     metadata: dict[str, str]
+    size: int | None
 
     @classmethod
     def of(cls, source: Any) -> NirContents:
@@ -112,7 +118,8 @@ class NirContents:
         is_graph = isinstance(source, nir.NIRGraph)
         graph, name = (source, "nir") if is_graph else (_read(Path(source)), Path(source).stem)
         nodes, edges = _flattened(graph)
-        return cls(name, nodes, edges, NirNotes.of(graph.metadata or {}), _metadata(graph, nodes))
+        size = None if is_graph else Path(source).stat().st_size
+        return cls(name, nodes, edges, NirNotes.of(graph.metadata or {}), _metadata(graph, nodes), size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +199,8 @@ def _read(path: Path) -> Any:
     try:
         probe(path)
         graph = nir.read(path, type_check=False)
+    except TooLarge as error:
+        raise GraphError(f"{str(path)!r}: {error}.") from error
     except Exception as error:  # a damaged file raises errors of many kinds
         raise GraphError(f"{str(path)!r} cannot be read as NIR: {reason_text(error)}") from error
     if not isinstance(graph, nir.NIRGraph):

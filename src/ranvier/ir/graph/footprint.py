@@ -7,11 +7,28 @@ from __future__ import annotations
 
 from math import prod
 
-from ..limits import check_results, check_states
+from ...errors import GraphError
+from ..limits import Budget, TooLarge, check_results, check_states
 from .neurons import Delay
 from .order import delayed_ports
 from .recording import SUMMED, Recording
 from .snn_graph import SNNGraph
+
+BYTES_PER_NEURON = 8
+"""What a declared element of an input, population or output takes at least, once it is run."""
+
+
+def check_declared(graph: SNNGraph, budget: Budget, source: str) -> None:
+    """Passes where the shapes that a file declares are in proportion to its size.
+
+    Raises:
+        GraphError: they are not; the message names the element.
+    """
+    for node in graph.nodes.values():
+        try:
+            budget.spend(max(node.size, 0) * BYTES_PER_NEURON, f"{node.name!r} of the shape {list(node.shape)}")
+        except TooLarge as error:
+            raise GraphError(f"{source}: {error}.") from error
 
 
 def check_carried(graph: SNNGraph, samples: int, itemsize: int) -> None:

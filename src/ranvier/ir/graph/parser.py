@@ -16,6 +16,7 @@ from scipy import sparse
 from ...errors import GraphError, reason_text
 from ..limits import Budget, TooLarge
 from .elements import Activity, Input, Output, Population, Projection
+from .footprint import BYTES_PER_NEURON
 from .neurons import NEURONS
 from .operations import OPERATIONS
 from .snn_graph import SNNGraph
@@ -33,8 +34,6 @@ LARGEST_INTEGER = 2**62
 """Larger numbers are read as floats."""
 LONGEST_NUMBER = 400
 """Characters; no float64 needs as many."""
-BYTES_PER_NEURON = 8
-"""What a declared element of an input, population or output takes at least, once it is run."""
 
 
 @dataclass(frozen=True)
