@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import ranvier
 from ranvier.analyses.graph.bundles import bundles
-from ranvier.ir.graph.neurons import LIF
-from ranvier.ir.graph.operations import Identity, Linear
+from ranvier.ir.graph.neurons import LI, LIF, Delay, Relay
+from ranvier.ir.graph.operations import Identity, Linear, Operation, Scale
 from ranvier.passes.base import Pass, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
@@ -75,6 +75,113 @@ def test_promises_are_kept(name: str, seed: int) -> None:
             np.testing.assert_array_equal(now[place.population][:, place.numbers[there]], meant[original][:, there])
     again = run(pass_class(name)(), found)
     assert not again.changed, [str(remark) for remark in again.remarks]
+
+
+def with_differences(seed: int) -> ranvier.SNNGraph:
+    """A graph in which parallel projections of one source differ in their delay only, through relays and neurons:
+    ``x[t] - x[t - d]``, and the same of random parts."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 4))
+    kinds = [Relay(), LIF(tau=0.005), LI(tau=0.01), Delay(steps=rng.integers(0, 3, size).astype(float))]
+    names = [f"p{k}" for k in range(rng.integers(1, 5))]
+    low, high = [(-0.5, 2.0), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0)][rng.integers(4)]
+    graph = ranvier.SNNGraph(
+        dt=1e-3, inputs=[ranvier.Input("x", (size,), low, high)], outputs=[ranvier.Output("y", (size,))]
+    )
+    for name in names:
+        initial = {"out": rng.normal(size=size)} if rng.random() < 0.2 else {}
+        kind = kinds[0] if rng.random() < 0.6 else kinds[rng.integers(1, 4)]
+        graph.populations[name] = ranvier.Population(name, (size,), kind, initial)
+    for k, target in enumerate([*names, "y"]):
+        for source in rng.choice(["x", *names[:k]], int(rng.integers(1, 3))):
+            _add_difference(graph, rng, str(source), target, int(rng.integers(1, 3)))
+    if rng.random() < 0.5:
+        back, to = rng.choice(names, 2)
+        graph.projections["back"] = ranvier.Projection(
+            "back", str(back), str(to), Linear(rng.normal(size=(size, size)) * (rng.random((size, size)) < 0.4)), 1
+        )
+    return graph
+
+
+def _add_difference(graph: ranvier.SNNGraph, rng: np.random.Generator, source: str, target: str, delay: int) -> None:
+    size = graph.nodes[source].size
+    weight = rng.normal(size=(size, size)) * (rng.random((size, size)) < 0.8)
+    operations: list[Operation] = [
+        Linear(weight),
+        Identity(),
+        Linear(weight, rng.normal(size=size)),
+        Scale(rng.normal(size=size)),
+    ]
+    chosen = operations[rng.integers(4)]
+    arrays = {key: -value for key, value in chosen.arrays.items()}
+    minus = Scale(-1.0) if isinstance(chosen, Identity) else chosen.replace(**arrays)
+    for number, (one, steps) in enumerate([(chosen, 0), (minus, delay)]):
+        name = f"{source}-{target}.{number}.{len(graph.projections)}"
+        graph.projections[name] = ranvier.Projection(name, source, target, one, steps)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@given(seed=seeds)
+@settings(max_examples=40, deadline=None)
+def test_delayed_and_undelayed_projections_are_told_apart(name: str, seed: int) -> None:
+    graph = with_differences(seed)
+    assert ranvier.problems(graph) == []
+    rewriting = run(pass_class(name)(), graph)
+    value = graph.inputs["x"]
+    inputs = np.clip(inputs_of(graph, seed)["x"], value.low, value.high)
+    meant, now = (ranvier.interpret(g, inputs).output for g in (graph, rewriting.graph))
+    np.testing.assert_allclose(now, meant, rtol=1e-9, atol=1e-9)
+    again = run(pass_class(name)(), rewriting.graph)
+    assert not again.changed, [str(remark) for remark in again.remarks]
+
+
+def difference(of: int = 1) -> ranvier.SNNGraph:
+    """A relay of ``x[t] - x[t - 1]`` before neurons."""
+    eye = np.eye(3)
+    return ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("x", (3,))],
+        populations=[ranvier.Population("change", (3,), Relay()), ranvier.Population("n", (2,), LIF(tau=0.003))],
+        projections=[
+            ranvier.Projection("now", "x", "change", Linear(eye)),
+            ranvier.Projection("before", "x", "change", Linear(-eye), 1),
+            ranvier.Projection("w", "change", "n", Linear(np.full((2, 3), 2.0))),
+            ranvier.Projection("read", "n", "y", Identity()),
+        ],
+        outputs=[ranvier.Output("y", (2,))],
+    )
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_difference_of_steps_is_kept(level: str, checked: bool) -> None:
+    graph = difference()
+    x = np.random.default_rng(0).normal(size=(60, 1, 3))
+    found, _ = ranvier.optimize(graph, level=level, calibration=x, verify_each=checked)
+    v, z, meant = np.zeros(2), np.zeros(2), []
+    for t in range(60):
+        change = x[t, 0] - (x[t - 1, 0] if t else 0)
+        v = v + (1e-3 / 0.003) * (2 * change.sum() - v)
+        z = (v > 1).astype(float)
+        v = np.where(z > 0, 0.0, v)
+        meant.append(z)
+    assert np.sum(meant) > 0
+    np.testing.assert_array_equal(ranvier.interpret(found, x[:, 0]).output, meant)
+
+
+def test_zeros_that_come_late_are_found_at_once() -> None:
+    """What a delay brings of a relay that stands later in the order of the step, and of itself."""
+    graph = chain()
+    graph.inputs["never"] = ranvier.Input("never", (2,), 0.0, 0.0)
+    for name in ("r", "s"):
+        graph.populations[name] = ranvier.Population(name, (2,), Relay())
+    for name, source, target, delay in (("sr", "s", "r", 1), ("ss", "s", "s", 2), ("ns", "never", "s", 0)):
+        graph.projections[name] = ranvier.Projection(name, source, target, Linear(np.ones((2, 2))), delay)
+    graph.projections["rb"] = ranvier.Projection("rb", "r", "b", Linear(np.ones((2, 2))))
+    found = run(pass_class("fold-constants")(), graph)
+    gone = {remark.about for remark in found.remarks if remark.done}
+    assert gone == {"sr", "ss", "ns", "rb"}
+    assert not run(pass_class("fold-constants")(), found.graph).changed
 
 
 def chain() -> ranvier.SNNGraph:

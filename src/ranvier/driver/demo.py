@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,7 +109,7 @@ class Demo:
         return jnp.asarray(self.train.xs[0, 0])
 
     @contextmanager
-    def _stage(self, title: str) -> Iterator[None]:
+    def _stage(self, title: str) -> Generator[None]:
         heading(self.console, f"{'' if not self.seconds else chr(10)}{len(self.seconds) + 1}. {title}")
         started = time.perf_counter()
         yield

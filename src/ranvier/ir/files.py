@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -27,7 +27,7 @@ NPY, ZIP = b"\x93NUMPY", b"PK"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """A temporary file in the same folder that takes the place of ``path`` once it is written without an error."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(handle)
@@ -98,7 +98,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(source: Path | io.BytesIO, size: int | None = None) -> Iterator[Archive]:
+def open_archive(source: Path | io.BytesIO, size: int | None = None) -> Generator[Archive]:
     """An archive in a file or in bytes; ``size`` is that of the file that limits are derived from, if it is another.
 
     Raises:

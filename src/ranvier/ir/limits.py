@@ -6,7 +6,7 @@ What a file may become in memory grows with its size, so that a few bytes cannot
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
@@ -82,7 +82,7 @@ def _variable(name: str) -> str:
 
 
 @contextmanager
-def limits(**changes: float) -> Iterator[Limits]:
+def limits(**changes: float) -> Generator[Limits]:
     """Other limits of memory within a ``with`` block, as in ``with ranvier.limits(file_bytes=8e9): ...``.
 
     Args:

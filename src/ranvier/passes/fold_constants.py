@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.constants import Constants, constants
+from ..analyses.graph.constants import Constants, constant_sources, constants
 from ..ir.graph.arrays import as_rows
 from ..ir.graph.elements import Projection
-from ..ir.graph.neurons import OUT
 from ..ir.graph.operations import Linear
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
@@ -27,21 +26,16 @@ class FoldConstants(Pass):
     promise = Promise.ALGEBRAIC
 
     def run(self, rewriting: Rewriting) -> None:
-        known = rewriting.fact(constants)
-        for projection in list(rewriting.graph.projections.values()):
-            if isinstance(projection.operation, Linear) and projection.source_port == OUT:
-                self._fold(rewriting, projection, projection.operation, known[projection.source])
+        graph, known = rewriting.graph, rewriting.fact(constants)
+        for projection in list(graph.projections.values()):
+            if isinstance(projection.operation, Linear):
+                self._fold(rewriting, projection, projection.operation, constant_sources(graph, projection, known))
 
     def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, found: Constants) -> None:
-        if found.known.size != linear.weight.shape[1]:
-            return
-        foldable = found.known & ((found.values == 0) | (projection.delay == 0))
-        if projection.delay and projection.source in rewriting.graph.populations:
-            foldable = foldable & (rewriting.graph.populations[projection.source].initial_value(OUT).ravel() == 0)
-        if not foldable.any():
+        if not found.known.any():
             return
         weights = np.asarray(abs(linear.weight).sum(axis=0)).ravel()
-        chosen = foldable & (weights != 0)
+        chosen = found.known & (weights != 0)
         if not chosen.any():
             return
         amount = np.asarray(linear.weight @ np.where(chosen, found.values, 0.0)).ravel()
