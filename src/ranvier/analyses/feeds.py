@@ -103,7 +103,7 @@ class Reach:
     """Bit masks of what each variable can affect, through any equation.
 
     Bits below ``num_hidden`` stand for the new hidden states in order; then come one bit for the outputs
-    and one for the new other states.
+    and one for every leaf of the new other states.
     """
 
     masks: dict[Var, int]
@@ -111,24 +111,30 @@ class Reach:
 
     def hidden(self, atom: Atom) -> list[int]:
         """Indices of the hidden states reached."""
-        mask, found = self._mask(atom) & (1 << self.num_hidden) - 1, []
-        while mask:
-            lowest = mask & -mask
-            found.append(lowest.bit_length() - 1)
-            mask ^= lowest
-        return found
+        return bits_of(self.mask(atom) & (1 << self.num_hidden) - 1)
 
     def outputs(self, atom: Atom) -> bool:
-        return bool(self._mask(atom) >> self.num_hidden & 1)
+        return bool(self.mask(atom) >> self.num_hidden & 1)
 
-    def other(self, atom: Atom) -> bool:
-        return bool(self._mask(atom) >> self.num_hidden + 1 & 1)
+    def other(self, atom: Atom) -> list[int]:
+        """Indices of the leaves of other states reached."""
+        return bits_of(self.mask(atom) >> self.num_hidden + 1)
 
     def anything(self, atom: Atom) -> bool:
-        return self._mask(atom) != 0
+        return self.mask(atom) != 0
 
-    def _mask(self, atom: Atom) -> int:
+    def mask(self, atom: Atom) -> int:
         return 0 if isinstance(atom, Literal) else self.masks.get(atom, 0)
+
+
+def bits_of(mask: int) -> list[int]:
+    """The numbers of the bits that are set, in order."""
+    numbers = []
+    while mask:
+        lowest = mask & -mask
+        numbers.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return numbers
 
 
 @cached_by_program
@@ -143,7 +149,14 @@ def reach_by_any(info: ModuleInfo) -> Reach:
     return reach(info, by_gradient=False, past_hidden=True)
 
 
-def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool, closed: frozenset[int] = frozenset()) -> Reach:
+def reach(
+    info: ModuleInfo,
+    *,
+    by_gradient: bool,
+    past_hidden: bool,
+    closed: frozenset[int] = frozenset(),
+    without: frozenset[int] = frozenset(),
+) -> Reach:
     """Computes what variables reach.
 
     Args:
@@ -151,20 +164,22 @@ def reach(info: ModuleInfo, *, by_gradient: bool, past_hidden: bool, closed: fro
         by_gradient: count only paths along which a derivative passes.
         past_hidden: whether a path goes on after it has reached a new hidden state.
         closed: indices of hidden states past which none goes on.
+        without: ``id`` of equations through which none goes.
     """
     count = len(info.hidden)
     own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
     ends = {var for j, var in enumerate(info.hidden_outvars) if not past_hidden or j in closed}
     masks: dict[Var, int] = dict(own)
-    for position, outvars in ((count, info.output_outvars), (count + 1, info.other_outvars)):
-        for atom in outvars:
-            if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
-                masks[atom] = masks.get(atom, 0) | 1 << position
+    results = [(count, atom) for atom in info.output_outvars]
+    results += [(count + 1 + k, atom) for k, atom in enumerate(info.other_outvars)]
+    for position, atom in results:
+        if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
+            masks[atom] = masks.get(atom, 0) | 1 << position
     for eqn in reversed(info.equations):
         mask = 0
         for var in eqn.outvars:
             mask |= own[var] if var in ends else masks.get(var, 0)
-        if mask and (not by_gradient or has_derivative(eqn)):
+        if mask and id(eqn) not in without and (not by_gradient or has_derivative(eqn)):
             for atom in eqn.invars:
                 if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
                     masks[atom] = masks.get(atom, 0) | mask
@@ -186,61 +201,22 @@ def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
             reached |= masks.get(var, 0)
             if var in found and var not in new_states:
                 later, through = later | found[var][0], found[var][1]
-        for k, atom in _differentiated(eqn):
-            mixed = _is_mixed(feeds, eqn, k)
+        for k, atom in differentiated_operands(eqn):
+            mixed = is_mixed(feeds, eqn, k)
             if mask := reached if mixed else later:
                 known, first = found.get(atom, (0, eqn if mixed else through))
                 found[atom] = known | mask, first
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Transfer:
-    """A mixing equation that carries hidden states, old or new, into new hidden states.
-
-    Attributes:
-        equation: the equation.
-        sources: indices of the hidden states that it reads, each up to its own new value.
-        targets: indices of the hidden states that its result reaches, up to the first new one.
-    """
-
-    equation: Equation
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
-
-
-@cached_by_program
-def transfers_of(info: ModuleInfo) -> tuple[Transfer, ...]:
-    """All mixing equations between hidden states along which a derivative passes, in order.
-
-    Targets are those alone whose value is read again, with a derivative, by the next step.
-    """
-    reached, feeds = reach_by_gradient(info), feeds_of(info)
-    own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
-    sources = {var: 1 << j for j, var in enumerate(info.hidden_invars)}
-    lasting = [reached.anything(var) for var in info.hidden_invars]
-    found = []
-    for eqn in info.equations:
-        read = mixed = 0
-        for k, atom in _differentiated(eqn) if has_derivative(eqn) else ():
-            read |= sources.get(atom, 0)
-            mixed |= sources.get(atom, 0) if _is_mixed(feeds, eqn, k) else 0
-        for var in eqn.outvars:
-            sources[var] = own.get(var, read)
-        targets = sorted({j for var in eqn.outvars for j in reached.hidden(var) if lasting[j]}) if mixed else ()
-        if targets:
-            found.append(Transfer(eqn, tuple(j for j in range(len(own)) if mixed >> j & 1), tuple(targets)))
-    return tuple(found)
-
-
-def _differentiated(eqn: Equation) -> Iterator[tuple[int, Var]]:
+def differentiated_operands(eqn: Equation) -> Iterator[tuple[int, Var]]:
     """The operands that can have a derivative, with their numbers."""
     for k, atom in enumerate(eqn.invars):
         if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
             yield k, atom
 
 
-def _is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
+def is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
     """Whether the equation mixes the operand's positions.
 
     A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.

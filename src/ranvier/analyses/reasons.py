@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.nested import bodies, classify
-from ..ir.paths import Path
+from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind, is_known
 from ..ir.program import ModuleInfo
-from .feeds import Reach, paths_through_mixing, reach_by_any, reach_by_gradient
+from .feeds import Reach, bits_of, paths_through_mixing, reach_by_any, reach_by_gradient
 from .levels import Levels, levels_of
 
 
@@ -75,22 +75,33 @@ def _hidden_behind(eqn: Equation, levels: Levels, names: Mapping[Var, Path]) -> 
     return tuple(dict.fromkeys(path for var, path in names.items() if mask & levels.bits[var]))
 
 
-def mixed_path_diagnostics(
-    info: ModuleInfo, paths: tuple[Path, ...], y: Var, states: Iterable[int]
-) -> list[Diagnostic]:
-    """A note where y also reaches, through a mixing equation, states of groups that it reaches directly.
+def second_mixing_diagnostics(info: ModuleInfo, paths: tuple[Path, ...], y: Var, direct: bool) -> list[Diagnostic]:
+    """A note where a projection reaches hidden states through another mixing equation of the same step.
 
     Args:
         info: the program.
         paths: the parameters of the projection.
         y: its result.
-        states: indices of the hidden states of the groups it reaches directly.
+        direct: whether it reaches some hidden states without mixing as well.
     """
-    mask, eqn = paths_through_mixing(info).get(y, (0, None))
-    if eqn is None or not any(mask >> j & 1 for j in states):
+    states, eqn = paths_through_mixing(info).get(y, (0, None))
+    if eqn is None or not states:
         return []
-    message = "f and the trace hold the direct path; the one through this equation is in the same-step gradient alone."
-    return [Diagnostic(DiagnosticKind.MIXED_PATH, message, equation_text(eqn), paths)]
+    names = ", ".join(path_text(info.hidden[j].path) for j in bits_of(states & (1 << len(info.hidden)) - 1))
+    if not names:
+        return []
+    if direct:
+        kind = DiagnosticKind.MIXED_PATH
+        message = (
+            f"f and the trace hold the direct path; the one into {names} through this equation is in the same-step "
+            "gradient only."
+        )
+    else:
+        kind = DiagnosticKind.INDIRECT_PARAMETER
+        message = (
+            f"a mixing operation stands between it and {names}; there it has its exact same-step gradient and no trace."
+        )
+    return [Diagnostic(kind, message, equation_text(eqn), paths)]
 
 
 def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
@@ -113,12 +124,12 @@ def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     ]
 
 
-def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> list[Diagnostic]:
-    """Why each parameter without a connection has none.
+def parameter_diagnostics(info: ModuleInfo, related: Collection[Path]) -> list[Diagnostic]:
+    """Why each parameter without a relation has none.
 
     Args:
         info: the program.
-        related: path to whether the parameter reaches a group directly, for parameters with a relation.
+        related: paths of the parameters with a relation.
     """
     by_gradient = reach_by_gradient(info)
     by_any = reach_by_any(info)
@@ -127,9 +138,9 @@ def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> lis
     told = {path for note in found for path in note.paths}
     for slot in info.parameters:
         leaves = info.weight_path_to_invars[slot.path]
-        if related.get(slot.path) or (slot.path in told and slot.path not in related):
+        if slot.path in related or slot.path in told:
             continue
-        kind, message = _reason(slot.path, leaves, related, by_gradient, by_any, behind_opaque)
+        kind, message = _reason(slot.path, leaves, by_gradient, by_any, behind_opaque)
         found.append(Diagnostic(kind, message, paths=(slot.path,)))
     return found
 
@@ -137,16 +148,10 @@ def parameter_diagnostics(info: ModuleInfo, related: Mapping[Path, bool]) -> lis
 def _reason(
     path: Path,
     leaves: list[Var],
-    related: Mapping[Path, bool],
     by_gradient: Reach,
     by_any: Reach,
     behind_opaque: set[Path],
 ) -> tuple[DiagnosticKind, str]:
-    if path in related:
-        return DiagnosticKind.INDIRECT_PARAMETER, (
-            "a mixing operation stands between it and every hidden state it reaches in the step; it gets its exact "
-            "same-step gradient and no trace."
-        )
     if not any(by_any.anything(var) for var in leaves):
         return DiagnosticKind.UNUSED_PARAMETER, "the step computes nothing from it; its gradient is zero."
     if path in behind_opaque and not any(by_gradient.anything(var) for var in leaves):

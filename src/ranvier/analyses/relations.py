@@ -21,7 +21,7 @@ from .feeds import Feeds, feeds_of, reach_by_gradient
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
 from .levels import Level, levels_of
 from .operations import Operation, operations_of
-from .reasons import mixed_path_diagnostics, parameter_diagnostics
+from .reasons import parameter_diagnostics, second_mixing_diagnostics
 from .slices import Slice, slice_between
 from .transition import EntryFacts, take_component
 from .uniformity import jaxpr_facts
@@ -264,11 +264,9 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
                 if any(levels.learned_of(w) & levels.bits[var] for w in operation.operands)
             )
             relations.append(HiddenParamOpRelation(path, leaves, operation, connections, rest, info))
-        if connections:
-            paths = tuple(info.parameters[slot].path for slot in sorted(operation.slots))
-            states = {j for connection in connections for j in connection.group.state_indices}
-            notes += mixed_path_diagnostics(info, paths, operation.y, states)
-    notes += parameter_diagnostics(info, _related_paths(relations))
+        paths = tuple(info.parameters[slot].path for slot in sorted(operation.slots))
+        notes += second_mixing_diagnostics(info, paths, operation.y, bool(connections))
+    notes += parameter_diagnostics(info, {relation.path for relation in relations})
     return RelationAnalysis(tuple(relations), tuple(notes))
 
 
@@ -277,14 +275,6 @@ def _places(info: ModuleInfo) -> dict[int, tuple[HiddenGroup, int]]:
     """For every hidden state its group and its number there."""
     groups = analyse_groups(info).groups
     return {j: (group, n) for group in groups for n, j in enumerate(group.state_indices)}
-
-
-def _related_paths(relations: Sequence[HiddenParamOpRelation]) -> dict[Path, bool]:
-    """Parameter path to whether any of its relations has a connection."""
-    found: dict[Path, bool] = {}
-    for relation in relations:
-        found[relation.path] = found.get(relation.path, False) or bool(relation.connections)
-    return found
 
 
 def connections_of(info: ModuleInfo, y: Var, feeds: Feeds) -> tuple[Connection, ...]:

@@ -224,11 +224,16 @@ def _readouts(info: ModuleInfo, eqn: Equation) -> list[Connection]:
 
 
 def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
-    """Raises :class:`RuleError` where a filter did not become a state of its group."""
-    group_of = analyse_groups(filtered).group_of
+    """Raises :class:`RuleError` where a filter feels states of the emission's group and is no state of that group.
+
+    What the group's projections emit without its states, as ``tanh(x @ w)``, has a filter that stands by itself.
+    """
+    group_of, old = analyse_groups(filtered).group_of, filtered.hidden_path_to_invar
     for number, emission in enumerate(emissions):
-        group = group_of[filter_path(emission, number)]
-        if not set(emission.group.hidden_paths) <= set(group.hidden_paths):
+        path = filter_path(emission, number)
+        group, index = group_of[path], [slot.path for slot in filtered.hidden].index(path)
+        felt = [p for p in emission.group.hidden_paths if (index, True) in feeds_of(filtered).of(old[p])]
+        if not set(felt) <= set(group.hidden_paths):
             names = ", ".join(map(path_text, emission.group.hidden_paths))
             raise RuleError(
                 f"what the group of {names} emits is not arranged by its positions, so its trace cannot be filtered; "

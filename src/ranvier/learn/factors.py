@@ -18,14 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..analyses.levels import Level
 from ..ir._jax import Var, dtype_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo, shape_text
 from .blocks import reversed_scan
+from .carried import Traces
 from .forms import Sparse
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .linear import Components, Dynamics, Entries
-from .same_step import SameStep, SameStepPass
+from .same_step import SameStep, SameStepPass, bypassing_states
 from .stages import over_steps, stages_of
 from .state import LearnerState
 from .terms import Term
@@ -86,8 +88,27 @@ class FactorKernel(Kernel):
             found.append((trace.term.slots, text))
         return found
 
-    def left_out(self) -> list[str]:
+    def carries(self) -> Traces:
+        return Traces(self.traces)
+
+    def approximations(self) -> list[str]:
+        if all(self._is_exact(trace, decay) for trace, decay in zip(self.traces, self.decays, strict=True)):
+            return []
         return ["approximation: a trace is kept as one product of a presynaptic and a postsynaptic factor"]
+
+    def _is_exact(self, trace: Trace, decay: float) -> bool:
+        """Whether the product of both factors is the trace itself, and the loss feels it as it feels y."""
+        reached, entries = set(trace.components), trace.dynamics.entries
+        felt = {key: fact for key, fact in entries.items() if key[1] in reached}
+        if self.postsynaptic:
+            return decay == 0 and not felt
+        steady = all(fact.level is not Level.DYNAMIC for fact in trace.lanes.connection.facts.values())
+        # One constant decay for every component that y reaches, and nothing between them: then e = f (x) eps_x.
+        alike = all(a == b and fact.value == decay for (a, b), fact in felt.items()) and (decay == 0 or len(felt) > 0)
+        direct = reached == set(trace.dynamics.uniform_f(trace.lanes)) and {a for a, _ in felt} in (reached, set())
+        group, old = trace.lanes.connection.group, bypassing_states(self.info)
+        bypassed = any(group.hidden_invars[group.positions.components[a].state] in old for a in reached)
+        return trace.term.is_direct and steady and alike and direct and not bypassed
 
     def step_bytes(self) -> int:
         """Activations, both kinds of traces with what they are made of, and cotangents, about."""

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analyses.pattern import dependence_pattern
 from ..ir.interpret import Environment
-from ..ir.paths import path_text
 from ..ir.program import ModuleInfo, shape_text
+from .carried import Influence
 from .stepwise import FlatStep, StepwiseKernel
-from .terms import slots_in_time, slots_of
+from .terms import slots_in_time
 
 FEW_PATTERNS = 16
 """Up to this many different sets of rows are taken set by set, as matrix products."""
@@ -47,32 +46,8 @@ class InfluenceKernel(StepwiseKernel):
         text = f"influence {shape}: for every weight, the elements of the state it acts on"
         return [(slots_in_time(self.info), text)]
 
-    def left_out(self) -> list[str]:
-        functions = self.functions
-        if not self.rows.size or (self._kept.all() and self.rows.shape[1] == functions.size and self.within is None):
-            return []
-        lost = self._lost_elements()
-        found = []
-        for var, part in zip(
-            functions.variables, np.split(lost, np.cumsum(functions.variable_sizes)[:-1]), strict=True
-        ):
-            if elements := np.flatnonzero(part.any(axis=0)).tolist():
-                names = ", ".join(path_text(self.info.parameters[k].path) for k in slots_of(self.info, var))
-                states = ", ".join(dict.fromkeys(functions.state_names[k] for k in elements))
-                found.append(f"approximation: what {names} does to {states} by way of states that are not kept for it")
-        return list(dict.fromkeys(found))
-
-    def _lost_elements(self) -> np.ndarray:
-        """Of every weight the elements of the state that it acts on without being followed, ``[weights, size]``."""
-        functions = self.functions
-        immediate = dependence_pattern(self.info, functions.variables, functions.new_states).T
-        onward = dependence_pattern(self.info, functions.states, functions.new_states).T
-        kept = np.zeros(immediate.shape, bool)
-        weight, column = np.nonzero(self._kept)
-        kept[weight, self.rows[weight, column]] = True
-        reached = immediate | (kept.astype(np.float32) @ onward.astype(np.float32) > 0)
-        cut = onward & ~self.within.T if self.within is not None else np.zeros_like(onward)
-        return (reached & ~kept) | (kept.astype(np.float32) @ cut.astype(np.float32) > 0)
+    def carries(self) -> Influence:
+        return Influence(self.rows, self.within)
 
     @cached_property
     def _kept(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..ir._jax import Var, dtype_of, shape_of, size_of
 from ..ir.interpret import Environment
 from ..ir.program import ModuleInfo
+from .carried import Carried, Traces
 from .stages import stages_of
 from .state import LearnerState
 
@@ -71,17 +72,13 @@ class Kernel(abc.ABC):
         info: the program.
         chunked: whether the rule works on chunks of steps; otherwise a call is one chunk.
         in_cache: whether a chunk is best as short as the processor's cache, its memory being small.
-        by_position: whether its traces follow states position by position only.
         outlives: whether a part of its memory goes on from one sequence of a training to the next.
-        carried: ``id`` of the mixing equations behind which the rule's own means follow the states in time.
     """
 
     info: ModuleInfo
     chunked: bool = True
     in_cache: bool = False
-    by_position: bool = True
     outlives: bool = False
-    carried: frozenset[int] = frozenset()
 
     @abc.abstractmethod
     def init(self, static: Environment) -> Any:
@@ -114,8 +111,12 @@ class Kernel(abc.ABC):
         """What is kept between steps: indices of the parameters concerned, and a line of text for each."""
         return []
 
-    def left_out(self) -> list[str]:
-        """What the rule leaves out beside what its traces cannot follow."""
+    def carries(self) -> Carried:
+        """What the rule carries from step to step; the plan lists as left out all that is not in here."""
+        return Traces()
+
+    def approximations(self) -> list[str]:
+        """Where a number that the rule carries is not the derivative itself, a line of text for each."""
         return []
 
     def step_bytes(self) -> int:

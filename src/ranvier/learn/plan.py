@@ -7,33 +7,17 @@ from dataclasses import dataclass
 
 import jax
 
-from ..analyses.feeds import transfers_of
-from ..analyses.hidden_groups import analyse_groups
 from ..analyses.memory import size_text
-from ..analyses.reasons import equation_text
-from ..analyses.relations import analyse_relations
-from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from ..ir.table import table
 from .blocks import CACHE_BYTES
 from .forms import Zeros
 from .kernel import Kernel
-from .terms import terms_of
+from .left_out import LeftOut, left_out
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of activations that a chunk may take, unless told otherwise."""
-
-LEFT_OUT = (
-    DiagnosticKind.MIXED_PATH,
-    DiagnosticKind.STATE_MIXED,
-    DiagnosticKind.STATE_THROUGH_OTHER,
-    DiagnosticKind.OTHER_STATE_PARAMETER,
-    DiagnosticKind.POSITIONS_MOVE,
-    DiagnosticKind.STATE_BROADCAST,
-    DiagnosticKind.INDIRECT_PARAMETER,
-)
-"""Findings of the analyses that tell what eligibility traces do not carry."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +30,8 @@ class Plan:
         reason: why.
         memory_bytes: what the rule keeps between steps.
         step_bytes: activations kept for every step of a chunk, about.
-        dropped: what the rule leaves out of the temporal part.
+        left_out: the paths in time that the rule does not carry.
+        approximations: where what it carries is not the derivative itself.
         is_chosen: whether the chunk was left to Ranvier.
     """
 
@@ -55,10 +40,16 @@ class Plan:
     reason: str
     memory_bytes: int
     step_bytes: int
-    dropped: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    approximations: tuple[str, ...]
     is_chosen: bool
     _info: ModuleInfo
     _kernel: Kernel
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What the rule leaves out of the temporal part, a line of text for each path and approximation."""
+        return (*self.approximations, *map(str, self.left_out))
 
     def __str__(self) -> str:
         chunk = "whole sequence" if self.chunk is None else f"up to {self.chunk} step{'s' * (self.chunk != 1)}"
@@ -77,9 +68,13 @@ class Plan:
     def _parameters(self) -> Iterator[tuple[str, str, str]]:
         kept = self._kernel.kept()
         for number, slot in enumerate(self._info.parameters):
-            found = [text for slots, text in kept if number in slots]
-            gradient = "same step and in time" if found else "same step, exact"
-            for k, text in enumerate(found or [""]):
+            traces = [text for slots, text in kept if number in slots]
+            in_part = any(number in path.parameters for path in self.left_out)
+            if traces:
+                gradient = "same step and in time" + (", in part" if in_part else "")
+            else:
+                gradient = "same step only" if in_part else "same step, exact"
+            for k, text in enumerate(traces or [""]):
                 yield (path_text(slot.path), gradient, text) if k == 0 else ("", "", text)
 
 
@@ -90,8 +85,18 @@ def make_plan(info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, me
     step_bytes = kernel.step_bytes()
     weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)
     most, reason = _chunk(kernel, chunk, memory_bytes, step_bytes, memory_limit or MEMORY_LIMIT, weights)
-    dropped = tuple(_dropped(info, kernel))
-    return Plan(rule, most, reason, memory_bytes, step_bytes, dropped, chunk is None, info, kernel)
+    return Plan(
+        rule=rule,
+        chunk=most,
+        reason=reason,
+        memory_bytes=memory_bytes,
+        step_bytes=step_bytes,
+        left_out=left_out(info, kernel.carries()),
+        approximations=tuple(kernel.approximations()),
+        is_chosen=chunk is None,
+        _info=info,
+        _kernel=kernel,
+    )
 
 
 def _chunk(
@@ -112,31 +117,3 @@ def _chunk(
     if memory_bytes:
         return most, f"{fits}, and the traces of {size_text(memory_bytes)} are read and written once per chunk"
     return most, fits
-
-
-def _dropped(info: ModuleInfo, kernel: Kernel) -> Iterator[str]:
-    yield from kernel.left_out()
-    if not kernel.by_position:
-        return
-    yield from _transfers(info, kernel)
-    found: list[Diagnostic] = [*analyse_groups(info).diagnostics, *analyse_relations(info).diagnostics]
-    yield from dict.fromkeys(str(d) for d in found if d.kind in LEFT_OUT)
-
-
-def _transfers(info: ModuleInfo, kernel: Kernel) -> Iterator[str]:
-    """Ways from hidden states through mixing operations into hidden states."""
-    group_of = [analyse_groups(info).group_of[slot.path].index for slot in info.hidden]
-    by_y = {id(eqn): term for term in terms_of(info) for eqn in term.equations}
-    for transfer in transfers_of(info):
-        if id(transfer.equation) in kernel.carried:
-            continue
-        term = by_y.get(id(transfer.equation))
-        names = [path_text(info.parameters[k].path) for k in term.slots] if term else []
-        by = ", ".join(names) or equation_text(transfer.equation)
-        into = sorted({group_of[j] for j in transfer.targets})
-        recurrent = any(group_of[j] in into for j in transfer.sources)
-        yield (
-            f"{'recurrent-projection' if recurrent else 'projection'}: "
-            f"{', '.join(path_text(info.hidden[j].path) for j in transfer.sources)} into group "
-            f"{', '.join(map(str, into))} through {by} (and what follows it in time)"
-        )

@@ -132,7 +132,6 @@ class StepwiseKernel(Kernel):
     """
 
     chunked = False
-    by_position = False
 
     @cached_property
     def functions(self) -> StepFunctions:

@@ -26,6 +26,7 @@ from ..ir.interpret import Environment
 from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
 from .blocks import backward, block_length, reversed_scan
+from .carried import Traces
 from .feedback import Feedback
 from .forms import Form, Zeros, stacked, weighted
 from .group_dynamics import GroupDynamics
@@ -203,16 +204,16 @@ class TraceKernel(Kernel):
         traces: one for every term and group.
         feedback: feedback weights, where the way back is not the readout's own.
         replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
-        carried: ``id`` of the equations of readouts whose memory a filter stands for.
-        told: what else the rule leaves out, for the plan.
+        readouts: ``id`` of the equations of readouts whose memory a filter stands for.
+        remarks: where else a number is no derivative, for the plan.
     """
 
     info: ModuleInfo
     traces: tuple[Trace, ...]
     feedback: Feedback | None = None
     replaces_same_step: bool = False
-    carried: frozenset[int] = frozenset()
-    told: tuple[str, ...] = ()
+    readouts: frozenset[int] = frozenset()
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -243,13 +244,19 @@ class TraceKernel(Kernel):
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         return [(trace.term.slots, trace.kept()) for trace in self.traces]
 
-    def left_out(self) -> list[str]:
-        found = list(self.told)
+    def carries(self) -> Traces:
+        return Traces(self.traces, self.readouts)
+
+    def approximations(self) -> list[str]:
+        remarks = list(self.remarks)
         if self.feedback:
-            found.append("approximation: learning signals come through feedback weights of their own")
-        if self.replaces_same_step:
-            found.append("approximation: the learning signal is one number, the same for all neurons")
-        return found
+            remarks.append("approximation: learning signals come through feedback weights of their own")
+        if self.replaces_same_step and self.traces:
+            remarks.append("approximation: the learning signal is one number, the same for all neurons")
+        own = {type(d).__name__ for d in self.dynamics if not isinstance(d, GroupDynamics)}
+        if own and not self.replaces_same_step:
+            remarks.append(f"approximation: D, f and the learning signal are those of {', '.join(sorted(own))}")
+        return remarks
 
     def step_bytes(self) -> int:
         return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces)

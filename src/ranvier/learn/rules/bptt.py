@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ...ir._jax import dtype_of
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
+from ..carried import Everything
 from ..kernel import Chunk, ChunkResult, Kernel, Loss, no_gradients
 from ..rule import Rule
 from ..same_step import scalar_loss
@@ -40,7 +41,6 @@ class BPTT(Rule):
 class _Kernel(Kernel):
     info: ModuleInfo
     chunked = False
-    by_position = False
 
     def init(self, static: Environment) -> None:
         return None
@@ -48,7 +48,10 @@ class _Kernel(Kernel):
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         return [(slots_in_time(self.info), "nothing, but activations of all steps within a call")]
 
-    def left_out(self) -> list[str]:
+    def carries(self) -> Everything:
+        return Everything()
+
+    def approximations(self) -> list[str]:
         return ["truncation: what earlier calls, whose state a call goes on from, did to its loss"]
 
     @cached_property

@@ -76,12 +76,12 @@ class EProp(Rule):
         return readout_decay(info, emission) if self.filter == "readout" else float(self.filter)
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
-        carried = filtered_readouts(info) if self.filter == "readout" else frozenset()
-        told = ()
+        readouts = filtered_readouts(info) if self.filter == "readout" else frozenset()
+        remarks = ()
         if self.filter is not None and self.filter != "readout":
-            told = (f"approximation: what populations emit is filtered with {self.filter:g}, whatever reads it",)
+            remarks = (f"approximation: what populations emit is filtered with {self.filter:g}, whatever reads it",)
         if self.feedback == "symmetric":
-            return TraceKernel(info, traces_of(info), carried=carried, told=told)
+            return TraceKernel(info, traces_of(info), readouts=readouts, remarks=remarks)
         equations = feedback_equations(info)
         if not equations:
             raise RuleError(
@@ -90,5 +90,5 @@ class EProp(Rule):
         adaptive = self.feedback == "adaptive"
         rate, decay = (self.feedback_rate, self.feedback_decay) if adaptive else (0.0, 0.0)
         return TraceKernel(
-            info, traces_of(info), Feedback(equations, self.seed, rate, decay), carried=carried, told=told
+            info, traces_of(info), Feedback(equations, self.seed, rate, decay), readouts=readouts, remarks=remarks
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
+from ..carried import Everything
 from ..options import check_whole
 from ..rule import Rule
 from ..stepwise import FlatStep, StepwiseKernel
@@ -59,7 +60,10 @@ class _Kernel(StepwiseKernel):
         text = f"one product of {functions.size} numbers for the state and {functions.weights} for the weights"
         return [(slots_in_time(self.info), text)]
 
-    def left_out(self) -> list[str]:
+    def carries(self) -> Everything:
+        return Everything()
+
+    def approximations(self) -> list[str]:
         return ["approximation: the influence of weights on the state is exact in expectation only"]
 
     def restarted(self, memory: dict[str, Any], lasting: Any, seed: Any) -> dict[str, Any]:
