@@ -182,7 +182,7 @@ def test_a_step_function_comes_back_with_smaller_pytrees():
     assert report.carry.new == {}
 
 
-def test_derived_weights_have_no_single_origin():
+def test_derived_weights_have_no_single_origin_once_they_are_untied():
     def step(params, state, x):
         v, z = lif(state["v"], x @ (params["w"] * 2.0) + jnp.abs(params["b"]))
         return {"v": v}, z
@@ -190,6 +190,8 @@ def test_derived_weights_have_no_single_origin():
     params = {"w": normal(0, 3, 4, dtype=jnp.float32), "b": normal(1, 4, dtype=jnp.float32)}
     model = ranvier.step_function(step, params, zeros(jnp.float32, v=(4,)))
     _, report = ranvier.optimize(model, "dead-code", inputs=jnp.ones(3))
+    assert not report.carry.new
+    _, report = ranvier.optimize(model, "untie", inputs=jnp.ones(3))
     assert sum(report.carry.new.values()) == 16
 
 

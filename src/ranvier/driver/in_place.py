@@ -50,7 +50,7 @@ def _carry(raised: Raised, graph: SNNGraph, origins: Origins, is_module: bool) -
     if is_module:
         from ..frontends.step_module import attribute
 
-        moved = {(attribute(name), attribute(key)): index for (name, key), index in moved.items()}
+        moved = {tuple(map(attribute, path)): index for path, index in moved.items()}
     return carry_of(shapes, raised.index(), moved)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import brainstate
@@ -20,20 +21,23 @@ class StepModule(brainstate.nn.Module):
     """A brainstate module that does what a step function does.
 
     Every entry of the step's parameters and states is a submodule of its name, with a ``ParamState`` for each
-    parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state. It starts with
-    initialised states; ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if
+    parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state; an entry that is one
+    parameter is a ``ParamState`` itself. It starts with initialised states; ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if
     a size is given.
 
     Attributes:
-        run_step: what is run; its params and state are dictionaries of dictionaries.
+        run_step: what is run; its params and state are dictionaries of dictionaries, or of single parameters.
     """
 
     def __init__(self, step: StepFunction) -> None:
         super().__init__()
         self.run_step = step
-        for name in dict.fromkeys([*step.params, *step.state]):
+        parts = {name: entries for name, entries in step.params.items() if isinstance(entries, Mapping)}
+        for name in step.params.keys() - parts.keys():
+            setattr(self, attribute(name), brainstate.ParamState(jnp.asarray(step.params[name])))
+        for name in dict.fromkeys([*parts, *step.state]):
             part = _Part()
-            for key, value in step.params.get(name, {}).items():
+            for key, value in parts.get(name, {}).items():
                 setattr(part, attribute(key), brainstate.ParamState(jnp.asarray(value)))
             setattr(self, attribute(name), part)
         self.init_state()
@@ -53,7 +57,8 @@ class StepModule(brainstate.nn.Module):
     def update(self, *inputs: Any) -> Any:
         """One time step, for one sample or, after ``init_all_states`` with a batch size, for a batch."""
         params = {
-            n: {k: getattr(self._part(n), attribute(k)).value for k in e} for n, e in self.run_step.params.items()
+            n: {k: self._parameter(n, k) for k in e} if isinstance(e, Mapping) else self._part(n).value
+            for n, e in self.run_step.params.items()
         }
         held = {n: {k: self._held(n, k) for k in e} for n, e in self.run_step.state.items()}
         state = jax.tree.map(lambda s: s.value, held, is_leaf=_is_state)

@@ -45,6 +45,12 @@ class TracedFunction:
         """Whether it has to stay in its own precision."""
         return _has_any(self.jaxpr, BOUND)
 
+    @cached_property
+    def content(self) -> Any:
+        """Equal for functions that are the same, equation by equation."""
+        jaxpr, consts = open_jaxpr(self.jaxpr)
+        return str(jaxpr), tuple((str(np.asarray(c).dtype), np.asarray(c).tobytes()) for c in consts)
+
     def in_precision(self, dtype: Any) -> Any:
         """The closed jaxpr with everything real in ``dtype``."""
         return self.jaxpr if self._is_bound else _converted(self, dtype)

@@ -6,6 +6,7 @@ import abc
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,19 @@ from ..errors import PassError
 from ..ir.graph.elements import Projection
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN
-from ..ir.graph.operations import Constant, Linear
+from ..ir.graph.operations import Constant, Linear, Operation
+from ..ir.graph.shared import parameters_of
 from ..ir.graph.snn_graph import SNNGraph
 from ..validation.calibration import Calibration
 from ..validation.origins import Origins
 from ..validation.promise import Promise
+from .made import change_made, narrow, take_made
 from .surgery import summed_operation, taken_operation, taken_population
+
+
+def _bias_alone(operation: Operation, source: tuple[int, ...]) -> Constant:
+    """What an operation brings where its source gives zeros."""
+    return Constant(np.broadcast_to(operation.offset(source), operation.target_shape(source)))
 
 
 def _is_number(value: object) -> bool:
@@ -96,6 +104,7 @@ class Pass(abc.ABC):
         """What the pass makes of a copy of a graph; ``facts`` are results of analyses that hold for the graph."""
         rewriting = Rewriting(graph.copy(), self.name, Origins.of(graph), calibration, facts=dict(facts or {}))
         self.run(rewriting)
+        rewriting.settle_parameters()
         return rewriting
 
     @property
@@ -159,10 +168,38 @@ class Rewriting:
                 return
             self.remarks = [*told, *(remark for remark in self.remarks[len(told) :] if remark.done)]
 
+    def shared(self, *elements: str) -> str | None:
+        """Why the numbers of some projections and populations can be taken or left, but not be changed: they are made
+        of parameters of the graph. None where they are not."""
+        names = parameters_of(self.graph, *elements)
+        if not names:
+            return None
+        made = ", ".join(map(repr, names))
+        return (
+            f"{' and '.join(map(repr, elements))} is made of {made}, which stays one parameter; 'untie' parts its uses"
+        )
+
+    def leaves(self, about: str, change: str, *elements: str) -> bool:
+        """Whether a change of numbers is left undone because they are made of parameters; writes that down."""
+        reason = self.shared(*elements)
+        if reason is not None:
+            self.missed(about, f"{change}: {reason}")
+        return reason is not None
+
+    def settle_parameters(self) -> None:
+        """Parameters that nothing is made of go, and so do the numbers of others that nothing is made of."""
+        self.graph.forget_unused()
+        for name in list(self.graph.parameters):
+            numbers = narrow(self.graph, name)
+            if numbers is not None:
+                self.origins = self.origins.with_numbers(name, numbers)
+
     def remove_projection(self, name: str) -> None:
         """Takes a projection away."""
         self.facts.clear()
-        del self.graph.projections[name]
+        operation = self.graph.projections.pop(name).operation
+        for label in operation.arrays:
+            self.graph.uses.pop((name, label), None)
 
     def set_projection(self, projection: Projection) -> None:
         """A new projection, or one in place of that of the same name."""
@@ -179,11 +216,11 @@ class Rewriting:
             offset = projection.operation.offset(source)
             if offset is None or projection.target == name:
                 continue
-            bias = np.broadcast_to(offset, projection.operation.target_shape(source))
-            constant = self._constant(projection.name, projection.target, bias)
-            self.set_projection(constant.replace(target_port=projection.target_port, trained=projection.trained))
-        for projection in [*self.graph.into(name), *self.graph.out_of(name)]:
-            self.graph.projections.pop(projection.name, None)
+            bias = change_made(self.graph, projection, partial(_bias_alone, source=source))
+            ports = {"target_port": projection.target_port, "trained": projection.trained}
+            self.set_projection(self._constant(projection.name, projection.target, bias.bias).replace(**ports))
+        for touching in {p.name for p in (*self.graph.into(name), *self.graph.out_of(name))}:
+            self.remove_projection(touching)
         self.facts.clear()
         del self.graph.populations[name]
         self.origins = self.origins.without(name)
@@ -192,7 +229,8 @@ class Rewriting:
         """Adds a constant to what a population or output of one axis sums at every step."""
         for projection in self.graph.into(target):
             operation = projection.operation
-            if isinstance(operation, Linear) and projection.target_port == port:
+            made = (projection.name, "bias") in self.graph.uses
+            if isinstance(operation, Linear) and projection.target_port == port and not made:
                 bias = amount if operation.bias is None else operation.bias + amount
                 self.set_projection(projection.replace(operation=Linear(operation.weight, bias)))
                 return
@@ -237,9 +275,16 @@ class Rewriting:
             if rows is None and columns is None:
                 continue
             if columns is not None and name in into:
-                operation = summed_operation(projection.operation, shape, columns, into[name], rows)
+                self._check_own(projection)
+                change = partial(summed_operation, source=shape, kept=columns, into=into[name], rows=rows)
             else:
-                operation = taken_operation(projection.operation, shape, rows, columns)
-            self.set_projection(projection.replace(operation=operation))
+                change = partial(taken_operation, source=shape, rows=rows, columns=columns)
+            self.set_projection(projection.replace(operation=change_made(graph, projection, change)))
         for name, numbers in kept.items():
+            take_made(graph, name, numbers)
             graph.populations[name] = taken_population(graph.populations[name], numbers)
+
+    def _check_own(self, projection: Projection) -> None:
+        reason = self.shared(projection.name)
+        if reason is not None:
+            raise PassError(f"{self.of}: columns of {projection.name!r} cannot be added up: {reason}.")

@@ -43,7 +43,7 @@ class Canonicalize(Pass):
             source = graph.source_shape(projection)
             rules = RULES if self.biases or not projection.trained else RULES[1:]
             found, why = _simplest(projection.operation, source, rules)
-            if why:
+            if why and not rewriting.leaves(name, f"not done: {', '.join(why)}", name):
                 rewriting.set_projection(projection.replace(operation=found))
                 rewriting.did(name, ", ".join(why), Promise.BITWISE)
         for name, population in list(graph.populations.items()):

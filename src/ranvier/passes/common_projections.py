@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..ir.graph.elements import Population, Projection
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Relay
 from ..ir.graph.operations import Identity, Operation
+from ..ir.graph.snn_graph import SNNGraph
 from ..validation.promise import Promise
 from .base import Pass, Rewriting
 
@@ -29,7 +31,7 @@ class CommonProjections(Pass):
     def run(self, rewriting: Rewriting) -> None:
         stored = [p for p in rewriting.graph.projections.values() if p.operation.arrays]
         for candidates in _groups(stored, _form):
-            for found in _groups(candidates, _content):
+            for found in _groups(candidates, partial(_content, rewriting.graph)):
                 self._share(rewriting, found)
 
     def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
@@ -43,6 +45,8 @@ class CommonProjections(Pass):
             )
         common = first.replace(name=rewriting.new_name(f"{first.name}.common"), target=name, target_port=IN)
         rewriting.set_projection(common)
+        uses = {label: use for (element, label), use in graph.uses.items() if element == first.name}
+        graph.uses.update({(common.name, label): use for label, use in uses.items()})
         told = f"the same operation as {', '.join(p.name for p in found[1:])}: one relay {name!r} for all"
         rewriting.did(first.name, told, Promise.BITWISE)
 
@@ -64,8 +68,11 @@ def _form(projection: Projection) -> Hashable:
     return *read, type(operation), shapes, repr(operation.options), own
 
 
-def _content(projection: Projection) -> Hashable:
-    return tuple(_bytes(value) for value in projection.operation.arrays.values())
+def _content(graph: SNNGraph, projection: Projection) -> Hashable:
+    """The numbers in the arrays, and which parameters they are made of."""
+    arrays = projection.operation.arrays
+    uses = tuple(use and use.content for use in (graph.uses.get((projection.name, label)) for label in arrays))
+    return *(_bytes(value) for value in arrays.values()), uses
 
 
 def _bytes(value: Any) -> Hashable:

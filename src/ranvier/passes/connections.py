@@ -60,6 +60,8 @@ class Connections(Pass):
         count = operation.synapses(source)
         if not count:
             reason = "all its weights are zero"
+            if rewriting.leaves(projection.name, f"not removed, though {reason}", projection.name):
+                return
         elif not np.any(values.low) and not np.any(values.high):
             reason = "its source gives zeros"
         else:
@@ -79,6 +81,8 @@ class Connections(Pass):
             if ends not in first:
                 first[ends] = name
                 continue
+            if rewriting.leaves(name, f"not joined with {first[ends]!r}", name, first[ends]):
+                continue
             kept = graph.projections[first[ends]]
             rewriting.set_projection(kept.replace(operation=SUMS[kind](kept.operation, projection.operation)))
             rewriting.remove_projection(name)
@@ -89,7 +93,8 @@ class Connections(Pass):
         if not isinstance(operation, Linear) or sparse.issparse(operation.weight):
             return
         count = operation.synapses(operation.weight.shape[1:])
-        if count < self.sparse_below * operation.weight.size:
+        few = count < self.sparse_below * operation.weight.size
+        if few and not rewriting.leaves(projection.name, "not stored as sparse rows", projection.name):
             rewriting.set_projection(projection.replace(operation=Linear(as_rows(operation.weight), operation.bias)))
             told = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"
             rewriting.did(projection.name, told, Promise.BITWISE)

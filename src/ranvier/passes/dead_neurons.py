@@ -108,6 +108,8 @@ class DeadNeurons(Pass):
         after = rewriting.graph.out_of(name)
         if any(not isinstance(p.operation, Linear) or p.delay or p.source_port != OUT for p in after):
             return np.zeros(size, bool)
+        if rewriting.shared(*(p.name for p in after)) is not None:
+            return np.zeros(size, bool)
         return rewriting.fact(bounds).constant.get(name, np.zeros(size, bool))
 
     def _is_rare(self, rewriting: Rewriting, name: str) -> np.ndarray:

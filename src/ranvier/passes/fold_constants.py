@@ -38,6 +38,8 @@ class FoldConstants(Pass):
         chosen = found.known & (weights != 0)
         if not chosen.any():
             return
+        if rewriting.leaves(projection.name, "not folded", projection.name):
+            return
         amount = np.asarray(linear.weight @ np.where(chosen, found.values, 0.0)).ravel()
         bias = linear.bias
         if np.any(amount):

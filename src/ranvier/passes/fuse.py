@@ -55,11 +55,11 @@ class Fuse(Pass):
                 continue
             old = sum(_stored(p.operation) for p in (*before, *after))
             least = sum(_least_stored(b.operation, a.operation) for b in after for a in before)
-            fused = _fused(graph, before, after) if self.grow or least <= old else []
+            fused = _fused(rewriting, before, after) if self.grow or least <= old else []
             if isinstance(fused, str):
                 rewriting.missed(name, fused)
                 continue
-            new = sum(_stored(p.operation) for p in fused) if fused else least
+            new = sum(_stored(p.operation) for p, _ in fused) if fused else least
             if new > old and not self.grow:
                 told = f"not fused: {new} bytes would be stored in place of {old}; grow=true allows it"
                 rewriting.missed(name, told)
@@ -72,12 +72,15 @@ class Fuse(Pass):
         name: str,
         before: list[Projection],
         after: list[Projection],
-        fused: list[Projection],
+        fused: list[Fused],
     ) -> None:
-        for projection in fused:
+        uses = dict(rewriting.graph.uses)
+        for projection, origin in fused:
             taken = projection.name in {p.name for p in after}
             new_name = projection.name if taken else rewriting.new_name(projection.name)
             rewriting.set_projection(projection.replace(name=new_name))
+            made = {label: uses[origin, label] for label in projection.operation.arrays if (origin, label) in uses}
+            rewriting.graph.uses.update({(new_name, label): use for label, use in made.items()})
         for projection in before:
             rewriting.remove_projection(projection.name)
         del rewriting.graph.populations[name]
@@ -99,6 +102,8 @@ class Fuse(Pass):
             scales = [p.operation.scale for p in into if isinstance(p.operation, Scale)]
             if any(not np.array_equal(scale, scales[0]) for scale in scales[1:]):
                 continue
+            if rewriting.leaves(name, "scales not fused", *(p.name for p in into), name):
+                continue
             changed = population.neuron.replace(**{gain: getattr(population.neuron, gain) * scales[0]})
             graph.populations[name] = population.replace(neuron=changed)
             for projection in into:
@@ -113,9 +118,13 @@ class Fuse(Pass):
                 rewriting.did(a, f"joined with {b!r}, which has the same sources and targets", Promise.ALGEBRAIC)
 
 
-def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -> list[Projection] | str:
+Fused = tuple[Projection, str]
+"""A projection in place of two, and the name of the one of these whose arrays it has, if it has those of one."""
+
+
+def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projection]) -> list[Fused] | str:
     """The projections in place of those into and out of a relay; or why there are none."""
-    found = []
+    found, graph = [], rewriting.graph
     for b in after:
         for number, a in enumerate(before):
             source = graph.source_shape(a)
@@ -123,6 +132,9 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
                 return f"not fused: {b.name!r} has a delay, and {a.source!r} or {a.target!r} does not start from zero"
             if a.trained != b.trained and not any(isinstance(p.operation, Identity) for p in (a, b)):
                 return f"not fused: only one of {a.name!r} and {b.name!r} is trained"
+            passes_on = any(isinstance(p.operation, Identity) for p in (a, b))
+            if not passes_on and (reason := rewriting.shared(a.name, b.name)) is not None:
+                return f"not fused: {reason}"
             if b.delay and a.operation.offset(source) is not None:
                 return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
             operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)
@@ -132,7 +144,8 @@ def _fused(graph: SNNGraph, before: list[Projection], after: list[Projection]) -
             name = b.name if number == 0 else f"{b.name}.{a.name}"
             ports = {"source_port": a.source_port, "target_port": b.target_port}
             trained = a.trained if isinstance(b.operation, Identity) else b.trained
-            found.append(Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained))
+            made = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
+            found.append((made, a.name if isinstance(b.operation, Identity) else b.name))
     return found
 
 

@@ -45,7 +45,7 @@ class MergeNeurons(Pass):
             raise PassError(f"merge-neurons: similarity {self.similarity!r} is no number from 0 to 1, such as 0.95.")
 
     def run(self, rewriting: Rewriting) -> None:
-        tied = bundles(rewriting.graph)
+        tied = [replace(bundle, fixed=bundle.fixed or _made(rewriting, bundle)) for bundle in bundles(rewriting.graph)]
         classes = rewriting.fact(neuron_classes)
         if _tell_missed(rewriting, tied, classes):
             fixed = frozenset(name for bundle in tied if bundle.fixed is not None for name in bundle.names)
@@ -72,6 +72,11 @@ class MergeNeurons(Pass):
         leader = _leaders(rewriting.graph, population, self.similarity)
         present = replace(bundle, units=population.size)
         _merge(rewriting, present, leader, f"with others that are alike to {self.similarity:g}", Promise.APPROXIMATE)
+
+
+def _made(rewriting: Rewriting, bundle: Bundle) -> str | None:
+    """Why weights out of a bundle cannot be added up; None where they can."""
+    return rewriting.shared(*(p.name for name in bundle.names for p in rewriting.graph.out_of(name)))
 
 
 def _first_alike(bundle: Bundle, classes: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -86,7 +86,7 @@ class Prune(Pass):
         weights = {
             name: p.operation.weight
             for name, p in rewriting.graph.projections.items()
-            if isinstance(p.operation, (Linear, Conv)) and p.trained
+            if isinstance(p.operation, (Linear, Conv)) and p.trained and not rewriting.leaves(name, "not pruned", name)
         }
         scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
         if self.scope == "global" and self.sparsity is not None and measured:

@@ -61,7 +61,7 @@ class Quantize(Pass):
             if error:
                 changed[name], clipped = rounded, clipped + outside
                 told.append(f"{name} within {error:.3g} of {_largest(value):.3g}")
-        if changed:
+        if changed and not rewriting.leaves(projection.name, "not rounded", projection.name):
             rewriting.set_projection(projection.replace(operation=operation.replace(**changed)))
             clipping = f"; {clipped} clipped" if clipped else ""
             rewriting.did(projection.name, f"{self.format}: {', '.join(told)}{clipping}", Promise.APPROXIMATE)

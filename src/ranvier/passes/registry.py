@@ -21,6 +21,7 @@ BUILT_IN = (
     "merge-neurons",
     "prune",
     "quantize",
+    "untie",
 )
 """Names of the passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
 

@@ -12,6 +12,7 @@ from ..ir.graph.elements import Activity, Population, Projection, side_by_side
 from ..ir.graph.neurons import IN, OUT, Delay
 from ..ir.graph.operations import Linear
 from ..ir.graph.order import instant_cycle
+from ..ir.graph.shared import parameters_of
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from .base import Rewriting
@@ -54,6 +55,8 @@ def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
         found = [ends(graph, name) for name in (a, b)]
         if found[0] != found[1] or max(found[0].values(), default=1) > 1:
             return "they have not the same sources and targets"
+    if parameters_of(graph, a, b, *(p.name for p in touching)):
+        return "they are made of parameters that others are made of too"
     if any(not p.delay and {p.source, p.target} == {a, b} for p in touching):
         return "one feeds the other in the same step"
     if instant_cycle(_outlined(graph, a, b)) is not None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of, variables_of
+from ..ir.graph.arrays import constant
 from ..ir.graph.elements import Input, Output, Population, Projection
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Relay
@@ -30,6 +31,7 @@ from .clusters import Clusters, Place
 from .dynamics import Dynamics, Key
 from .references import OldState, Root, Term, Terms, node_shape
 from .roles import Roles
+from .sharing import Sharing
 from .spikes import binary_results
 
 Shape = tuple[int, ...]
@@ -61,6 +63,7 @@ class Build:
         derived: by element and name how trained arrays of the graph are made of what does not change.
         held: by number of the program's state the places of its parts.
         reserved: names of projections, and of populations that have parameters.
+        leaves: by parameter of the graph, which of the leaves of the program's parameters it is.
     """
 
     info: ModuleInfo
@@ -70,6 +73,7 @@ class Build:
     reserved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.leaves: dict[str, int] = {}
         _check_real(self.info)
         self.roles = Roles(self.info)
         self.clusters = Clusters(self.roles)
@@ -85,6 +89,23 @@ class Build:
             self._block(block)
         self._outputs()
         self._connect()
+        self._share()
+
+    def _share(self) -> None:
+        """Makes the arrays that one parameter is used in, or a function of it, of that parameter."""
+        sharing = Sharing(self.roles, self.derived)
+        names = [name for slot in self.info.parameters for name in slot.leaf_names]
+        leaves = [leaf for slot in self.info.parameters for leaf in slot.initial]
+        own = {element for element, _ in sharing.own}
+        taken = {*self.graph.nodes, *own}
+        given: dict[int, str] = {}
+        for leaf in sharing.leaves:
+            given[leaf] = free(taken, names[leaf])
+            taken.add(given[leaf])
+            self.graph.parameters[given[leaf]] = constant(leaves[leaf])
+        self.graph.uses = {array: use(given) for array, use in sharing.uses.items()}
+        self.leaves = {name: leaf for leaf, name in given.items()}
+        self.derived, self.index = sharing.own, sharing.index
 
     # Nodes
 

@@ -8,6 +8,7 @@ from ..ir.graph.elements import Population, Projection
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Neuron, Relay
 from ..ir.graph.operations import Constant, Identity, Linear, Scale
+from ..ir.graph.shared import parameters_of
 from ..ir.graph.snn_graph import SNNGraph
 from .kinds import shared
 from .match import Match
@@ -50,6 +51,7 @@ def put_in_place(graph: SNNGraph, name: str, match: Match) -> SNNGraph:
         constant = Constant(np.broadcast_to(match.bias, (old.size,)).reshape(old.shape))
         graph.projections[key] = Projection(key, source, name, constant, trained=False)
     put_synapse(graph, name, match)
+    graph.forget_unused()
     return graph
 
 
@@ -75,7 +77,8 @@ def _weighted(graph: SNNGraph, projection: Projection, weight: np.ndarray, shape
     if np.all(weight == 1):
         return projection.replace(target_port=IN)
     operation = projection.operation
-    if isinstance(operation, Linear):
+    made = parameters_of(graph, projection.name)
+    if isinstance(operation, Linear) and not made:
         rows = (
             operation.weight.multiply(weight[:, None])
             if hasattr(operation.weight, "multiply")

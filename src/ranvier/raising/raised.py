@@ -13,13 +13,13 @@ import numpy as np
 
 from ..frontends.extract import extract_module_info, time_step
 from ..ir._jax import is_key
+from ..ir.graph.shared import trained_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from ..ir.paths import Path
-from ..ir.precision import in_float64
 from ..ir.program import ModuleInfo
-from ..simulation.lower import past_key
-from ..validation.carry import Index, trained_arrays
+from ..simulation.lower import nested, past_key
+from ..validation.carry import Index
 from .build import Build, Held
 
 
@@ -49,7 +49,7 @@ class Raised:
     graph: SNNGraph
     _build: Build
 
-    def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, dict[str, Any]]:
+    def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, Any]:
         """The parameters of ``lower(graph)`` from those of the model, in JAX: gradients go back through it.
 
         Args:
@@ -60,10 +60,9 @@ class Raised:
             x for s in self.info.parameters for x in (jax.tree.leaves(given[s.path]) if s.path in given else s.initial)
         ]
         static = self._build.roles.static_values(leaves)
-        found: dict[str, dict[str, Any]] = {}
-        for (element, name), derived in self._build.derived.items():
-            found.setdefault(element, {})[name] = derived(static)
-        return found
+        own = {array: derived(static) for array, derived in self._build.derived.items()}
+        shared = {(name,): jnp.asarray(leaves[leaf]) for name, leaf in self._build.leaves.items()}
+        return nested({**own, **shared})
 
     def states(self, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
         """The model's states from those of ``lower(graph)``; of states that change, by the model's paths."""
@@ -87,30 +86,17 @@ class Raised:
         return found
 
     def index(self) -> Index:
-        """Of every number of the trained arrays the number of the model's parameter it is, leaves one after the other;
-        -1 where it is of no single one, as in a product or an absolute value."""
+        """Of every number of the trained arrays the number of the model's parameter it is, leaves one after the other."""
         sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
-        shapes = [leaf.shape for slot in self.info.parameters for leaf in slot.leaves]
-        numbers = np.arange(1.0, 1 + sum(sizes))
-        mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
-        found, checked = self._through(numbers, shapes), self._through(mixed, shapes)
-        index: Index = {}
-        for name, value in found.items():
-            at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
-            same = (at > 0) & (checked[name] == mixed[np.maximum(at - 1, 0)])
-            index[name] = np.where(same, at - 1, -1)
-        return {name: index[name] for name in trained_arrays(self.graph)}
-
-    def _through(self, values: np.ndarray, shapes: list[Any]) -> dict[tuple[str, str], np.ndarray]:
-        """The trained arrays from numbers for all parameters, in double precision."""
-        parts = np.split(values, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]) if shapes else []
-        with jax.enable_x64(True):
-            leaves = [jnp.asarray(part.reshape(shape)) for part, shape in zip(parts, shapes, strict=True)]
-            static = self._build.roles.static_values(leaves, in_float64)
-            return {name: np.asarray(derived(static), np.float64) for name, derived in self._build.derived.items()}
+        starts = np.cumsum([0, *sizes])
+        found: Index = {array: self._build.index[array] for array in self._build.derived}
+        for name, leaf in self._build.leaves.items():
+            shape = self.graph.parameters[name].shape
+            found[name,] = starts[leaf] + np.arange(sizes[leaf]).reshape(shape)
+        return {path: found[path] for path in trained_arrays(self.graph)}
 
     @cached_property
-    def trained(self) -> dict[str, dict[str, np.ndarray]]:
+    def trained(self) -> dict[str, Any]:
         """The parameters with the model's own values."""
         return jax.tree.map(np.asarray, self.parameters())
 

@@ -20,6 +20,7 @@ from ..ir.graph.order import Port, delayed_ports
 from ..ir.graph.recording import SUMMED, Recording
 from ..ir.graph.snn_graph import SNNGraph
 from .lower import GraphStep, Past
+from .operations import parameters_of
 from .parts import Ensemble, Part, parts_of
 from .products import Arrays, Layout, layout_of
 
@@ -115,7 +116,7 @@ class Engine:
 
     def _layout(self, name: str) -> Layout:
         projection = self.graph.projections[name]
-        arrays = self.step.arrays_of(projection, self.step.params)
+        arrays = parameters_of(projection.operation, self.dtype)
         source = self.graph.populations.get(projection.source)
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())

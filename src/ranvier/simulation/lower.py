@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse
 
 from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
@@ -18,9 +17,11 @@ from ..ir.graph.footprint import check_carried
 from ..ir.graph.names import free_name
 from ..ir.graph.neurons import IN, OUT, Delay, Neuron
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
+from ..ir.graph.shared import array_at, numbers_of, set_array, trained_arrays, with_numbers
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from ..ir.graph.verifier import check
+from ..ir.paths import Path, path_text
 from .neurons import UPDATES
 from .operations import function_of, parameters_of
 
@@ -91,14 +92,18 @@ class GraphStep:
         for (name, _), past in self.delayed.items():
             if past.kept:
                 self.pasts.setdefault(name, []).append(past)
-        arrays = {name: parameters_of(p.operation, dtype) for name, p in graph.projections.items()}
-        self.fixed = {name: found for name, found in arrays.items() if not graph.projections[name].trained}
-        self.params = {name: found for name, found in arrays.items() if found and name not in self.fixed}
-        for name, p in graph.populations.items():
-            trained = {k: np.asarray(v, dtype) for k, v in p.neuron.parameters.items() if k in p.neuron.trained}
-            if trained:
-                self.params.setdefault(name, {}).update(trained)
+        trained = trained_arrays(graph)
+        self.params: dict[str, Any] = nested({path: np.asarray(value, dtype) for path, value in trained.items()})
+        self.fixed = {
+            name: {k: v for k, v in parameters_of(p.operation, dtype).items() if not self._is_learned(name, k)}
+            for name, p in graph.projections.items()
+        }
         self.state = {name: found for name in graph.nodes if (found := self._initial(name))}
+
+    def _is_learned(self, name: str, label: str) -> bool:
+        """Whether an array of a projection is a parameter, or is made of some."""
+        use = self.graph.uses.get((name, label))
+        return self.graph.projections[name].trained if use is None else bool(use.parameters)
 
     def _initial(self, name: str) -> dict[str, np.ndarray]:
         found = {}
@@ -119,6 +124,7 @@ class GraphStep:
 
     def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> StepResult:
         """One step, with everything that is known in it."""
+        params = self.with_made(params)
         given = inputs if isinstance(inputs, Mapping) else {next(iter(self.graph.inputs)): inputs}
         values: dict[Port, Any] = {(name, OUT): jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
         new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
@@ -169,11 +175,18 @@ class GraphStep:
             parts.append(self.functions[projection.name](arrays, jnp.asarray(x, self.dtype)))
         return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.ports[port], self.dtype)
 
-    def arrays_of(self, projection: Projection, params: Mapping[str, Mapping[str, Any]]) -> Values:
+    def with_made(self, params: Mapping[str, Any]) -> dict[str, Values]:
+        """By projection or population, the arrays that are parameters, and those that are made of parameters."""
+        found = {name: dict(own) for name, own in params.items() if name not in self.graph.parameters}
+        for (name, label), use in self.graph.uses.items():
+            if use.parameters:
+                found.setdefault(name, {})[label] = use([params[key] for key in use.parameters], self.dtype)
+        return found
+
+    def arrays_of(self, projection: Projection, params: Mapping[str, Values]) -> Values:
         """The arrays of a projection; a population may have the same name, and parameters of its own."""
-        if projection.name in self.fixed:
-            return self.fixed[projection.name]
-        return {k: v for k, v in params.get(projection.name, {}).items() if k in projection.operation.arrays}
+        own = {k: v for k, v in params.get(projection.name, {}).items() if k in projection.operation.arrays}
+        return {**self.fixed[projection.name], **own}
 
     def _earlier(self, port: Port, delay: int, state: Mapping[str, Any]) -> Any:
         past, own = self.delayed[port], state[port[0]]
@@ -237,46 +250,59 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     Args:
         graph: the graph that was lowered.
         params: by projection and name as in ``lower(graph).params``, or by a learner's paths, ``(projection, name)``;
-            what is left out stays.
+            what is left out stays. Arrays that are made of a parameter of the graph follow it.
 
     Raises:
         GraphError: there is no such weight, or its shape differs.
     """
     found = graph.copy()
-    for name, given in _by_projection(params).items():
-        population = graph.populations.get(name)
-        if population is not None:
-            own = {key: given.pop(key) for key in list(given) if key in population.neuron.trained}
-            values = population.neuron.parameters
-            changed = {key: _replaced(values[key], value, f"{name}.{key}") for key, value in own.items()}
-            found.populations[name] = population.replace(neuron=population.neuron.with_parameters(changed))
-            if not given:
-                continue
-        projection = graph.projections.get(name)
-        arrays = projection.operation.arrays if projection is not None else {}
-        unknown = set(given) - set(arrays)
-        if projection is None or unknown:
-            what = repr(name) if projection is None else f"{sorted(unknown)} of {name!r}"
-            raise GraphError(f"params has {what}, which {graph.name} has not; lower(graph).params has all there are.")
-        changed = {key: _replaced(arrays[key], value, f"{name}.{key}") for key, value in given.items()}
-        found.projections[name] = projection.replace(operation=projection.operation.replace(**changed))
+    known = trained_arrays(graph)
+    given = flat(params)
+    unknown = sorted(path_text(path) for path in given if path not in known and array_at(graph, path) is None)
+    if unknown:
+        raise GraphError(
+            f"params has {', '.join(unknown)}, which {graph.name} has not; lower(graph).params has all there are."
+        )
+    made = {path_text(path): use for path in given if (use := graph.uses.get(path)) is not None and use.parameters}
+    for name, use in made.items():
+        raise GraphError(f"{name} is made of {', '.join(map(repr, use.parameters))}; give the value of that.")
+    for path, value in given.items():
+        old = graph.parameters[path[0]] if len(path) == 1 else array_at(graph, path)
+        new = _replaced(old, value, path_text(path))
+        if len(path) == 1:
+            found.set_parameter(path[0], new)
+        else:
+            set_array(found, path, new)
     return found
 
 
-def _by_projection(params: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:
+    """Arrays by path as a dictionary of dictionaries."""
+    found: dict[str, Any] = {}
+    for path, value in arrays.items():
+        if len(path) == 1:
+            found[path[0]] = value
+        else:
+            found.setdefault(path[0], {})[path[1]] = value
+    return found
+
+
+def flat(params: Mapping[Any, Any]) -> dict[Path, Any]:
+    """Arrays by path, from such a dictionary or by path already."""
+    found: dict[Path, Any] = {}
     for key, value in params.items():
         if isinstance(key, tuple):
-            found.setdefault(key[0], {})[key[1]] = value
+            found[key] = value
+        elif isinstance(value, Mapping):
+            found.update({(key, label): array for label, array in value.items()})
         else:
-            found.setdefault(key, {}).update(value)
+            found[key,] = value
     return found
 
 
 def _replaced(old: Any, value: Any, name: str) -> Any:
     """An array, or sparse rows with the same places, with other numbers."""
-    new = np.asarray(value)
-    shape = old.data.shape if sparse.issparse(old) else old.shape
+    new, shape = np.asarray(value), numbers_of(old).shape
     if new.shape != shape:
         raise GraphError(f"{name} has shape {list(shape)}, but {list(new.shape)} was given.")
-    return sparse.csr_array((new, old.indices, old.indptr), shape=old.shape) if sparse.issparse(old) else new
+    return with_numbers(old, new)

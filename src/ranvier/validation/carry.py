@@ -15,14 +15,14 @@ from scipy import sparse
 from ..errors import InputError
 from ..ir.graph.elements import Projection
 from ..ir.graph.operations import Constant, Conv, Linear, Scale
+from ..ir.graph.shared import array_at, numbers_of, trained_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.paths import Path, path_text
 from .origins import Origins
 
-Array = tuple[str, str]
-"""Names of a projection or population, and of one of its arrays."""
-Index = dict[Array, np.ndarray]
-"""Of every number of a trained array, as it is stored, the number of what it comes from; -1 for nothing."""
+Index = dict[Path, np.ndarray]
+"""By path as in ``lower(graph).params``, of every number of a trained array, as it is stored, the number of what it
+comes from; -1 for nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +66,14 @@ class Carry:
         return result
 
     @property
-    def new(self) -> dict[Array, int]:
+    def new(self) -> dict[Path, int]:
         """How many numbers of each parameter come from none before."""
         return {name: int(np.count_nonzero(index < 0)) for name, index in self.index.items() if np.any(index < 0)}
 
     def _is_of_parameters(self, part: Any) -> bool:
         return isinstance(part, dict) and bool(part) and set(part) == set(self.shapes)
 
-    def _carried(self, values: Mapping[Path, Any]) -> dict[Array, Any]:
+    def _carried(self, values: Mapping[Path, Any]) -> dict[Path, Any]:
         leaves = [jnp.ravel(leaf) for path in self.shapes for leaf in jax.tree.leaves(values[path])]
         flat = jnp.concatenate(leaves) if leaves else jnp.zeros(0)
         return {
@@ -96,20 +96,6 @@ def carry_of(shapes: Mapping[Path, tuple[tuple[int, ...], ...]], first: Index, t
     return Carry(dict(shapes), found)
 
 
-def trained_arrays(graph: SNNGraph) -> dict[Array, np.ndarray]:
-    """What learning changes, as it is stored: of sparse rows their values."""
-    found = {}
-    for name, projection in graph.projections.items():
-        if projection.trained:
-            for key, value in projection.operation.arrays.items():
-                found[name, key] = value.data if sparse.issparse(value) else value
-    for name, population in graph.populations.items():
-        for key in population.neuron.parameters:
-            if key in population.neuron.trained:
-                found[name, key] = population.neuron.parameters[key]
-    return found
-
-
 def own_index(graph: SNNGraph) -> Index:
     """Of every number of a graph's arrays its own number."""
     found, start = {}, 0
@@ -119,18 +105,35 @@ def own_index(graph: SNNGraph) -> Index:
     return found
 
 
+def _with_made(graph: SNNGraph, own: Index) -> Index:
+    """Likewise of arrays that are made of parameters: the numbers of these; -1 where a function makes them."""
+    found = dict(own)
+    for array, use in graph.uses.items():
+        if use.function is not None:
+            found[array] = np.full(numbers_of(array_at(graph, array)).shape, -1)
+        elif use.parameters:
+            numbers = own[use.parameters]
+            found[array] = numbers if use.index is None else numbers.ravel()[use.index]
+    return found
+
+
 def moved_index(before: SNNGraph, after: SNNGraph, origins: Origins) -> Index:
     """Where the numbers of an optimized graph's arrays are in the graph that it was made of."""
-    own = own_index(before)
+    own = _with_made(before, own_index(before))
     return {array: _moved(before, after, origins, array, value, own) for array, value in trained_arrays(after).items()}
 
 
 def _moved(
-    before: SNNGraph, after: SNNGraph, origins: Origins, array: Array, value: np.ndarray, own: Index
+    before: SNNGraph, after: SNNGraph, origins: Origins, array: Path, value: np.ndarray, own: Index
 ) -> np.ndarray:
-    name, key = array
     nothing = np.full(value.shape, -1)
-    if name in after.populations:
+    if len(array) == 1:
+        numbers = origins.parameters.get(array[0])
+        if array not in own or numbers is None:
+            return nothing
+        return _picked(own[array].ravel(), numbers).reshape(value.shape)
+    name, key = array
+    if name in after.populations and key in after.populations[name].neuron.parameters:
         if array not in own or own[array].ndim == 0:
             return own.get(array, nothing)
         numbers = _numbers(before, after, origins, name, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,14 +25,22 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Origins:
-    """Of every population of the original graph the place of its neurons."""
+    """Where the neurons of the original graph are, and what its shared parameters have become.
+
+    Attributes:
+        places: of every population of the original graph the place of its neurons.
+        parameters: of every number of a parameter that arrays are made of now, its number in the original one, which is
+            of that name.
+    """
 
     places: dict[str, Place]
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: SNNGraph) -> Origins:
         """Everything where it is."""
-        return cls({name: Place(name, np.arange(p.size)) for name, p in graph.populations.items()})
+        places = {name: Place(name, np.arange(p.size)) for name, p in graph.populations.items()}
+        return cls(places, {name: np.arange(value.size) for name, value in graph.parameters.items()})
 
     def without(self, name: str) -> Origins:
         """A present population is removed."""
@@ -65,14 +73,19 @@ class Origins:
             found[original] = (
                 gone if onward is None else Place(onward.population, _through(place.numbers, onward.numbers))
             )
-        return Origins(found)
+        numbers = {n: self.parameters[n][index] for n, index in later.parameters.items() if n in self.parameters}
+        return Origins(found, numbers)
+
+    def with_numbers(self, name: str, numbers: np.ndarray) -> Origins:
+        """Of a present parameter, only the numbers given are there still, by their places in it."""
+        return replace(self, parameters={**self.parameters, name: self.parameters[name][numbers]})
 
     def _moved(self, name: str, population: str | None, change: Callable[[np.ndarray], np.ndarray]) -> Origins:
         found = dict(self.places)
         for original, place in self.places.items():
             if place.population == name:
                 found[original] = Place(population, change(place.numbers))
-        return Origins(found)
+        return replace(self, places=found)
 
 
 def _through(numbers: np.ndarray, onward: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from .elements import Activity, Input, Output, Population, Projection
 from .footprint import BYTES_PER_NEURON
 from .neurons import NEURONS
 from .operations import OPERATIONS
+from .shared import ArrayName, ParameterUse, array_at, numbers_of
 from .snn_graph import SNNGraph
 
 TOKEN = re.compile(
@@ -87,7 +88,7 @@ class _Parser:
         parts: dict[str, Any] = {"name": self.string()}
         for kind in ("inputs", "populations", "outputs", "projections"):
             parts[kind] = []
-        parts["metadata"] = {}
+        parts.update(metadata={}, parameters={}, uses={})
         self.expect("{")
         readers = {
             "dt": lambda: parts.update(dt=self.setting(self.number)),
@@ -95,6 +96,8 @@ class _Parser:
             "population": lambda: parts["populations"].append(self.population()),
             "output": lambda: parts["outputs"].append(Output(self.string(), self.size())),
             "projection": lambda: parts["projections"].append(self.projection()),
+            "parameter": lambda: parts["parameters"].update([(self.string(), self.array())]),
+            "use": lambda: parts["uses"].update([self.use()]),
             "metadata": lambda: parts["metadata"].update([(self.string(), self.setting(self.string))]),
         }
         while not self.take("}"):
@@ -104,7 +107,7 @@ class _Parser:
             readers[token.text]()
         if self.peek.kind != "end":
             self.fail(self.peek, "nothing more")
-        return SNNGraph(**parts)
+        return _shaped(SNNGraph(**parts))
 
     def input(self) -> Input:
         return Input(self.string(), self.size(), **self.options({"low": self.number, "high": self.number}))
@@ -134,6 +137,19 @@ class _Parser:
         given["trained"] = bool(given.get("trained", 1))
         kind, options = self.call(OPERATIONS)
         return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **given)
+
+    def use(self) -> tuple[ArrayName, ParameterUse]:
+        """Of which array, and how it is made."""
+        array, names, index = (self.string(), self.string()), [], None
+        self.expect("=")
+        while self.peek.kind == "string":
+            names.append(self.string())
+        if self.peek.text == "[":
+            index = np.array(self.shape(), np.int64)
+        elif self.peek.text == "@":
+            self.next()
+            index = self.referred(self.peek, self.string())
+        return array, ParameterUse(tuple(names), None, index)
 
     def make(self, token: Token, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
         try:
@@ -332,3 +348,13 @@ class _Parser:
 
     def fail(self, token: Token, expected: str) -> NoReturn:
         raise GraphError(f"line {token.line}: {expected} is expected, not {token.text[:60]!r}.")
+
+
+def _shaped(graph: SNNGraph) -> SNNGraph:
+    """The graph with uses of parameters that have the shapes of their arrays, which the text does not repeat."""
+    for array, use in graph.uses.items():
+        value = array_at(graph, array)
+        if value is not None and use.index is not None and use.index.size == numbers_of(value).size:
+            index = use.index.reshape(numbers_of(value).shape)
+            graph.uses[array] = ParameterUse(use.parameters, use.function, index)
+    return graph

@@ -12,8 +12,13 @@
       }
       output "y" [3]
       projection "read" "a" -> "y" delay=0 Identity()
+      parameter "v" float32[2, 2] = [[0.0, 1.0], [2.0, 3.0]]
+      use "w" "weight" = "v" [0, 2, 1, 3, 0, 2]
       metadata "source" = "by hand"
     }
+
+A use says of which elements of a parameter an array is made; without numbers it is the parameter as it stands, and
+without a parameter it is not trained.
 
 Small arrays are written out, others are references to arrays that go with the text. Names and texts are JSON strings.
 """
@@ -30,6 +35,7 @@ from scipy import sparse
 from .arrays import Matrix
 from .elements import Activity, Input, Population, Projection
 from .neurons import IN, OUT
+from .shared import ParameterUse
 from .snn_graph import SNNGraph
 
 INLINE = 16
@@ -63,6 +69,10 @@ class _Printer:
             yield f"  output {_quoted(node.name)} {_shape(node.shape)}"
         for projection in graph.projections.values():
             yield from self._projection(projection)
+        for name, value in graph.parameters.items():
+            yield f"  parameter {_quoted(name)} {self._array(f'parameter {name}', value)}"
+        for (element, label), use in graph.uses.items():
+            yield f"  use {_quoted(element)} {_quoted(label)} ={self._use(element, label, use)}"
         for key, value in graph.metadata.items():
             yield f"  metadata {_quoted(key)} = {_quoted(value)}"
         yield "}"
@@ -86,6 +96,18 @@ class _Printer:
         ends += "" if projection.trained else " trained=0"
         head = f"  projection {_quoted(name)} {ends} {_call(operation, operation.options)}"
         yield from self._block(head, name, operation.arrays)
+
+    def _use(self, element: str, label: str, use: ParameterUse) -> str:
+        text = "".join(f" {_quoted(name)}" for name in use.parameters)
+        if use.function is not None:
+            text += " by a program"
+        if use.index is None:
+            return text
+        if use.index.size <= self.inline:
+            return f"{text} {_value(use.index.ravel())}"
+        name = f"{element}/{label}/index"
+        self.arrays[name] = use.index
+        return f"{text} @{_quoted(name)}"
 
     def _block(self, head: str, name: str, arrays: dict[str, Any]) -> Iterator[str]:
         if not arrays:

@@ -10,10 +10,11 @@ import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError
-from .arrays import Matrix, in_float64
+from .arrays import Matrix, constant, in_float64
 from .elements import Input, Output, Population, Projection
 from .layers import LAYER_DT, LayerNode, Layers, chain, check_layers, replace_layers
 from .operations import Flatten, Identity, Select
+from .shared import ArrayName, ParameterUse, array_at, remade
 
 Node = Input | Population | Output
 
@@ -36,6 +37,9 @@ class SNNGraph:
         inputs, populations, outputs: by name, in order.
         projections: by name, in the order in which a target sums them.
         metadata: text by key, kept from the source of the graph.
+        parameters: by name, what several arrays are made of, or one is by a function of it.
+        uses: how arrays are made of parameters, by the names of the projection or population and of the array; an array
+            that is not named here is a parameter of its own.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class SNNGraph:
         projections: Iterable[Projection] = (),
         outputs: Iterable[Output] = (),
         metadata: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        uses: Mapping[ArrayName, ParameterUse] | None = None,
     ) -> None:
         nodes = [] if layers is None else check_layers(layers)
         if nodes:
@@ -62,6 +68,8 @@ class SNNGraph:
         self.projections: dict[str, Projection] = _by_name(projections)
         self.outputs: dict[str, Output] = _by_name(outputs)
         self.metadata = dict(metadata or {})
+        self.parameters: dict[str, np.ndarray] = {k: constant(v) for k, v in (parameters or {}).items()}
+        self.uses: dict[ArrayName, ParameterUse] = dict(uses or {})
         for node in nodes:
             node.bind(self)
 
@@ -86,6 +94,18 @@ class SNNGraph:
         self.name, self.dt, self.metadata = other.name, other.dt, dict(other.metadata)
         self.inputs, self.populations = dict(other.inputs), dict(other.populations)
         self.projections, self.outputs = dict(other.projections), dict(other.outputs)
+        self.parameters, self.uses = dict(other.parameters), dict(other.uses)
+
+    def set_parameter(self, name: str, value: Any) -> None:
+        """Gives a parameter another value, and all arrays that are made of it their new numbers."""
+        self.parameters[name] = constant(value)
+        remade(self, {name})
+
+    def forget_unused(self) -> None:
+        """Drops what is known of arrays that are gone, and parameters that no array is made of."""
+        self.uses = {array: use for array, use in self.uses.items() if array_at(self, array) is not None}
+        used = {name for use in self.uses.values() for name in use.parameters}
+        self.parameters = {name: value for name, value in self.parameters.items() if name in used}
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -137,8 +157,12 @@ class SNNGraph:
 
     @property
     def total_params(self) -> int:
-        """Number of weights and biases that are stored."""
-        return sum(number_of(value) for p in self.projections.values() for value in p.operation.arrays.values())
+        """Number of weights and biases that are stored; those that several projections share count once."""
+        arrays = {(p.name, k): v for p in self.projections.values() for k, v in p.operation.arrays.items()}
+        uses = {array: use for array in arrays if (use := self.uses.get(array)) is not None and use.parameters}
+        shared = {name for use in uses.values() for name in use.parameters}
+        own = sum(number_of(value) for array, value in arrays.items() if array not in uses)
+        return own + sum(self.parameters[name].size for name in shared)
 
     @property
     def total_synapses(self) -> int:

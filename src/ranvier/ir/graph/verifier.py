@@ -14,6 +14,7 @@ from .elements import Input, Output, Population, Projection
 from .neurons import CHOICES, Delay
 from .operations import ShapeError
 from .order import instant_cycle
+from .shared import ArrayName, ParameterUse, array_at, numbers_of, trained_arrays
 from .snn_graph import Node, SNNGraph
 
 POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
@@ -40,7 +41,7 @@ class Problem:
 
 def problems(graph: SNNGraph) -> list[Problem]:
     """All that is wrong with a graph; empty for a valid one."""
-    return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph)]
+    return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph), *_of_parameters(graph)]
 
 
 def check(graph: SNNGraph) -> None:
@@ -170,6 +171,41 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
             told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
             yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
         yield from _of_operation(graph, projection, source, target)
+
+
+def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
+    own = {path[0] for path in trained_arrays(graph) if len(path) == 2}
+    for name, value in graph.parameters.items():
+        if name in graph.nodes or name in own:
+            yield Problem(name, "a parameter of the graph and another element have this name; give one another name")
+        if not np.all(np.isfinite(value)):
+            yield Problem(name, "the parameter has values that are not finite")
+    for array, use in graph.uses.items():
+        message = _of_use(graph, array, use)
+        if message is not None:
+            yield Problem(".".join(array), message)
+
+
+def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterUse) -> str | None:
+    """What is wrong with how an array is made of parameters; None where it is as it should be."""
+    value = array_at(graph, array)
+    unknown = [repr(parameter) for parameter in use.parameters if parameter not in graph.parameters]
+    if value is None or unknown:
+        return f"it is made of {list(use.parameters)}, but there is no {unknown[0] if unknown else 'such array'}"
+    if not use.parameters:
+        return None
+    stored = numbers_of(value)
+    try:
+        made = use.array(graph.parameters, stored.dtype)
+    except (TypeError, ValueError, IndexError) as error:
+        return f"it cannot be made of {list(use.parameters)}: {reason_text(error)}"
+    told = f"of {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
+    if made.shape != stored.shape:
+        return f"it has shape {list(stored.shape)}, but {list(made.shape)} is made {told}"
+    scale = float(np.abs(stored).max(initial=0))
+    if not np.allclose(made, stored, rtol=1e-5, atol=1e-6 * scale):
+        return f"its numbers are not those that are made {told}"
+    return None
 
 
 def _of_shared_name(graph: SNNGraph, key: str, projection: Projection) -> Iterator[Problem]:

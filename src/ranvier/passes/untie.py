@@ -1,0 +1,32 @@
+"""untie: every use of a shared parameter becomes a parameter of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.graph.shared import array_at, numbers_of
+from ..validation.promise import Promise
+from .base import Pass, Rewriting
+
+
+@dataclass(frozen=True)
+class Untie(Pass):
+    """Makes every array that is made of parameters of the graph a parameter of its own (bitwise).
+
+    What is computed stays the same, so that passes can change the arrays one by one; but what is trained further on goes
+    another way: arrays that were one parameter part, and functions of parameters are trained as the numbers that they
+    gave. It is in no level.
+    """
+
+    name = "untie"
+    promise = Promise.BITWISE
+
+    def run(self, rewriting: Rewriting) -> None:
+        graph = rewriting.graph
+        for name, value in graph.parameters.items():
+            arrays = [array for array, use in graph.uses.items() if name in use.parameters]
+            sizes = sum(numbers_of(found).size for a in arrays if (found := array_at(graph, a)) is not None)
+            told = f"its {len(arrays)} uses are parameters of their own: {', '.join('.'.join(a) for a in arrays)}"
+            rewriting.did(name, f"{told}; {value.size} numbers are {sizes} now", Promise.BITWISE)
+        graph.uses = {array: use for array, use in graph.uses.items() if not use.parameters}
+        graph.parameters = {}
