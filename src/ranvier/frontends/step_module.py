@@ -22,8 +22,8 @@ class StepModule(brainstate.nn.Module):
 
     Every entry of the step's parameters and states is a submodule of its name, with a ``ParamState`` for each
     parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state; an entry that is one
-    parameter is a ``ParamState`` itself. It starts with initialised states; ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if
-    a size is given.
+    parameter is a ``ParamState`` itself. It starts with initialised states;
+    ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if a size is given.
 
     Attributes:
         run_step: what is run; its params and state are dictionaries of dictionaries, or of single parameters.

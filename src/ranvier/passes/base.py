@@ -27,7 +27,8 @@ from .surgery import summed_operation, taken_operation, taken_population
 
 def _bias_alone(operation: Operation, source: tuple[int, ...]) -> Constant:
     """What an operation brings where its source gives zeros."""
-    return Constant(np.broadcast_to(operation.offset(source), operation.target_shape(source)))
+    offset = operation.offset(source)
+    return Constant(np.broadcast_to(0.0 if offset is None else offset, operation.target_shape(source)))
 
 
 def _is_number(value: object) -> bool:

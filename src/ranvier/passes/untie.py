@@ -13,9 +13,9 @@ from .base import Pass, Rewriting
 class Untie(Pass):
     """Makes every array that is made of parameters of the graph a parameter of its own (bitwise).
 
-    What is computed stays the same, so that passes can change the arrays one by one; but what is trained further on goes
-    another way: arrays that were one parameter part, and functions of parameters are trained as the numbers that they
-    gave. It is in no level.
+    What is computed stays the same, and passes can then change the arrays one by one. But training goes another way
+    from there: arrays that were one parameter part, and what was a function of parameters is trained as the numbers
+    that it gave. The pass is in no level.
     """
 
     name = "untie"

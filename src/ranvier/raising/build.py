@@ -96,16 +96,25 @@ class Build:
         sharing = Sharing(self.roles, self.derived)
         names = [name for slot in self.info.parameters for name in slot.leaf_names]
         leaves = [leaf for slot in self.info.parameters for leaf in slot.initial]
-        own = {element for element, _ in sharing.own}
-        taken = {*self.graph.nodes, *own}
+        for name in {names[leaf] for leaf in sharing.leaves} & self.graph.populations.keys():
+            if isinstance(self.graph.populations[name].neuron, Relay):
+                self._rename(name, free({*self.graph.nodes, *names}, f"{name}.sum"))
+        taken = {*self.graph.nodes, *(element for element, _ in sharing.own)}
         given: dict[int, str] = {}
         for leaf in sharing.leaves:
-            given[leaf] = free(taken, names[leaf])
-            taken.add(given[leaf])
+            given[leaf] = free({*taken, *given.values()}, names[leaf])
             self.graph.parameters[given[leaf]] = constant(leaves[leaf])
         self.graph.uses = {array: use(given) for array, use in sharing.uses.items()}
         self.leaves = {name: leaf for leaf, name in given.items()}
         self.derived, self.index = sharing.own, sharing.index
+
+    def _rename(self, relay: str, name: str) -> None:
+        """Gives a relay, which nothing but projections refers to, another name."""
+        graph = self.graph
+        graph.populations[name] = graph.populations.pop(relay).replace(name=name)
+        for key, projection in graph.projections.items():
+            source, target = (name if end == relay else end for end in (projection.source, projection.target))
+            graph.projections[key] = projection.replace(source=source, target=target)
 
     # Nodes
 

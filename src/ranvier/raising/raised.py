@@ -86,7 +86,7 @@ class Raised:
         return found
 
     def index(self) -> Index:
-        """Of every number of the trained arrays the number of the model's parameter it is, leaves one after the other."""
+        """Of every number of the trained arrays the number of the model's parameter it is, leaves in a row."""
         sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
         starts = np.cumsum([0, *sizes])
         found: Index = {array: self._build.index[array] for array in self._build.derived}

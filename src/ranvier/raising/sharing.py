@@ -1,8 +1,8 @@
 """Which arrays of a graph are made of one parameter of the program, and how.
 
-Every array is a function of the leaves of the program's parameters. Where it only moves numbers of leaves, and no number
-goes to two places, the arrays can be trained by themselves: each is a parameter of its own. Otherwise the leaf becomes a
-parameter of the graph, and all arrays that it reaches are made of it.
+Every array is a function of the leaves of the program's parameters. Where it only moves numbers of leaves, and no
+number goes to two places, the arrays can be trained by themselves: each is a parameter of its own. Otherwise the leaf
+becomes a parameter of the graph, and all arrays that it reaches are made of it.
 """
 
 from __future__ import annotations

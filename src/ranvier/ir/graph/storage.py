@@ -48,9 +48,9 @@ def _check_named(graph: SNNGraph) -> None:
     made = [".".join(array) for array, use in graph.uses.items() if use.function is not None]
     if made and not traced and not mapped:
         raise GraphError(
-            f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a graph "
-            "does not hold; the pass 'untie' makes them parameters of their own, and ranvier.export_artifact(graph, "
-            "path) writes any graph as a program."
+            f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a "
+            "graph does not hold; the pass 'untie' makes them parameters of their own, and "
+            "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
     if traced or mapped:
         raise GraphError(

@@ -1,0 +1,243 @@
+"""A parameter that is used in several places, or through a function, stays one parameter of the graph."""
+
+from __future__ import annotations
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ranvier
+
+N = 4
+
+
+def _array(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape) * 0.5
+
+
+def _recurrent(p, s, x):
+    h = jnp.tanh(x @ p["w"] + s["h"] @ p["w"])
+    return {"h": h}, h
+
+
+def _transposed(p, s, x):
+    h = jnp.tanh(0.5 * s["h"] + p["w"] @ x)
+    return {"h": h}, p["w"].T @ h
+
+
+MASK = (np.random.default_rng(5).random((N, N)) < 0.6).astype(float)
+
+
+def _masked(p, s, x):
+    w = MASK * jax.nn.softplus(p["w"])
+    h = jnp.tanh(x @ w - s["h"] @ w)
+    return {"h": h}, h
+
+
+def _scanned(p, s, x):
+    h, _ = jax.lax.scan(lambda h, _: (jnp.tanh(h @ p["w"] + x), None), s["h"], None, length=3)
+    return {"h": h}, h
+
+
+def _convolved(p, s, x):
+    def conv(v):
+        return jax.lax.conv_general_dilated(
+            v.reshape(1, 1, 2, 2), p["w"].reshape(1, 1, 4, 4)[..., :3, :3], (1, 1), "SAME"
+        )
+
+    h = jnp.tanh(conv(x).reshape(-1) + conv(s["h"]).reshape(-1))
+    return {"h": h}, h
+
+
+def _as_weight_and_elementwise(p, s, x):
+    h = jnp.tanh(0.5 * s["h"] * p["w"][0] + x @ p["w"])
+    return {"h": h}, h
+
+
+def _overlapping(p, s, x):
+    h = jnp.tanh(x[:3] @ p["w"][:3] + s["h"][:3] @ p["w"][1:])
+    return {"h": h}, h
+
+
+def _symmetric(p, s, x):
+    h = jnp.tanh(x @ (p["w"] + p["w"].T) + 0.3 * s["h"])
+    return {"h": h}, h
+
+
+def _scaled(p, s, x):
+    h = jnp.tanh(x @ (0.1 * p["w"]) + 0.3 * s["h"])
+    return {"h": h}, h
+
+
+MODELS = [
+    _recurrent,
+    _transposed,
+    _masked,
+    _scanned,
+    _convolved,
+    _as_weight_and_elementwise,
+    _overlapping,
+    _symmetric,
+    _scaled,
+]
+KINDS = [pytest.param(step, id=step.__name__.strip("_")) for step in MODELS]
+
+
+@pytest.fixture(autouse=True)
+def _in_double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def _model(step, seed=0):
+    return ranvier.step_function(step, {"w": _array(seed, N, N)}, {"h": np.zeros(N)})
+
+
+def _loss(model, params, xs, run=None):
+    def one(state, x):
+        state, y = model.step(params, state, x)
+        return state, jnp.sum(jnp.tanh(y) * jnp.arange(1.0, 1 + y.size))
+
+    return jax.lax.scan(one, jax.tree.map(jnp.asarray, model.state), xs)[1].sum()
+
+
+def _gradient(model, xs):
+    return jax.tree.map(np.asarray, jax.grad(lambda params: _loss(model, params, xs))(model.params))
+
+
+def _losses(model, xs, steps=6):
+    """While it trains with Adam."""
+    optimizer, params, found = optax.adam(0.05), jax.tree.map(jnp.asarray, model.params), []
+    state = optimizer.init(params)
+    step = jax.jit(jax.value_and_grad(lambda params: _loss(model, params, xs)))
+    for _ in range(steps):
+        value, gradient = step(params)
+        found.append(float(value))
+        change, state = optimizer.update(gradient, state)
+        params = optax.apply_updates(params, change)
+    return found
+
+
+@pytest.mark.parametrize("step", KINDS)
+def test_the_graph_has_the_one_parameter_and_its_gradient(step):
+    model, xs = _model(step), _array(1, 5, N)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    assert list(graph.parameters) == ["w"]
+    assert graph.total_params <= N * N
+    lowered = ranvier.lower(graph, dtype=jnp.float64)
+    np.testing.assert_array_equal(lowered.params["w"], model.params["w"])
+    assert jax.tree.structure(lowered.params) == jax.tree.structure({"w": 0})
+    np.testing.assert_allclose(_gradient(lowered, xs)["w"], _gradient(model, xs)["w"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("step", KINDS)
+def test_optimized_models_train_as_the_model_does(step):
+    model, xs = _model(step), _array(1, 5, N)
+    expected = _losses(model, xs)
+    for level in ("O1", "O3"):
+        small, report = ranvier.optimize(model, level=level, inputs=xs[0], calibration=xs[:, None])
+        assert list(small.params) == ["w"]
+        np.testing.assert_allclose(_losses(small, xs), expected, rtol=1e-6)
+        carried = report.carry({("w",): jnp.asarray(model.params["w"])})
+        np.testing.assert_array_equal(carried["w",], model.params["w"])
+    parted, _ = ranvier.optimize(model, "untie", inputs=xs[0])
+    assert not np.allclose(_losses(parted, xs), expected, rtol=1e-4)
+
+
+class _Twice(brainstate.nn.Module):
+    """One Linear, with its bias, for the input and for the recurrence."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = brainstate.nn.Linear(N, N)
+        self.h = brainstate.HiddenState(jnp.zeros(N))
+
+    def update(self, x):
+        self.h.value = jnp.tanh(self.linear(x) + self.linear(self.h.value))
+        return self.h.value
+
+
+def test_a_linear_applied_twice_stays_one_parameter_of_the_module():
+    model, xs = _Twice(), _array(1, 6, N)
+    small, report = ranvier.optimize(model, level="O2", inputs=xs[0], calibration=xs[:, None])
+    states = small.states(brainstate.ParamState)
+    assert {path: state.value.shape for path, state in states.items()} == {
+        ("linear.weight.weight",): (N, N),
+        ("linear.weight.bias",): (N,),
+    }
+    assert report.before.parameters == report.after.parameters == N * N + N
+
+    def gradient(module):
+        learner = ranvier.compile(module, ranvier.BPTT(), xs[0])
+        return learner.grad(lambda y, _: jnp.sum(y**2), xs, np.zeros(len(xs)))[0]
+
+    after = gradient(small)
+    for path, value in report.carry(gradient(model)).items():
+        np.testing.assert_allclose(after[path], value, rtol=1e-4, atol=1e-6)
+
+
+def _two_populations(p, s, x):
+    decay = jnp.exp(-1 / p["tau"])
+    a = decay * s["a"] + x @ p["u"]
+    b = decay * s["b"] + (1 - decay) * jnp.tanh(a) @ p["v"]
+    return {"a": a, "b": b}, b
+
+
+def test_one_time_constant_of_two_populations_stays_one():
+    params = {"tau": 2.0 + np.arange(N), "u": _array(1, N, N), "v": _array(2, N, N)}
+    model = ranvier.step_function(_two_populations, params, {"a": np.zeros(N), "b": np.zeros(N)})
+    xs = _array(3, 6, N)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    assert list(graph.parameters) == ["tau"]
+    small, _ = ranvier.optimize(model, level="O2", inputs=xs[0], calibration=xs[:, None])
+    expected = _gradient(model, xs)
+    for found in (ranvier.lower(graph, dtype=jnp.float64), small):
+        assert set(found.params) == {"tau", "u", "v"}
+        gradient = _gradient(found, xs)
+        np.testing.assert_allclose(gradient["tau"], expected["tau"], rtol=1e-6)
+        np.testing.assert_allclose(gradient["u"]["weight"].T, expected["u"], rtol=1e-6)
+
+
+def _random_step(seed):
+    """A network whose parts use slices, transposes and functions of two parameters at random."""
+    generator = np.random.default_rng(seed)
+
+    def weight(number):
+        kind = [generator.integers(6) for _ in range(number)]
+        name = [generator.choice(["w", "u"]) for _ in range(number)]
+        at = [int(generator.integers(0, 3)) for _ in range(number)]
+        makers = {
+            0: lambda p, k: p,
+            1: lambda p, k: p.T,
+            2: lambda p, k: jnp.roll(p, k, axis=0),
+            3: lambda p, k: jnp.abs(p) * MASK,
+            4: lambda p, k: p @ p,
+            5: lambda p, k: jnp.diag(p[k]),
+        }
+        return [lambda p, k=k, n=n, a=a: makers[int(k)](p[n], a) for k, n, a in zip(kind, name, at, strict=True)]
+
+    made = weight(4)
+
+    def step(p, s, x):
+        h = jnp.tanh(x @ made[0](p) + s["h"] @ made[1](p) + p["w"][1])
+        g = 0.7 * s["g"] + h @ made[2](p)
+        return {"h": h, "g": g}, g @ made[3](p)
+
+    return step
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_tied_models(seed):
+    params = {"w": _array(10 + seed, N, N), "u": _array(50 + seed, N, N)}
+    model = ranvier.step_function(_random_step(seed), params, {"h": np.zeros(N), "g": np.zeros(N)})
+    xs = _array(90 + seed, 4, N)
+    raised = ranvier.raise_model(model, xs[0])
+    lowered = ranvier.lower(raised.graph, dtype=jnp.float64)
+    assert sum(x.size for x in jax.tree.leaves(lowered.params)) <= 2 * N * N
+    _, pull = jax.vjp(lambda p: raised.parameters({("w",): p["w"], ("u",): p["u"]}), params)
+    (expected,) = pull(_gradient(lowered, xs))
+    for name, value in _gradient(model, xs).items():
+        np.testing.assert_allclose(expected[name], value, rtol=1e-7, atol=1e-10)
