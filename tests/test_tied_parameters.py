@@ -241,3 +241,35 @@ def test_random_tied_models(seed):
     (expected,) = pull(_gradient(lowered, xs))
     for name, value in _gradient(model, xs).items():
         np.testing.assert_allclose(expected[name], value, rtol=1e-7, atol=1e-10)
+
+
+def _relays(step):
+    """The graph of a model whose arithmetic is taken out of it, so that text can hold it: projections and relays."""
+    model = _model(step)
+    graph = ranvier.SNNGraph.from_module(model, np.zeros(N))
+    for name, population in graph.populations.items():
+        neuron = population.neuron
+        if isinstance(neuron, ranvier.neurons.Relay):
+            continue
+        graph.populations[name] = population.replace(neuron=ranvier.neurons.LI(tau=np.full(population.shape, 0.02)))
+        for key, projection in graph.projections.items():
+            if projection.source == name:
+                graph.projections[key] = projection.replace(source_port="out")
+            if projection.target == name:
+                graph.projections[key] = graph.projections[key].replace(target_port="in")
+    graph.forget_unused()
+    return graph
+
+
+@pytest.mark.parametrize("step", KINDS)
+def test_text_and_files_keep_parameters(step, tmp_path):
+    graph = _relays(step)
+    text, arrays = ranvier.to_text(graph)
+    ranvier.save(graph, tmp_path / "graph.snn")
+    for again in (ranvier.from_text(text, arrays), ranvier.load(tmp_path / "graph.snn")):
+        assert ranvier.to_text(again)[0] == text
+        assert set(again.parameters) == {"w"}
+        models = [ranvier.lower(g, dtype=jnp.float64) for g in (graph, again)]
+        expected, found = (_gradient(model, _array(1, 4, N)) for model in models)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), expected, found)
+        assert np.abs(expected["w"]).max() > 0

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
 from scipy import sparse
 
 from ...errors import GraphError, reason_text
+from ..formula import FUNCTIONS, Formula, Step
 from ..limits import Budget, TooLarge
 from .elements import Activity, Input, Output, Population, Projection
 from .footprint import BYTES_PER_NEURON
@@ -29,6 +31,8 @@ TOKEN = re.compile(
     r"|(?P<name>[A-Za-z_]\w*+)|(?P<mark>->|[{}()\[\]:=,@])"
 )
 DTYPES = ("float16", "float32", "float64")
+CONSTANTS = (*DTYPES, "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+"""Of arrays within formulas."""
 DEEPEST = 8
 """Arrays have no more axes."""
 LARGEST_INTEGER = 2**62
@@ -42,6 +46,38 @@ class Token:
     kind: str
     text: str
     line: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the text says that an array is made.
+
+    Attributes:
+        token: where it says it.
+        parameters, index: as :class:`.shared.ParameterUse` has them, the index flat.
+        formula: of the parameters, or None.
+    """
+
+    token: Token
+    parameters: tuple[str, ...]
+    formula: Formula | None
+    index: np.ndarray | None
+
+    def of(self, graph: SNNGraph, array: ArrayName) -> ParameterUse:
+        """The use by an array of the graph, whose shape its index gets."""
+        value, index, function = array_at(graph, array), self.index, None
+        shape = () if value is None else numbers_of(value).shape
+        if index is not None and index.size == prod(shape):
+            index = index.reshape(shape)
+        if self.formula is not None:
+            known = [graph.parameters[name] for name in self.parameters if name in graph.parameters]
+            avals = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in known]
+            try:
+                function = self.formula.traced(avals, prod(shape))
+            except Exception as error:  # JAX raises errors of many kinds for operands that do not fit
+                line = self.token.line
+                raise GraphError(f"line {line}: the formula of {'.'.join(array)!r}: {reason_text(error)}.") from error
+        return ParameterUse(self.parameters, function, index)
 
 
 def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNGraph:
@@ -107,7 +143,10 @@ class _Parser:
             readers[token.text]()
         if self.peek.kind != "end":
             self.fail(self.peek, "nothing more")
-        return _shaped(SNNGraph(**parts))
+        uses: dict[ArrayName, Use] = parts.pop("uses")
+        graph = SNNGraph(**parts)
+        graph.uses = {array: use.of(graph, array) for array, use in uses.items()}
+        return graph
 
     def input(self) -> Input:
         return Input(self.string(), self.size(), **self.options({"low": self.number, "high": self.number}))
@@ -138,18 +177,59 @@ class _Parser:
         kind, options = self.call(OPERATIONS)
         return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **given)
 
-    def use(self) -> tuple[ArrayName, ParameterUse]:
+    def use(self) -> tuple[ArrayName, Use]:
         """Of which array, and how it is made."""
-        array, names, index = (self.string(), self.string()), [], None
+        token, array = self.peek, (self.string(), self.string())
+        names, formula, index = [], None, None
         self.expect("=")
         while self.peek.kind == "string":
             names.append(self.string())
+        if self.peek.text == "by":
+            self.next()
+            formula = self.formula(len(names))
         if self.peek.text == "[":
-            index = np.array(self.shape(), np.int64)
+            index = np.array(self.integers(), np.int64)
         elif self.peek.text == "@":
             self.next()
             index = self.referred(self.peek, self.string())
-        return array, ParameterUse(tuple(names), None, index)
+        return array, Use(token, tuple(names), formula, index)
+
+    def formula(self, count: int) -> Formula:
+        """The steps between braces, of some operands."""
+        constants: dict[str, np.ndarray] = {}
+        steps: list[Step] = []
+        self.expect("{")
+        while not self.take("}"):
+            token = self.next()
+            if self.take(":"):
+                constants[token.text] = self.array(CONSTANTS)
+                continue
+            if token.text != f"v{count + len(steps)}":
+                self.fail(token, f"v{count + len(steps)}")
+            self.expect("=")
+            steps.append(self.step(count + len(steps), constants))
+        if not steps:
+            self.fail(self.peek, "a formula with a step before this")
+        return Formula(count, tuple(steps))
+
+    def step(self, count: int, constants: Mapping[str, np.ndarray]) -> Step:
+        """An operation on constants and the values that are there already."""
+        operation, operands, options = self.next(), [], {}
+        if operation.text not in FUNCTIONS:
+            self.fail(operation, f"one of {', '.join(FUNCTIONS)}")
+        known = {**{f"v{number}": number for number in range(count)}, **constants}
+        self.expect("(")
+        while not self.take(")"):
+            token = self.next()
+            if self.take("="):
+                options[token.text] = self.value()
+            elif token.text in known:
+                operands.append(known[token.text])
+            else:
+                self.fail(token, "a value that is there")
+            if self.peek.text != ")":
+                self.expect(",")
+        return Step(operation.text, tuple(operands), options)
 
     def make(self, token: Token, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
         try:
@@ -210,10 +290,10 @@ class _Parser:
             found[label] = self.array()
         return found
 
-    def array(self) -> Any:
+    def array(self, dtypes: tuple[str, ...] = DTYPES) -> Any:
         token = self.next()
-        if token.text not in DTYPES:
-            self.fail(token, f"one of {', '.join(DTYPES)}")
+        if token.text not in dtypes:
+            self.fail(token, f"one of {', '.join(dtypes)}")
         dtype, shape = np.dtype(token.text), self.shape()
         rows = self.take("sparse")
         self.expect("=")
@@ -296,11 +376,21 @@ class _Parser:
                 self.expect(",")
         return tuple(integers)
 
-    def value(self) -> Any:
-        """A string, a number or a flat list of whole numbers."""
+    def value(self, depth: int = 0) -> Any:
+        """A string, a number, or lists of these."""
         if self.peek.kind == "string":
             return self.string()
-        return self.integers() if self.peek.text == "[" else self.number()
+        if self.peek.text != "[":
+            return self.number()
+        if depth > DEEPEST:
+            self.fail(self.peek, "lists that are nested less")
+        self.next()
+        found = []
+        while not self.take("]"):
+            found.append(self.value(depth + 1))
+            if self.peek.text != "]":
+                self.expect(",")
+        return tuple(found)
 
     def string(self) -> str:
         token = self.next()
@@ -348,13 +438,3 @@ class _Parser:
 
     def fail(self, token: Token, expected: str) -> NoReturn:
         raise GraphError(f"line {token.line}: {expected} is expected, not {token.text[:60]!r}.")
-
-
-def _shaped(graph: SNNGraph) -> SNNGraph:
-    """The graph with uses of parameters that have the shapes of their arrays, which the text does not repeat."""
-    for array, use in graph.uses.items():
-        value = array_at(graph, array)
-        if value is not None and use.index is not None and use.index.size == numbers_of(value).size:
-            index = use.index.reshape(numbers_of(value).shape)
-            graph.uses[array] = ParameterUse(use.parameters, use.function, index)
-    return graph

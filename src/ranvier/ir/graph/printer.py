@@ -18,7 +18,14 @@
     }
 
 A use says of which elements of a parameter an array is made; without numbers it is the parameter as it stands, and
-without a parameter it is not trained.
+without a parameter it is not trained. Where it is a function of parameters, its steps stand between (``v0`` is the
+first parameter):
+
+      use "w" "weight" = "v" by {
+        c0: float32[] = 2.0
+        v1 = mul(v0, c0)
+        v2 = transpose(v1, permutation=[1, 0])
+      } [0, 1, 2, 3, 0, 1]
 
 Small arrays are written out, others are references to arrays that go with the text. Names and texts are JSON strings.
 """
@@ -32,10 +39,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..formula import Formula, NoFormula, formula_of
 from .arrays import Matrix
 from .elements import Activity, Input, Population, Projection
 from .neurons import IN, OUT
-from .shared import ParameterUse
+from .shared import ArrayName, ParameterUse
 from .snn_graph import SNNGraph
 
 INLINE = 16
@@ -71,8 +79,8 @@ class _Printer:
             yield from self._projection(projection)
         for name, value in graph.parameters.items():
             yield f"  parameter {_quoted(name)} {self._array(f'parameter {name}', value)}"
-        for (element, label), use in graph.uses.items():
-            yield f"  use {_quoted(element)} {_quoted(label)} ={self._use(element, label, use)}"
+        for array, use in graph.uses.items():
+            yield from self._use(array, use)
         for key, value in graph.metadata.items():
             yield f"  metadata {_quoted(key)} = {_quoted(value)}"
         yield "}"
@@ -97,17 +105,35 @@ class _Printer:
         head = f"  projection {_quoted(name)} {ends} {_call(operation, operation.options)}"
         yield from self._block(head, name, operation.arrays)
 
-    def _use(self, element: str, label: str, use: ParameterUse) -> str:
-        text = "".join(f" {_quoted(name)}" for name in use.parameters)
-        if use.function is not None:
-            text += " by a program"
-        if use.index is None:
-            return text
-        if use.index.size <= self.inline:
-            return f"{text} {_value(use.index.ravel())}"
-        name = f"{element}/{label}/index"
-        self.arrays[name] = use.index
-        return f"{text} @{_quoted(name)}"
+    def _use(self, array: ArrayName, use: ParameterUse) -> Iterator[str]:
+        head = f"  use {' '.join(map(_quoted, array))} ={''.join(f' {_quoted(name)}' for name in use.parameters)}"
+        index = "" if use.index is None else f" {self._index('/'.join(array), use.index)}"
+        if use.function is None:
+            yield f"{head}{index}"
+            return
+        try:
+            formula = formula_of(use.function)
+        except NoFormula as error:
+            yield f"{head} by {{ # {error}"
+        else:
+            yield f"{head} by {{"
+            yield from self._formula("/".join(array), formula)
+        yield f"  }}{index}"
+
+    def _formula(self, name: str, formula: Formula) -> Iterator[str]:
+        for number, value in enumerate(formula.constants):
+            yield f"    c{number}: {self._array(f'{name}/c{number}', value)}"
+        constants = iter(range(len(formula.constants)))
+        for number, step in enumerate(formula.steps, formula.count):
+            operands = [f"v{x}" if isinstance(x, int) else f"c{next(constants)}" for x in step.operands]
+            options = [f"{key}={_value(option)}" for key, option in step.options.items()]
+            yield f"    v{number} = {step.operation}({', '.join([*operands, *options])})"
+
+    def _index(self, name: str, index: np.ndarray) -> str:
+        if index.size <= self.inline:
+            return _value(index.ravel())
+        self.arrays[f"{name}/index"] = index
+        return f"@{_quoted(f'{name}/index')}"
 
     def _block(self, head: str, name: str, arrays: dict[str, Any]) -> Iterator[str]:
         if not arrays:
@@ -163,11 +189,15 @@ def _value(value: Any) -> str:
         return _value(tuple(value.tolist()))
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_value(v) for v in value)}]"
-    return _quoted(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return _quoted(value)
+    return repr(int(value) if isinstance(value, bool) else value)
 
 
 def _numbers(value: Any) -> str:
     if np.ndim(value):
         return f"[{', '.join(_numbers(part) for part in value)}]"
+    if value.dtype == np.bool_ or np.issubdtype(value.dtype, np.integer):
+        return str(int(value))
     short = str(value)
     return short if value.dtype.type(float(short)) == value else repr(float(value))

@@ -12,9 +12,11 @@ import numpy as np
 
 from ...errors import GraphError, reason_text
 from ..files import open_archive, replacing, write_member
+from ..formula import NoFormula, formula_of
 from ..limits import TooLarge
 from .parser import parse
 from .printer import to_text
+from .shared import ParameterUse
 from .snn_graph import SNNGraph
 from .traced import Mapped, Traced
 from .verifier import check
@@ -45,7 +47,7 @@ def _check_named(graph: SNNGraph) -> None:
     """Raises GraphError where a graph holds programs, which text cannot."""
     traced = [p.name for p in graph.populations.values() if isinstance(p.neuron, Traced)]
     mapped = [p.name for p in graph.projections.values() if isinstance(p.operation, Mapped)]
-    made = [".".join(array) for array, use in graph.uses.items() if use.function is not None]
+    made = [".".join(array) for array, use in graph.uses.items() if not _has_formula(use)]
     if made and not traced and not mapped:
         raise GraphError(
             f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a "
@@ -58,6 +60,13 @@ def _check_named(graph: SNNGraph) -> None:
             "graph does not hold; ranvier.recognise(graph) gives neurons their names where they have one, and "
             "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
+
+
+def _has_formula(use: ParameterUse) -> bool:
+    try:
+        return use.function is None or bool(formula_of(use.function).steps)
+    except NoFormula:
+        return False
 
 
 def load(path: str | os.PathLike[str]) -> SNNGraph:

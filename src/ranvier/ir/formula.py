@@ -1,0 +1,204 @@
+"""A function of arrays as a list of operations with names, which text can hold and JAX can run.
+
+Values are numbered: first the operands, then the result of every step. The result of the last step is the function's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..errors import RanvierError
+from ._jax import Equation, Literal, Var, is_key, open_jaxpr, trace
+from .nested import called_body, has_own_derivative
+from .precision import TracedFunction
+
+MODULES = {"jnp": jnp, "lax": lax, "jax.nn": jax.nn}
+"""Where the functions of operations are, by the name that source text has for it."""
+FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{name: (f"lax.{name}", ()) for name in (
+        "add", "sub", "mul", "div", "rem", "pow", "max", "min", "neg", "abs", "sign", "floor", "ceil", "round", "exp",
+        "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "cbrt", "square", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+        "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "logistic", "erf", "erfc", "erf_inv", "is_finite",
+        "gt", "ge", "lt", "le", "eq", "ne", "clamp", "select_n", "stop_gradient",
+    )},
+    "add_any": ("lax.add", ()),
+    "and": ("jnp.bitwise_and", ()),
+    "or": ("jnp.bitwise_or", ()),
+    "not": ("jnp.bitwise_not", ()),
+    "integer_pow": ("lax.integer_pow", ("y",)),
+    "convert_element_type": ("lax.convert_element_type", ("new_dtype",)),
+    "reshape": ("lax.reshape", ("new_sizes",)),
+    "squeeze": ("lax.squeeze", ("dimensions",)),
+    "expand_dims": ("lax.expand_dims", ("dimensions",)),
+    "broadcast_in_dim": ("lax.broadcast_in_dim", ("shape", "broadcast_dimensions")),
+    "transpose": ("lax.transpose", ("permutation",)),
+    "rev": ("lax.rev", ("dimensions",)),
+    "slice": ("lax.slice", ("start_indices", "limit_indices", "strides")),
+    "pad": ("lax.pad", ("padding_config",)),
+    "concatenate": ("lax.concatenate", ("dimension",)),
+    "iota": ("lax.broadcasted_iota", ("dtype", "shape", "dimension")),
+    "dot_general": ("lax.dot_general", ("dimension_numbers",)),
+    "reduce_sum": ("lax.reduce_sum", ("axes",)),
+    "reduce_max": ("lax.reduce_max", ("axes",)),
+    "reduce_min": ("lax.reduce_min", ("axes",)),
+    "cumsum": ("lax.cumsum", ("axis", "reverse")),
+    "logaddexp": ("jnp.logaddexp", ()),
+    "relu": ("jax.nn.relu", ()),
+}  # fmt: skip
+"""By name of an operation its function and the options that it takes; names are those of JAX's primitives, or of
+functions with a derivative of their own."""
+WITH_DERIVATIVE = {"logaddexp": 2, "relu": 1}
+"""Functions with a derivative of their own, and how many operands they take."""
+LISTED = frozenset(["concatenate"])
+"""Operations whose operands are one list."""
+GROWTH = 16
+"""So many times larger than the largest operand or result a value on the way may be."""
+
+
+class NoFormula(RanvierError):
+    """An equation has no name here.
+
+    Attributes:
+        equation: of a jaxpr.
+    """
+
+    def __init__(self, equation: Equation) -> None:
+        super().__init__(f"the equation {equation.primitive.name} is no operation of a formula.")
+        self.equation = equation
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One operation.
+
+    Attributes:
+        operation: its name.
+        operands: numbers of values, or arrays that do not change.
+        options: by name: numbers, texts, and tuples of these.
+    """
+
+    operation: str
+    operands: tuple[int | np.ndarray, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A function of arrays.
+
+    Attributes:
+        count: number of operands.
+        steps: in order.
+    """
+
+    count: int
+    steps: tuple[Step, ...]
+
+    @property
+    def constants(self) -> list[np.ndarray]:
+        """The arrays that do not change, in order."""
+        return [x for step in self.steps for x in step.operands if not isinstance(x, int)]
+
+    def __call__(self, *operands: Any) -> Any:
+        """The result, in JAX."""
+        return self._run(operands, apply_step)
+
+    def traced(self, avals: Sequence[Any], size: int) -> TracedFunction:
+        """The function for operands of some shapes and dtypes, and a result of some size.
+
+        Raises:
+            ValueError: a value on the way is far larger than these, or the operations do not fit.
+        """
+        largest = GROWTH * max(size, *(prod(aval.shape) for aval in avals))
+
+        def shape(step: Step, given: list[Any]) -> Any:
+            found = jax.eval_shape(lambda *xs: apply_step(step, list(xs)), *given)
+            if prod(found.shape) > largest:
+                raise ValueError(f"{step.operation} makes {list(found.shape)}, more than {largest} numbers")
+            return found
+
+        with jax.enable_x64(any(aval.dtype.itemsize == 8 for aval in avals) or jax.config.read("jax_enable_x64")):
+            self._run(avals, shape)
+            return TracedFunction(trace(lambda *operands: [self(*operands)], avals))
+
+    def _run(self, operands: Sequence[Any], apply: Any) -> Any:
+        values = list(operands)
+        for step in self.steps:
+            values.append(apply(step, [values[x] if isinstance(x, int) else x for x in step.operands]))
+        return values[-1]
+
+
+def apply_step(step: Step, operands: list[Any]) -> Any:
+    """The result of a step in JAX."""
+    path, known = FUNCTIONS[step.operation]
+    module, _, name = path.rpartition(".")
+    given = [operands] if step.operation in LISTED else operands
+    options = {key: value for key, value in step.options.items() if key in known}
+    return getattr(MODULES[module], name)(*given, **options)
+
+
+def formula_of(function: TracedFunction) -> Formula:
+    """A traced function with one result as a formula.
+
+    Raises:
+        NoFormula: it does what has no name here.
+    """
+    jaxpr, _ = open_jaxpr(function.jaxpr)
+    steps: list[Step] = []
+    operands = list(range(len(jaxpr.invars)))
+    (result,) = _walk(function.jaxpr, operands, len(operands), steps)
+    if result != len(operands) + len(steps) - 1 or not steps:
+        steps.append(Step("add", (result, np.zeros((), jaxpr.outvars[0].aval.dtype)), {}))
+    return Formula(len(operands), tuple(steps))
+
+
+def _walk(closed: Any, operands: list[Any], count: int, steps: list[Step]) -> list[Any]:
+    """Writes the steps of a jaxpr down, and gives the values of its results."""
+    jaxpr, consts = open_jaxpr(closed)
+    known: dict[Var, Any] = {**dict(zip(jaxpr.invars, operands, strict=True))}
+    known.update((var, np.asarray(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
+    for eqn in jaxpr.eqns:
+        given = [np.asarray(a.val, a.aval.dtype) if isinstance(a, Literal) else known[a] for a in eqn.invars]
+        name = _name(eqn)
+        if name is None and not has_own_derivative(eqn) and called_body(eqn) is not None:
+            known.update(zip(eqn.outvars, _walk(called_body(eqn), given, count, steps), strict=True))
+            continue
+        if name is None or len(eqn.outvars) != 1 or any(is_key(v.aval.dtype) for v in eqn.outvars):
+            raise NoFormula(eqn)
+        options = {key: _plain(eqn.params[key]) for key in FUNCTIONS[name][1] if eqn.params.get(key) is not None}
+        steps.append(Step(name, tuple(given), options))
+        known[eqn.outvars[0]] = count + len(steps) - 1
+    return [np.asarray(a.val) if isinstance(a, Literal) else known[a] for a in jaxpr.outvars]
+
+
+def _name(eqn: Equation) -> str | None:
+    """The operation that an equation is."""
+    if eqn.primitive.name in FUNCTIONS or not has_own_derivative(eqn):
+        return eqn.primitive.name if eqn.primitive.name in FUNCTIONS else None
+    return next((known for known in WITH_DERIVATIVE if _is_call_of(known, eqn)), None)
+
+
+def _is_call_of(known: str, eqn: Equation) -> bool:
+    """Whether an equation with its own derivative is what a function of JAX consists of."""
+    module, _, own = FUNCTIONS[known][0].rpartition(".")
+    if len(eqn.invars) != WITH_DERIVATIVE[known]:
+        return False
+    made = trace(getattr(MODULES[module], own), [atom.aval for atom in eqn.invars])
+    return [str(called_body(e)) for e in open_jaxpr(made)[0].eqns if has_own_derivative(e)] == [str(called_body(eqn))]
+
+
+def _plain(option: Any) -> Any:
+    """An option as numbers, texts and tuples."""
+    if isinstance(option, (tuple, list)):
+        return tuple(_plain(part) for part in option)
+    if isinstance(option, (bool, str)):
+        return option
+    return int(option) if isinstance(option, (int, np.integer)) else np.dtype(option).name
