@@ -5,7 +5,7 @@ Values are numbered: first the operands, then the result of every step. The resu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from ..errors import RanvierError
-from ._jax import Equation, Literal, Var, is_key, open_jaxpr, trace
+from ._jax import Equation, Literal, Var, dtype_of, is_key, open_jaxpr, trace
 from .nested import called_body, has_own_derivative
 from .precision import TracedFunction
 
@@ -59,8 +59,6 @@ WITH_DERIVATIVE = {"logaddexp": 2, "relu": 1}
 """Functions with a derivative of their own, and how many operands they take."""
 LISTED = frozenset(["concatenate"])
 """Operations whose operands are one list."""
-GROWTH = 16
-"""So many times larger than the largest operand or result a value on the way may be."""
 
 
 class NoFormula(RanvierError):
@@ -111,18 +109,20 @@ class Formula:
         """The result, in JAX."""
         return self._run(operands, apply_step)
 
-    def traced(self, avals: Sequence[Any], size: int) -> TracedFunction:
-        """The function for operands of some shapes and dtypes, and a result of some size.
+    def traced(self, avals: Sequence[Any], spend: Callable[[int, str], None]) -> TracedFunction:
+        """The function for operands of some shapes and dtypes.
+
+        Args:
+            avals: of the operands.
+            spend: told how many bytes every value on the way takes, before any is there; may raise.
 
         Raises:
-            ValueError: a value on the way is far larger than these, or the operations do not fit.
+            TypeError, ValueError: the operations do not fit.
         """
-        largest = GROWTH * max(size, *(prod(aval.shape) for aval in avals))
 
         def shape(step: Step, given: list[Any]) -> Any:
             found = jax.eval_shape(lambda *xs: apply_step(step, list(xs)), *given)
-            if prod(found.shape) > largest:
-                raise ValueError(f"{step.operation} makes {list(found.shape)}, more than {largest} numbers")
+            spend(prod(found.shape) * found.dtype.itemsize, f"the result of {step.operation}")
             return found
 
         with jax.enable_x64(any(aval.dtype.itemsize == 8 for aval in avals) or jax.config.read("jax_enable_x64")):
@@ -156,7 +156,7 @@ def formula_of(function: TracedFunction) -> Formula:
     operands = list(range(len(jaxpr.invars)))
     (result,) = _walk(function.jaxpr, operands, len(operands), steps)
     if result != len(operands) + len(steps) - 1 or not steps:
-        steps.append(Step("add", (result, np.zeros((), jaxpr.outvars[0].aval.dtype)), {}))
+        steps.append(Step("add", (result, np.zeros((), dtype_of(jaxpr.outvars[0]))), {}))
     return Formula(len(operands), tuple(steps))
 
 
@@ -166,12 +166,12 @@ def _walk(closed: Any, operands: list[Any], count: int, steps: list[Step]) -> li
     known: dict[Var, Any] = {**dict(zip(jaxpr.invars, operands, strict=True))}
     known.update((var, np.asarray(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
     for eqn in jaxpr.eqns:
-        given = [np.asarray(a.val, a.aval.dtype) if isinstance(a, Literal) else known[a] for a in eqn.invars]
+        given = [np.asarray(a.val, dtype_of(a)) if isinstance(a, Literal) else known[a] for a in eqn.invars]
         name = _name(eqn)
         if name is None and not has_own_derivative(eqn) and called_body(eqn) is not None:
             known.update(zip(eqn.outvars, _walk(called_body(eqn), given, count, steps), strict=True))
             continue
-        if name is None or len(eqn.outvars) != 1 or any(is_key(v.aval.dtype) for v in eqn.outvars):
+        if name is None or len(eqn.outvars) != 1 or any(is_key(dtype_of(v)) for v in eqn.outvars):
             raise NoFormula(eqn)
         options = {key: _plain(eqn.params[key]) for key in FUNCTIONS[name][1] if eqn.params.get(key) is not None}
         steps.append(Step(name, tuple(given), options))

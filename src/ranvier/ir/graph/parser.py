@@ -63,7 +63,7 @@ class Use:
     formula: Formula | None
     index: np.ndarray | None
 
-    def of(self, graph: SNNGraph, array: ArrayName) -> ParameterUse:
+    def of(self, graph: SNNGraph, array: ArrayName, budget: Budget) -> ParameterUse:
         """The use by an array of the graph, whose shape its index gets."""
         value, index, function = array_at(graph, array), self.index, None
         shape = () if value is None else numbers_of(value).shape
@@ -73,7 +73,7 @@ class Use:
             known = [graph.parameters[name] for name in self.parameters if name in graph.parameters]
             avals = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in known]
             try:
-                function = self.formula.traced(avals, prod(shape))
+                function = self.formula.traced(avals, budget.spend)
             except Exception as error:  # JAX raises errors of many kinds for operands that do not fit
                 line = self.token.line
                 raise GraphError(f"line {line}: the formula of {'.'.join(array)!r}: {reason_text(error)}.") from error
@@ -145,7 +145,7 @@ class _Parser:
             self.fail(self.peek, "nothing more")
         uses: dict[ArrayName, Use] = parts.pop("uses")
         graph = SNNGraph(**parts)
-        graph.uses = {array: use.of(graph, array) for array, use in uses.items()}
+        graph.uses = {array: use.of(graph, array, self.budget) for array, use in uses.items()}
         return graph
 
     def input(self) -> Input:
