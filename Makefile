@@ -1,13 +1,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
+LATEST := .venv-latest/bin
+SHORT := program groups relations perturbation learner layers seeds
 
-.PHONY: demo test check lint format docs bench clean
+.PHONY: demo test test-latest test-latest-short check lint format docs bench clean
 
 demo: .venv/ready
 	$(BIN)/ranvier demo
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# The newest releases of JAX and its companions, which need Python 3.12 or newer.
+test-latest: .venv-latest/ready
+	$(LATEST)/pytest
+
+test-latest-short: .venv-latest/ready
+	$(LATEST)/pytest $(SHORT:%=tests/test_%.py)
 
 check: lint test
 
@@ -24,20 +33,23 @@ format: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: .venv/ready
-	$(BIN)/pip install --quiet --editable ".[bench]"
+# braintrace 0.2.8 needs Python 3.12 or newer; without one, 0.2.6 is measured.
+BENCH := $(if $(shell .ci/newest_python),.venv-latest,.venv)
+
+bench: $(BENCH)/ready
+	$(BENCH)/bin/pip install --quiet --editable ".[bench]"
 	# Both ask for torchvision, of which inference uses nothing.
-	$(BIN)/pip install --quiet --no-deps norse==1.1.0 spikingjelly==2.0.0
-	$(BIN)/python -m benchmarks.analysis_time --write
-	$(BIN)/python -m benchmarks.learning_time --write
-	$(BIN)/python -m benchmarks.streaming_memory --write
-	$(BIN)/python -m benchmarks.learning_tasks --write
-	$(BIN)/python -m benchmarks.graph_passes --write
-	$(BIN)/python -m benchmarks.graph_scale --write
-	$(BIN)/python -m benchmarks.graph_trained --write
-	$(BIN)/python -m benchmarks.inference_time --write
-	$(BIN)/python -m benchmarks.sparse_learning --write
-	$(BIN)/python -m benchmarks.whole_brain --write
+	$(BENCH)/bin/pip install --quiet --no-deps norse==1.1.0 spikingjelly==2.0.0
+	$(BENCH)/bin/python -m benchmarks.analysis_time --write
+	$(BENCH)/bin/python -m benchmarks.learning_time --write
+	$(BENCH)/bin/python -m benchmarks.streaming_memory --write
+	$(BENCH)/bin/python -m benchmarks.learning_tasks --write
+	$(BENCH)/bin/python -m benchmarks.graph_passes --write
+	$(BENCH)/bin/python -m benchmarks.graph_scale --write
+	$(BENCH)/bin/python -m benchmarks.graph_trained --write
+	$(BENCH)/bin/python -m benchmarks.inference_time --write
+	$(BENCH)/bin/python -m benchmarks.sparse_learning --write
+	$(BENCH)/bin/python -m benchmarks.whole_brain --write
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -47,5 +59,12 @@ bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
+.venv-latest/ready: pyproject.toml
+	python=$$(.ci/newest_python) && $$python -m venv .venv-latest \
+		|| (echo "The newest releases need Python 3.12 or 3.13, on the path or among pyenv's versions." && false)
+	$(LATEST)/python -m pip install --quiet --upgrade pip
+	$(LATEST)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
+	@touch $@
+
 clean:
-	rm -rf .venv build dist site
+	rm -rf .venv .venv-latest build dist site
