@@ -362,6 +362,17 @@ def test_a_graph_can_begin_without_layers():
     assert ranvier.verify(graph, chain(), np.full((20, 3), 4.0)).verdict == "identical"
 
 
+def test_layers_may_be_called_input_and_output():
+    graph = SNNGraph([LayerNode("input", 3, 6, first()), LayerNode("output", 6, 4, second())])
+    assert ranvier.problems(graph) == []
+    np.testing.assert_array_equal(
+        ranvier.interpret(graph, np.full((20, 3), 4.0)).output, ranvier.interpret(chain(), np.full((20, 3), 4.0)).output
+    )
+    plain = chain()
+    plain.layers.append(LayerNode("output", 4, 2, np.ones((2, 4))))
+    assert ranvier.problems(plain) == []
+
+
 def test_transposed_weights_are_named():
     with pytest.raises(GraphError, match=r"\[n_neurons, n_inputs\] = \[6, 3\].*weights\.T"):
         SNNGraph([LayerNode("a", 3, 6, first().T)])

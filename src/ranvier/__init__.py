@@ -22,7 +22,6 @@ _HOME = {
     "driver.nir": ["to_nir"],
     "driver.optimize": ["optimize"],
     "driver.sc_neurocore": [
-        "PassResult",
         "SNNOptimizer",
         "dead_neuron_elimination",
         "layer_fusion",
@@ -87,6 +86,7 @@ _HOME = {
     "learn.state": ["Aux", "LearnerState"],
     "passes.base": ["Pass", "Remark", "Rewriting"],
     "passes.manager": ["PassManager"],
+    "passes.outcome": ["PassResult"],
     "passes.pipeline": ["parse_pipeline"],
     "raising.raised": ["Raised", "raise_model", "raise_program"],
     "raising.recognise": ["Finding", "recognise"],
@@ -100,7 +100,7 @@ _HOME = {
     "validation.promise": ["Promise"],
     "validation.verify": ["Verification", "replay", "verify"],
 }
-_MODULES = ("neurons", "operations")
+_MODULES = ("models", "neurons", "operations", "snn_optimizer")
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -149,7 +149,6 @@ if TYPE_CHECKING:
     from .driver.export import load_artifact as load_artifact
     from .driver.nir import to_nir as to_nir
     from .driver.optimize import optimize as optimize
-    from .driver.sc_neurocore import PassResult as PassResult
     from .driver.sc_neurocore import SNNOptimizer as SNNOptimizer
     from .driver.sc_neurocore import dead_neuron_elimination as dead_neuron_elimination
     from .driver.sc_neurocore import layer_fusion as layer_fusion
@@ -222,6 +221,7 @@ if TYPE_CHECKING:
     from .passes.base import Remark as Remark
     from .passes.base import Rewriting as Rewriting
     from .passes.manager import PassManager as PassManager
+    from .passes.outcome import PassResult as PassResult
     from .passes.pipeline import parse_pipeline as parse_pipeline
     from .raising.raised import Raised as Raised
     from .raising.raised import raise_model as raise_model

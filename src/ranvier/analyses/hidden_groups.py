@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..ir._jax import Var
+from ..ir._jax import Var, trace
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
@@ -16,7 +20,7 @@ from .cache import cached_by_program
 from .feeds import feeds_of, reach_by_gradient
 from .positions import Positions
 from .state_clusters import StateEdges, arranged, clusters_of
-from .transition import Entry, Transition
+from .transition import Entry, Transition, take_component
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,37 @@ class HiddenGroup:
     def num_state(self) -> int:
         """S, the number of components at each position."""
         return len(self.positions.components)
+
+    @property
+    def transition_jaxpr_constvars(self) -> tuple[Var, ...]:
+        """Variables of the step that the transition reads beside the old values."""
+        return self.transition.residual_vars
+
+    @cached_property
+    def transition_jaxpr(self) -> Any:
+        """The transition as a closed jaxpr: operands are the old values, then ``transition_jaxpr_constvars``."""
+        count = len(self.hidden_paths)
+        variables = (*self.hidden_invars, *self.transition_jaxpr_constvars)
+        return trace(lambda *values: self.transition(values[:count], values[count:]), [var.aval for var in variables])
+
+    def diagonal_jacobian(self, hidden_vals: Sequence[Any], input_vals: Sequence[Any]) -> jax.Array:
+        """D at these old values and values of ``transition_jaxpr_constvars``: ``[*varshape, num_state, num_state]``."""
+        return self.transition.jacobian_at(hidden_vals, input_vals)
+
+    def concat_hidden(self, values: Sequence[Any]) -> jax.Array:
+        """Arrays of the hidden states, in order, as one ``[*varshape, num_state]``."""
+        columns = [take_component(values[c.state], c) for c in self.positions.components]
+        return jnp.stack(columns, axis=-1).reshape(*self.varshape, self.num_state)
+
+    def split_hidden(self, values: jax.Array) -> list[jax.Array]:
+        """The arrays that :meth:`concat_hidden` put together."""
+        flat = values.reshape(self.positions.size, self.num_state)
+        found = [jnp.zeros(int(np.prod(slot.shape, dtype=np.int64)), values.dtype) for slot in self.hidden_states]
+        for a, component in enumerate(self.positions.components):
+            present = component.elements >= 0
+            state = found[component.state]
+            found[component.state] = state.at[component.elements[present]].set(flat[present, a])
+        return [array.reshape(slot.shape) for array, slot in zip(found, self.hidden_states, strict=True)]
 
     @cached_property
     def component_names(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Slot
 from ..ir.table import table
 from .cache import cached_by_program
+from .hidden_groups import HiddenGroup
 from .versions import PerturbedStep
 
 Loss = Callable[[Any], Any]
@@ -60,6 +61,21 @@ class HiddenPerturbation:
     def zeros(self) -> list[jax.Array]:
         """No perturbation: one array of zeros per hidden state."""
         return [jnp.zeros(slot.shape, slot.dtype) for slot in self.perturb_hidden_states]
+
+    def init_perturb_data(self) -> list[jax.Array]:
+        """:meth:`zeros`, by the name that brainscale has for it."""
+        return self.zeros()
+
+    def eval_jaxpr(self, inputs: Sequence[Any], perturb_data: Sequence[Any]) -> list[Any]:
+        """The step's results for operands of ``info.closed_jaxpr`` and these perturbations."""
+        return evaluate(self.perturb_jaxpr, [*inputs, *perturb_data])
+
+    def perturb_data_to_hidden_group_data(
+        self, perturb_data: Sequence[Any], hidden_groups: Sequence[HiddenGroup]
+    ) -> list[jax.Array]:
+        """One array ``[*varshape, num_state]`` for every group, from one for every hidden state."""
+        by_path = dict(zip(self.perturb_hidden_paths, perturb_data, strict=True))
+        return [group.concat_hidden([by_path[path] for path in group.hidden_paths]) for group in hidden_groups]
 
     def learning_signal(self, loss: Loss, *inputs: Any, **states: Any) -> dict[Path, jax.Array]:
         """dL/dh for every new hidden state, by reverse-mode differentiation.

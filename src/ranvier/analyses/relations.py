@@ -14,7 +14,7 @@ import numpy as np
 from ..ir._jax import Var, size_of, trace
 from ..ir.diagnostic import Diagnostic
 from ..ir.paths import Path, path_text
-from ..ir.program import ModuleInfo
+from ..ir.program import ModuleInfo, Slot
 from .cache import cached_by_program
 from .colouring import colour
 from .feeds import Feeds, feeds_of, reach_by_gradient
@@ -178,6 +178,41 @@ class HiddenParamOpRelation:
         if self.connections:
             return self.operation.reason
         return "every path to a hidden state goes through a mixing operation of the same step"
+
+    @property
+    def weight(self) -> Slot:
+        """The parameter, with its value."""
+        return self._info.slots[self.path]
+
+    @cached_property
+    def y_to_hidden_group_jaxprs(self) -> list[Any]:
+        """For every group a closed jaxpr from y to the hidden states that it reaches there.
+
+        Operands are y, then the residuals of the connection's path.
+        """
+        paths = [connection.path for connection in self.connections]
+        return [
+            trace(lambda y, *rest, path=path: path([y], rest), [var.aval for var in (*path.sources, *path.residuals)])
+            for path in paths
+        ]
+
+    def y_to_hidden_groups(
+        self, y_val: Any, const_vals: Mapping[Var, Any], concat_hidden_vals: bool = True
+    ) -> list[Any]:
+        """New hidden states of every group for another y.
+
+        Args:
+            y_val: y, of its shape.
+            const_vals: values of the other variables of the step, from :meth:`ranvier.ModuleInfo.values`.
+            concat_hidden_vals: whether the states of a group are put together, ``[*varshape, num_state]``.
+        """
+        found = []
+        for connection in self.connections:
+            group, path = connection.group, connection.path
+            values = dict(zip(path.targets, path([y_val], path.residuals_from(const_vals)), strict=True))
+            states = [values[var] if var in values else const_vals[var] for var in group.hidden_outvars]
+            found.append(group.concat_hidden(states) if concat_hidden_vals else states)
+        return found
 
     @property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..passes.base import Pass
 from ..passes.canonicalize import Canonicalize
 from ..passes.levels import level_passes
 from ..passes.manager import PassManager, without_activity
+from ..passes.outcome import pass_results
 from ..passes.pipeline import parse_pipeline, pipeline_text
 from ..passes.search import Budget
 from ..report.optimization import OptimizationReport
@@ -94,12 +95,15 @@ def optimize(
         InputError: the calibration data does not fit.
     """
     _check_numbers(budget, bisect_limit)
+    passes = list(passes) if isinstance(passes, Iterable) and not isinstance(passes, str) else passes
     chosen = _passes(passes, level)
+    names = _names(passes)
 
     def run(graph: SNNGraph, data: Any) -> tuple[SNNGraph, OptimizationReport]:
         return _optimized(
             graph,
             chosen,
+            names=names,
             calibration=data,
             labels=labels,
             budget=budget,
@@ -129,6 +133,7 @@ def _optimized(
     graph: SNNGraph,
     chosen: list[Pass],
     *,
+    names: Mapping[str, str],
     calibration: Any,
     labels: Any,
     budget: float | None,
@@ -167,16 +172,21 @@ def _optimized(
     if data is not None and data.labels is not None:
         accuracy = data.accuracy(graph), data.accuracy(result.graph)
     report = OptimizationReport(
-        graph,
-        result.graph,
-        pipeline_text(chosen),
-        result.runs,
-        result.origins,
-        tuple(checks),
-        accuracy,
-        None if data is None else data.fingerprint,
-        time.perf_counter() - start,
-        result.settled,
+        pass_results=pass_results(result.runs, names),
+        params_before=graph.total_params,
+        params_after=result.graph.total_params,
+        neurons_before=graph.total_neurons,
+        neurons_after=result.graph.total_neurons,
+        original=graph,
+        optimized=result.graph,
+        pipeline=pipeline_text(chosen),
+        runs=result.runs,
+        origins=result.origins,
+        checks=tuple(checks),
+        accuracy=accuracy,
+        data=None if data is None else data.fingerprint,
+        seconds=time.perf_counter() - start,
+        settled=result.settled,
     )
     return result.graph, report
 
@@ -186,6 +196,12 @@ def _check_numbers(budget: float | None, bisect_limit: int | None) -> None:
         raise PassError(f"budget={budget!r}: a part from 0 on is expected, 0.01 for one percent.")
     if bisect_limit is not None and not (isinstance(bisect_limit, int) and bisect_limit >= 0):
         raise PassError(f"bisect_limit={bisect_limit!r}: a number of passes from 0 on is expected.")
+
+
+def _names(passes: str | Iterable[str | Pass] | None) -> dict[str, str]:
+    """What results are to be called whose passes were asked for by sc-neurocore's names."""
+    asked = [] if passes is None or isinstance(passes, str) else passes
+    return {SC_NEUROCORE[one].split("{")[0]: one for one in asked if isinstance(one, str) and one in SC_NEUROCORE}
 
 
 def _passes(passes: str | Iterable[str | Pass] | None, level: str) -> list[Pass]:

@@ -6,45 +6,22 @@ They change the graph that they are given. What they leave as it was is stricter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..errors import PassError
 from ..ir.graph.snn_graph import SNNGraph
-from ..passes.base import Pass, Remark
+from ..passes.base import Pass
 from ..passes.common_projections import CommonProjections
 from ..passes.connections import Connections
 from ..passes.dead_neurons import DeadNeurons
 from ..passes.fuse import Fuse
 from ..passes.manager import PassManager
 from ..passes.merge_neurons import MergeNeurons
+from ..passes.outcome import PassResult
 from ..passes.prune import Prune
 from ..report.optimization import OptimizationReport
 from ..validation.inputs import trials_of
-from ..validation.promise import Promise
 from .optimize import optimize
-
-
-@dataclass(frozen=True)
-class PassResult:
-    """What a pass did to a graph.
-
-    Attributes:
-        name: of the pass.
-        neurons_removed: how many.
-        layers_fused: how many projections less there are.
-        params_before, params_after: weights and biases that are stored.
-        promise: the weakest of what was done.
-        remarks: what was done, and what not and why.
-    """
-
-    name: str
-    neurons_removed: int = 0
-    layers_fused: int = 0
-    params_before: int = 0
-    params_after: int = 0
-    promise: Promise = Promise.BITWISE
-    remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
 
 def dead_neuron_elimination(graph: SNNGraph, threshold: float = 0.001, *, live: bool = False) -> PassResult:
@@ -91,18 +68,9 @@ def redundant_connection_removal(graph: SNNGraph) -> PassResult:
 
 
 def _run(graph: SNNGraph, name: str, passes: Sequence[Pass]) -> PassResult:
-    before = graph.total_neurons, graph.total_params, len(graph.projections)
-    found = PassManager(passes, trials=trials_of(graph)).run(graph)
-    graph.become(found.graph)
-    return PassResult(
-        name,
-        before[0] - graph.total_neurons,
-        max(0, before[2] - len(graph.projections)) if name == "layer_fusion" else 0,
-        before[1],
-        graph.total_params,
-        found.promise,
-        tuple(remark for run in found.runs for remark in run.remarks),
-    )
+    result = PassManager(passes, trials=trials_of(graph)).run(graph)
+    graph.become(result.graph)
+    return PassResult.of(name, result.runs)
 
 
 class SNNOptimizer:

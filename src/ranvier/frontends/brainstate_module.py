@@ -16,7 +16,7 @@ from ..ir._jax import is_floating, open_jaxpr, variables_of
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.interpret import needed_equations
 from ..ir.paths import Path, path_text
-from ..ir.program import ModuleInfo, Role, Slot, shape_text
+from ..ir.program import ModuleInfo, Role, Slot, shape_text, slot_of
 from .brainstate_time import Clock, at_time
 from .build import build_program, named_leaves
 from .units import unit_text
@@ -195,7 +195,7 @@ def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
 def _slot(path: Path, role: Role, treedef: Any, leaves: list[Any], unit: str, state: Any) -> Slot:
     arrays = tuple(jnp.asarray(leaf) for leaf in leaves)
     avals = tuple(jax.typeof(array) for array in arrays)
-    return Slot(path, role, treedef, avals, arrays, unit, type(state).__name__, state)
+    return slot_of(path, role, treedef, avals, arrays, unit, type(state).__name__, state)
 
 
 def _check_floating(path: Path, leaves: list[Any]) -> None:

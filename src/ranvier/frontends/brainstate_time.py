@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ..errors import ModelError
 from ..ir._jax import Tracer
 from ..ir.paths import Path
-from ..ir.program import Role, Slot
+from ..ir.program import Role, Slot, slot_of
 
 NUMBER: Path = ("brainstate", "i")
 """The state that holds the number of the step."""
@@ -70,7 +70,7 @@ class Clock:
     def slot(self) -> Slot:
         """The state that counts the steps."""
         first = self.first
-        return Slot(NUMBER, Role.OTHER, jax.tree.structure(0), (jax.typeof(first),), (first,), label="step number")
+        return slot_of(NUMBER, Role.OTHER, jax.tree.structure(0), (jax.typeof(first),), (first,), label="step number")
 
 
 def at_time(number: Any, time: Any) -> AbstractContextManager[Any]:

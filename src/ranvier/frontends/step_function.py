@@ -13,7 +13,7 @@ from ..errors import InputError, ModelError
 from ..ir._jax import is_floating
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, leaf_path, path_text
-from ..ir.program import ModuleInfo, Role, Slot, shape_text
+from ..ir.program import ModuleInfo, Role, Slot, shape_text, slot_of
 from .build import build_program, named_leaves
 from .units import bare, unit_text
 
@@ -153,7 +153,7 @@ def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diag
 
 def array_slot(path: Path, role: Role, leaf: Any, label: str) -> Slot:
     array = jnp.asarray(bare(leaf))
-    return Slot(path, role, jax.tree.structure(leaf), (jax.typeof(array),), (array,), unit_text(leaf), label)
+    return slot_of(path, role, jax.tree.structure(leaf), (jax.typeof(array),), (array,), unit_text(leaf), label)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """A named place of a program: a hidden state, another state, or a parameter.
+    """A named place of a program; its class says what it holds, as in ``type(slot).__name__``.
 
     Attributes:
         path: its name.
@@ -86,6 +86,26 @@ class Slot:
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         return f"{path_text(self.path)} {self.leaves[0].dtype}{self.shapes_text}{unit}"
+
+
+class HiddenState(Slot):
+    """A slot whose values are carried from step to step and have a derivative."""
+
+
+class ParamState(Slot):
+    """A slot whose values are trained."""
+
+
+class OtherState(Slot):
+    """A slot whose values are carried without a derivative, or only kept."""
+
+
+KINDS: dict[Role, type[Slot]] = {Role.HIDDEN: HiddenState, Role.PARAMETER: ParamState, Role.OTHER: OtherState}
+
+
+def slot_of(path: Path, role: Role, *fields: Any, **options: Any) -> Slot:
+    """A slot of the class that its role names; arguments are those of :class:`Slot`."""
+    return KINDS[role](path, role, *fields, **options)
 
 
 def shape_text(shape: Sequence[int]) -> str:

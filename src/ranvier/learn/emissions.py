@@ -26,7 +26,7 @@ from ..ir.nested import classify, has_derivative
 from ..ir.normalize import normalize
 from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind
-from ..ir.program import ModuleInfo, Role, Slot
+from ..ir.program import ModuleInfo, Role, Slot, slot_of
 from .stages import stages_of
 from .terms import terms_of
 
@@ -156,7 +156,7 @@ def _slot(emission: Emission, number: int) -> Slot:
     zeros = jnp.zeros(shape_of(emission.var), dtype_of(emission.var))
     path = filter_path(emission, number)
     treedef = jax.tree.structure(0)
-    return Slot(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
+    return slot_of(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
 
 
 def _run_filtered(

@@ -1,3 +1,4 @@
 """Example models. Each factory returns ``(model, *example_inputs)``, ready for every entry point."""
 
+from .alif_stp import ALIF_STPExpCu_Dense_Layer as ALIF_STPExpCu_Dense_Layer
 from .alif_stp import alif_stp as alif_stp

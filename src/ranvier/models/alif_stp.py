@@ -39,6 +39,10 @@ class ALIFSTPNetwork(brainstate.nn.Module):
         return self.neuron(current)
 
 
+ALIF_STPExpCu_Dense_Layer = ALIFSTPNetwork
+"""The name that brainscale has for such a layer."""
+
+
 def alif_stp(n_in: int = 3, n_rec: int = 4) -> tuple[ALIFSTPNetwork, jax.Array]:
     """The network with initialised states at dt = 0.1 ms, and an example input ``[n_in]``."""
     brainstate.environ.set(dt=0.1 * u.ms)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,10 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from ..ir.table import table
 from ..passes.base import Remark
+from ..passes.dead_neurons import DeadNeurons
 from ..passes.manager import PassRun
+from ..passes.merge_neurons import MergeNeurons
+from ..passes.outcome import PassResult
 from ..validation.carry import Carry
 from ..validation.origins import Origins
 from ..validation.promise import Promise
@@ -26,6 +30,9 @@ class OptimizationReport:
     """What :func:`ranvier.optimize` did; print it.
 
     Attributes:
+        pass_results: what every pass did, over all rounds.
+        params_before, params_after: weights and biases that are stored.
+        neurons_before, neurons_after: relays and delays are no neurons.
         original, optimized: the graphs.
         pipeline: the passes as text.
         runs: every run of a pass, in order.
@@ -38,15 +45,20 @@ class OptimizationReport:
         find_carry: how :attr:`carry` is found; it takes memory for every weight, so only when it is asked for.
     """
 
-    original: SNNGraph
-    optimized: SNNGraph
-    pipeline: str
-    runs: tuple[PassRun, ...]
-    origins: Origins
-    checks: tuple[Verification, ...]
-    accuracy: tuple[float, float] | None
-    data: str | None
-    seconds: float
+    pass_results: list[PassResult] = field(default_factory=list)
+    params_before: int = 0
+    params_after: int = 0
+    neurons_before: int = 0
+    neurons_after: int = 0
+    original: SNNGraph = field(default_factory=SNNGraph)
+    optimized: SNNGraph = field(default_factory=SNNGraph)
+    pipeline: str = ""
+    runs: tuple[PassRun, ...] = ()
+    origins: Origins = field(default_factory=lambda: Origins.of(SNNGraph()))
+    checks: tuple[Verification, ...] = ()
+    accuracy: tuple[float, float] | None = None
+    data: str | None = None
+    seconds: float = 0.0
     settled: bool = True
     find_carry: Callable[[], Carry] | None = None
 
@@ -100,6 +112,8 @@ class OptimizationReport:
         }
 
     def __str__(self) -> str:
+        if not self.original.nodes:
+            return self.summary()
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
         lines = [f"{self.original.name}: {self.pipeline or 'no passes'}", f"  {facts}", ""]
         lines += table(("", "before", "after", "left"), self.size_rows())
@@ -127,35 +141,38 @@ class OptimizationReport:
         pairs = [(name, old, self.after.as_dict()[name]) for name, old in self.before.as_dict().items()]
         return [(name, f"{old:,}", f"{new:,}", f"{new / old:.1%}" if old else "-") for name, old, new in pairs]
 
-    # Names that users of sc-neurocore know.
-
-    @property
-    def params_before(self) -> int:
-        """Parameters before."""
-        return self.before.parameters
-
-    @property
-    def params_after(self) -> int:
-        """Parameters after."""
-        return self.after.parameters
-
-    @property
-    def neurons_before(self) -> int:
-        """Neurons before."""
-        return self.before.neurons
-
-    @property
-    def neurons_after(self) -> int:
-        """Neurons after."""
-        return self.after.neurons
+    # What sc-neurocore's documentation names.
 
     @property
     def compression_ratio(self) -> float:
         """Parameters before, by parameters after."""
-        return self.params_before / self.params_after if self.params_after else float("inf")
+        if not self.params_after:
+            return math.inf if self.params_before else 1.0
+        return self.params_before / self.params_after
+
+    @property
+    def dead_neurons_removed(self) -> int:
+        """Neurons that went because they do nothing."""
+        return self._removed(DeadNeurons.name, "dead_neuron_elimination")
+
+    @property
+    def redundant_pairs_merged(self) -> int:
+        """Neurons that went because another one does the same."""
+        return self._removed(MergeNeurons.name, "redundancy_elimination")
+
+    def _removed(self, *names: str) -> int:
+        return sum(result.neurons_removed for result in self.pass_results if result.name in names)
 
     def summary(self) -> str:
-        return str(self)
+        """A few lines; ``print(report)`` says more."""
+        head = f"SNN Optimizer: {self.params_before} -> {self.params_after} params"
+        lines = [f"{head} ({self.compression_ratio:.2f}x compression)"]
+        lines.append(f"  Neurons: {self.neurons_before} -> {self.neurons_after}")
+        lines += [
+            f"  {result.name}: {result.neurons_removed} neurons removed, {result.layers_fused} layers fused"
+            for result in self.pass_results
+        ]
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

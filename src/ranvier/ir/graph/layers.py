@@ -18,6 +18,7 @@ from ...errors import GraphError
 from .arrays import Matrix, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .live_arrays import live, own, plain
+from .names import free_name
 from .neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, I, Neuron, Threshold
 from .operations import Identity, Linear
 
@@ -391,10 +392,11 @@ def chain(
     first, last = layers[0].n_inputs, layers[-1].n_neurons
     start = next(iter(graph.inputs.values()), None) if graph is not None else None
     end = next(iter(graph.outputs.values()), None) if graph is not None else None
-    start = (
-        start if start is not None and start.shape == (first,) else Input(start.name if start else "input", (first,))
-    )
-    end = Output(end.name if end else "output", (last,))
+    # sc-neurocore's own tutorial calls a layer "output".
+    taken = {layer.name for layer in layers}
+    bounds = (start.low, start.high) if start is not None and start.shape == (first,) else (None, None)
+    start = Input(free_name(taken, start.name if start else "input"), (first,), *bounds)
+    end = Output(free_name(taken, end.name if end else "output"), (last,))
     populations, projections, source = [], [], start.name
     for layer in layers:
         population, weight = _element(layer, graph)
