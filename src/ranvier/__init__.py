@@ -100,7 +100,7 @@ _HOME = {
     "validation.promise": ["Promise"],
     "validation.verify": ["Verification", "replay", "verify"],
 }
-_MODULES = ("models", "neurons", "operations", "snn_optimizer")
+_MODULES = ("neurons", "operations", "snn_optimizer")
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
