@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import brainstate
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -102,3 +105,114 @@ def test_nothing_is_left_out_if_and_only_if_the_gradient_is_that_of_bptt(step: R
         lacking = [path for path in plan.left_out if number in path.parameters]
         if not lacking and not plan.approximations:
             assert float(jnp.abs(found[slot.path] - exact[slot.path]).max()) < 1e-9 * whole, (slot.path, plan)
+
+
+# Parameters that reach a state directly, and a state through a second mixing operation of the same step --------------
+
+
+def two_ways(p, s, x):
+    y = x @ p["w"]
+    a = 0.8 * s["a"] + y
+    b = 0.9 * s["b"] + jnp.tanh(y) @ p["u"]
+    return {"a": a, "b": b}, a + b
+
+
+def applied_twice(p, s, x):
+    v = 0.8 * s["a"] + jnp.tanh(x @ p["w"]) @ p["w"]
+    return {"a": v, "b": s["b"] * 0.5}, v
+
+
+def through_its_transpose(p, s, x):
+    v = 0.8 * s["a"] + jnp.tanh(x @ p["w"]) @ p["w"].T
+    return {"a": v, "b": 0.9 * s["b"] + x @ p["u"]}, v + s["b"]
+
+
+def of_two_states(p, s, x):
+    a = 0.8 * s["a"] + x @ p["w"]
+    b = 0.9 * s["b"] + jnp.tanh(x @ p["w"] * 0.5) @ p["u"] + x @ p["w"]
+    return {"a": a, "b": b}, a * b
+
+
+def bias_and_gate(p, s, x):
+    gate = jax.nn.sigmoid(x @ p["u"] + p["w"][0])
+    a = 0.8 * s["a"] + p["w"][0] * x
+    return {"a": a, "b": 0.9 * s["b"] + (gate * x) @ p["u"]}, a + s["b"]
+
+
+TWO_WAYS = {
+    two_ways: {"w"},
+    applied_twice: {"w"},
+    through_its_transpose: {"w"},
+    of_two_states: {"w"},
+    bias_and_gate: {"w", "u"},
+}
+
+
+def small_model(step):
+    rng = np.random.default_rng(3)
+    params = {name: jnp.asarray(rng.normal(0.0, 0.7, (4, 4))) for name in ("w", "u")}
+    model = ranvier.step_function(step, params, {"a": jnp.zeros(4), "b": jnp.zeros(4)}, name="small")
+    return model, jnp.asarray(rng.normal(size=(STEPS, 4)))
+
+
+@pytest.mark.parametrize("step", TWO_WAYS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(filter=None)], ids=str)
+def test_the_way_through_a_second_mixing_operation_is_listed(step, rule) -> None:
+    model, xs = small_model(step)
+    plan, found, exact = gradients(model, rule, xs)
+    lacking = {plan._info.parameters[k].path[0] for path in plan.left_out for k in path.parameters}
+    differing = {path[0] for path in exact if off({0: found[path]}, {0: exact[path]}) > 1e-9}
+    assert lacking == differing == TWO_WAYS[step]
+    assert off(found, exact) > 0.02
+    for name in lacking:
+        assert "in part" in str(plan) or "same step only" in str(plan), name
+
+
+@pytest.mark.parametrize("step", TWO_WAYS, ids=lambda step: step.__name__)
+def test_the_same_step_gradient_is_exact_for_all_uses(step) -> None:
+    """In a sequence of one step there is nothing but the same step."""
+    model, xs = small_model(step)
+    exact, _ = ranvier.compile(model, ranvier.BPTT(), xs[0]).grad(loss, xs[:1], phases(1))
+    for rule in (ranvier.D_RTRL(), ranvier.EProp(), SomeTraces(0), ranvier.ES_D_RTRL(decay=0.0)):
+        found, _ = ranvier.compile(model, rule, xs[0]).grad(loss, xs[:1], phases(1))
+        assert off(found, exact) < 1e-12, rule
+
+
+def test_a_filter_follows_what_no_state_takes_part_in() -> None:
+    """``tanh(x @ w)`` drives a leaky readout: e-prop's filter is then a population of its own, and exact."""
+    plan, found, exact = gradients(*(lambda m: (m[0], ranvier.EProp(), m[1]))(small_model(two_ways)))
+    assert plan.dropped == ()
+    assert off(found, exact) < 1e-12
+
+
+class LinearTwice(brainstate.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = brainstate.nn.Linear(4, 4)
+        self.v = brainstate.HiddenState(jnp.zeros(4))
+
+    def update(self, x):
+        self.v.value = 0.8 * self.v.value + self.linear(jnp.tanh(self.linear(x)))
+        return self.v.value
+
+
+def test_a_layer_applied_twice() -> None:
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 4)))
+    plan, found, exact = gradients(LinearTwice(), ranvier.D_RTRL(), xs)
+    assert off(found, exact) > 0.05
+    assert [path.kind for path in plan.left_out] == ["indirect-parameter"]
+    assert "linear" in plan.dropped[0]
+
+
+def test_the_readout_of_a_three_factor_rule_has_its_same_step_gradient_only() -> None:
+    def step(p, s, x):
+        v = 0.8 * s["a"] + x @ p["w"]
+        r = 0.9 * s["b"] + jnp.tanh(v) @ p["u"]
+        return {"a": v, "b": r}, r
+
+    model, xs = small_model(step)
+    plan, found, exact = gradients(model, ranvier.ThreeFactor(), xs)
+    assert off({0: found["u",]}, {0: exact["u",]}) > 0.1
+    assert any(path.kind == "untraced-parameter" and "u" in path.text for path in plan.left_out)
+    (row,) = (line.split() for line in str(plan).splitlines() if line.split()[:1] == ["u"])
+    assert row == ["u", "same", "step", "only"]

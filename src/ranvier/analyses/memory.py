@@ -1,8 +1,8 @@
-"""What each learning rule has to keep for a program, as a formula and in numbers."""
+"""The sizes of a program that the memory of a learning rule is made of, and that memory as a formula and in numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..ir._jax import shape_of, size_of
@@ -58,39 +58,57 @@ class TraceTerm:
     states: int
 
 
-@cached_by_program
-def rule_memory(info: ModuleInfo) -> list[RuleMemory]:
-    """Memory of the learning rules for one sample of a program; a leading batch axis is divided out.
+@dataclass(frozen=True)
+class MemorySizes:
+    """What the formulas of rules are made of, for one sample of a program; a leading batch axis is divided out.
 
-    These are the general formulas. A learner keeps less where the structure allows, presynaptic traces in place of full
-    ones under uniform decay, say; its plan has the bytes.
+    Attributes:
+        hidden: elements of all hidden states.
+        parameters: elements of all parameters.
+        results: elements of the results of projections in one step.
+        terms: the trace sizes of every projection and group.
+        itemsize: bytes of an element of the widest hidden dtype.
+    """
+
+    hidden: int
+    parameters: int
+    results: int
+    terms: tuple[TraceTerm, ...]
+    itemsize: int
+
+    def row(self, rule: str, formula: str, numbers: str, elements: int, *, grows: bool = False) -> RuleMemory:
+        """The memory of a rule that keeps so many elements."""
+        return RuleMemory(rule, formula, numbers, elements, elements * self.itemsize, grows)
+
+    def of_traces(
+        self, rule: str, formula: str, elements: Callable[[TraceTerm], int], text: Callable[[TraceTerm], str]
+    ) -> RuleMemory:
+        """The memory of a rule that keeps something for every projection and group: how much, and that as text."""
+        numbers = " + ".join(map(text, self.terms)) or "0"
+        return self.row(rule, formula, numbers, sum(map(elements, self.terms)))
+
+    def of_full_traces(self, rule: str) -> RuleMemory:
+        """The memory of a rule with a number for every weight and state that it reaches."""
+        return self.of_traces(rule, "Σ w·s", lambda t: t.pairs * t.states, lambda t: f"{t.pairs}·{t.states}")
+
+
+@cached_by_program
+def memory_sizes(info: ModuleInfo) -> MemorySizes:
+    """The sizes of a program.
+
+    The formulas made of them are general. A learner keeps less where the structure allows, presynaptic traces in place
+    of full ones under uniform decay, say; its plan has the bytes.
     """
     batch = batch_size(info)
-    terms = [TraceTerm(t.pairs // batch, t.inputs // batch, t.lanes // batch, t.states) for t in trace_terms(info)]
-    hidden = sum(size_of(var) for var in info.hidden_invars) // batch
-    parameters = sum(size_of(var) for var in info.weight_invars)
-    kept = _kept_results(info) // batch
-    itemsize = max(slot.dtype.itemsize for slot in info.hidden)
-
-    def row(rule: str, formula: str, numbers: str, elements: int, grows: bool = False) -> RuleMemory:
-        return RuleMemory(rule, formula, numbers, elements, elements * itemsize, grows)
-
-    full = sum(t.pairs * t.states for t in terms)
-    full_numbers = _sum(f"{t.pairs}·{t.states}" for t in terms)
-    split = sum(t.inputs + t.lanes * t.states for t in terms)
-    pairs = sum(t.pairs for t in terms)
-    return [
-        row("BPTT", "T·(H + A)", f"T·({hidden} + {kept})", hidden + kept, grows=True),
-        row("RTRL", "H·P", f"{hidden}·{parameters}", hidden * parameters),
-        row("UORO", "H + P", f"{hidden} + {parameters}", hidden + parameters),
-        row("SnAp(1)", "Σ w·s", full_numbers, full),
-        row("D_RTRL", "Σ w·s", full_numbers, full),
-        row("OSTL", "Σ w·s", full_numbers, full),
-        row("EProp", "Σ w·(s + 1)", _sum(f"{t.pairs}·{t.states + 1}" for t in terms), full + pairs),
-        row("ThreeFactor", "Σ w", _sum(str(t.pairs) for t in terms), pairs),
-        row("ES_D_RTRL", "Σ (x + y·s)", _sum(f"{t.inputs} + {t.lanes}·{t.states}" for t in terms), split),
-        row("OTTT", "Σ x", _sum(str(t.inputs) for t in terms), sum(t.inputs for t in terms)),
-    ]
+    return MemorySizes(
+        hidden=sum(size_of(var) for var in info.hidden_invars) // batch,
+        parameters=sum(size_of(var) for var in info.weight_invars),
+        results=_results(info) // batch,
+        terms=tuple(
+            TraceTerm(t.pairs // batch, t.inputs // batch, t.lanes // batch, t.states) for t in trace_terms(info)
+        ),
+        itemsize=max((slot.dtype.itemsize for slot in info.hidden), default=4),
+    )
 
 
 def batch_size(info: ModuleInfo) -> int:
@@ -139,14 +157,10 @@ def reachable_components(connection: Connection) -> frozenset[int]:
         reached |= more
 
 
-def _kept_results(info: ModuleInfo) -> int:
+def _results(info: ModuleInfo) -> int:
     levels = levels_of(info)
     mixing = [e for e in info.equations if classify(e) in (Kind.MIXING, Kind.OPAQUE)]
     return sum(size_of(var) for eqn in mixing for var in eqn.outvars if levels.level.get(var) is Level.DYNAMIC)
-
-
-def _sum(parts: Iterable[str]) -> str:
-    return " + ".join(parts) or "0"
 
 
 def size_text(count: int) -> str:

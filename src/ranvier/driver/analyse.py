@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups, find_hidden_groups_from_minfo
-from ..analyses.memory import RuleMemory, rule_memory
+from ..analyses.memory import RuleMemory
 from ..analyses.perturbation import HiddenPerturbation, add_hidden_perturbation_from_minfo
 from ..analyses.reasons import opaque_diagnostics
 from ..analyses.relations import HiddenParamOpRelation, analyse_relations, find_hidden_param_op_relations_from_minfo
@@ -15,6 +15,7 @@ from ..frontends.extract import extract_module_info
 from ..ir.diagnostic import Diagnostic
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
+from ..learn.rules.catalogue import rule_memory
 from ..report.explain import explain_program
 
 

@@ -12,6 +12,7 @@ from ..ir.graph.printer import to_text
 from ..ir.graph.size import GraphSize
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.program import ModuleInfo
+from ..learn.rules.catalogue import rule_memory
 from ..report.as_json import program_as_dict
 from ..report.drawing import check_target
 from ..report.explain import explain_program
@@ -29,7 +30,7 @@ def show_model(
     model, inputs = locate_model(spec, input_specs)
     info = extract_module_info(model, *inputs)
     if as_json:
-        print(json.dumps(program_as_dict(info), indent=2, ensure_ascii=False))
+        print(json.dumps(program_as_dict(info, rule_memory(info)), indent=2, ensure_ascii=False))
     elif explain:
         print_plain(console, explain_program(info))
     else:
@@ -61,7 +62,7 @@ def show_graph(console: Console, graph: SNNGraph, *, as_json: bool, picture: Pat
 def print_summary(console: Console, info: ModuleInfo) -> None:
     count = len(info.equations)
     heading(console, f"{info.name}: {count} equations per time step")
-    for title, lines in summary(info):
+    for title, lines in summary(info, rule_memory(info)):
         heading(console, f"\n{title}")
         print_plain(console, "\n".join(lines))
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from ..analyses.hidden_groups import HiddenGroup
-from ..analyses.memory import rule_memory
 from ..analyses.perturbation import HiddenPerturbation
 from ..analyses.relations import HiddenParamOpRelation
 from ..ir.program import ModuleInfo
+from ..learn.rules.catalogue import rule_memory
 from ..report.summary import memory_lines
 from .analyse import Analysis, analyse
 from .show import heading, print_plain

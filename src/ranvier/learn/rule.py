@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 
+from ..analyses.memory import MemorySizes, RuleMemory
 from ..ir.program import ModuleInfo
 from .kernel import Kernel
 
@@ -18,6 +19,10 @@ class Rule(abc.ABC):
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         """The program to learn with, where the rule adds states of its own."""
         return info
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory | None:
+        """What the rule keeps between steps, as a formula; None where it has none to state."""
+        return None
 
     @abc.abstractmethod
     def kernel(self, info: ModuleInfo) -> Kernel:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
-from ..analyses.memory import rule_memory
+from ..analyses.memory import RuleMemory
 from ..analyses.reasons import opaque_diagnostics
 from ..analyses.relations import HiddenParamOpRelation, analyse_relations
 from ..ir._jax import Var, dtype_of, shape_of
@@ -15,7 +16,7 @@ from ..ir.paths import Path
 from ..ir.program import ModuleInfo, Slot
 
 
-def program_as_dict(info: ModuleInfo) -> dict[str, Any]:
+def program_as_dict(info: ModuleInfo, memory: Sequence[RuleMemory]) -> dict[str, Any]:
     """Slots, groups, relations, diagnostics and rule memory; only dictionaries, lists, text and numbers."""
     groups, relations = analyse_groups(info), analyse_relations(info)
     notes = [*info.notes, *groups.diagnostics, *relations.diagnostics, *opaque_diagnostics(info)]
@@ -30,7 +31,7 @@ def program_as_dict(info: ModuleInfo) -> dict[str, Any]:
         "groups": [_group(group) for group in groups.groups],
         "relations": [_relation(relation) for relation in relations.relations],
         "diagnostics": [_diagnostic(note) for note in notes],
-        "memory": [asdict(row) for row in rule_memory(info)],
+        "memory": [asdict(row) for row in memory],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..analyses.hidden_groups import analyse_groups
-from ..analyses.memory import SYMBOLS, RuleMemory, batch_size, rule_memory, size_text
+from ..analyses.memory import SYMBOLS, RuleMemory, batch_size, size_text
 from ..analyses.reasons import opaque_diagnostics
 from ..analyses.relations import HiddenParamOpRelation, analyse_relations
 from ..ir.diagnostic import Diagnostic
@@ -16,8 +16,13 @@ from ..ir.table import table
 Section = tuple[str, list[str]]
 
 
-def summary(info: ModuleInfo) -> Iterator[Section]:
-    """Titles and lines of the sections, in the order a newcomer reads them."""
+def summary(info: ModuleInfo, memory: Sequence[RuleMemory]) -> Iterator[Section]:
+    """Titles and lines of the sections, in the order a newcomer reads them.
+
+    Args:
+        info: the program.
+        memory: what each learning rule would keep for it.
+    """
     groups = analyse_groups(info)
     relations = analyse_relations(info)
     yield "Hidden states", _slots(info.hidden, {p: f"group {g.index}" for p, g in groups.group_of.items()})
@@ -31,7 +36,7 @@ def summary(info: ModuleInfo) -> Iterator[Section]:
         yield "Notes", _diagnostics(notes)
     batch = batch_size(info)
     per = f", for one sample of the batch of {batch}" if batch > 1 else ""
-    yield f"Memory of each learning rule{per}", memory_lines(rule_memory(info))
+    yield f"Memory of each learning rule{per}", memory_lines(memory)
 
 
 def _slots(slots: Sequence[Slot], belongs: dict) -> list[str]:

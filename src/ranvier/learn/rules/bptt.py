@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...ir._jax import dtype_of
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
@@ -32,6 +33,10 @@ class BPTT(Rule):
     matrix product. Exact within a call; a call that goes on from an earlier state treats that state as given
     (truncated BPTT).
     """
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        numbers = f"T·({sizes.hidden} + {sizes.results})"
+        return sizes.row(self.name, "T·(H + A)", numbers, sizes.hidden + sizes.results, grows=True)
 
     def kernel(self, info: ModuleInfo) -> Kernel:
         return _Kernel(info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...ir.program import ModuleInfo
 from ..rule import Rule
 from ..traces import TraceKernel, traces_of
@@ -24,6 +25,9 @@ class D_RTRL(Rule):
     recurrent unit, in one layer); otherwise the paths of D through recurrent projections, and through the
     states of other groups, are left out of the temporal part.
     """
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_full_traces(self.name)
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
         return TraceKernel(info, traces_of(info))

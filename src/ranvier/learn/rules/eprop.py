@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..emissions import (
@@ -74,6 +75,11 @@ class EProp(Rule):
         if self.filter is None:
             return 0.0
         return readout_decay(info, emission) if self.filter == "readout" else float(self.filter)
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_traces(
+            self.name, "Σ w·(s + 1)", lambda t: t.pairs * (t.states + 1), lambda t: f"{t.pairs}·{t.states + 1}"
+        )
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
         readouts = filtered_readouts(info) if self.filter == "readout" else frozenset()

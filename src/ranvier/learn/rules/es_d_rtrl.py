@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..factors import FactorKernel
@@ -47,6 +48,14 @@ class ES_D_RTRL(Rule):
     def smoothing(self) -> float:
         """The decay a."""
         return self.decay if self.rank is None else (self.rank - 1) / (self.rank + 1)  # pyright: ignore[reportReturnType]
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_traces(
+            self.name,
+            "Σ (x + y·s)",
+            lambda t: t.inputs + t.lanes * t.states,
+            lambda t: f"{t.inputs} + {t.lanes}·{t.states}",
+        )
 
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces, a = traces_of(info), self.smoothing

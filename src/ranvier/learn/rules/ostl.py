@@ -8,6 +8,7 @@ import numpy as np
 
 from ...analyses.feeds import reach_by_gradient
 from ...analyses.hidden_groups import analyse_groups
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...ir._jax import size_of
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel, padded
@@ -30,6 +31,9 @@ class OSTL(Rule):
     Memory: for every weight the elements of the states of the layers it acts on. Cost: per step, that times the
     elements of a layer. For small networks.
     """
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_full_traces(self.name)
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
 from ...ir.paths import path_text
 from ...ir.program import ModuleInfo
@@ -34,6 +35,9 @@ class OTTT(Rule):
     def __post_init__(self) -> None:
         if self.decay is not None:
             check_number("OTTT(decay=", self.decay, "it is exp(-dt / tau) of the membrane", most=1)
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_traces(self.name, "Σ x", lambda t: t.inputs, lambda t: f"{t.inputs}")
 
     def kernel(self, info: ModuleInfo) -> FactorKernel:
         traces = traces_of(info)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel
 from ..rule import Rule
@@ -23,6 +24,10 @@ class RTRL(Rule):
     Memory: elements of the state times elements of the weights. Cost: per step, that times the elements of the state.
     Exact. For small networks, as a reference.
     """
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        numbers, elements = f"{sizes.hidden}·{sizes.parameters}", sizes.hidden * sizes.parameters
+        return sizes.row(self.name, "H·P", numbers, elements)
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)

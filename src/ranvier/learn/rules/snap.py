@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...analyses.pattern import dependence_pattern
 from ...ir.program import ModuleInfo
 from ..influence import InfluenceKernel, padded
@@ -34,6 +35,9 @@ class SnAp(Rule):
 
     def __post_init__(self) -> None:
         check_whole("SnAp(n=", self.n, "SnAp(1) is the cheapest", least=1)
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_full_traces(f"{self.name}({self.n})")
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)

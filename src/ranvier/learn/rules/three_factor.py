@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ...analyses.hidden_groups import HiddenGroup, analyse_groups
-from ...analyses.memory import batch_size
+from ...analyses.memory import MemorySizes, RuleMemory, batch_size
 from ...analyses.transition import EntryFacts
 from ...errors import InputError, RuleError
 from ...ir.interpret import Environment
@@ -62,6 +62,9 @@ class ThreeFactor(Rule):
                 "so no weight has a postsynaptic factor; use D_RTRL, say."
             )
         return with_filters(info, decays, detached=True)
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        return sizes.of_traces(self.name, "Σ w", lambda t: t.pairs, lambda t: f"{t.pairs}")
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
         filters = {slot.path for slot in info.hidden if slot.label == FILTERED}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...analyses.memory import MemorySizes, RuleMemory
 from ...ir.interpret import Environment
 from ...ir.program import ModuleInfo
 from ..carried import Everything
@@ -36,6 +37,10 @@ class UORO(Rule):
 
     def __post_init__(self) -> None:
         check_whole("UORO(seed=", self.seed, "UORO(seed=0), say")
+
+    def memory(self, sizes: MemorySizes) -> RuleMemory:
+        numbers, elements = f"{sizes.hidden} + {sizes.parameters}", sizes.hidden + sizes.parameters
+        return sizes.row(self.name, "H + P", numbers, elements)
 
     def kernel(self, info: ModuleInfo) -> StepwiseKernel:
         return _Kernel(info, self.seed)
