@@ -15,7 +15,7 @@ SOURCES = Path(ranvier.__file__).parent
 
 
 def test_import_is_light() -> None:
-    heavy = ["jax", "brainstate", "brainunit", "brainpy", "braintools", "brainevent", "nir", "matplotlib", "networkx"]
+    heavy = ["jax", "brainstate", "brainunit", "brainpy", "braintools", "brainevent", "nir", "matplotlib"]
     code = f"import sys, ranvier; print([name for name in {heavy!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == "[]"

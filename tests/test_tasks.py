@@ -173,8 +173,8 @@ def test_digits_seed_decides_spikes_but_not_the_split() -> None:
 
 
 def test_digits_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match="pip install scikit-learn"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install scikit-learn"):
         digits.load()
 
 

@@ -19,6 +19,7 @@ from ..analyses.memory import size_text
 from ..errors import InputError, TrainingError
 from ..frontends.nir_file import from_nir
 from ..frontends.step_function import StepFunction
+from ..ir.extras import require
 from ..ir.graph.neurons import Relay
 from ..ir.graph.size import GraphSize
 from ..ir.graph.snn_graph import SNNGraph
@@ -270,9 +271,7 @@ class Demo:
 
 
 def _optax() -> Any:
-    try:
-        import optax
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise TrainingError(f"the demo needs {error.name}; run `pip install 'ranvier[train]'`.") from error
+    require("the demo", "train,picture", "optax", "sklearn", "matplotlib", error=TrainingError)
+    import optax
+
     return optax

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from ..errors import ExportError, InputError
-from ..export.artifact import Artifact, write_artifact
+from ..export.artifact import Artifact, check_can_export, write_artifact
 from ..export.source import write_source
 from ..frontends.extract import extract_module_info
 from ..ir.files import read_arrays, write_arrays
@@ -42,6 +42,7 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
         GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
         ExportError: the step cannot be exported, or the file cannot be written.
     """
+    check_can_export()
     if not isinstance(model, SNNGraph):
         return write_artifact(extract_module_info(model, *example_inputs), path, batched=batched)
     example = {name: jnp.zeros(node.shape) for name, node in model.inputs.items()}

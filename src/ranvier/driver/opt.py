@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..ir.files import write_atomically
 from ..ir.graph.snn_graph import SNNGraph
 from ..passes.levels import LEVELS
+from ..report.drawing import check_can_draw
 from ..report.optimization import OptimizationReport
 from ..validation.calibration import Calibration
 from .graph_file import check_graph_target, check_target, with_range, write_graph
@@ -50,6 +51,8 @@ def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: Opt
             check_target(path)
     if options.report is not None and options.report.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{str(options.report)!r}: the report is a page; give it a name that ends in .html.")
+    if options.report is not None:
+        check_can_draw()
     if options.input_range is not None:
         graph = with_range(graph, *options.input_range)
     data = None if options.calibration is None else Calibration.load(options.calibration, graph)

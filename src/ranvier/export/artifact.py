@@ -23,6 +23,7 @@ from jax import export
 from ..analyses.reasons import equation_text
 from ..errors import ExportError, InputError, reason_text
 from ..ir._jax import is_key, stable_custom_calls
+from ..ir.extras import require
 from ..ir.files import open_archive, write_atomically, write_member
 from ..ir.interpret import evaluate
 from ..ir.limits import TooLarge, check_results
@@ -53,6 +54,11 @@ class Array:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+
+def check_can_export() -> None:
+    """Raises :class:`ExportError` where what writes and reads steps is missing."""
+    require("an artifact", "artifact", "flatbuffers", error=ExportError)
 
 
 def write_artifact(
@@ -160,8 +166,6 @@ def _exported(info: ModuleInfo, params: list[Any], state: list[Any], keys: list[
     ]
     try:
         return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).serialize())
-    except ImportError as error:
-        raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
     except Exception as error:
         calls = [equation_text(eqn) for eqn in info.equations if "call" in eqn.primitive.name and not bodies(eqn)]
         raise ExportError(
@@ -199,6 +203,7 @@ class Artifact:
         Raises:
             ExportError: there is no such file, or it holds no artifact that this version reads.
         """
+        check_can_export()
         source = Path(path)
         if not source.is_file():
             raise ExportError(f"there is no file {str(source)!r}.")
@@ -206,8 +211,6 @@ class Artifact:
             return cls._read(source)
         except TooLarge as error:
             raise ExportError(f"{str(source)!r}: {error}.") from error
-        except ImportError as error:
-            raise ExportError("artifacts need flatbuffers: run pip install 'ranvier[artifact]'.") from error
         except Exception as error:  # a damaged archive raises errors of many kinds
             raise ExportError(
                 f"{str(source)!r} holds no artifact: {reason_text(error)}; ranvier.export_artifact writes one."

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError, TrainingError, reason_text
+from ..ir.extras import require
 from ..ir.paths import path_text
 from ..ir.program import shape_text
 from .learner import Learner
@@ -28,10 +29,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], learner: Learner) -> None:
-        try:
-            import orbax.checkpoint as orbax
-        except ImportError as error:
-            raise TrainingError("checkpoints need orbax; run `pip install 'ranvier[train]'`.") from error
+        require("a checkpoint", "train", "orbax.checkpoint", error=TrainingError)
+        import orbax.checkpoint as orbax
+
         self._orbax = orbax
         try:
             self._directory = FilePath(directory).absolute()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..analyses.wiring import Node, Wire
 from ..errors import PictureError
+from ..ir.extras import require
 from ..ir.paths import path_text
 from ..ir.program import shape_text
 from .layout import layers_of
@@ -40,8 +41,14 @@ class Box:
         return LINE * (len(self.lines) + 1)
 
 
+def check_can_draw() -> None:
+    """Raises :class:`PictureError` where what draws is missing."""
+    require("a picture", "picture", "matplotlib", error=PictureError)
+
+
 def check_target(target: FilePath) -> None:
-    """Raises :class:`PictureError` unless a picture can be written there."""
+    """Raises :class:`PictureError` unless a picture can be drawn, and written there."""
+    check_can_draw()
     if target.suffix.lower() not in FORMATS:
         raise PictureError(
             f"{target.name}: pictures end in {', '.join(FORMATS)}, not {target.suffix or 'nothing'}; "
@@ -53,10 +60,8 @@ def check_target(target: FilePath) -> None:
 
 def figure_of(boxes: dict[Node, Box], wires: Sequence[Wire], legend: str) -> Any:
     """A matplotlib figure of boxes in layers, with wires between them."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PictureError("pictures need matplotlib and networkx; run pip install 'ranvier[picture]'.") from error
+    from matplotlib.figure import Figure
+
     layers = layers_of(list(boxes), wires)
     width, height = _place(boxes, layers)
     figure = Figure(figsize=(width, height + 0.7))

@@ -2,55 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
 
 from ..analyses.wiring import Node, Wire
+from ..ir.graph.order import strong_components
 
 SWEEPS = 8
 
+Edges = dict[Node, set[Node]]
 
-def layers_of(nodes: Sequence[Node], wires: Iterable[Wire]) -> list[list[Node]]:
+
+def layers_of(nodes: Sequence[Node], wires: Sequence[Wire]) -> list[list[Node]]:
     """Nodes by layer; a wire that closes a cycle does not push its target further.
 
     Args:
         nodes: all nodes of the picture.
         wires: the wires between them.
     """
-    import networkx as nx
-
-    graph = nx.DiGraph()
-    graph.add_nodes_from(nodes)
-    graph.add_edges_from((w.source, w.target) for w in wires if w.source != w.target and w.delay == 0)
-    for wire in wires:
-        backward = wire.source == wire.target or nx.has_path(graph, wire.target, wire.source)
-        if wire.delay and not backward:
-            graph.add_edge(wire.source, wire.target)
-    condensed = nx.condensation(graph)
-    rank: dict[Node, int] = {}
-    for level, components in enumerate(nx.topological_generations(condensed)):
-        for component in components:
-            rank.update(dict.fromkeys(condensed.nodes[component]["members"], level))
+    edges = _forward_edges(wires)
+    rank = _ranks(nodes, edges)
     last = max(rank.values(), default=0)
     for node in nodes:
         if node[0] == "output":
             rank[node] = max(last, 1)
     used = sorted(set(rank.values()))
     layers = [[node for node in nodes if rank[node] == level] for level in used]
-    return _fewer_crossings(layers, graph)
+    return _fewer_crossings(layers, edges)
 
 
-def _fewer_crossings(layers: list[list[Node]], graph: Any) -> list[list[Node]]:
+def _forward_edges(wires: Sequence[Wire]) -> Edges:
+    """Targets of every source: of wires within a step, then of delayed ones that close no cycle."""
+    edges: Edges = defaultdict(set)
+    for wire in wires:
+        if wire.source != wire.target and wire.delay == 0:
+            edges[wire.source].add(wire.target)
+    for wire in wires:
+        if wire.delay and wire.source != wire.target and not _leads_to(edges, wire.target, wire.source):
+            edges[wire.source].add(wire.target)
+    return edges
+
+
+def _leads_to(edges: Edges, start: Node, end: Node) -> bool:
+    seen, queue = {start}, [start]
+    while queue:
+        node = queue.pop()
+        if node == end:
+            return True
+        following = edges.get(node, set()) - seen
+        seen |= following
+        queue += following
+    return False
+
+
+def _ranks(nodes: Sequence[Node], edges: Edges) -> dict[Node, int]:
+    """Of every node the length of the longest way to it, where nodes on a cycle count as one."""
+    pairs = [(source, target) for source, targets in edges.items() for target in targets]
+    component = strong_components(nodes, pairs)
+    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(component.values(), ()))
+    for source, target in pairs:
+        if component[source] != component[target]:
+            sorter.add(component[target], component[source])
+    sorter.prepare()
+    level: dict[int, int] = {}
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        level.update(dict.fromkeys(ready, max(level.values(), default=-1) + 1))
+        sorter.done(*ready)
+    return {node: level[number] for node, number in component.items()}
+
+
+def _fewer_crossings(layers: list[list[Node]], edges: Edges) -> list[list[Node]]:
     """Barycentre sweeps (Sugiyama, Tagawa and Toda 1981) down and up."""
-    undirected = graph.to_undirected()
+    beside: Edges = defaultdict(set)
+    for source, targets in edges.items():
+        for target in targets:
+            beside[source].add(target)
+            beside[target].add(source)
     for sweep in range(SWEEPS):
         place = {node: k / max(len(layer) - 1, 1) for layer in layers for k, node in enumerate(layer)}
         for layer in layers if sweep % 2 == 0 else layers[::-1]:
-            layer.sort(key=lambda node: _barycentre(node, undirected, place))
+            layer.sort(key=lambda node: _barycentre(node, beside, place))
             place.update({node: k / max(len(layer) - 1, 1) for k, node in enumerate(layer)})
     return layers
 
 
-def _barycentre(node: Node, graph: Any, place: dict[Node, float]) -> float:
-    neighbours = [place[other] for other in graph[node] if other in place]
+def _barycentre(node: Node, beside: Edges, place: dict[Node, float]) -> float:
+    neighbours = sorted(place[other] for other in beside.get(node, ()) if other in place)
     return sum(neighbours) / len(neighbours) if neighbours else place[node]

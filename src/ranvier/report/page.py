@@ -14,7 +14,7 @@ from ..errors import PictureError
 from ..ir.files import write_atomically
 from ..validation.difference import Trains
 from ..validation.verify import Verification
-from .drawing import inline_svg
+from .drawing import check_can_draw, inline_svg
 from .graph_picture import graph_figure
 from .optimization import OptimizationReport
 from .raster import raster, raster_legend
@@ -48,6 +48,7 @@ def write_page(report: OptimizationReport, trains: Trains, path: str | Path, tol
     Raises:
         PictureError: the folder does not exist, or the extra ``picture`` is not installed.
     """
+    check_can_draw()
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise PictureError(f"the folder {target.parent} does not exist; make it first or choose another.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.extras import require
 from .batch import Batch
 from .spikes import constant_labels, last_steps
 
@@ -49,10 +50,9 @@ def load(*, steps: int = 20, answer_steps: int = 10, rate: float = 1.0, seed: in
 
 def _images() -> tuple[np.ndarray, np.ndarray]:
     """Ink between 0 and 1, ``[1797, 64]``, and digits ``[1797]``."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ImportError("ranvier.tasks.digits takes its images from scikit-learn: pip install scikit-learn") from None
+    require("ranvier.tasks.digits", "train", "sklearn", error=ImportError)
+    from sklearn.datasets import load_digits
+
     found: Any = load_digits()
     return found.data / found.data.max(), found.target
 
