@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import keyword
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +14,10 @@ from scipy import sparse
 
 from ..analyses.graph.blame import whole_array_equation
 from ..errors import ExportError, reason_text
-from ..ir.files import replacing, write_arrays
+from ..ir.files import npz_bytes, replacing
 from ..ir.graph.elements import Population, Projection
 from ..ir.graph.footprint import check_carried
+from ..ir.graph.names import free_name
 from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
@@ -24,13 +25,14 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from ..ir.graph.verifier import check
 from .equations import Equations
+from .source_names import OWN, Names, check_program
 
 ENDING = ".py"
 SPIKES = {">": "spike", ">=": "spike_at"}
 """Names of the functions that make spikes, by what fires."""
-SEPARATOR = "/"
-"""Between the names of an element and of its array, in the file of arrays."""
-HEAD = '''"""{name}: one time step, in JAX.
+MOST_IN_A_SUM = 20
+"""Terms that are written with ``+``; Python's compiler takes no expression that is nested too deeply."""
+HEAD = '''"""One time step of a network, in JAX.
 
     arrays = load()
     state = initial_state(arrays)
@@ -39,6 +41,8 @@ HEAD = '''"""{name}: one time step, in JAX.
 Values are of one sample; jax.vmap(step, in_axes=(None, 0, 0)) runs a batch. Every array can be trained.
 """
 
+import hashlib
+import io
 from pathlib import Path
 
 import jax
@@ -46,17 +50,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+NAME = {name!a}
 DT = {dt!r}  # seconds
+FILE = Path(__file__).with_suffix(".npz")
+SHA256 = {digest!r}
+NAMES = {names}
+"""Element and name of every array in the file, in order."""
 
 
-def load(path=Path(__file__).with_suffix(".npz")):
-    """The arrays by element and name."""
+def content():
+    """The file of arrays that was written with this program."""
+    read = FILE.read_bytes()
+    if hashlib.sha256(read).hexdigest() != SHA256:
+        raise ImportError(f"{{FILE}} does not hold the arrays that {{__file__}} was written with; export again")
+    return read
+
+
+def load(path=None):
+    """The arrays by element and name; with a path those of another file, such as trained ones."""
     found = {{}}
-    with np.load(path, allow_pickle=False) as file:
-        for key in file.files:
-            element, _, name = key.rpartition("{separator}")
-            found.setdefault(element, {{}})[name] = jnp.asarray(file[key])
+    with np.load(io.BytesIO(content()) if path is None else path, allow_pickle=False) as file:
+        for number, (element, name) in enumerate(NAMES):
+            found.setdefault(element, {{}})[name] = jnp.asarray(file[f"arr_{{number}}"])
     return found
+
+
+content()
 '''
 SPIKE = '''
 @jax.custom_jvp
@@ -88,8 +107,9 @@ def _heaviside_derivative(primals, tangents):
 def write_source(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
     """Writes a graph as a Python module, with its arrays in an ``.npz`` file of the same name beside it.
 
-    The module has ``load()``, ``initial_state(arrays)`` and ``step(arrays, state, inputs)``, and imports JAX and numpy
-    alone.
+    The module has ``load()``, ``initial_state(arrays)`` and ``step(arrays, state, inputs)``, and imports only JAX and
+    numpy. It knows its arrays by their hash, so that it never runs with those of another export. Names of the graph are
+    data in it; its variables have names made of them.
 
     Raises:
         GraphError: the graph is not valid.
@@ -101,11 +121,14 @@ def write_source(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
     if target.suffix != ENDING:
         raise ExportError(f"{str(target)!r}: source goes into a file that ends in {ENDING}.")
     writer = _Writer(graph)
-    text = writer.text()
+    body = writer.body()
+    arrays = npz_bytes({f"arr_{number}": value for number, value in enumerate(writer.arrays.values())})
+    text = f"{writer.head(hashlib.sha256(arrays).hexdigest())}\n{body}"
+    check_program(text, writer.names.issued)
     try:
-        write_arrays(target.with_suffix(".npz"), writer.arrays)
-        with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        with replacing(target.with_suffix(".npz")) as data, replacing(target) as program:
+            data.write_bytes(arrays)
+            program.write_text(text, encoding="ascii")
     except OSError as error:
         raise ExportError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
     return target
@@ -116,30 +139,42 @@ class _Writer:
 
     def __init__(self, graph: SNNGraph) -> None:
         self.graph = graph
-        self.arrays: dict[str, np.ndarray] = {}
-        self.taken = {"arrays", "state", "inputs", "new", "load", "step", "heaviside", "jax", "jnp", "np", "lax"}
-        self.taken |= set(SPIKES.values())
+        self.arrays: dict[tuple[str, str], np.ndarray] = {}
+        self.names = Names({*SPIKES.values(), *OWN})
         self.known: dict[Port, str] = {}
         self.functions: dict[str, str] = {}
         self.delayed = delayed_ports(graph.projections.values())
+        self.pasts = self._keys_of_pasts()
 
-    def text(self) -> str:
+    def _keys_of_pasts(self) -> dict[Port, str]:
+        """Where among the states the earlier values of a port are."""
+        keys: dict[Port, str] = {}
+        for name, port in self.delayed:
+            wanted = f"past {name}" if port == OUT else f"past {name} {port}"
+            keys[name, port] = free_name({*self.graph.populations, *keys.values()}, wanted)
+        return keys
+
+    def body(self) -> str:
+        """The functions of the program, and what comes before them except for its head."""
         body = list(self._step())
+        initial = list(self._initial())
         functions = [f"\n{text.replace('NAME', name)}\n" for text, name in self.functions.items()]
         if any("heaviside(" in line for line in (*body, *functions)):
             functions.insert(0, HEAVISIDE)
-        return "\n".join([self._head(), *functions, "", *self._initial(), "", "", *body, ""])
+        return "\n".join([*self._spikes(), *functions, "", *initial, "", "", *body, ""])
 
-    def _head(self) -> str:
-        """What stands before the step: how arrays are read, and the spikes that it needs."""
-        parts = [HEAD.format(name=self.graph.name, dt=self.graph.dt, separator=SEPARATOR)]
+    def head(self, digest: str) -> str:
+        """The beginning of the program: what it imports, its constants, and how its arrays are read."""
+        names = "".join(f"    {key!a},\n" for key in self.arrays)
+        table = f"(\n{names})" if names else "()"
+        return HEAD.format(name=self.graph.name, dt=float(self.graph.dt), digest=digest, names=table)
+
+    def _spikes(self) -> Iterator[str]:
+        """The functions that make spikes, where the graph needs them."""
         fires = {p.neuron.choices["fires"] for p in self.graph.populations.values() if "fires" in p.neuron.choices}
-        parts += [
-            SPIKE.format(name=SPIKES[kind], where=where, comparison=f"above {kind} 0")
-            for kind, where in ((">", "above"), (">=", "at or above"))
-            if kind in fires
-        ]
-        return "\n".join(parts)
+        for kind, where in ((">", "above"), (">=", "at or above")):
+            if kind in fires:
+                yield SPIKE.format(name=SPIKES[kind], where=where, comparison=f"above {kind} 0")
 
     # States before the first step
 
@@ -153,11 +188,12 @@ class _Writer:
                 longest = int(population.neuron.steps.max())
                 entries["queue"] = f"jnp.zeros({(longest, *population.shape)!r})"
             if entries:
-                yield f"        {name!r}: {{{', '.join(f'{k!r}: {v}' for k, v in entries.items())}}},"
+                yield f"        {name!a}: {_table(entries)},"
         for (name, port), depth in self.delayed.items():
             value = self._before(name, port)
             start = self._start(name, f"before {port}", value)
-            yield f"        {_past(name, port)!r}: jnp.stack([{start}] * {depth}),"
+            shape = (depth, *value.shape)
+            yield f"        {self.pasts[name, port]!a}: jnp.broadcast_to({start}, {shape!r}),"
         yield "    }"
 
     def _before(self, name: str, port: str) -> np.ndarray:
@@ -175,8 +211,9 @@ class _Writer:
         if array.ndim == 0:
             return repr(float(array))
         single = np.issubdtype(array.dtype, np.floating)
-        self.arrays[f"{element}{SEPARATOR}{label}"] = array.astype(np.float32) if single else array
-        return f"arrays[{element!r}][{label!r}]"
+        own = free_name({name for owner, name in self.arrays if owner == element}, label)
+        self.arrays[element, own] = array.astype(np.float32) if single else array
+        return f"arrays[{element!a}][{own!a}]"
 
     # A step
 
@@ -185,10 +222,10 @@ class _Writer:
         yield '    """New states and outputs from arrays, states and the values of the inputs."""'
         yield "    new = dict(state)"
         for name in self.graph.inputs:
-            variable = self._variable(name)
+            variable = self.names.variable(name)
             self.known[name, OUT] = variable
-            given = "inputs" if len(self.graph.inputs) == 1 else f"inputs[{name!r}]"
-            yield f"    {variable} = {given}"
+            value = "inputs" if len(self.graph.inputs) == 1 else f"inputs[{name!a}]"
+            yield f"    {variable} = {value}"
         for name in update_order(self.graph):
             yield ""
             yield from self._population(self.graph.populations[name])
@@ -196,35 +233,34 @@ class _Writer:
         yield from self._outputs()
 
     def _outputs(self) -> Iterator[str]:
-        found = {}
+        results = {}
         for name in self.graph.outputs:
-            found[name] = self._variable(name)
-            yield f"    {found[name]} = {self._summed((name, IN))}"
-        for name, port in self.delayed:
-            past = _past(name, port)
-            yield f"    new[{past!r}] = jnp.concatenate([{self.known[name, port]}[None], state[{past!r}][:-1]])"
-        several = ", ".join(f"{name!r}: {variable}" for name, variable in found.items())
-        yield f"    return new, {next(iter(found.values())) if len(found) == 1 else f'{{{several}}}'}"
+            results[name] = self.names.variable(name)
+            yield f"    {results[name]} = {self._summed((name, IN))}"
+        for port in self.delayed:
+            past = f"{self.pasts[port]!a}"
+            yield f"    new[{past}] = jnp.concatenate([{self.known[port]}[None], state[{past}][:-1]])"
+        yield f"    return new, {next(iter(results.values())) if len(results) == 1 else _table(results)}"
 
     def _population(self, population: Population) -> Iterator[str]:
         name, neuron = population.name, population.neuron
-        yield f"    # {name}: {type(neuron).__name__} {list(population.shape)}"
+        yield f"    # {name[:60]!a}: {type(neuron).__name__} {list(population.shape)}"
         if isinstance(neuron, Traced):
             yield from self._traced(population, neuron)
             return
         write = NEURONS.get(type(neuron))
         if write is None:
             raise ExportError(f"population {name!r} is {type(neuron).__name__}, which is not written as source.")
-        prefix = self._variable(name)
+        prefix = self.names.variable(name)
         summed = self._summed((name, IN))
         values = {key: self._array(name, key, value) for key, value in neuron.parameters.items()}
-        held = {s: f"state[{name!r}][{s!r}]" for s in (*neuron.states, "queue")}
-        lines, states, output = write(neuron, prefix, values, held)
+        before = {s: f"state[{name!a}][{s!a}]" for s in (*neuron.states, "queue")}
+        lines, states, output = write(neuron, prefix, values, before)
         yield f"    {prefix}_in = {summed}"
         yield from (f"    {line}" for line in lines)
         self.known[name, OUT] = output
         if states:
-            yield f"    new[{name!r}] = {{{', '.join(f'{k!r}: {v}' for k, v in states.items())}}}"
+            yield f"    new[{name!a}] = {_table(states)}"
             self.known.update({(name, state): variable for state, variable in states.items()})
 
     def _traced(self, population: Population, neuron: Traced) -> Iterator[str]:
@@ -234,11 +270,11 @@ class _Writer:
                 f"population {name!r} works on whole arrays [{whole_array_equation(neuron)}], which is not written as "
                 "source; export_artifact(model, path) writes any model."
             )
-        prefix = self._variable(name)
-        operands = [f"{prefix}_{_identifier(port)}" for port in neuron.inputs]
+        prefix = self.names.variable(name)
+        operands = self.names.parts(prefix, neuron.inputs)
         for port, variable in zip(neuron.inputs, operands, strict=True):
             yield f"    {variable} = {self._summed((name, port))}"
-        operands += [f"state[{name!r}][{state!r}]" for state in neuron.states]
+        operands += [f"state[{name!a}][{state!a}]" for state in neuron.states]
         operands += [self._array(name, key, value) for key, value in neuron.parameters.items()]
         equations = Equations(f"population {name!r}", prefix, self.functions)
         results = equations.results(neuron.function.jaxpr, operands)
@@ -246,7 +282,7 @@ class _Writer:
         shaped = [f"jnp.broadcast_to({r}, {tuple(population.shape)!r})" if _is_number(r) else r for r in results]
         states = dict(zip(neuron.states, shaped, strict=False))
         if states:
-            yield f"    new[{name!r}] = {{{', '.join(f'{k!r}: {v}' for k, v in states.items())}}}"
+            yield f"    new[{name!a}] = {_table(states)}"
         named = dict(zip((*neuron.states, *neuron.outputs), shaped, strict=True))
         self.known.update({(name, port): value for port, value in named.items()})
 
@@ -254,11 +290,14 @@ class _Writer:
         into = [p for p in self.graph.projections.values() if (p.target, p.target_port) == port]
         if not into:
             return f"jnp.zeros({tuple(input_ports(self.graph)[port])!r})"
-        return " + ".join(self._projection(p) for p in into)
+        terms = [self._projection(p) for p in into]
+        if len(terms) <= MOST_IN_A_SUM:
+            return " + ".join(terms)
+        return f"sum([{', '.join(terms[1:])}], {terms[0]})"
 
     def _projection(self, projection: Projection) -> str:
         source = projection.source, projection.source_port
-        x = f"state[{_past(*source)!r}][{projection.delay - 1}]" if projection.delay else self.known[source]
+        x = f"state[{self.pasts[source]!a}][{projection.delay - 1}]" if projection.delay else self.known[source]
         write = OPERATIONS.get(type(projection.operation))
         if write is None:
             raise ExportError(
@@ -267,24 +306,10 @@ class _Writer:
             )
         return write(self, projection, x, self.graph.source_shape(projection))
 
-    def _variable(self, name: str) -> str:
-        wanted = _identifier(name)
-        variable, number = wanted, 1
-        while variable in self.taken:
-            number += 1
-            variable = f"{wanted}_{number}"
-        self.taken.add(variable)
-        return variable
 
-
-def _past(name: str, port: str) -> str:
-    return f"past {name}" if port == OUT else f"past {name} {port}"
-
-
-def _identifier(name: str) -> str:
-    found = re.sub(r"\W+", "_", name).strip("_") or "value"
-    found = f"n{found}" if found[0].isdigit() else found
-    return f"{found}_" if keyword.iskeyword(found) else found
+def _table(values: Mapping[str, str]) -> str:
+    """A dictionary of expressions."""
+    return f"{{{', '.join(f'{key!a}: {value}' for key, value in values.items())}}}"
 
 
 def _is_number(text: str) -> bool:

@@ -69,6 +69,10 @@ def check_is_graph(value: object) -> None:
 def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
     if not (np.isfinite(graph.dt) and graph.dt > 0):
         yield Problem("", f"dt is {graph.dt}, a positive number of seconds is expected")
+    for text in (graph.name, *graph.nodes, *graph.projections, *graph.metadata, *graph.metadata.values()):
+        if not _is_text(text):
+            expected = "names and metadata are text without NUL and lone surrogates"
+            yield Problem("", f"{text!r:.80} is no text that a file can hold; {expected}")
     names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
     for name in (name for name, count in names.items() if count > 1):
         yield Problem(name, "the name is used more than once among inputs, populations and outputs")
@@ -82,6 +86,16 @@ def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
             cycle[0],
             f"projections without delay form a cycle: {' -> '.join(cycle)}; give one of them a delay of a step",
         )
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
