@@ -541,12 +541,11 @@ def dynamics_inside_long_scan(dtype=jnp.float32):
 
 @zoo_model(
     group("v"),
-    relations=(FROM_INPUT,),
-    unrelated={"u": DiagnosticKind.OPAQUE_EQUATION},
+    relations=(FROM_INPUT, relation("u", "loop", (N_REC,), (N_REC,), "v", probe="r")),
     differentiable=False,
 )
 def weight_inside_while(dtype=jnp.float32):
-    """A loop until convergence: no derivative, and a diagnostic that says so."""
+    """A loop whose number of turns is not known before it runs, which JAX differentiates in forward mode only."""
 
     def step(params, state, x):
         def turn(carry):

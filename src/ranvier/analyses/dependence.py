@@ -16,14 +16,12 @@ import numpy as np
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
 from ..ir.folding import run_known
 from ..ir.interpret import Environment
-from ..ir.nested import bodies, called_body, classify, has_own_derivative, loop_of
+from ..ir.nested import bodies, called_body, classify, has_own_derivative, is_loop, loop_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
-from .position_map import ONLY_IDENTITY, Maps, PositionMap, compose, union
+from .dependences import Dependences, add_dependence, chained
+from .loop_dependence import loop_dependences
+from .position_map import ONLY_IDENTITY, Maps, PositionMap
 
-Key = tuple[int, bool]
-"""Number of an operand or target, and whether a derivative passes."""
-
-Dependences = dict[Key, Maps]
 ConstantValue = Callable[[Atom], np.ndarray | None]
 
 
@@ -152,8 +150,8 @@ def _moved_by_scatter_add(eqn: Equation, operands: list[Any], traced: int) -> np
 def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
     if eqn.primitive.name == "cond":
         return _of_branches(eqn)
-    if eqn.primitive.name == "scan":
-        return _of_loop(eqn)
+    if is_loop(eqn):
+        return loop_dependences(eqn, body_dependences(loop_of(eqn).body))
     body = called_body(eqn)
     if body is None:
         return [{} for _ in eqn.outvars]
@@ -199,60 +197,6 @@ def _of_branches(eqn: Equation) -> list[Dependences]:
     return merged
 
 
-def _of_loop(eqn: Equation) -> list[Dependences]:
-    """Dependences of a loop's results; what is read or written along time counts as mixing."""
-    loop = loop_of(eqn)
-    first, last = loop.num_constants, loop.num_constants + loop.num_carried
-    sizes = [size_of(atom) for atom in eqn.invars]
-    outputs = eqn.outvars[: loop.num_carried]
-    per_step = [
-        {key: maps for key, maps in found.items() if key[0] < last}
-        for found in body_dependences(loop.body)[: loop.num_carried]
-    ]
-    current: list[Dependences] = [{(first + j, True): ONLY_IDENTITY} for j in range(loop.num_carried)]
-    for _ in range(loop.num_carried + 2):
-        following = [dict(found) for found in current]
-        turned = _one_turn(per_step, current, first, outputs, sizes)
-        for d, more, out in zip(following, turned, outputs, strict=True):
-            for key, maps in more.items():
-                add_dependence(d, key, maps, size_of(out), sizes[key[0]])
-        if following == current:
-            after_last = _one_turn(per_step, current, first, outputs, sizes) if loop.length else current
-            return [*after_last, *({} for _ in eqn.outvars[loop.num_carried :])]
-        current = following
-    return [{} for _ in eqn.outvars]
-
-
-def _one_turn(
-    per_step: Sequence[Dependences], before: Sequence[Dependences], first: int, outputs: Sequence[Var], sizes: list[int]
-) -> list[Dependences]:
-    """Dependences of the carried values after one more turn of a loop."""
-    after: list[Dependences] = [{} for _ in outputs]
-    for d, found, out in zip(after, per_step, outputs, strict=True):
-        for (operand, gradient), maps in found.items():
-            inner = before[operand - first] if operand >= first else {(operand, True): ONLY_IDENTITY}
-            for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
-                add_dependence(d, key, through, size_of(out), sizes[key[0]])
-    return after
-
-
-def chained(
-    outer: Maps, outer_gradient: bool, inner: Dependences, target_size: int, sizes: Sequence[int]
-) -> Dependences:
-    """Dependences through a middle value: ``outer`` to the middle, ``inner`` from there."""
-    result: Dependences = {}
-    for (operand, gradient), maps in inner.items():
-        through = compose(outer, maps, target_size, sizes[operand])
-        if through != ():
-            add_dependence(result, (operand, gradient and outer_gradient), through, target_size, sizes[operand])
-    return result
-
-
-def add_dependence(into: Dependences, key: Key, maps: Maps, target_size: int, source_size: int) -> None:
-    """Adds the maps under this key, in place."""
-    into[key] = union(into[key], maps, target_size, source_size) if key in into else maps
-
-
 def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> list[Dependences]:
     """For each result of a jaxpr, the position maps to each of its operands."""
     jaxpr, consts = open_jaxpr(body)
@@ -272,7 +216,8 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
         for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value), strict=True):
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
-                inner = found.get(eqn.invars[operand], {})
+                source = eqn.invars[operand]
+                inner = {} if isinstance(source, Literal) else found.get(source, {})
                 for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
                     add_dependence(total, key, through, size_of(out), sizes[key[0]])
             found[out] = total

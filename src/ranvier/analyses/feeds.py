@@ -10,7 +10,8 @@ from ..ir.nested import classify, has_derivative, mixes
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .dependence import Dependences, add_dependence, equation_dependences
+from .dependence import equation_dependences
+from .dependences import Dependences, add_dependence
 from .levels import Level, levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, shape_of, size_of
 from ..ir.interpret import Environment, needed_equations, read, run_equations
-from ..ir.nested import bodies, classify
+from ..ir.nested import bodies, classify, is_loop
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
+from ..ir.while_loops import bind_both_ways
 from .feeds import Feeds, feeds_of
 from .levels import Level, Levels, levels_of
 
@@ -79,7 +80,7 @@ class Operation:
         environment: Environment = dict(self._fixed)
         environment.update(zip(self.xs, xs, strict=True))
         environment.update(zip(self.operands, operands, strict=True))
-        run_equations(self.equations, environment)
+        run_equations(self.equations, environment, bind_both_ways)
         return environment[self.y]
 
     @cached_property
@@ -100,7 +101,7 @@ class Operation:
         initial = [leaf for slot in self._info.other for leaf in slot.initial]
         environment.update(zip(self._info.other_invars, initial, strict=True))
         environment.update(zip(self._info.weight_invars, parameters, strict=True))
-        run_equations(self.transform_equations, environment)
+        run_equations(self.transform_equations, environment, bind_both_ways)
         return [read(environment, var) for var in self.operands]
 
     @cached_property
@@ -401,8 +402,8 @@ def _kind_of(eqn: Equation) -> tuple[OperationKind, str]:
     name = eqn.primitive.name
     if name == "cond":
         return OperationKind.BRANCH, "mixes inside a cond, which is differentiated as a whole, branch by branch"
-    if name == "scan":
-        return OperationKind.LOOP, "mixes inside a loop too long to unroll, which is differentiated as a whole"
+    if is_loop(eqn):
+        return OperationKind.LOOP, "mixes inside a loop that is not unrolled, which is differentiated as a whole"
     operation = rule_of(eqn.primitive).operation
     kind = _BY_OPERATION.get(operation or "", OperationKind.OTHER)
     return kind, f"is an operand of {name}"

@@ -12,7 +12,7 @@ from ..errors import AnalysisError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
 from ..ir.derivatives import as_function, floating_operands, results_and_slopes
 from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
-from ..ir.nested import called_body, classify, is_call
+from ..ir.nested import called_body, classify, is_call, is_loop
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .feeds import Feeds
@@ -74,7 +74,7 @@ def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
 
 def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
     """Applies an equation so that forward-mode derivatives pass, but not through mixing in its body."""
-    if eqn.primitive.name in ("cond", "scan"):
+    if eqn.primitive.name == "cond" or is_loop(eqn):
         return apply_with_bodies(eqn, operands, _apply_unmixed)
     if is_call(eqn):
         return evaluate(called_body(eqn), operands, _apply_unmixed)

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ..ir._jax import Equation, Literal, Var, bind, located_at
+from ..ir._jax import Equation, Literal, Var, located_at
 from ..ir.interpret import Apply
 from ..ir.program import ModuleInfo
+from ..ir.while_loops import bind_both_ways
 from .hidden_groups import analyse_groups
 
 
@@ -86,7 +87,7 @@ class PerturbedStep:
         values: Mapping[Var, Any],
         added: Mapping[Var, Any],
         schedule: Sequence[tuple[Equation, Sequence[int]]] | None = None,
-        apply: Apply = bind,
+        apply: Apply = bind_both_ways,
     ) -> list[Any]:
         """Results of the step, in the order of the jaxpr.
 

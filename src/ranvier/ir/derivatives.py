@@ -18,14 +18,19 @@ def floating_operands(operands: Sequence[Any]) -> list[int]:
     return [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
 
 
-def as_function(eqn: Equation, operands: Sequence[Any], moving: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
+def as_function(
+    eqn: Equation,
+    operands: Sequence[Any],
+    moving: Sequence[int],
+    apply: Callable[[Equation, list[Any]], Sequence[Any]] = bind,
+) -> Callable[..., tuple[Any, ...]]:
     """The equation as a function of the operands ``moving``, with the others fixed."""
 
     def function(*values: Any) -> tuple[Any, ...]:
         given = list(operands)
         for k, value in zip(moving, values, strict=True):
             given[k] = value
-        return tuple(bind(eqn, given))
+        return tuple(apply(eqn, given))
 
     return function
 

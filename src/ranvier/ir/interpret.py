@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ._jax import Atom, Equation, Literal, Var, bind, located_at, open_jaxpr
 
@@ -46,7 +48,7 @@ def needed_equations(equations: Sequence[Equation], outputs: Iterable[Atom]) -> 
 
 
 def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Sequence[Any]:
-    """Applies ``cond`` or ``scan`` with ``apply`` used for every equation of their bodies."""
+    """Applies ``cond``, ``scan`` or ``while`` with ``apply`` used for every equation of their bodies."""
     from .nested import branches_of, loop_of
 
     if eqn.primitive.name == "cond":
@@ -55,6 +57,10 @@ def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Seque
         return jax.lax.switch(index, branches, *rest)
     loop = loop_of(eqn)
     constants, carried, scanned = loop.split(operands)
+    if loop.condition is not None:
+        goes_on = _as_function(loop.condition, apply)
+        turn = _as_function(loop.body, apply)
+        return _while(lambda *carry: goes_on(*operands[: loop.first], *carry)[0], partial(turn, *constants), carried)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         results = evaluate(loop.body, [*constants, *carry, *inputs], apply)
@@ -62,6 +68,19 @@ def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Seque
 
     final, stacked = jax.lax.scan(step, tuple(carried), tuple(scanned), length=loop.length, reverse=loop.reverse)
     return [*final, *stacked]
+
+
+def _while(goes_on: Callable[..., Any], turn: Callable[..., Any], carried: Sequence[Any]) -> Sequence[Any]:
+    """A ``while`` loop; where samples of a batch decide for themselves, those that are done wait for the others."""
+
+    def one(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        going, after = goes_on(*carry), turn(*carry)
+        if not going.ndim:
+            return after
+        masks = [going.reshape(*going.shape, *(1 for _ in range(x.ndim - going.ndim))) for x in after]
+        return tuple(jnp.where(mask, new, old) for mask, new, old in zip(masks, after, carry, strict=True))
+
+    return jax.lax.while_loop(lambda carry: goes_on(*carry).any(), one, tuple(carried))
 
 
 def _as_function(closed: Any, apply: Apply) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ._jax import Atom, Equation, Literal, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
+from ._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
 from .derivatives import as_function
 from .interpret import needed_equations
 from .primitives import Kind, on_change, rule_of
@@ -19,17 +19,49 @@ CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpo
 
 @dataclass(frozen=True)
 class Loop:
-    """A ``scan`` equation: operands are loop constants, carried values, scanned inputs, in this order."""
+    """A ``scan`` or ``while`` equation.
+
+    Attributes:
+        body: one turn; its operands are loop constants, carried values and scanned slices, in this order.
+        length: number of turns; 0 for a ``while``, whose data decide.
+        reverse: whether a scan takes the last slice first.
+        first: operands of the equation before the loop constants: those of a ``while``'s condition.
+        num_constants: of the loop constants.
+        num_carried: of the carried values.
+        condition: of a ``while``: whether to take another turn.
+    """
 
     body: Any
     length: int
     reverse: bool
+    first: int
     num_constants: int
     num_carried: int
+    condition: Any | None = None
+
+    @property
+    def invars(self) -> Sequence[Var]:
+        return open_jaxpr(self.body)[0].invars
+
+    @property
+    def outvars(self) -> Sequence[Atom]:
+        return open_jaxpr(self.body)[0].outvars
+
+    @property
+    def may_end_at_once(self) -> bool:
+        """Whether there may be no turn at all."""
+        return self.length == 0
+
+    @property
+    def may_turn(self) -> bool:
+        """Whether there may be a turn."""
+        return self.length > 0 or self.condition is not None
 
     def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        end = self.num_constants + self.num_carried
-        return list(operands[: self.num_constants]), list(operands[self.num_constants : end]), list(operands[end:])
+        """Loop constants, carried values and scanned operands."""
+        start = self.first + self.num_constants
+        end = start + self.num_carried
+        return list(operands[self.first : start]), list(operands[start:end]), list(operands[end:])
 
 
 def is_call(eqn: Equation) -> bool:
@@ -46,9 +78,19 @@ def branches_of(eqn: Equation) -> tuple[Any, ...]:
     return tuple(eqn.params["branches"])
 
 
+def is_loop(eqn: Equation) -> bool:
+    return eqn.primitive.name in ("scan", "while")
+
+
 def loop_of(eqn: Equation) -> Loop:
-    constants, carried = scan_operand_counts(eqn.params)
-    return Loop(eqn.params["jaxpr"], eqn.params["length"], eqn.params["reverse"], constants, carried)
+    """The description of a ``scan`` or ``while`` equation."""
+    params = eqn.params
+    if eqn.primitive.name == "while":
+        first, constants = params["cond_nconsts"], params["body_nconsts"]
+        carried = len(eqn.invars) - first - constants
+        return Loop(params["body_jaxpr"], 0, False, first, constants, carried, params["cond_jaxpr"])
+    constants, carried = scan_operand_counts(params)
+    return Loop(params["jaxpr"], params["length"], params["reverse"], 0, constants, carried)
 
 
 def called_body(eqn: Equation) -> Any | None:
@@ -57,7 +99,7 @@ def called_body(eqn: Equation) -> Any | None:
     if rule.expand is not None:
         return _expanded(eqn)
     for key in ("call_jaxpr", "jaxpr", "call"):
-        if eqn.primitive.name != "scan" and key in eqn.params:
+        if not is_loop(eqn) and key in eqn.params:
             return eqn.params[key]
     return None
 
@@ -80,10 +122,21 @@ def bodies(eqn: Equation) -> tuple[Any, ...]:
     """All jaxprs inside a nested equation."""
     if eqn.primitive.name == "cond":
         return branches_of(eqn)
-    if eqn.primitive.name == "scan":
-        return (eqn.params["jaxpr"],)
+    if is_loop(eqn):
+        return (loop_of(eqn).body,)
     body = called_body(eqn)
     return () if body is None else (body,)
+
+
+def contains(eqn: Equation, name: str) -> bool:
+    """Whether the equation is of this primitive, or runs one in its branches, loops or calls.
+
+    What a function with a derivative of its own does inside is its own affair.
+    """
+    if eqn.primitive.name == name:
+        return True
+    inside = () if has_own_derivative(eqn) else bodies(eqn)
+    return any(contains(inner, name) for body in inside for inner in open_jaxpr(body)[0].eqns)
 
 
 def classify(eqn: Equation) -> Kind:
@@ -108,33 +161,63 @@ def _kind(eqn: Equation, with_derivatives: bool) -> Kind:
     for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
         if verdict in kinds:
             return verdict
-    if eqn.primitive.name == "scan" and not _carries_all(eqn):
+    if is_loop(eqn) and not _carries_all(eqn):
         return Kind.MIXING
     return Kind.ELEMENTWISE if kinds else Kind.OPAQUE
 
 
 def mixes(eqn: Equation, operand: int) -> bool:
-    """Whether the equation mixes the positions of one operand: of a cond, whether a branch does."""
-    if eqn.primitive.name != "cond" or classify(eqn) is not Kind.MIXING:
-        return classify(eqn) is Kind.MIXING
-    return operand > 0 and any(_mixes_argument(open_jaxpr(branch)[0], operand - 1) for branch in branches_of(eqn))
+    """Whether a derivative passes from an operand through a mixing of positions; a branch or a turn is enough."""
+    if classify(eqn) is not Kind.MIXING:
+        return False
+    if eqn.primitive.name == "cond":
+        return operand > 0 and any(_mixes_argument(branch, operand - 1) for branch in branches_of(eqn))
+    if is_loop(eqn):
+        loop = loop_of(eqn)
+        return operand >= loop.first and _mixes_argument(loop.body, operand - loop.first, loop)
+    return True
 
 
-def _mixes_argument(body: Any, argument: int) -> bool:
+def _mixes_argument(closed: Any, argument: int, loop: Loop | None = None) -> bool:
+    return any(mixes(eqn, k) for eqn, reads in on_derivative_path(closed, argument, loop) for k in reads)
+
+
+def on_derivative_path(closed: Any, argument: int, loop: Loop | None = None) -> list[tuple[Equation, list[int]]]:
+    """The equations of a body through which a derivative by an argument passes, each with the operands that carry it.
+
+    Args:
+        closed: the body.
+        argument: number of the argument.
+        loop: the loop whose body it is: what a turn makes of the argument is then followed into the next one.
+    """
+    body, _ = open_jaxpr(closed)
     made_of_it = {body.invars[argument]}
-    for eqn in body.eqns:
-        reads = [k for k, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in made_of_it]
-        if any(mixes(eqn, k) for k in reads):
-            return True
-        if reads and has_derivative(eqn):
-            made_of_it.update(eqn.outvars)
-    return False
+    passed: list[tuple[Equation, list[int]]] = []
+    before = 0
+    while len(made_of_it) > before:
+        before, passed = len(made_of_it), []
+        for eqn in body.eqns:
+            reads = [k for k, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in made_of_it]
+            if reads and has_derivative(eqn):
+                passed.append((eqn, reads))
+                made_of_it.update(var for var in eqn.outvars if is_floating(dtype_of(var)))
+        if loop is not None:
+            made_of_it.update(_carried_on(loop, made_of_it))
+    return passed
+
+
+def _carried_on(loop: Loop, values: set[Var]) -> list[Var]:
+    """The carried operands of the next turn that are made of these values of a turn."""
+    carried = zip(loop.invars[loop.num_constants :], loop.outvars[: loop.num_carried], strict=False)
+    return [var for var, new in carried if not isinstance(new, Literal) and new in values]
 
 
 def _carries_all(eqn: Equation) -> bool:
-    """Whether a loop neither reads nor writes along time, so that positions keep their place."""
+    """Whether positions keep their place, and no position has a say in the turns that another one takes: a loop that
+    neither reads nor writes along time, with a fixed number of turns."""
     loop = loop_of(eqn)
-    return len(eqn.outvars) == loop.num_carried and len(eqn.invars) == loop.num_constants + loop.num_carried
+    straight = len(eqn.outvars) == loop.num_carried and len(eqn.invars) == loop.num_constants + loop.num_carried
+    return straight and loop.condition is None
 
 
 @dataclass(frozen=True, eq=False)

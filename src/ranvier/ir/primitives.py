@@ -250,9 +250,9 @@ register_family("binary_jit", lambda _: PrimitiveRule(Kind.MIXING, operation="sp
 register_family("event_jit", lambda _: PrimitiveRule(Kind.MIXING, operation="sparse"))
 
 _register_all("jit pjit closed_call core_call remat2 checkpoint remat custom_lin", Kind.NESTED)
-_register_all("cond scan custom_vmap_call", Kind.NESTED)
+_register_all("cond scan while custom_vmap_call", Kind.NESTED)
 _register_all("custom_jvp_call custom_vjp_call", Kind.NESTED, surrogate=True)
-_register_all("while pure_callback io_callback ffi_call custom_partitioning", Kind.OPAQUE)
+_register_all("pure_callback io_callback ffi_call custom_partitioning", Kind.OPAQUE)
 _register_all("debug_callback debug_print", Kind.OPAQUE, differentiable=False)
 
 

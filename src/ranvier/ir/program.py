@@ -17,6 +17,7 @@ from .interpret import Environment, evaluate, run_equations
 from .names import variable_names, variable_text
 from .paths import Path, leaf_path, path_text
 from .table import table
+from .while_loops import bind_both_ways
 
 
 class Role(enum.Enum):
@@ -294,7 +295,7 @@ class ModuleInfo:
         Returns:
             The output in the model's own form, the new hidden states and the new other states by path.
         """
-        results = evaluate(self.closed_jaxpr, self.flat_operands(*inputs, **states))
+        results = evaluate(self.closed_jaxpr, self.flat_operands(*inputs, **states), bind_both_ways)
         parts = _cut(results, {name: len(found) for name, found in self._outvars.items()})
         output = jax.tree.unflatten(self.output_treedef, parts["outputs"])
         return output, _values(self.hidden, parts["hidden"]), _values(self.other, parts["other"])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..ir._jax import Equation, Literal, Var, bind
 from ..ir._jax import operand as operand_of
 from ..ir.interpret import Apply, Environment
+from ..ir.while_loops import bind_both_ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Feedback:
         def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
             number = self._number.get(id(eqn))
             if number is None:
-                return bind(eqn, operands)
+                return bind_both_ways(eqn, operands)
             operand, hold = self.equations[number][1], jax.lax.stop_gradient
             forward = [
                 x if k == operand or isinstance(a, Literal) else hold(x) for k, (a, x) in _numbered(eqn, operands)

@@ -24,9 +24,10 @@ from ..analyses.feeds import reach_by_gradient
 from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError, reason_text
-from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of
 from ..ir.interpret import Apply, Environment
 from ..ir.program import ModuleInfo
+from ..ir.while_loops import bind_both_ways
 from .schedule import is_costly
 from .stages import Stages, over_steps, stages_of
 from .terms import Term, entering_variables
@@ -136,7 +137,7 @@ class SameStepPass:
         at_steps: Mapping[Var, Any],
         targets: Any,
         weights: jax.Array,
-        apply: Apply = bind,
+        apply: Apply = bind_both_ways,
     ) -> SameStep:
         """Runs the pass.
 
@@ -207,7 +208,7 @@ def bypassing_states(info: ModuleInfo) -> tuple[Var, ...]:
     )
 
 
-def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind) -> list[Any]:
+def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind_both_ways) -> list[Any]:
     """The known results of an equation, with the equation's derivative; the equation itself is not run."""
 
     @jax.custom_jvp

@@ -17,6 +17,7 @@ from ..analyses.uniformity import all_equal
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_key
 from ..ir.interpret import Environment, read, run_equations
 from ..ir.program import ModuleInfo
+from ..ir.while_loops import bind_both_ways
 from .schedule import Phase, is_costly, schedule
 
 
@@ -40,7 +41,7 @@ class Stages:
         environment.update(zip(info.weight_invars, params, strict=True))
         environment.update((v, x) for v, x in zip(info.other_invars, other, strict=True) if v in self.unchanged)
         environment.update((var, _array(value, even)) for var, (value, even) in self._known.items())
-        run_equations((eqn for eqn in self.static if not self._is_known(eqn)), environment)
+        run_equations((eqn for eqn in self.static if not self._is_known(eqn)), environment, bind_both_ways)
         return environment
 
     @cached_property

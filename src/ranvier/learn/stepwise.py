@@ -19,6 +19,7 @@ from ..ir._jax import Var, dtype_of, is_complex, is_floating, shape_of, size_of
 from ..ir.interpret import Environment, run_equations
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
+from ..ir.while_loops import bind_both_ways
 from .kernel import Chunk, ChunkResult, Kernel, Loss
 from .same_step import scalar_loss
 from .stages import stages_of
@@ -96,7 +97,7 @@ class StepFunctions:
         values.update(zip((*info.hidden_invars, *info.other_invars), [*state.hidden, *state.other], strict=True))
         values.update(self.parts(self.states, h))
         values.update(self.parts(self.variables, w))
-        run_equations(stages.changing, values)
+        run_equations(stages.changing, values, bind_both_ways)
         outputs, hidden, other = stages.results(values)
         after = dict(zip((*info.hidden_invars, *info.other_invars), [*hidden, *other], strict=True))
         return self.flat([after[var] for var in self.states]), outputs, hidden, other

@@ -21,10 +21,11 @@ from ..analyses.memory import size_text
 from ..analyses.relations import Connection
 from ..analyses.slices import Slice
 from ..errors import AnalysisError, RuleError
-from ..ir._jax import Literal, bind, dtype_of, is_complex, source_line
+from ..ir._jax import Literal, dtype_of, is_complex, source_line
 from ..ir.interpret import Environment
 from ..ir.nested import has_own_derivative
 from ..ir.program import ModuleInfo, shape_text
+from ..ir.while_loops import bind_both_ways
 from .blocks import backward, block_length, reversed_scan
 from .carried import Traces
 from .feedback import Feedback
@@ -270,7 +271,7 @@ class TraceKernel(Kernel):
     ) -> ChunkResult:
         stages, variables = stages_of(self.info), entering_variables(self.info)
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
-        apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind
+        apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind_both_ways
 
         def block(future: _Future, given: Any) -> tuple[_Future, _Found]:
             values, targets, weights = given

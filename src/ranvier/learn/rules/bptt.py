@@ -9,9 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ...analyses.feeds import reach_by_gradient
+from ...analyses.levels import levels_of
 from ...analyses.memory import MemorySizes, RuleMemory
-from ...ir._jax import dtype_of
+from ...errors import RuleError
+from ...ir._jax import dtype_of, source_line
 from ...ir.interpret import Environment
+from ...ir.nested import contains
 from ...ir.program import ModuleInfo
 from ..carried import Everything
 from ..kernel import Chunk, ChunkResult, Kernel, Loss, no_gradients
@@ -31,7 +35,7 @@ class BPTT(Rule):
 
     Memory: the activations of all steps of a call. Cost: the forward pass, its transpose, and the weight gradient's
     matrix product. Exact within a call; a call that goes on from an earlier state treats that state as given
-    (truncated BPTT).
+    (truncated BPTT). JAX cannot differentiate a ``while`` loop in reverse mode.
     """
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
@@ -39,7 +43,26 @@ class BPTT(Rule):
         return sizes.row(self.name, "T·(H + A)", numbers, sizes.hidden + sizes.results, grows=True)
 
     def kernel(self, info: ModuleInfo) -> Kernel:
+        _check_reversible(info)
         return _Kernel(info)
+
+
+def _check_reversible(info: ModuleInfo) -> None:
+    """Raises :class:`RuleError` for ``while`` loops between states or parameters and what learning looks at."""
+    felt, made_of = reach_by_gradient(info), levels_of(info)
+    sources = sum(made_of.bits[var] for var in (*info.hidden_invars, *info.other_invars, *info.weight_invars))
+    whiles = [
+        eqn
+        for eqn in info.equations
+        if contains(eqn, "while") and any(felt.anything(v) and made_of.learned_of(v) & sources for v in eqn.outvars)
+    ]
+    if whiles:
+        lines = ", ".join(dict.fromkeys(f"[{source_line(eqn)}]" for eqn in whiles))
+        raise RuleError(
+            "BPTT goes back through the steps in reverse mode, which JAX cannot do through a while loop, whose number "
+            f"of turns the data decide: {lines}. Use D_RTRL, EProp or RTRL, which go forward through it, or write it "
+            "as lax.scan or lax.fori_loop with a fixed number of turns."
+        )
 
 
 @dataclass(frozen=True, eq=False)
