@@ -161,7 +161,7 @@ def _kind(eqn: Equation, with_derivatives: bool) -> Kind:
     for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
         if verdict in kinds:
             return verdict
-    if is_loop(eqn) and not _carries_all(eqn):
+    if is_loop(eqn) and not carries_all(eqn):
         return Kind.MIXING
     return Kind.ELEMENTWISE if kinds else Kind.OPAQUE
 
@@ -212,7 +212,7 @@ def _carried_on(loop: Loop, values: set[Var]) -> list[Var]:
     return [var for var, new in carried if not isinstance(new, Literal) and new in values]
 
 
-def _carries_all(eqn: Equation) -> bool:
+def carries_all(eqn: Equation) -> bool:
     """Whether positions keep their place, and no position has a say in the turns that another one takes: a loop that
     neither reads nor writes along time, with a fixed number of turns."""
     loop = loop_of(eqn)

@@ -11,7 +11,7 @@ import numpy as np
 from ._jax import Equation, bind, dtype_of, is_floating, open_jaxpr, trace
 from .derivatives import as_function, results_and_slopes
 from .interpret import Apply, apply_with_bodies, evaluate
-from .nested import bodies, called_body, has_own_derivative, is_call
+from .nested import bodies, called_body, carries_all, has_own_derivative, is_call, is_loop
 from .primitives import Kind, rule_of
 
 MOVES = frozenset(["broadcast_in_dim", "reshape", "squeeze", "expand_dims", "copy", "sharding_constraint"])
@@ -27,6 +27,8 @@ def is_scalable(eqn: Equation) -> bool:
     if kind is not Kind.NESTED:
         return kind is Kind.ELEMENTWISE or eqn.primitive.name in MOVES
     inner = bodies(eqn)
+    if is_loop(eqn) and not carries_all(eqn):
+        return False
     return bool(inner) and all(_is_scalable_body(body) for body in inner)
 
 
