@@ -62,7 +62,7 @@ def in_two_calls(info: ranvier.ModuleInfo, xs, chunk: int) -> dict:
 @pytest.mark.parametrize("name", [m.name for m in MODELS.values() if not m.differentiable])
 def test_bptt_says_that_it_cannot_go_back_through_a_while_loop(name: str) -> None:
     info, xs = zoo_program(name)
-    with pytest.raises(ranvier.RuleError, match="reverse mode.*while loop.*structure.py"):
+    with pytest.raises(ranvier.RuleError, match=r"reverse mode.*while loop.*structure\.py"):
         gradient(info, ranvier.BPTT(), xs)
 
 

@@ -182,7 +182,7 @@ def test_rules_go_forward_through_while(step: Step) -> None:
     model = model_of(step)
     expected, xs = by_forward_mode(model), inputs()
     assert difference(gradient(model, ranvier.RTRL(), xs, [xs[0]]), expected) < 1e-12
-    with pytest.raises(ranvier.RuleError, match=f"reverse mode.*while loop.*{step.__name__}"):
+    with pytest.raises(ranvier.RuleError, match=rf"reverse mode.*while loop.*{step.__name__}"):
         ranvier.compile(model, ranvier.BPTT(), xs[0])
 
 
