@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -273,3 +275,44 @@ def test_text_and_files_keep_parameters(step, tmp_path):
         expected, found = (_gradient(model, _array(1, 4, N)) for model in models)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), expected, found)
         assert np.abs(expected["w"]).max() > 0
+
+
+def _imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("step", KINDS)
+def test_source_has_the_one_parameter_and_its_gradient(step, tmp_path):
+    model, xs = _model(step), _array(1, 4, N)
+    if step in (_convolved,):
+        pytest.skip("maps without a name are not written as source")
+    module = _imported(ranvier.export_source(model, tmp_path / "model.py", xs[0]))
+    arrays = module.load()
+    learned = [value for entries in arrays.values() for label, value in entries.items() if label == "value"]
+    assert [value.shape for value in learned] == [(N, N)]
+
+    def loss(value):
+        own = {**arrays, "w": {**arrays["w"], "value": value}}
+        state, total = module.initial_state(own), 0.0
+        for x in xs:
+            state, y = module.step(own, state, jnp.asarray(x, jnp.float32))
+            total += jnp.sum(jnp.tanh(y) * jnp.arange(1.0, 1 + y.size))
+        return total
+
+    found = jax.grad(loss)(arrays["w"]["value"])
+    np.testing.assert_allclose(found, _gradient(model, xs)["w"], rtol=2e-3, atol=1e-4)
+
+
+def test_an_artifact_has_the_one_parameter(tmp_path):
+    model, xs = _model(_recurrent), _array(1, 4, N).astype(np.float32)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    path = ranvier.export_artifact(graph, tmp_path / "model.rva")
+    artifact = ranvier.load_artifact(path)
+    assert [np.shape(value) for value in artifact.params] == [(N, N)]
+    (expected,) = ranvier.interpret(graph, xs).outputs.values()
+    np.testing.assert_allclose(artifact.run(xs)["output"], expected, rtol=1e-5, atol=1e-6)

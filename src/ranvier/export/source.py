@@ -21,10 +21,12 @@ from ..ir.graph.names import free_name
 from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
+from ..ir.graph.shared import ArrayName, ParameterUse
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from ..ir.graph.verifier import check
 from .equations import Equations
+from .made import statements_of
 from .source_names import OWN, Names, check_program
 
 ENDING = ".py"
@@ -142,6 +144,9 @@ class _Writer:
         self.arrays: dict[tuple[str, str], np.ndarray] = {}
         self.names = Names({*SPIKES.values(), *OWN})
         self.known: dict[Port, str] = {}
+        self.parameters: dict[str, str] = {}
+        self.made: dict[ArrayName, str] = {}
+        self.making: list[str] = []
         self.functions: dict[str, str] = {}
         self.delayed = delayed_ports(graph.projections.values())
         self.pasts = self._keys_of_pasts()
@@ -207,20 +212,52 @@ class _Writer:
 
     def _array(self, element: str, label: str, value: Any) -> str:
         """An array as the text reads it; single numbers are written out."""
+        use = self.graph.uses.get((element, label))
+        if use is not None and use.parameters:
+            return self._made((element, label), use)
         array = np.asarray(value)
         if array.ndim == 0:
             return repr(float(array))
+        return self._file(element, label, array)
+
+    def _file(self, element: str, label: str, array: np.ndarray) -> str:
+        """An array in the file of arrays, as the text reads it."""
         single = np.issubdtype(array.dtype, np.floating)
         own = free_name({name for owner, name in self.arrays if owner == element}, label)
         self.arrays[element, own] = array.astype(np.float32) if single else array
         return f"arrays[{element!a}][{own!a}]"
 
+    def _made(self, array: ArrayName, use: ParameterUse) -> str:
+        """A variable with an array that is made of parameters, at the start of the step."""
+        if array not in self.made:
+            element, label = array
+            values = [self.graph.parameters[name] for name in use.parameters]
+            operands = [self._parameter(name) for name in use.parameters]
+            self.made[array] = self.names.variable(f"{element} {label}")
+            shapes = [value.shape for value in values]
+
+            def keep(name: str, value: np.ndarray) -> str:
+                return self._file(element, f"{label} {name}", value)
+
+            self.making += statements_of(use, operands, shapes, self.made[array], keep)
+        return self.made[array]
+
+    def _parameter(self, name: str) -> str:
+        if name not in self.parameters:
+            self.parameters[name] = self._file(name, "value", self.graph.parameters[name])
+        return self.parameters[name]
+
     # A step
 
     def _step(self) -> Iterator[str]:
+        body = list(self._body())
         yield "def step(arrays, state, inputs):"
         yield '    """New states and outputs from arrays, states and the values of the inputs."""'
         yield "    new = dict(state)"
+        yield from (f"    {line}" for line in self.making)
+        yield from body
+
+    def _body(self) -> Iterator[str]:
         for name in self.graph.inputs:
             variable = self.names.variable(name)
             self.known[name, OUT] = variable
