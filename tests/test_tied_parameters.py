@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import brainstate
 import jax
@@ -316,3 +317,121 @@ def test_an_artifact_has_the_one_parameter(tmp_path):
     assert [np.shape(value) for value in artifact.params] == [(N, N)]
     (expected,) = ranvier.interpret(graph, xs).outputs.values()
     np.testing.assert_allclose(artifact.run(xs)["output"], expected, rtol=1e-5, atol=1e-6)
+
+
+@jax.custom_jvp
+def _spike(v):
+    return (v > 0).astype(v.dtype)
+
+
+@_spike.defjvp
+def _spike_derivative(primals, tangents):
+    return _spike(*primals), tangents[0] / (1 + jnp.abs(primals[0])) ** 2
+
+
+def _spiking(p, s, x):
+    """LIF neurons with one matrix for the input and for the spikes of the step before."""
+    v = 0.9 * s["v"] + 0.1 * (x @ p["w"] + s["z"] @ p["w"])
+    z = _spike(v - 0.05)
+    return {"v": jnp.where(z > 0, 0.0, v), "z": z}, z @ p["o"]
+
+
+def _spiking_model():
+    params = {"w": np.abs(_array(0, N, N)), "o": _array(1, N, 2)}
+    return ranvier.step_function(_spiking, params, {"v": np.zeros(N), "z": np.zeros(N)})
+
+
+def test_recognised_neurons_keep_tied_weights_and_nir_says_that_it_cannot():
+    model, xs = _spiking_model(), np.abs(_array(3, 8, N)) * 3
+    graph, findings = ranvier.recognise(ranvier.SNNGraph.from_module(model, xs[0]))
+    assert all(finding.neuron for finding in findings)
+    assert list(graph.parameters) == ["w"]
+    assert len(graph.uses) == 2
+    (expected,) = ranvier.interpret(ranvier.SNNGraph.from_module(model, xs[0]), xs).outputs.values()
+    (found,) = ranvier.interpret(graph, xs).outputs.values()
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert np.ptp(found) > 0
+    text = ranvier.to_nir(graph).metadata["ranvier"]
+    uses = json.loads(text)["untied"]["w"]
+    assert len(uses) == 2
+    for name in uses:
+        assert name in ranvier.to_nir(graph).nodes
+
+
+def _grown(model, **parts):
+    """The same with other parameters."""
+    return ranvier.step_function(model.step, {**model.params, **parts}, model.state)
+
+
+def test_neurons_that_go_take_their_numbers_out_of_the_parameter():
+    model, xs = _spiking_model(), np.abs(_array(3, 8, N)) * 3
+    w = np.array(model.params["w"])
+    w[:, 2] = -1.0
+    model = _grown(model, w=w)
+    small, report = ranvier.optimize(model, "dead-neurons{threshold=0}", inputs=xs[0], calibration=xs[:, None])
+    assert report.after.neurons == report.before.neurons - 1
+    assert small.params["w"].shape == (N, N - 1)
+    assert report.before.parameters - report.after.parameters == N + 2
+    learners = [ranvier.compile(m, ranvier.D_RTRL(), xs[0]) for m in (model, small)]
+    before, after = (
+        learner.grad(lambda y, _: jnp.sum(y * jnp.arange(1.0, 3)), xs, np.zeros(8))[0] for learner in learners
+    )
+    np.testing.assert_allclose(after["w",], report.carry(before)["w",], rtol=1e-6)
+    values = report.carry({path: jnp.asarray(model.params[path[0]]) for path in before})
+    np.testing.assert_array_equal(values["w",], np.delete(w, 2, 1))
+    assert np.abs(after["w",]).max() > 0
+
+
+def test_passes_leave_shared_numbers_and_say_so():
+    """Two neurons that are alike would be merged, a matrix with few weights stored as rows, the weakest pruned."""
+    model, xs = _spiking_model(), np.abs(_array(3, 8, N)) * 3
+    w = np.zeros((N, N))
+    w[0, :2] = 1.0
+    w[1, 2], w[3, 2] = 0.7, 0.3
+    model = _grown(model, w=w)
+    graph, _ = ranvier.recognise(ranvier.SNNGraph.from_module(model, xs[0]))
+    pipeline = "canonicalize,merge-neurons,connections{sparse_below=0.9},prune{sparsity=0.5},quantize,fuse"
+    made, report = ranvier.optimize(graph, pipeline, calibration=xs[:, None])
+    np.testing.assert_array_equal(made.parameters["w"], w)
+    left = {remark.of for run in report.runs for remark in run.remarks if "'w'" in remark.message and not remark.done}
+    assert left >= {"merge-neurons", "connections", "quantize", "prune"}
+    parted, report = ranvier.optimize(graph, f"untie,{pipeline}", calibration=xs[:, None])
+    assert not parted.parameters
+    assert any(remark.of == "untie" and "16 numbers are 32 now" in remark.message for remark in report.runs[0].remarks)
+    assert parted.total_synapses < made.total_synapses
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_tied_graphs_stay_true_through_every_pass(seed):
+    """Two populations with arrays that are random elements of one parameter: outputs and uses agree after each pass."""
+    generator = np.random.default_rng(seed)
+    w = generator.choice([-1.0, 0.0, 0.5, 2.0], (N, N))
+    whole = np.arange(N * N)
+    index = [(generator.permutation(whole) if k % 2 else whole).reshape(N, N).T for k in range(4)]
+    neuron = ranvier.neurons.LIF(tau=0.02, r=20.0)
+    names = [("in->a", "in", "a", 0), ("a->a", "a", "a", 1), ("a->b", "a", "b", 0), ("b->out", "b", "out", 0)]
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("in", (N,), low=0.0, high=1.0)],
+        populations=[ranvier.Population(name, (N,), neuron) for name in "ab"],
+        outputs=[ranvier.Output("out", (N,))],
+        projections=[
+            ranvier.Projection(name, source, target, ranvier.operations.Linear(w.ravel()[at]), delay)
+            for (name, source, target, delay), at in zip(names, index, strict=True)
+        ],
+        parameters={"w": w},
+        uses={(n[0], "weight"): ranvier.ParameterUse(("w",), index=at) for n, at in zip(names, index, strict=True)},
+    )
+    xs = (generator.random((20, 3, N)) < 0.5).astype(float)
+    (expected,) = ranvier.interpret(graph, xs).outputs.values()
+    for level in ("O1", "O2", "O3", "untie,dead-neurons,merge-neurons,connections,fuse"):
+        options = {"level": level} if level.startswith("O") else {"passes": level}
+        made, report = ranvier.optimize(graph, calibration=xs, **options)
+        assert ranvier.problems(made) == []
+        (found,) = ranvier.interpret(made, xs).outputs.values()
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+        assert made.total_params <= (N * N if level.startswith("O") else 4 * N * N)
+        carried = report.carry({("w",): jnp.asarray(w)})
+        for path, value in ranvier.lower(made, dtype=jnp.float64).params.items():
+            if path == "w":
+                np.testing.assert_array_equal(carried["w",], value)

@@ -61,6 +61,7 @@ _HOME = {
     "ir.graph.printer": ["to_text"],
     "ir.graph.recording": ["Simulation"],
     "ir.graph.layers": ["LayerNode"],
+    "ir.graph.shared": ["ParameterUse"],
     "ir.graph.snn_graph": ["SNNGraph"],
     "ir.graph.storage": ["load", "save"],
     "ir.graph.verifier": ["Problem", "problems"],
@@ -183,6 +184,7 @@ if TYPE_CHECKING:
     from .ir.graph.parser import from_text as from_text
     from .ir.graph.printer import to_text as to_text
     from .ir.graph.recording import Simulation as Simulation
+    from .ir.graph.shared import ParameterUse as ParameterUse
     from .ir.graph.snn_graph import SNNGraph as SNNGraph
     from .ir.graph.storage import load as load
     from .ir.graph.storage import save as save

@@ -14,6 +14,7 @@ from ..export.artifact import Artifact, check_can_export, write_artifact
 from ..export.source import write_source
 from ..frontends.extract import extract_module_info
 from ..ir.files import read_arrays, write_arrays
+from ..ir.graph.nir_notes import NirNotes
 from ..ir.graph.snn_graph import SNNGraph
 from ..raising.raised import raise_model
 from ..simulation.lower import lower
@@ -86,6 +87,7 @@ def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Pa
     if ending not in (ENDING, SOURCE, NIR):
         raise ExportError(f"{str(output)!r}: artifacts end in {ENDING}, Python source in {SOURCE}, NIR files in {NIR}.")
     check_target(output)
+    note = ""
     with steps_shown(console) as show:
         show("lowering" if ending == ENDING else "raising")
         if ending == ENDING:
@@ -93,9 +95,11 @@ def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Pa
         elif ending == SOURCE:
             export_source(model, output, *inputs)
         else:
-            to_nir(model, *inputs, path=output)
+            note = NirNotes.of(to_nir(model, *inputs, path=output).metadata).text
     told = f"{load_artifact(output)!r} " if ending == ENDING else ""
     print_plain(console, f"{told}written to {output}, {output.stat().st_size:,} bytes")
+    if note:
+        print_plain(console, note)
 
 
 def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None, seed: int) -> None:

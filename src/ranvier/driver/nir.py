@@ -17,8 +17,9 @@ def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None,
 
     What NIR has no place for (dt, choices of neurons, delays of projections, initial states) is kept as JSON in the
     metadata, where :func:`ranvier.from_nir` finds it. A projection with a delay that closes no cycle has a Delay node.
-    An adaptive threshold becomes an integrator of spikes that is taken off the potential. Of a brainstate module or
-    step function the neurons are recognised first, see :func:`ranvier.recognise`.
+    NIR cannot tie weights: of a parameter that several arrays are made of each use has numbers of its own, and the
+    metadata says which these are. An adaptive threshold becomes an integrator of spikes that is taken off the
+    potential. Of a brainstate module or step function the neurons are recognised first, see :func:`ranvier.recognise`.
 
     Args:
         model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,

@@ -158,6 +158,7 @@ class _Exporter:
                 if p.initial
             },
             fixed=[self._known_as(p) for p in graph.projections.values() if not p.trained and p.operation.arrays],
+            untied={name: self._made_of(name) for name in graph.parameters},
             ranges={
                 name: (node.low, node.high)
                 for name, node in graph.inputs.items()
@@ -166,6 +167,12 @@ class _Exporter:
         )
         kept = {key: value for key, value in graph.metadata.items() if key.rpartition("/")[0] not in self.nodes}
         return {**kept, NOTES: notes.to_json()}
+
+    def _made_of(self, parameter: str) -> list[str]:
+        """Names of the projections and populations whose arrays are made of a parameter."""
+        graph = self.graph
+        names = dict.fromkeys(name for (name, _), use in graph.uses.items() if parameter in use.parameters)
+        return [self._known_as(graph.projections[n]) if n in graph.projections else n for n in names]
 
 
 def _implied_delays(graph: SNNGraph) -> set[str]:

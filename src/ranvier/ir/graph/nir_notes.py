@@ -26,6 +26,8 @@ class NirNotes:
         initial: states before the first step, by population.
         ranges: of the values of inputs, by input.
         fixed: projections whose arrays learning leaves as they are.
+        untied: by parameter that several arrays were made of, or one by a function, the projections and populations
+            with these arrays; in NIR each has numbers of its own.
     """
 
     dt: float | None = None
@@ -34,6 +36,13 @@ class NirNotes:
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
     ranges: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
+    untied: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What a person should know of the file; empty where there is nothing."""
+        told = "; ".join(f"{name!r} in {', '.join(map(repr, uses))}" for name, uses in self.untied.items())
+        return f"NIR cannot tie weights: each use has numbers of its own, {told}" if told else ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -72,6 +81,10 @@ def _by_name(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(fits(one) for one in value.values())
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _is_range(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(x is None or _is_number(x) for x in value)
 
@@ -82,6 +95,7 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "delays": _by_name(lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "initial": _by_name(_by_name(_is_array)),
     "ranges": _by_name(_is_range),
-    "fixed": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "fixed": _are_names,
+    "untied": _by_name(_are_names),
 }
 """Whether a note has the form that it is written in."""
