@@ -89,7 +89,7 @@ def _taken(x: str, taking: Taking, keep: Keep) -> str:
     if taking.rows is None or taking.columns is None:
         return f"{x}.reshape(-1)[{keep('index', taking.index)}]"
     block = f"{x}[{_picked('rows', taking.rows, keep)}][:, {_picked('columns', taking.columns, keep)}]"
-    return f"{block}.T" if taking.transposed else block
+    return f"jnp.transpose({block})" if taking.transposed else block
 
 
 def _picked(label: str, picked: Picked, keep: Keep) -> Any:

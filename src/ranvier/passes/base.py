@@ -175,10 +175,8 @@ class Rewriting:
         names = parameters_of(self.graph, *elements)
         if not names:
             return None
-        made = ", ".join(map(repr, names))
-        return (
-            f"{' and '.join(map(repr, elements))} is made of {made}, which stays one parameter; 'untie' parts its uses"
-        )
+        made = " and ".join(map(repr, names))
+        return f"made of the parameter {made}, which stays one; the pass 'untie' parts its uses"
 
     def leaves(self, about: str, change: str, *elements: str) -> bool:
         """Whether a change of numbers is left undone because they are made of parameters; writes that down."""
