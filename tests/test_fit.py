@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -305,6 +309,84 @@ def test_a_checkpoint_is_a_directory(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ranvier.InputError, match="directory"):
         train(epochs=1, checkpoint=tmp_path / "file")
+
+
+def test_two_trainings_in_one_directory(tmp_path) -> None:
+    """The second is refused, in this process and in another, and the first goes on."""
+    other = (
+        "import sys; from pathlib import Path; from ranvier.ir.locks import locked\n"
+        f"with locked(Path({str(tmp_path)!r}) / '.training') as free: sys.exit(0 if free else 7)"
+    )
+    codes = []
+
+    def data(epoch: int) -> list[Any]:
+        codes.append(subprocess.run([sys.executable, "-c", other], check=False).returncode)
+        with pytest.raises(ranvier.InputError, match="another training is using the checkpoints in"):
+            train(epochs=1, checkpoint=tmp_path)
+        return [batch(0)]
+
+    expected = train(data=[batch(0)], epochs=2)
+    same_bits(train(data=data, epochs=2, checkpoint=tmp_path).params, expected.params)
+    assert codes == [7, 7]
+    assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 0
+    train(data=[batch(0)], epochs=3, checkpoint=tmp_path)
+
+
+def test_a_training_that_fails_frees_its_directory(tmp_path) -> None:
+    with pytest.raises(ranvier.TrainingError):
+        train(epochs=1, checkpoint=tmp_path, loss=lambda y, target: jnp.log(-1.0) * y.sum())
+    train(epochs=1, checkpoint=tmp_path)
+
+
+def _files(folder) -> list[Any]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".training")
+
+
+def test_damaged_checkpoints_are_errors(tmp_path) -> None:
+    """Every file of a checkpoint cut, emptied, filled with junk, changed in one byte, and removed."""
+    learner = make()
+    good = train(learner, [batch(0)], epochs=1, checkpoint=tmp_path / "good")
+    generator, refused = np.random.default_rng(0), 0
+    for number, file in enumerate(_files(tmp_path / "good")):
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        if content:
+            flipped[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        for k, bad in enumerate((content[: len(content) // 2], b"", b"{" * 5000, bytes(flipped), None)):
+            folder = tmp_path / f"bad{number}.{k}"
+            shutil.copytree(tmp_path / "good", folder)
+            copy = folder / file.relative_to(tmp_path / "good")
+            copy.unlink() if bad is None else copy.write_bytes(bad)
+            try:
+                again = train(learner, [batch(0)], epochs=1, checkpoint=folder)
+                same_bits(again.params, good.params)
+                assert again.history == good.history
+            except ranvier.InputError as error:
+                assert str(folder) in str(error)  # noqa: PT017
+                refused += 1
+    assert refused > 8
+
+
+def test_the_epoch_before_a_damaged_one_can_be_gone_on_from(tmp_path) -> None:
+    learner, data = make(), [batch(0)]
+    train(learner, data, epochs=2, checkpoint=tmp_path)
+    for file in _files(tmp_path / "1"):
+        file.write_bytes(b"junk")
+    with pytest.raises(ranvier.InputError, match="remove its folder 1 to go on from epoch 1"):
+        train(learner, data, epochs=2, checkpoint=tmp_path)
+    shutil.rmtree(tmp_path / "1")
+    same_bits(train(learner, data, epochs=2, checkpoint=tmp_path).params, train(learner, data, epochs=2).params)
+
+
+def test_a_checkpoint_that_was_changed_is_not_gone_on_from(tmp_path) -> None:
+    """Arrays of the right shapes from another training, where nothing but the content tells them."""
+    learner = make()
+    train(learner, [batch(0)], epochs=1, checkpoint=tmp_path / "one")
+    train(learner, [batch(1)], epochs=1, checkpoint=tmp_path / "two")
+    shutil.rmtree(tmp_path / "one" / "0" / "state")
+    shutil.copytree(tmp_path / "two" / "0" / "state", tmp_path / "one" / "0" / "state")
+    with pytest.raises(ranvier.InputError, match="its content is not what was written"):
+        train(learner, [batch(0)], epochs=2, checkpoint=tmp_path / "one")
 
 
 # What is refused --------------------------------------------------------------------------------------------------

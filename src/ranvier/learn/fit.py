@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
@@ -100,7 +100,8 @@ def fit(
         metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
             ``batch_size`` may have another size.
-        checkpoint: directory in which every epoch is kept (the last three); needs ``orbax-checkpoint``.
+        checkpoint: directory in which every epoch is kept (the last three), for one training at a time; needs
+            ``orbax-checkpoint``.
         resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by
             bit, as
             long as ``data`` gives the same batches.
@@ -115,11 +116,12 @@ def fit(
     run = _Run(learner, loss, optimizer, metrics)
     state = run.start(params, optimizer_state)
     done, history = 0, []
-    checkpoints = Checkpoints(checkpoint, learner) if checkpoint is not None else None
-    if checkpoints is not None and (found := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
-        state, history = found
-        done = len(history)
-    with _bar(progress) as bar:
+    with ExitStack() as open_:
+        checkpoints = None if checkpoint is None else open_.enter_context(Checkpoints(checkpoint, learner))
+        if checkpoints is not None and (last := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
+            state, history = last
+            done = len(history)
+        bar = open_.enter_context(_bar(progress))
         for epoch in range(done, epochs):
             task = bar.add_task(f"epoch {epoch + 1}", told="") if bar else None
             state, found = run.epoch(state, _batches(data, epoch), epoch, partial(_tell, bar, task))
