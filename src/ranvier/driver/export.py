@@ -18,6 +18,7 @@ from ..ir.graph.nir_notes import NirNotes
 from ..ir.graph.snn_graph import SNNGraph
 from ..raising.raised import raise_model
 from ..simulation.lower import lower
+from ..validation.calibration import LABELS, with_own_name
 from .graph_file import check_results_target, check_target
 from .nir import to_nir
 from .progress import steps_shown
@@ -108,15 +109,15 @@ def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None
         check_results_target(output)
     artifact = load_artifact(path)
     try:
-        arrays: Any = read_arrays(inputs)
+        arrays = read_arrays(inputs)
     except ValueError as error:
         raise InputError(f"{str(inputs)!r} cannot be read: {error}.") from error
-    arrays.pop("labels", None)
-    if len(artifact.inputs) == 1 and len(arrays) == 1:
-        arrays = next(iter(arrays.values()))
+    names = [one.name for one in artifact.inputs]
+    if LABELS not in names:
+        arrays.pop(LABELS, None)
     with steps_shown(console) as show:
         show(f"running {artifact.name}")
-        found = artifact.run(arrays, seed=seed)
+        found = artifact.run(with_own_name(arrays, names), seed=seed)
     for name, values in found.items():
         told = f"{list(values.shape)}, from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
         print_plain(console, f"{name}: {told}")

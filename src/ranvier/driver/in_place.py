@@ -13,10 +13,12 @@ from ..errors import InputError
 from ..frontends.step_function import StepFunction
 from ..ir.graph.elements import Input
 from ..ir.graph.snn_graph import SNNGraph
+from ..ir.inputs import check_names
 from ..ir.program import ModuleInfo
 from ..raising.raised import Raised, raise_model
 from ..raising.rebuild import rebuilt
 from ..report.optimization import OptimizationReport
+from ..validation.calibration import LABELS, with_own_name
 from ..validation.carry import Carry, carry_of, moved_index
 from ..validation.origins import Origins
 
@@ -63,27 +65,45 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
             f"optimize: {type(model).__name__} is traced with example inputs of one step; pass them, as in "
             "optimize(model, inputs=jnp.ones(100))."
         )
-    shapes = [np.shape(x) for x in jax.tree.leaves(calibration)]
+    data, _ = _parted(calibration)
+    shapes = [np.shape(x) for x in jax.tree.leaves(data)]
     if any(len(shape) < 2 for shape in shapes):
         raise InputError(
             f"optimize: calibration has the shape {[*map(list, shapes)]}; [T, samples, ...] is expected, time first. "
             "Of one sample give example inputs of a step too, as in optimize(model, calibration=xs, inputs=xs[0])."
         )
-    first = jax.tree.map(lambda x: np.asarray(x)[0, 0], calibration)
+    first = jax.tree.map(lambda x: np.asarray(x)[0, 0], data)
     return first if isinstance(first, tuple) else (first,)
 
 
 def _by_name(raised: Raised, calibration: Any) -> Any:
-    """Calibration inputs under the names of the graph's inputs."""
+    """Calibration inputs under the names of the graph's inputs, with the labels that are among them."""
     if calibration is None or hasattr(calibration, "inputs"):
         return calibration
-    if isinstance(calibration, dict) and set(calibration) == set(raised.graph.inputs):
-        return calibration
-    leaves, nodes = jax.tree.leaves(calibration), list(raised.graph.inputs.values())
+    info, graph = raised.info, raised.graph
+    given, labels = _parted(calibration)
+    if isinstance(given, dict):
+        given = with_own_name(given, list(graph.inputs))
+    if isinstance(given, dict) and set(given) == set(graph.inputs):
+        return {**given, **labels}
+    expected = jax.tree.unflatten(info.input_treedef, info.input_avals)
+    if isinstance(given, dict) and not (len(expected) == 1 and isinstance(expected[0], dict)):
+        raise InputError(f"optimize: calibration is given for {sorted(given)}, the model has {sorted(graph.inputs)}.")
+    check_names(given if isinstance(given, tuple) else (given,), expected, "a step")
+    leaves, nodes = jax.tree.leaves(given), list(graph.inputs.values())
     if len(leaves) != len(nodes):
         raise InputError(f"optimize: calibration has {len(leaves)} arrays, a step takes {len(nodes)}.")
-    shapes = [tuple(aval.shape) for aval in raised.info.input_avals]
-    return {n.name: _in_node(n, shape, np.asarray(x)) for n, shape, x in zip(nodes, shapes, leaves, strict=True)}
+    shapes = [tuple(aval.shape) for aval in info.input_avals]
+    named = {n.name: _in_node(n, shape, np.asarray(x)) for n, shape, x in zip(nodes, shapes, leaves, strict=True)}
+    return {**named, **labels}
+
+
+def _parted(calibration: Any) -> tuple[Any, dict[str, Any]]:
+    """Inputs, and labels where there are any."""
+    if not isinstance(calibration, dict):
+        return calibration, {}
+    inputs = {name: x for name, x in calibration.items() if name != LABELS}
+    return inputs, {LABELS: calibration[LABELS]} if LABELS in calibration else {}
 
 
 def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:

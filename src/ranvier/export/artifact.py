@@ -25,6 +25,7 @@ from ..errors import ExportError, InputError, reason_text
 from ..ir._jax import is_key, stable_custom_calls
 from ..ir.extras import require
 from ..ir.files import open_archive, write_atomically, write_member
+from ..ir.inputs import inputs_by_name
 from ..ir.interpret import evaluate
 from ..ir.limits import TooLarge, check_results
 from ..ir.nested import bodies
@@ -326,12 +327,7 @@ class Artifact:
     def _given(self, inputs: Any) -> tuple[list[jax.Array], int | None]:
         """Inputs in order, ``[T, samples, ...]``, and the number of samples; None without that axis."""
         names = [one.name for one in self.inputs]
-        if not isinstance(inputs, Mapping):
-            if len(names) != 1:
-                raise InputError(f"{self.name} has the inputs {names}; give a mapping from name to values.")
-            inputs = {names[0]: inputs}
-        if set(inputs) != set(names):
-            raise InputError(f"inputs are given for {sorted(inputs)}, {self.name} has {sorted(names)}.")
+        inputs = inputs_by_name(inputs, names, self.name)
         arrays = [jnp.asarray(inputs[one.name], one.dtype) for one in self.inputs]
         leads = {array.shape[: array.ndim - len(one.shape)] for one, array in zip(self.inputs, arrays, strict=True)}
         shapes = [array.shape[array.ndim - len(one.shape) :] for one, array in zip(self.inputs, arrays, strict=True)]

@@ -13,6 +13,7 @@ import jax
 from ..errors import InputError
 from ._jax import Var, open_jaxpr
 from .diagnostic import Diagnostic
+from .inputs import check_names
 from .interpret import Environment, evaluate, run_equations
 from .names import variable_names, variable_text
 from .paths import Path, leaf_path, path_text
@@ -278,6 +279,7 @@ class ModuleInfo:
         expected = [shape_text(aval.shape) for aval in self.input_avals]
         given = [shape_text(jax.numpy.shape(leaf)) for leaf in leaves]
         if treedef != self.input_treedef or given != expected:
+            check_names(inputs, jax.tree.unflatten(self.input_treedef, self.input_avals), self.name)
             raise InputError(
                 f"{self.name} was traced with inputs of shapes {', '.join(expected) or 'none'}, but got "
                 f"{', '.join(given) or 'none'}; pass inputs of the traced shapes or extract the model again."

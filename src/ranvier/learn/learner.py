@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..frontends.parameters import with_params
 from ..ir._jax import is_complex, is_floating
+from ..ir.inputs import check_names
 from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
@@ -299,6 +300,7 @@ class Learner:
             for leaf, aval in zip(leaves, info.input_avals, strict=True)
         )
         if not fits:
+            check_names(given, arguments, info.name)
             unbatched = [aval.shape[1:] for aval in info.input_avals]
             lacks = self.batch_size is not None and [jnp.shape(leaf)[1:] for leaf in leaves] == unbatched
             remedy = (

@@ -21,6 +21,7 @@ from ..ir.graph.shared import array_at, numbers_of, set_array, trained_arrays, w
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.traced import Traced
 from ..ir.graph.verifier import check
+from ..ir.inputs import inputs_by_name
 from ..ir.paths import Path, path_text
 from .neurons import UPDATES
 from .operations import function_of, parameters_of
@@ -125,7 +126,7 @@ class GraphStep:
     def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> StepResult:
         """One step, with everything that is known in it."""
         params = self.with_made(params)
-        given = inputs if isinstance(inputs, Mapping) else {next(iter(self.graph.inputs)): inputs}
+        given = inputs_by_name(inputs, list(self.graph.inputs), self.graph.name)
         values: dict[Port, Any] = {(name, OUT): jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
         new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
         summed: dict[Port, Any] = {}

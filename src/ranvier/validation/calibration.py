@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,13 @@ from .ties import Run
 LABELS = "labels"
 ONLY = ("inputs", "input", "x", "xs", "data")
 """Names under which a file may hold the values of a graph's only input."""
+
+
+def with_own_name(arrays: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Arrays by name; the only one goes by the name of the only input where it has one of the usual names."""
+    if len(names) == 1 and len(arrays) == 1 and next(iter(arrays)) in ONLY:
+        return {names[0]: next(iter(arrays.values()))}
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +58,7 @@ class Calibration:
             data = dict(data)
             if LABELS in data and LABELS not in graph.inputs:
                 labels = data.pop(LABELS)
-            if len(graph.inputs) == 1 and len(data) == 1 and next(iter(data)) in ONLY:
-                data = next(iter(data.values()))
+            data = with_own_name(data, list(graph.inputs))
         given, samples = batched_inputs(graph, data)
         inputs = {name: value if samples is not None else value[:, None] for name, value in given.items()}
         broken = [name for name, value in inputs.items() if not np.all(np.isfinite(value))]

@@ -70,6 +70,11 @@ class Counterexample:
             raise GraphError(
                 f"{os.fspath(path)!r} holds no counterexample: it has {sorted(arrays)}, not {list(GRAPHS)}."
             )
+        if other := [name for name in arrays if name not in (*GRAPHS, TOLD) and not name.startswith((INPUT, ORIGIN))]:
+            raise GraphError(
+                f"{os.fspath(path)!r} holds no counterexample: {', '.join(map(repr, other))} is none of its arrays, "
+                f"which are {', '.join((*GRAPHS, TOLD))}, {INPUT}<name> and {ORIGIN}<population>."
+            )
         inputs = {name.removeprefix(INPUT): value for name, value in arrays.items() if name.startswith(INPUT)}
         size = Path(path).stat().st_size
         graphs = [from_bytes(arrays[name].tobytes(), f"{name} in {os.fspath(path)!r}", size) for name in GRAPHS]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import GraphError, InputError
+from ..inputs import inputs_by_name
 from .neurons import IN, OUT
 from .snn_graph import SNNGraph
 
@@ -104,13 +105,7 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     Raises:
         InputError: an input is missing or unknown, or shapes do not fit.
     """
-    if not isinstance(inputs, Mapping):
-        if len(graph.inputs) != 1:
-            raise InputError(f"the graph has the inputs {list(graph.inputs)}; give a mapping from name to values.")
-        inputs = {next(iter(graph.inputs)): inputs}
-    if set(inputs) != set(graph.inputs):
-        raise InputError(f"inputs are given for {sorted(inputs)}, the graph has {sorted(graph.inputs)}.")
-    given = {name: np.asarray(inputs[name]) for name in graph.inputs}
+    given = {name: np.asarray(x) for name, x in inputs_by_name(inputs, list(graph.inputs), "the graph").items()}
     for name, values in given.items():
         if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
             raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected.")
