@@ -46,6 +46,11 @@ def some_outputs_drive_a_state(p: Any, s: Any, x: Any) -> Any:
     return {"v": v, "m": 0.9 * s["m"] + outputs[-1] - 0.5 * outputs[7]}, s["m"]
 
 
+def sums_over_turns_drive_states(p: Any, s: Any, x: Any) -> Any:
+    v, outputs = with_outputs(s["v"], x @ p["w"])
+    return {"v": v, "m": 0.9 * s["m"] + outputs.mean(0) + 0.1 * outputs.sum(axis=0)}, s["m"]
+
+
 def all_outputs_are_the_output(p: Any, s: Any, x: Any) -> Any:
     v, outputs = with_outputs(s["v"], x @ p["w"])
     return {"v": v}, outputs
@@ -140,6 +145,7 @@ def weight_inside_while(p: Any, s: Any, x: Any) -> Any:
 
 
 SCANS = [last_output_is_the_state, some_outputs_drive_a_state, all_outputs_are_the_output, slices_of_weighted_inputs]
+SCANS += [sums_over_turns_drive_states]
 SCANS += [last_slice_first, loop_in_a_loop, two_states_in_one_array]
 WHILES = [settles, turns_by_data, adaptive_steps, while_in_a_scan, weight_inside_while]
 
@@ -239,3 +245,46 @@ def test_a_large_loop_that_mixes_says_that_it_has_no_jacobian() -> None:
     learner = ranvier.compile(model, ranvier.D_RTRL(), jnp.ones(n))
     with pytest.raises(ranvier.AnalysisError, match="fixed number of turns"):
         learner.grad(loss, jnp.ones((2, n)), phases(2))
+
+
+def test_the_size_of_the_program_does_not_grow_with_the_turns() -> None:
+    """Hodgkin and Huxley's neuron, some steps of exponential Euler for every step of the network."""
+    sizes = []
+    for turns in (2, 40):
+        learner = ranvier.compile(hodgkin_huxley(turns), ranvier.D_RTRL(), inputs()[0], chunk=2)
+        whole = jax.jit(lambda learner=learner: learner.grad(loss, inputs()[:4], phases(4))[0])
+        sizes.append(whole.lower().as_text().count("\n"))
+    assert sizes[1] < 1.02 * sizes[0]
+
+
+def test_hodgkin_huxley_with_substeps() -> None:
+    model, xs = hodgkin_huxley(4), inputs()
+    assert difference(gradient(model, ranvier.D_RTRL(), xs, [xs[0]], chunk=3), by_forward_mode(model)) < 1e-9
+
+
+def hodgkin_huxley(turns: int) -> ranvier.StepFunction:
+    dt = 0.05 / turns
+
+    def gate(x: Any, opening: Any, closing: Any) -> Any:
+        rate = opening + closing
+        return x + (1 - jnp.exp(-dt * rate)) * (opening / rate - x)
+
+    def one(carry: Any, current: Any) -> Any:
+        v, m, h, n = carry
+        sodium, potassium = 120 * m**3 * h, 36 * n**4
+        conductance = sodium + potassium + 0.3
+        drive = 50 * sodium - 77 * potassium - 54.4 * 0.3 + current
+        m = gate(m, (v + 40.1) / 10 / (1 - jnp.exp(-(v + 40.1) / 10)), 4 * jnp.exp(-(v + 65) / 18))
+        h = gate(h, 0.07 * jnp.exp(-(v + 65) / 20), 1 / (1 + jnp.exp(-(v + 35) / 10)))
+        n = gate(n, (v + 55.1) / 100 / (1 - jnp.exp(-(v + 55.1) / 10)), 0.125 * jnp.exp(-(v + 65) / 80))
+        v = v + (1 - jnp.exp(-conductance * dt)) * (drive / conductance - v)
+        return (v, m, h, n), jax.nn.sigmoid(v)
+
+    def step(p: Any, s: Any, x: Any) -> Any:
+        current = 10 * (x @ p["w"])
+        carry, spikes = lax.scan(lambda c, _: one(c, current), tuple(s[k] for k in "vmhn"), jnp.arange(turns))
+        return dict(zip("vmhn", carry, strict=True)), (spikes[-1], carry[0] / 10)
+
+    state = {k: jnp.full(N, x) for k, x in {"v": -65.0, "m": 0.05, "h": 0.6, "n": 0.32}.items()}
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(N_IN, N)))
+    return ranvier.step_function(step, {"w": w}, state)

@@ -26,6 +26,9 @@ from .slices import Slice, slice_between
 from .transition import EntryFacts, take_component
 from .uniformity import jaxpr_facts
 
+MANY_COLOURS = 4
+"""From this many more seeds than one f is found for all of them at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Connection:
@@ -83,6 +86,8 @@ class Connection:
         """f at this y and these residuals: component to ``[lanes]``, for the components that y can reach."""
         colours = self._colours
         last = int(colours.max(initial=0))
+        if last >= MANY_COLOURS:
+            return self._columns_at_once(y, residuals)
         columns: dict[int, jax.Array] = {}
         for c in range(last + 1):
             seed = jnp.asarray(colours == c, dtype=y.dtype).reshape(y.shape)
@@ -93,6 +98,19 @@ class Connection:
                 entry = entry if answers is None else entry * answers
                 columns[a] = columns[a] + entry if a in columns else entry
         return columns
+
+    def _columns_at_once(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
+        """As :meth:`columns_at`, with one product for all colours, so that the program does not grow with them."""
+        colours = self._colours
+        seeds = jnp.asarray(np.arange(colours.max() + 1)[:, None] == colours, y.dtype).reshape(-1, *y.shape)
+
+        def push(seed: jax.Array) -> list[jax.Array]:
+            pushed = jax.jvp(lambda value: self.path([value], residuals), (y,), (seed,))[1]
+            return [self._read(pushed, a) for a in self.components]
+
+        lane = np.arange(self.y_index.size)
+        found = jax.vmap(push)(seeds)
+        return {a: x[colours[self.y_index], lane] for a, x in zip(self.components, found, strict=True)}
 
     @cached_property
     def components(self) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
-"""Normal form of a traced step: calls inlined, short loops unrolled, one equation for every state.
+"""Normal form of a traced step: calls inlined, short loops unrolled, sums over turns taken within the loop, one
+equation for every state.
 
 The step is traced again by an interpreter, so no jaxpr is ever put together by hand and custom
 derivatives, random keys and source lines survive.
@@ -7,6 +8,7 @@ derivatives, random keys and source lines survive.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,27 +16,37 @@ import jax.numpy as jnp
 
 from ._jax import Equation, bind, copy, dtype_of, is_literal, open_jaxpr, shape_of, trace
 from .interpret import evaluate
-from .nested import called_body, is_call, loop_of
+from .loop_sums import with_sums_in_loops
+from .nested import bodies, called_body, classify, is_call, loop_of
+from .primitives import Kind, rule_of
 
 UNROLL_LENGTH = 32
 UNROLL_EQUATIONS = 512
+UNROLL_ARITHMETIC = 64
+"""Equations up to which a loop of arithmetic is unrolled: nothing that analyses look for would come to light in more,
+and each one is compiled as often as the loop turns."""
 
 
-def normalize(function: Callable[..., Sequence[Any]], avals: Sequence[Any], hidden: slice) -> Any:
+def normalize(
+    function: Callable[..., Sequence[Any]], avals: Sequence[Any], hidden: slice, arithmetic: int = UNROLL_ARITHMETIC
+) -> Any:
     """Traces a function of flat arrays and brings it into normal form.
 
     Args:
         function: takes and returns flat arrays.
         avals: abstract values of the operands.
         hidden: which of the outputs are the new values of hidden states.
+        arithmetic: equations up to which a short loop is unrolled that computes position by position.
 
     Returns:
         A closed jaxpr without calls and short loops, in which the new value of every hidden state is a
         variable of its own, computed by an equation.
     """
     traced = trace(function, avals)
-    needed = any(_is_inlined(eqn) for eqn in open_jaxpr(traced)[0].eqns)
-    inlined = trace(lambda *operands: evaluate(traced, operands, _inline), avals) if needed else traced
+    inline = _Inline(arithmetic)
+    needed = any(inline.replaces(eqn) for eqn in open_jaxpr(traced)[0].eqns)
+    inlined = trace(lambda *operands: evaluate(traced, operands, inline), avals) if needed else traced
+    inlined = with_sums_in_loops(inlined, avals)
     if _has_own_variables(inlined, hidden):
         return inlined
 
@@ -53,38 +65,53 @@ def _has_own_variables(closed: Any, hidden: slice) -> bool:
     return len(set(states) & computed) == len(jaxpr.outvars[hidden])
 
 
-def _is_inlined(eqn: Equation) -> bool:
-    return is_call(eqn) or (eqn.primitive.name == "scan" and _is_short(eqn))
+@dataclass(frozen=True)
+class _Inline:
+    """Applies equations with calls inlined and short loops unrolled."""
+
+    arithmetic: int
+
+    def __call__(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        if is_call(eqn):
+            return evaluate(called_body(eqn), operands, self)
+        return self._unroll(eqn, operands) if self._is_short(eqn) else bind(eqn, operands)
+
+    def replaces(self, eqn: Equation) -> bool:
+        return is_call(eqn) or self._is_short(eqn)
+
+    def _is_short(self, eqn: Equation) -> bool:
+        if eqn.primitive.name != "scan":
+            return False
+        loop = loop_of(eqn)
+        size = loop.length * len(open_jaxpr(loop.body)[0].eqns)
+        most = self.arithmetic if loop.length > 1 and is_arithmetic(loop.body) else UNROLL_EQUATIONS
+        return loop.length <= UNROLL_LENGTH and size <= most
+
+    def _unroll(self, eqn: Equation, operands: list[Any]) -> list[Any]:
+        loop = loop_of(eqn)
+        constants, carried, scanned = loop.split(operands)
+        order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
+        collected: dict[int, list[Any]] = {}
+        for step in order:
+            inputs = [jax.lax.index_in_dim(x, step, keepdims=False) for x in scanned]
+            results = evaluate(loop.body, [*constants, *carried, *inputs], self)
+            carried, collected[step] = results[: loop.num_carried], results[loop.num_carried :]
+        per_output = zip(*(collected[step] for step in range(loop.length)), strict=True)
+        if not loop.length:
+            empty = [jnp.zeros(shape_of(var), dtype_of(var)) for var in eqn.outvars[loop.num_carried :]]
+            return [*carried, *empty]
+        return [*carried, *(_stack(values) for values in per_output)]
 
 
-def _inline(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    if is_call(eqn):
-        return evaluate(called_body(eqn), operands, _inline)
-    if eqn.primitive.name == "scan" and _is_short(eqn):
-        return _unroll(eqn, operands)
-    return bind(eqn, operands)
-
-
-def _is_short(eqn: Equation) -> bool:
-    loop = loop_of(eqn)
-    size = len(open_jaxpr(loop.body)[0].eqns)
-    return loop.length <= UNROLL_LENGTH and loop.length * size <= UNROLL_EQUATIONS
-
-
-def _unroll(eqn: Equation, operands: list[Any]) -> list[Any]:
-    loop = loop_of(eqn)
-    constants, carried, scanned = loop.split(operands)
-    order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
-    collected: dict[int, list[Any]] = {}
-    for step in order:
-        inputs = [jax.lax.index_in_dim(x, step, keepdims=False) for x in scanned]
-        results = evaluate(loop.body, [*constants, *carried, *inputs], _inline)
-        carried, collected[step] = results[: loop.num_carried], results[loop.num_carried :]
-    per_output = zip(*(collected[step] for step in range(loop.length)), strict=True)
-    if not loop.length:
-        empty = [jnp.zeros(shape_of(var), dtype_of(var)) for var in eqn.outvars[loop.num_carried :]]
-        return [*carried, *empty]
-    return [*carried, *(_stack(values) for values in per_output)]
+def is_arithmetic(closed: Any) -> bool:
+    """Whether a body only computes position by position and moves elements to places that are known."""
+    for eqn in open_jaxpr(closed)[0].eqns:
+        moves = rule_of(eqn.primitive).kind is Kind.STRUCTURAL and rule_of(eqn.primitive).index_operands is None
+        inside = bodies(eqn)
+        computes = all(map(is_arithmetic, inside)) if inside else classify(eqn) is Kind.ELEMENTWISE
+        if eqn.effects or not (moves or computes):
+            return False
+    return True
 
 
 def _stack(values: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..ir._jax import is_key
 from ..ir.graph.shared import trained_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
+from ..ir.interpret import evaluate
+from ..ir.normalize import UNROLL_EQUATIONS, normalize
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
 from ..simulation.lower import nested, past_key
@@ -112,9 +114,23 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     Raises:
         ModelError: the program holds what no graph can, such as complex states.
     """
+    info = _written_out(info)
     build = Build(info, time_step() or DT if dt is None else dt)
     check(build.graph)
     return Raised(info, build.graph, build)
+
+
+def _written_out(info: ModuleInfo) -> ModuleInfo:
+    """The program with all short loops unrolled: a graph has no loops within a step."""
+    if not any(eqn.primitive.name == "scan" for eqn in info.equations):
+        return info
+    first = len(info.output_outvars)
+    new_states = slice(first, first + len(info.hidden))
+    avals = [var.aval for var in info.jaxpr.invars]
+    closed = normalize(
+        lambda *operands: evaluate(info.closed_jaxpr, operands), avals, new_states, arithmetic=UNROLL_EQUATIONS
+    )
+    return replace(info, closed_jaxpr=closed)
 
 
 def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
