@@ -69,7 +69,11 @@ _HOME = {
     "ir.nested": ["classify"],
     "ir.primitives": ["Kind", "register_family", "register_primitive"],
     "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
+    "learn.by_parameter": ["ByParameter"],
+    "learn.compare": ["Agreement", "RuleComparison", "RuleResult"],
+    "learn.compare_rules": ["compare_rules"],
     "learn.compile": ["compile"],
+    "learn.left_out": ["LeftOut"],
     "learn.fit": ["FitResult", "accuracy", "fit"],
     "learn.learner": ["Learner"],
     "learn.plan": ["Plan"],
@@ -200,11 +204,17 @@ if TYPE_CHECKING:
     from .ir.program import Program as Program
     from .ir.program import Role as Role
     from .ir.program import Slot as Slot
+    from .learn.by_parameter import ByParameter as ByParameter
+    from .learn.compare import Agreement as Agreement
+    from .learn.compare import RuleComparison as RuleComparison
+    from .learn.compare import RuleResult as RuleResult
+    from .learn.compare_rules import compare_rules as compare_rules
     from .learn.compile import compile as compile
     from .learn.fit import FitResult as FitResult
     from .learn.fit import accuracy as accuracy
     from .learn.fit import fit as fit
     from .learn.learner import Learner as Learner
+    from .learn.left_out import LeftOut as LeftOut
     from .learn.plan import Plan as Plan
     from .learn.rule import Rule as Rule
     from .learn.rules.bptt import BPTT as BPTT

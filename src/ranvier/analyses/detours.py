@@ -25,11 +25,18 @@ class Detour:
         equation: the equation.
         sources: bit mask of the sources that enter it without having been mixed before.
         targets: bit mask of what its results reach, up to the first new hidden state, as :class:`.feeds.Reach` has it.
+        operands: the operands through which the sources enter.
     """
 
     equation: Equation
     sources: int
     targets: int
+    operands: tuple[Var, ...]
+
+    @property
+    def cut(self) -> tuple[tuple[Equation, Var], ...]:
+        """The equation with each of the operands."""
+        return tuple((self.equation, var) for var in self.operands)
 
 
 def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozenset[int] = frozenset()) -> list[Detour]:
@@ -52,9 +59,11 @@ def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozens
         if not has_derivative(eqn):
             continue
         mixed = unmixed = 0
+        operands: list[Var] = []
         for k, atom in differentiated_operands(eqn):
             if is_mixed(feeds, eqn, k):
                 mixed |= straight.get(atom, 0)
+                operands += [atom] if straight.get(atom) else []
             else:
                 unmixed |= straight.get(atom, 0)
         targets = 0
@@ -63,5 +72,5 @@ def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozens
             # A new hidden state is a source of its own: what reached it is carried by D, or lost before.
             straight[var] = straight.get(var, 0) | (0 if var in own else unmixed)
         if mixed and targets and id(eqn) not in without:
-            first.append(Detour(eqn, mixed, targets))
+            first.append(Detour(eqn, mixed, targets, tuple(operands)))
     return first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
@@ -11,39 +12,63 @@ from ..frontends.extract import extract_module_info
 from ..ir._jax import dtype_of, is_key
 from ..ir.batching import batched
 from ..ir.program import ModuleInfo
+from .by_parameter import ByParameter, RulesByPath
+from .choose import candidates_for, choose
+from .compare import compared, random_sample
+from .kernel import Loss
 from .learner import Learner
-from .plan import make_plan
+from .plan import MEMORY_LIMIT, make_plan
 from .rule import Rule
+from .rules.bptt import BPTT
+
+AUTO = "auto"
+
+SAMPLE_STEPS = 20
+"""Steps of the random sample on which rules are measured where none is given."""
+
+Sample = tuple[Loss, Any, Any]
+"""Loss, inputs and targets over time."""
 
 
 def compile(
     model: Any,
-    rule: Rule,
+    rule: Rule | RulesByPath | str,
     *example_inputs: Any,
     batch_size: int | None = None,
     chunk: int | None = None,
     reduction: str = "sum",
     memory_limit: int | None = None,
+    sample: Sample | None = None,
 ) -> Learner:
     """Makes a learner of a model.
 
     Args:
         model: a brainstate module with initialised states, or :func:`ranvier.step_function`.
-        rule: the learning rule, e.g. ``ranvier.D_RTRL()``.
+        rule: the learning rule, e.g. ``ranvier.D_RTRL()``; or a dictionary that gives parameters rules of their own,
+            ``{("w_in",): ranvier.EProp(), ...: ranvier.D_RTRL()}``, where ``...`` stands for all that are not named; or
+            ``"auto"``, which measures rules on ``sample`` and takes, for every parameter, the one with the least error
+            whose memory there is room for; ``learner.comparison`` has what was measured.
         *example_inputs: example inputs of one step; only shapes, dtypes and units count.
         batch_size: run this many samples at once; inputs, outputs and targets then have a batch axis behind the time
             axis. None for a model as it is: unbatched, or with a batch axis of its own.
         chunk: steps whose products are taken together; gradients do not depend on it. None chooses as many as
             ``memory_limit`` has room for; ``learner.plan`` says what was chosen and why.
         reduction: ``"sum"`` or ``"mean"`` of the losses of the steps.
-        memory_limit: bytes that the activations of a chunk may take; 256 MiB by default.
+        memory_limit: bytes that the activations of a chunk may take, and, with ``rule="auto"``, what rules keep between
+            steps; 256 MiB by default.
+        sample: ``(loss, xs, ys)`` for ``rule="auto"``, as :meth:`Learner.grad` takes them; random inputs where it is
+            None, which say little of a network that is silent on them.
 
     Raises:
         ModelError, InputError: the model cannot be traced with these inputs.
         RuleError: the rule cannot be applied to the model, or an option makes no sense.
     """
-    if not isinstance(rule, Rule):
-        raise RuleError(f"compile(model, rule, ...) needs a rule second, got {rule!r}; pass ranvier.D_RTRL(), say.")
+    if isinstance(rule, Mapping):
+        rule = ByParameter.of(rule)
+    if not isinstance(rule, Rule) and rule != AUTO:
+        raise RuleError(
+            f"compile(model, rule, ...) needs a rule second, got {rule!r}; pass ranvier.D_RTRL(), say, or 'auto'."
+        )
     if reduction not in ("sum", "mean"):
         raise RuleError(f"reduction={reduction!r} is unknown; use 'sum' or 'mean'.")
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
@@ -53,13 +78,27 @@ def compile(
     check_differentiable(one)
     check_keys(one)
 
-    def make(batch_size: int | None) -> Learner:
-        info = rule.prepare(one if batch_size is None else batched(one, batch_size))
+    def make(rule: Rule, batch_size: int | None, program: ModuleInfo | None) -> Learner:
+        if program is None:
+            program = one if batch_size is None else batched(one, batch_size)
+        info = rule.prepare(program)
         kernel = rule.kernel(info)
         plan = make_plan(info, kernel, rule.name, chunk, memory_limit)
-        return Learner(model, info, rule, kernel, plan, reduction, batch_size, make)
+        return Learner(model, program, info, rule, kernel, plan, reduction, batch_size, make)
 
-    return make(batch_size)
+    if isinstance(rule, Rule):
+        return make(rule, batch_size, None)
+    return _chosen(make(BPTT(), batch_size, None), memory_limit or MEMORY_LIMIT, sample)
+
+
+def _chosen(learner: Learner, limit: int, sample: Sample | None) -> Learner:
+    """The learner with the rules that suit its parameters best."""
+    loss, xs, ys = sample or random_sample(learner.program, SAMPLE_STEPS, seed=0)
+    rules = candidates_for(learner.program, limit)
+    comparison = compared(learner, rules, loss, xs, ys, None, with_costs=False)
+    chosen = learner.with_rule(choose(learner.program, rules, comparison, limit))
+    chosen.comparison = comparison
+    return chosen
 
 
 def check_keys(info: ModuleInfo) -> None:

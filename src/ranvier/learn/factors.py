@@ -11,8 +11,9 @@ dear, for sparse rows; matrices are faster with a product for each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import jax
@@ -90,6 +91,11 @@ class FactorKernel(Kernel):
 
     def carries(self) -> Traces:
         return Traces(self.traces)
+
+    def only(self, parameters: frozenset[int]) -> FactorKernel:
+        wanted = [bool(parameters & set(trace.term.slots)) for trace in self.traces]
+        traces, decays = (tuple(compress(all_of, wanted)) for all_of in (self.traces, self.decays))
+        return replace(self, traces=traces, decays=decays)
 
     def approximations(self) -> list[str]:
         if all(self._is_exact(trace, decay) for trace, decay in zip(self.traces, self.decays, strict=True)):

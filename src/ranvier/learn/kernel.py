@@ -16,6 +16,7 @@ from ..ir.program import ModuleInfo
 from .carried import Carried, Traces
 from .stages import stages_of
 from .state import LearnerState
+from .terms import entering_variables
 
 Loss = Callable[[Any, Any], Any]
 
@@ -71,12 +72,14 @@ class Kernel(abc.ABC):
     Attributes:
         info: the program.
         chunked: whether the rule works on chunks of steps; otherwise a call is one chunk.
+        truncates: whether what comes before a chunk is lost to it, so that a call must be one chunk.
         in_cache: whether a chunk is best as short as the processor's cache, its memory being small.
         outlives: whether a part of its memory goes on from one sequence of a training to the next.
     """
 
     info: ModuleInfo
     chunked: bool = True
+    truncates: bool = False
     in_cache: bool = False
     outlives: bool = False
 
@@ -98,6 +101,19 @@ class Kernel(abc.ABC):
             fresh: whether the memory is known to be as :meth:`init` made it.
             keep: whether the memory after the chunk is wanted.
         """
+
+    @property
+    def variables(self) -> tuple[Var, ...]:
+        """The static variables by which :meth:`run` gives gradients."""
+        return entering_variables(self.info)
+
+    def only(self, parameters: frozenset[int]) -> Kernel:
+        """The kernel without what is kept for other parameters; their gradients need not be right any more.
+
+        Args:
+            parameters: indices of the parameters whose gradients are wanted.
+        """
+        return self
 
     def lasting(self, memory: Any) -> Any:
         """The part of the memory that outlives a sequence, e.g. feedback weights."""

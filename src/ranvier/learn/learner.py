@@ -18,6 +18,7 @@ from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
 from .blocks import even_part
+from .compare import RuleComparison, compared
 from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
 from .options import check_function
 from .plan import Plan
@@ -25,7 +26,6 @@ from .rule import Rule
 from .same_step import scalar_loss
 from .stages import stages_of
 from .state import Aux, Gradients, LearnerState
-from .terms import entering_variables
 
 WRITTEN_OUT = 2
 """Up to this many chunks are written out one by one, so that the first and the last can be simpler."""
@@ -37,31 +37,36 @@ class Learner:
     Its methods are pure functions of pytrees and work inside ``jax.jit``, ``jax.vmap`` and ``jax.lax.scan``.
 
     Attributes:
-        info: the program of one step, with the batch axis if there is one.
+        program: the model's program of one step, with the batch axis if there is one.
+        info: the same as the rule rewrote it, with further hidden states, say.
         rule: the learning rule.
         plan: chunk, memory, and what is used and left out; print it.
         reduction: ``"sum"`` or ``"mean"`` over the steps' losses.
         batch_size: samples at once; None for the model as it is.
+        comparison: what was measured to choose the rules, with ``rule="auto"``; else None.
     """
 
     def __init__(
         self,
         model: Any,
+        program: ModuleInfo,
         info: ModuleInfo,
         rule: Rule,
         kernel: Kernel,
         plan: Plan,
         reduction: str,
         batch_size: int | None,
-        make: Callable[[int | None], Learner],
+        make: Callable[[Rule, int | None, ModuleInfo | None], Learner],
     ) -> None:
         self.model = model
+        self.program = program
         self.info = info
         self.rule = rule
         self.reduction = reduction
         self._kernel = kernel
         self.plan = plan
         self.batch_size = batch_size
+        self.comparison: RuleComparison | None = None
         self._make = make
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
         self._empty_memory = jax.jit(lambda leaves, other: kernel.init(stages_of(info).static_values(leaves, other)))
@@ -73,7 +78,42 @@ class Learner:
 
     def with_batch_size(self, batch_size: int | None) -> Learner:
         """The same learner for batches of another size; itself where it has that size."""
-        return self if batch_size == self.batch_size else self._make(batch_size)
+        return self if batch_size == self.batch_size else self._make(self.rule, batch_size, None)
+
+    def with_rule(self, rule: Rule, program: ModuleInfo | None = None) -> Learner:
+        """The same model with another rule.
+
+        Args:
+            rule: the rule.
+            program: a program to learn with in place of the model's own, of the same parameters, inputs and states.
+        """
+        return self._make(rule, self.batch_size, self.program if program is None else program)
+
+    def compare(
+        self,
+        loss: Loss,
+        xs: Any,
+        ys: Any = None,
+        *,
+        rules: Sequence[Rule] = (),
+        reference: Rule | None = None,
+        params: Mapping[Path, Any] | None = None,
+        mask: Any = None,
+    ) -> RuleComparison:
+        """How good the rule is on a sample: each parameter's gradient beside the exact one, memory, time, and which of
+        the paths that it leaves out costs most.
+
+        Args:
+            loss: as for :meth:`grad`.
+            xs: likewise; the sample should be short enough for ``reference``.
+            ys: likewise.
+            rules: further rules to try on the same sample.
+            reference: the rule whose gradients count as exact: ``BPTT()``, which keeps the activations of all steps, or
+                ``RTRL()`` for small networks.
+            params: as for :meth:`grad`.
+            mask: likewise.
+        """
+        return compared(self, (self.rule, *rules), loss, xs, ys, reference, params=params, mask=mask)
 
     def init(self, params: Mapping[Path, Any] | None = None) -> LearnerState:
         """The state before the first step: the model's initial states and an empty memory of the rule.
@@ -229,7 +269,7 @@ class Learner:
         state: LearnerState,
         params: list[jax.Array],
     ) -> tuple[Gradients, Aux]:
-        stages, variables = stages_of(self.info), entering_variables(self.info)
+        stages, variables = stages_of(self.info), self._kernel.variables
 
         def entering(leaves: list[jax.Array]) -> list[jax.Array]:
             static = stages.static_values(leaves, state.other)
@@ -265,7 +305,7 @@ class Learner:
         return joined(parts)
 
     def _loop(self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, count: int) -> ChunkResult:
-        variables = entering_variables(self.info)
+        variables = self._kernel.variables
 
         def step(carry: Any, given: Any) -> Any:
             state, total = carry

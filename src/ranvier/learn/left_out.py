@@ -15,12 +15,12 @@ tanh(y) @ u`` D_RTRL carries w -> a, a -> a, u -> b and b -> b, and lists w -> b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from ..analyses.detours import detours
+from ..analyses.detours import Detour, detours
 from ..analyses.feeds import bits_of, feeds_of, is_mixed, reach_by_gradient
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups, element_positions
 from ..analyses.lasting import lasting_states
@@ -36,6 +36,9 @@ from .stages import stages_of
 from .stepwise import StepFunctions
 from .terms import entering_variables, slots_of
 
+Cut = tuple[tuple[Equation, Var], ...]
+"""Equations, each with an operand of it."""
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -47,11 +50,13 @@ class LeftOut:
             ``"other-state-parameter"``, ``"dropped-entry"`` or ``"approximation"``.
         text: the path, for a person.
         parameters: indices of the parameters whose gradient lacks it.
+        cut: the equations, with their operands, at which the path leaves what is carried; empty where there are none.
     """
 
     kind: str
     text: str
     parameters: frozenset[int]
+    cut: Cut = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
@@ -67,11 +72,17 @@ def left_out(info: ModuleInfo, carried: Carried) -> tuple[LeftOut, ...]:
     if isinstance(carried, Everything):
         return ()
     paths = _by_element(info, carried) if isinstance(carried, Influence) else _ByTrace(info, carried).paths()
-    parameters: dict[tuple[str, str], frozenset[int]] = {}
+    return merged(paths)
+
+
+def merged(paths: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """Every path once, for all the parameters that lack it."""
+    once: dict[tuple[str, str], LeftOut] = {}
     for path in paths:
-        key = path.kind, path.text
-        parameters[key] = parameters.get(key, frozenset()) | path.parameters
-    return tuple(LeftOut(kind, text, slots) for (kind, text), slots in parameters.items())
+        known = once.setdefault((path.kind, path.text), path)
+        cut = tuple(dict.fromkeys((*known.cut, *path.cut)))
+        once[path.kind, path.text] = replace(known, parameters=known.parameters | path.parameters, cut=cut)
+    return tuple(once.values())
 
 
 # Rules with eligibility traces ------------------------------------------------------------------------------------
@@ -161,7 +172,8 @@ class _ByTrace:
             missed &= lasting_states(self.info)
             if missed:
                 text = f"{self._names(use.slots)}: no trace follows it into {self._states(missed)}"
-                yield LeftOut("untraced-parameter", f"{text}; same-step gradient only", use.slots)
+                cut = () if use.equation is None else ((use.equation, use.variable),)
+                yield LeftOut("untraced-parameter", f"{text}; same-step gradient only", use.slots, cut)
 
     def _through_mixing(self) -> Iterator[LeftOut]:
         """Ways of uses and of followed states into lasting states that pass a mixing operation."""
@@ -176,28 +188,30 @@ class _ByTrace:
                 continue
             numbers = bits_of(detour.sources)
             if entering := [j for j in numbers if j < hidden and j in self.followed]:
-                yield self._projection(detour.equation, entering, bits_of(targets))
+                yield self._projection(detour, entering, bits_of(targets))
             for n in numbers:
                 if n >= hidden:
-                    yield self._second_mixing(self.uses[n - hidden], detour.equation, targets)
+                    yield self._second_mixing(self.uses[n - hidden], detour, targets)
 
-    def _second_mixing(self, use: Use, eqn: Equation, targets: int) -> LeftOut:
+    def _second_mixing(self, use: Use, detour: Detour, targets: int) -> LeftOut:
         names, states = self._names(use.slots), self._states(targets)
         if use.traces:
             kind, text = "mixed-path", f"{names}: its trace holds the direct way, not the one into {states} through"
         else:
             kind, text = "indirect-parameter", f"{names}: between it and {states} stands another mixing operation,"
-        return LeftOut(kind, f"{text} {equation_text(eqn)}; that way is in the same-step gradient only", use.slots)
+        text += f" {equation_text(detour.equation)}; that way is in the same-step gradient only"
+        return LeftOut(kind, text, use.slots, detour.cut)
 
-    def _projection(self, eqn: Equation, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
+    def _projection(self, detour: Detour, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
         group_of = [analyse_groups(self.info).group_of[slot.path].index for slot in self.info.hidden]
         into = sorted({group_of[j] for j in targets})
         recurrent = any(group_of[j] in into for j in sources)
-        by = self._names(self._parameters_of(eqn)) or equation_text(eqn)
+        by = self._names(self._parameters_of(detour.equation)) or equation_text(detour.equation)
         text = (
             f"{self._list(sources)} into group {', '.join(map(str, into))} through {by} (and what follows it in time)"
         )
-        return LeftOut("recurrent-projection" if recurrent else "projection", text, self._parameters_at(sources))
+        kind = "recurrent-projection" if recurrent else "projection"
+        return LeftOut(kind, text, self._parameters_at(sources), detour.cut)
 
     def _parameters_of(self, eqn: Equation) -> frozenset[int]:
         """The parameters of the projection that an equation belongs to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -12,9 +12,10 @@ from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
 from ..ir.table import table
 from .blocks import CACHE_BYTES
+from .by_parameter import PartedKernel
 from .forms import Zeros
 from .kernel import Kernel
-from .left_out import LeftOut, left_out
+from .left_out import LeftOut, left_out, merged
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of activations that a chunk may take, unless told otherwise."""
@@ -80,23 +81,40 @@ class Plan:
 
 def make_plan(info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, memory_limit: int | None) -> Plan:
     """Chooses the chunk and writes the decisions down."""
-    memory = jax.tree.leaves(jax.eval_shape(lambda: kernel.init(Zeros())))
-    memory_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in memory)
+    kept_bytes = memory_bytes(kernel)
     step_bytes = kernel.step_bytes()
     weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)
-    most, reason = _chunk(kernel, chunk, memory_bytes, step_bytes, memory_limit or MEMORY_LIMIT, weights)
+    most, reason = _chunk(kernel, chunk, kept_bytes, step_bytes, memory_limit or MEMORY_LIMIT, weights)
     return Plan(
         rule=rule,
         chunk=most,
         reason=reason,
-        memory_bytes=memory_bytes,
+        memory_bytes=kept_bytes,
         step_bytes=step_bytes,
-        left_out=left_out(info, kernel.carries()),
+        left_out=paths_left_out(kernel),
         approximations=tuple(kernel.approximations()),
         is_chosen=chunk is None,
         _info=info,
         _kernel=kernel,
     )
+
+
+def memory_bytes(kernel: Kernel) -> int:
+    """Bytes that a kernel keeps between steps."""
+    memory = jax.tree.leaves(jax.eval_shape(lambda: kernel.init(Zeros())))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in memory)
+
+
+def paths_left_out(kernel: Kernel) -> tuple[LeftOut, ...]:
+    """The paths in time that a kernel does not carry, of every parameter those of its own rule."""
+    if not isinstance(kernel, PartedKernel):
+        return left_out(kernel.info, kernel.carries())
+    own = [
+        replace(path, parameters=path.parameters & part.parameters)
+        for part in kernel.parts
+        for path in paths_left_out(part.kernel)
+    ]
+    return merged(path for path in own if path.parameters)
 
 
 def _chunk(

@@ -248,6 +248,12 @@ class TraceKernel(Kernel):
     def carries(self) -> Traces:
         return Traces(self.traces, self.readouts)
 
+    def only(self, parameters: frozenset[int]) -> TraceKernel:
+        # Feedback weights that adapt follow the gradients of the readout, so what these need stays.
+        if self.feedback and self.feedback.rate:
+            return self
+        return replace(self, traces=tuple(t for t in self.traces if parameters & set(t.term.slots)))
+
     def approximations(self) -> list[str]:
         remarks = list(self.remarks)
         if self.feedback:

@@ -69,6 +69,7 @@ def _check_reversible(info: ModuleInfo) -> None:
 class _Kernel(Kernel):
     info: ModuleInfo
     chunked = False
+    truncates = True
 
     def init(self, static: Environment) -> None:
         return None
