@@ -5,8 +5,9 @@ A dependence through a mixing or opaque equation is left out here: populations e
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,19 +19,25 @@ from ..ir.folding import run_known
 from ..ir.interpret import Environment
 from ..ir.nested import bodies, called_body, classify, has_own_derivative, is_loop, loop_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
+from .addressing import ConstantValue, Indices, index_operands, possible_indices
 from .dependences import Dependences, add_dependence, chained
 from .loop_dependence import loop_dependences
 from .position_map import ONLY_IDENTITY, Maps, PositionMap
 
-ConstantValue = Callable[[Atom], np.ndarray | None]
+Producers = Mapping[Var, Equation]
+"""Variable to the equation that computes it."""
 
 
-def equation_dependences(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
+def equation_dependences(
+    eqn: Equation, constant_value: ConstantValue, producers: Producers | None = None
+) -> list[Dependences]:
     """For each result, the position maps to each operand.
 
     Args:
         eqn: the equation.
         constant_value: gives the value of constant operands, such as the indices of a static gather.
+        producers: how the operands come about. With it, what is read or written at places that change from step to
+            step depends on all places that are possible; without it, on what stays in place only.
 
     Returns:
         One dictionary per result; keys are (operand number, whether a derivative passes).
@@ -39,9 +46,9 @@ def equation_dependences(eqn: Equation, constant_value: ConstantValue) -> list[D
     if rule.kind is Kind.ELEMENTWISE:
         found = [_elementwise(eqn, out, rule.differentiable) for out in eqn.outvars]
     elif rule.kind is Kind.STRUCTURAL:
-        found = _structural(eqn, rule, constant_value)
+        found = _structural(eqn, rule, constant_value, producers)
     elif rule.kind is Kind.NESTED:
-        found = _nested(eqn, constant_value)
+        found = _nested(eqn, constant_value, producers is not None)
     else:
         found = [{} for _ in eqn.outvars]
     return [_without_gradient(d) if not is_floating(dtype_of(out)) else d for d, out in zip(found, eqn.outvars)]
@@ -69,21 +76,33 @@ def _broadcast(source: tuple[int, ...], target: tuple[int, ...]) -> Maps:
     return (PositionMap.of(np.broadcast_to(elements, target), elements.size),)
 
 
-def _structural(eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue) -> list[Dependences]:
-    indices = _index_operands(eqn, rule)
-    constants = {k: constant_value(eqn.invars[k]) for k in indices}
-    if any(value is None for value in constants.values()):
+def _structural(
+    eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue, producers: Producers | None
+) -> list[Dependences]:
+    indices = index_operands(eqn)
+    choices = _choices(eqn, indices, constant_value, producers)
+    if choices is None:
         return [_kept_in_place(eqn) for _ in eqn.outvars]
     found: list[Dependences] = [{} for _ in eqn.outvars]
-    for k, atom in enumerate(eqn.invars):
+    for (k, atom), choice in itertools.product(enumerate(eqn.invars), choices):
         if k in indices or isinstance(atom, Literal):
             continue
-        moved = _move(eqn, rule, k, constants)
-        for d, index in zip(found, moved, strict=True):
+        key = k, rule.differentiable and is_floating(dtype_of(atom))
+        for d, out, index in zip(found, eqn.outvars, _move(eqn, rule, k, choice), strict=True):
             position_map = PositionMap.of(index, size_of(atom))
             if not position_map.is_empty:
-                d[k, rule.differentiable and is_floating(dtype_of(atom))] = (position_map,)
+                add_dependence(d, key, (position_map,), size_of(out), size_of(atom))
     return found
+
+
+def _choices(
+    eqn: Equation, indices: Sequence[int], constant_value: ConstantValue, producers: Producers | None
+) -> Sequence[Indices] | None:
+    """The values that the indices can have: one choice where they are constant."""
+    constants = {k: value for k in indices if (value := constant_value(eqn.invars[k])) is not None}
+    if len(constants) == len(indices):
+        return [constants]
+    return None if producers is None else possible_indices(eqn, indices, constant_value, producers)
 
 
 def _kept_in_place(eqn: Equation) -> Dependences:
@@ -94,17 +113,7 @@ def _kept_in_place(eqn: Equation) -> Dependences:
     return {(0, is_floating(dtype_of(eqn.invars[0]))): ONLY_IDENTITY}
 
 
-def _index_operands(eqn: Equation, rule: PrimitiveRule) -> list[int]:
-    if rule.index_operands is None:
-        return []
-    if eqn.primitive.name.startswith("scatter"):
-        return [1]
-    return list(range(rule.index_operands, len(eqn.invars)))
-
-
-def _move(
-    eqn: Equation, rule: PrimitiveRule, traced: int, constants: dict[int, np.ndarray | None]
-) -> Sequence[np.ndarray]:
+def _move(eqn: Equation, rule: PrimitiveRule, traced: int, constants: Indices) -> Sequence[np.ndarray]:
     """Where the elements of one operand go: the equation run on their numbers, -1 everywhere else."""
     operands: list[Any] = []
     for k, atom in enumerate(eqn.invars):
@@ -147,16 +156,16 @@ def _moved_by_scatter_add(eqn: Equation, operands: list[Any], traced: int) -> np
     return placed((updates + 1).astype(np.int32)) - 1
 
 
-def _nested(eqn: Equation, constant_value: ConstantValue) -> list[Dependences]:
+def _nested(eqn: Equation, constant_value: ConstantValue, at_changing_places: bool) -> list[Dependences]:
     if eqn.primitive.name == "cond":
-        return _of_branches(eqn)
+        return _of_branches(eqn, at_changing_places)
     if is_loop(eqn):
-        return loop_dependences(eqn, body_dependences(loop_of(eqn).body))
+        return loop_dependences(eqn, body_dependences(loop_of(eqn).body, (), at_changing_places))
     body = called_body(eqn)
     if body is None:
         return [{} for _ in eqn.outvars]
     constants = [constant_value(atom) if _is_index_like(atom) else None for atom in eqn.invars]
-    found = body_dependences(body, constants)
+    found = body_dependences(body, constants, at_changing_places)
     if has_own_derivative(eqn):
         if classify(eqn) is Kind.MIXING:
             return [_without_gradient(d) for d in found]
@@ -184,11 +193,12 @@ def _with_gradient(found: Dependences, eqn: Equation, out: Var) -> Dependences:
     return result
 
 
-def _of_branches(eqn: Equation) -> list[Dependences]:
+def _of_branches(eqn: Equation, at_changing_places: bool) -> list[Dependences]:
     sizes = [size_of(atom) for atom in eqn.invars]
     merged: list[Dependences] = [{} for _ in eqn.outvars]
     for branch in bodies(eqn):
-        for d, found, out in zip(merged, body_dependences(branch), eqn.outvars, strict=True):
+        found_here = body_dependences(branch, (), at_changing_places)
+        for d, found, out in zip(merged, found_here, eqn.outvars, strict=True):
             for (operand, gradient), maps in found.items():
                 add_dependence(d, (operand + 1, gradient), maps, size_of(out), sizes[operand + 1])
     if not isinstance(eqn.invars[0], Literal):
@@ -197,9 +207,18 @@ def _of_branches(eqn: Equation) -> list[Dependences]:
     return merged
 
 
-def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> list[Dependences]:
-    """For each result of a jaxpr, the position maps to each of its operands."""
+def body_dependences(
+    body: Any, constants: Sequence[np.ndarray | None] = (), at_changing_places: bool = False
+) -> list[Dependences]:
+    """For each result of a jaxpr, the position maps to each of its operands.
+
+    Args:
+        body: the jaxpr.
+        constants: values of the operands that are known.
+        at_changing_places: whether to follow what is read or written at places that are not constant.
+    """
     jaxpr, consts = open_jaxpr(body)
+    producers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars} if at_changing_places else None
     known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
     sizes = [size_of(var) for var in jaxpr.invars]
@@ -213,7 +232,7 @@ def body_dependences(body: Any, constants: Sequence[np.ndarray | None] = ()) -> 
 
     for eqn in jaxpr.eqns:
         _fold_constants(eqn, known, constant_value)
-        for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value), strict=True):
+        for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value, producers), strict=True):
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
                 source = eqn.invars[operand]

@@ -69,7 +69,7 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
-        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value)
+        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value, levels.producers)
         for out, found in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
             fed = of_variable.get(out, NOTHING)
             for (operand, gradient), maps in found.items():

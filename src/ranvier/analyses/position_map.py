@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-MAX_MAPS = 32
+MAX_MAPS = 64
 """More maps than this between two arrays count as mixing."""
 
 
@@ -95,11 +95,16 @@ def _add(maps: list[PositionMap], candidate: PositionMap, target_size: int, sour
 
 
 def _join(first: PositionMap, second: PositionMap, target_size: int, source_size: int) -> PositionMap | None:
-    """One map that says what both say, or None where they disagree on an element."""
+    """One map that says what both say.
+
+    None where they disagree on an element, or where together they would have one source element feed several target
+    elements and neither does so: a value that goes to one slot or another is at one position with each of them.
+    """
     a, b = first.indices(target_size), second.indices(target_size)
     if bool(((a >= 0) & (b >= 0) & (a != b)).any()):
         return None
-    return PositionMap.of(np.where(a >= 0, a, b), source_size)
+    both = PositionMap.of(np.where(a >= 0, a, b), source_size)
+    return None if not is_injective([both]) and is_injective([first, second]) else both
 
 
 def compose(outer: Maps, inner: Maps, target_size: int, source_size: int) -> Maps:

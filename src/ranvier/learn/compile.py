@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
+from ..analyses.delay_lines import with_delay_lines
 from ..analyses.reasons import opaque_diagnostics
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
@@ -74,7 +75,7 @@ def compile(
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
         if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
-    one = extract_module_info(model, *example_inputs)
+    one = with_delay_lines(extract_module_info(model, *example_inputs))
     check_differentiable(one)
     check_keys(one)
 

@@ -6,12 +6,13 @@ Values by position are ``[..., P]``, with P = 1 where all positions share one va
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..analyses.transition import EntryFacts
 from ..ir.interpret import Environment
@@ -22,6 +23,9 @@ Entries = dict[tuple[int, int], jax.Array]
 """(to component, from component) to values by position."""
 Components = dict[int, jax.Array]
 """Component to values by position."""
+
+FEW_TERMS = 256
+"""Up to this many products of entries are computed one by one."""
 
 
 class Dynamics(abc.ABC):
@@ -133,12 +137,9 @@ class Dynamics(abc.ABC):
         return {a: pulled[a] + bypass[a] if a in bypass else pulled[a] for a in pulled}
 
     def _transposed(self, d: Entries, a: Components, like: Components) -> Components:
-        found = {}
-        for b in self.components:
-            parts = [d[key] * a[key[0]] for key in self.entries if key[1] == b]
-            total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(like[b])
-            found[b] = jnp.broadcast_to(total, like[b].shape)
-        return found
+        terms = {b: [(key, key[0]) for key in self.entries if key[1] == b] for b in self.components}
+        found = products(d, a, terms)
+        return {b: jnp.broadcast_to(found[b], x.shape) if b in found else jnp.zeros_like(x) for b, x in like.items()}
 
     def identity(self) -> Entries:
         """The propagator after the last step."""
@@ -146,9 +147,43 @@ class Dynamics(abc.ABC):
 
     def propagator(self, after: Entries, d: Entries) -> Entries:
         """``P_{s-1} = P_s D_s`` by entry, for the pairs that are not structural zeros."""
+        found = products(d, after, self._propagator_terms)
+        return {
+            pair: jnp.broadcast_to(found[pair], x.shape) if pair in found else jnp.zeros_like(x)
+            for pair, x in after.items()
+        }
+
+    @cached_property
+    def _propagator_terms(self) -> dict[Any, list[tuple[Any, Any]]]:
+        """For every pair the entries of D and the pairs of the propagator whose products add up to it."""
+        known, by_column = set(self.pairs), {b: [key for key in self.entries if key[1] == b] for b in self.components}
+        return {(a, b): [(key, (a, key[0])) for key in by_column[b] if (a, key[0]) in known] for a, b in self.pairs}
+
+
+def products(
+    first: Mapping[Any, jax.Array], second: Mapping[Any, jax.Array], terms: Mapping[Any, Sequence[tuple[Any, Any]]]
+) -> dict[Any, jax.Array]:
+    """Sums of products by position: a few one by one, many as one, which is compiled much faster.
+
+    Args:
+        first: values ``[P]`` or ``[1]`` by key.
+        second: likewise.
+        terms: for each result the keys of the products that are added up; results without any are left out.
+    """
+    wanted = {key: pairs for key, pairs in terms.items() if pairs}
+    if sum(map(len, wanted.values())) <= FEW_TERMS:
         found = {}
-        for a, b in self.pairs:
-            parts = [d[key] * after[a, key[0]] for key in self.entries if key[1] == b and (a, key[0]) in after]
-            total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(after[a, b])
-            found[a, b] = jnp.broadcast_to(total, after[a, b].shape)
+        for key, pairs in wanted.items():
+            parts = [first[k] * second[m] for k, m in pairs]
+            found[key] = sum(parts[1:], parts[0])
         return found
+    width = max(x.shape[-1] for x in (*first.values(), *second.values()))
+    left, right = ({key: n for n, key in enumerate(values)} for values in (first, second))
+    rows_left, rows_right = (
+        jnp.stack([jnp.broadcast_to(x, (width,)) for x in values.values()]) for values in (first, second)
+    )
+    at = np.array([(left[k], right[m], n) for n, pairs in enumerate(wanted.values()) for k, m in pairs])
+    added = rows_left[at[:, 0]] * rows_right[at[:, 1]]
+    total = jax.ops.segment_sum(added, at[:, 2], len(wanted), indices_are_sorted=True)
+    narrow = {key: max(max(first[k].shape[-1], second[m].shape[-1]) for k, m in pairs) for key, pairs in wanted.items()}
+    return {key: total[n, : narrow[key]] for n, key in enumerate(wanted)}
