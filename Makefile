@@ -3,7 +3,7 @@ BIN := .venv/bin
 LATEST := .venv-latest/bin
 SHORT := program groups relations perturbation learner layers seeds
 
-.PHONY: demo test test-latest test-latest-short check lint format docs bench clean
+.PHONY: demo test fuzz test-latest test-latest-short check lint format docs bench clean
 
 demo: .venv/ready
 	$(BIN)/ranvier demo
@@ -17,6 +17,11 @@ test-latest: .venv-latest/ready
 
 test-latest-short: .venv-latest/ready
 	$(LATEST)/pytest $(SHORT:%=tests/test_%.py)
+
+# Damaged files of every format; make fuzz SECONDS=3600 takes an hour for each.
+SECONDS ?= 120
+fuzz: .venv/ready
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 check: lint test
 

@@ -171,7 +171,7 @@ class NirBuilder:
         if name in self.operations:
             return None
         if kind in ("Input", "Output"):
-            declared = node.input_type["input"] if kind == "Input" else node.output_type["output"]
+            declared = node.input_type.get("input") if kind == "Input" else node.output_type.get("output")
             return None if declared is None else tuple(int(n) for n in np.ravel(declared))
         shapes = {np.shape(getattr(node, parameter)) for parameter in NEURONS[kind][1]} - {()}
         if len(shapes) > 1:

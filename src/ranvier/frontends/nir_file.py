@@ -24,7 +24,7 @@ from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import LONGEST_DELAY
 from ..ir.limits import Budget, TooLarge
 from .nir_build import NirBuilder
-from .nir_nodes import NEURONS, OPERATIONS, Edges, Nodes, kind_of
+from .nir_nodes import NEURONS, OPERATIONS, Edges, Nodes, check_values, kind_of
 from .nir_probe import probe
 
 PRESET = {"integration": "euler", "current": "old", "fires": ">"}
@@ -243,6 +243,7 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
         if name in nodes:
             raise GraphError(f"two nodes are called {name!r}, one of them within a nested graph; rename one.")
         if kind_of(node) != "NIRGraph":
+            check_values(name, node)
             nodes[name] = node
             continue
         inner_nodes, inner_edges, inner_ports = _with_ports(node, f"{name}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,12 @@ from ..ir.graph.operations import AvgPool, Conv, Flatten, Linear, Operation, Sca
 
 Nodes = dict[str, Any]
 Edges = list[tuple[str, str]]
+
+
+TYPES = ("input_type", "output_type")
+"""Shapes that nodes say by port; None where they do not."""
+LARGEST = 2.0**62
+"""No axis has more elements."""
 
 
 def kind_of(node: Any) -> str:
@@ -58,6 +64,34 @@ NEURONS: dict[str, tuple[type[Neuron], tuple[str, ...]]] = {
 }
 
 
+def check_values(name: str, node: Any) -> None:
+    """Passes for a node whose values are numbers, but for a padding that is a text, and whose shapes are whole numbers.
+
+    Raises:
+        GraphError: something else is there; the message names the node and the value.
+    """
+    for key, value in vars(node).items():
+        if key in TYPES:
+            shapes = value.items() if isinstance(value, Mapping) else [("", value)]
+            wrong = [shape for _, shape in shapes if shape is not None and not _is_shape(shape)]
+        else:
+            named = key == "metadata" or (key == "padding" and isinstance(value, str))
+            wrong = [] if named or value is None or _is_numbers(value) else [value]
+        if wrong:
+            raise GraphError(f"node {name!r} ({kind_of(node)}): {key} is {wrong[0]!r:.60}; numbers are expected.")
+
+
+def _is_numbers(value: Any) -> bool:
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # lists of different lengths
+        return False
+
+
+def _is_shape(value: Any) -> bool:
+    return _is_numbers(value) and bool(np.all((np.abs(value) < LARGEST) & (np.mod(value, 1) == 0)))
+
+
 def operation_of(name: str, node: Any) -> Operation:
     """A node as an operation.
 
@@ -66,5 +100,5 @@ def operation_of(name: str, node: Any) -> Operation:
     """
     try:
         return OPERATIONS[kind_of(node)](node)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise GraphError(f"node {name!r} ({kind_of(node)}): {reason_text(error)}") from error
