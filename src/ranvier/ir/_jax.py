@@ -120,6 +120,11 @@ def is_complex(dtype: Any) -> bool:
     return not is_key(dtype) and jax.dtypes.issubdtype(dtype, jax.numpy.complexfloating)
 
 
+def is_real(dtype: Any) -> bool:
+    """True for real floating point."""
+    return is_floating(dtype) and not is_complex(dtype)
+
+
 def shape_of(atom: Atom) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
 

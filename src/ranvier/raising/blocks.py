@@ -12,7 +12,7 @@ import numpy as np
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, trace, variables_of
 from ..ir.interpret import run_equations
 from ..ir.precision import TracedFunction
-from .references import OldState, node_shape
+from .references import OldState, base, node_shape
 from .roles import Role, Roles, crosses
 
 
@@ -145,9 +145,10 @@ def _read_outside(roles: Roles, groups: list[list[Equation]]) -> list[set[Var]]:
         if isinstance(atom, Literal) or roles.levels.is_static(atom) or atom not in roles.terms:
             return
         for term in roles.of(atom):
-            k = made.get(term.root)
-            if k is not None and (k != reader or atom is not term.root) and crosses(dtype_of(term.root)):
-                found[k].add(term.root)
+            root = base(term.root)
+            k = made.get(root)
+            if k is not None and (k != reader or atom is not root) and crosses(dtype_of(root)):
+                found[k].add(root)
 
     for eqn in roles.equations:
         for atom in eqn.invars:

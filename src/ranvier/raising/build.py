@@ -29,7 +29,7 @@ from .affine import Derived, Form, form_of
 from .blocks import Block, blocks_of, packed
 from .clusters import Clusters, Place
 from .dynamics import Dynamics, Key
-from .references import OldState, Root, Term, Terms, node_shape
+from .references import Earlier, OldState, Root, Term, Terms, base, node_shape
 from .roles import Roles
 from .sharing import Sharing
 from .spikes import binary_results
@@ -42,15 +42,17 @@ class Held:
     """Where a part of a state is in the graph.
 
     Attributes:
-        population, state: names.
+        population, state: names; empty where nothing reads it.
         elements: which elements of the program's state it is, in order; None for all.
-        past: whether it is no state, but an output as it was in the step before.
+        past: how many steps ago it was an output; 0 for a state.
+        taken: which elements of that it is; None for all.
     """
 
     population: str
     state: str
     elements: np.ndarray | None
-    past: bool = False
+    past: int = 0
+    taken: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -89,6 +91,7 @@ class Build:
             self._block(block)
         self._outputs()
         self._connect()
+        self._hold_registers()
         self._share()
 
     def _share(self) -> None:
@@ -285,7 +288,7 @@ class Build:
             _, label, _ = self.where[self.roles.new_state(part)[0].root]
             self.where[part] = name, label, 1
             elements = self.roles.components[part]
-            self.held.setdefault(part.state, []).append(Held(name, label, elements, past=True))
+            self.held.setdefault(part.state, []).append(Held(name, label, elements, past=1))
             initial = {**population.initial, **self._initial({part: label}, population.shape)}
             population = population.replace(initial=initial)
         self.graph.populations[name] = population
@@ -358,7 +361,7 @@ class Build:
         read += [self.roles.of(operation.xs[0]) for operation in self.roles.maps.values()]
         for terms in read:
             for term in terms:
-                found.setdefault(term.root, []).append(term)
+                found.setdefault(base(term.root), []).append(term)
         return found
 
     def _bring(self, terms: Terms, port: Port, shape: Shape) -> None:
@@ -373,8 +376,7 @@ class Build:
                     form = form.with_bias(_selected(fixed.pop(0), shape))
                 self._map(term.root, form, port)
                 continue
-            if term.root in self.forms:
-                self._materialise(term.root)
+            self._materialise(term.root)
             self._move(term, port, shape)
         for term in fixed:
             self._constant_of(term, port, shape)
@@ -401,8 +403,9 @@ class Build:
         return form if term.index is None else form.part(rows=term.index)
 
     def _materialise(self, root: Root) -> None:
-        """A relay with the result of an affine map."""
-        if root in self.where:
+        """A relay with the result of an affine map, where a root is one, or was one some steps ago."""
+        root = base(root)
+        if root in self.where or root not in self.forms:
             return
         form = self.forms[root]
         name = free(self.graph.nodes, form.name)
@@ -447,9 +450,8 @@ class Build:
         """A node whose value a map can read as it is."""
         if self.roles.is_static(term.root):
             return None
-        if term.root in self.forms:
-            self._materialise(term.root)
-        name, port, _ = found = self.where[term.root]
+        self._materialise(term.root)
+        name, port, _ = found = self._place_of(term.root)
         wanted = form.source if term.index is None else (self.roles.sizes[term.root],)
         return found if self.graph.port_shape(name, port) == wanted else None
 
@@ -465,9 +467,13 @@ class Build:
             if self.roles.is_static(term.root):
                 self._constant_of(term, port, shape)
                 continue
-            if term.root in self.forms:
-                self._materialise(term.root)
+            self._materialise(term.root)
             self._move(term, port, shape)
+
+    def _place_of(self, root: Root) -> tuple[str, str, int]:
+        """Name and port at which a root is read, and how many steps later."""
+        name, port, delay = self.where[base(root)]
+        return name, port, delay + (root.steps if isinstance(root, Earlier) else 0)
 
     def _projection(self, form: Form, source: tuple[str, str, int], port: Port) -> None:
         arrays = {name: np.asarray(derived(self.roles.static)) for name, derived in form.arrays.items()}
@@ -476,7 +482,7 @@ class Build:
             self.derived.update({(name, label): derived for label, derived in form.arrays.items()})
 
     def _move(self, term: Term, port: Port, shape: Shape) -> None:
-        name, of, _ = source = self.where[term.root]
+        name, of, _ = source = self._place_of(term.root)
         operation = _moving(term.index, self.graph.port_shape(name, of), shape)
         self._add(f"{name}->{port[0]}", source, operation, port, trained=False)
 
@@ -501,6 +507,18 @@ class Build:
             name, node, port[0], operation, delay, source_port=of, target_port=port[1], trained=trained
         )
         return name
+
+    def _hold_registers(self) -> None:
+        """Where what states only passed on is: in what delayed projections have still to bring."""
+        for part, register in self.roles.registers.items():
+            elements = self.roles.register_elements[part]
+            for term in register.terms(None):
+                filled = np.flatnonzero(term.index >= 0) if term.index is not None else np.arange(register.steps.size)
+                taken = filled if term.index is None else term.index[filled]
+                is_read = base(term.root) in self.where
+                name, port, delay = self._place_of(term.root) if is_read else ("", "", 1)
+                own = filled if elements is None else elements[filled]
+                self.held.setdefault(part.state, []).append(Held(name, port, own, delay, taken))
 
     # Names
 

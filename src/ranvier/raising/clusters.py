@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of, variables_of
 from ..ir.graph.order import strong_components
-from .references import OldState, Root, Terms, is_whole
+from .references import Earlier, OldState, Root, Terms, base, is_whole
 from .roles import Role, Roles, crosses
 
 Member = int | OldState
@@ -51,7 +51,7 @@ class Clusters:
     def __post_init__(self) -> None:
         self._leader: dict[Member, Member] = {}
         self._join_all()
-        self.retimed = {var for var in self.crossing if self._is_of_old_states(var)}
+        self.retimed = {var for var in self.crossing - self._passed_on if self._is_of_old_states(var)}
         while True:
             self._assign()
             torn = {var for var in self.retimed if not self._is_at_home(var)}
@@ -128,11 +128,11 @@ class Clusters:
             self.roles.new_state(p)[0].root if self.own_result(p) is not None else None for p in self.roles.components
         ]
         read_inside = {self.inner(e, a) for e in self.arithmetic for a in variables_of(e.invars)}
-        read_outside = {t.root for terms in self._outer_uses() for t in terms}
+        read_outside = {base(t.root) for terms in self._outer_uses() for t in terms}
         for eqn in self.arithmetic:
             for atom in variables_of(eqn.invars):
                 if not self.roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
-                    read_outside.update(t.root for t in self.roles.of(atom))
+                    read_outside.update(base(t.root) for t in self.roles.of(atom))
         found = set()
         for part, result in zip(self.roles.components, results, strict=True):
             alone = result is not None and results.count(result) == 1 and result not in self.retimed
@@ -170,7 +170,12 @@ class Clusters:
                 yield roles.new_state(part)
 
     def _results(self, terms: Terms) -> set[Any]:
-        return {t.root for t in terms if t.root in self.maker}
+        return {base(t.root) for t in terms if base(t.root) in self.maker}
+
+    @cached_property
+    def _passed_on(self) -> set[Root]:
+        """What is read some steps later."""
+        return {base(t.root) for terms in self.roles.terms.values() for t in terms if isinstance(t.root, Earlier)}
 
     def _is_of_old_states(self, var: Var) -> bool:
         """Whether old states and fixed numbers alone decide a result."""
@@ -274,7 +279,7 @@ class Clusters:
 
         def read(key: Any, terms: Terms) -> None:
             for term in terms:
-                if not isinstance(term.root, OldState) and term.root not in self.retimed:
+                if not isinstance(term.root, (OldState, Earlier)) and term.root not in self.retimed:
                     edges.append((owner(term.root), key))
 
         roles = self.roles

@@ -20,7 +20,7 @@ from ..ir.interpret import evaluate
 from ..ir.normalize import UNROLL_EQUATIONS, normalize
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
-from ..simulation.lower import nested, past_key
+from ..simulation.lower import PAST, nested, past_key
 from ..validation.carry import Index
 from .build import Build, Held
 
@@ -30,8 +30,15 @@ def _read(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], part: Held) -
     own = state.get(part.population, {})
     if not part.past:
         return own.get(part.state)
-    past = own.get(past_key(graph.populations[part.population].neuron, part.state))
-    return None if past is None else past[0]
+    population = graph.populations.get(part.population)
+    of_state = population is not None and part.state in population.neuron.states
+    if of_state and part.past == 1:
+        value = own.get(part.state)
+    else:
+        kept = own.get(PAST if population is None else past_key(population.neuron, part.state))
+        number = part.past - 1 - of_state
+        value = None if kept is None or len(kept) <= number else kept[number]
+    return value if value is None or part.taken is None else value.reshape(-1)[part.taken]
 
 
 DT = 1e-3
@@ -81,7 +88,7 @@ class Raised:
             values = [jnp.asarray(value).reshape(-1) for value in read]
             whole = values[0]
             if parts[0].elements is not None:
-                whole = jnp.zeros(sum(v.size for v in values), values[0].dtype)
+                whole = jnp.zeros(sum(int(np.prod(leaf.shape)) for leaf in slot.leaves), values[0].dtype)
                 for part, value in zip(parts, values, strict=True):
                     whole = whole.at[part.elements].set(value)
             found[slot.path] = whole.reshape(slot.leaves[0].shape) if len(slot.leaves) == 1 else whole

@@ -24,8 +24,27 @@ class OldState:
     component: int
 
 
-Root = Any  # Var | OldState
-"""What is no sum of moved values: an input, an old state, the result of arithmetic, or what does not change."""
+@dataclass(frozen=True)
+class Earlier:
+    """What another root was some steps ago.
+
+    Attributes:
+        root: no earlier one itself.
+        steps: at least one.
+    """
+
+    root: Any
+    steps: int
+
+
+Root = Any  # Var | OldState | Earlier
+"""What is no sum of moved values: an input, an old state, the result of arithmetic, what one of these was some steps
+ago, or what does not change."""
+
+
+def base(root: Root) -> Root:
+    """What a root is, or was some steps ago."""
+    return root.root if isinstance(root, Earlier) else root
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,9 +23,9 @@ from ..ir._jax import (
     Var,
     bind,
     dtype_of,
-    is_complex,
     is_floating,
     is_key,
+    is_real,
     shape_of,
     size_of,
     variables_of,
@@ -35,7 +35,8 @@ from ..ir.nested import classify
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
 from ..ir.scalar import is_scalable
-from .references import OldState, Root, Term, Terms, joined
+from .references import Earlier, OldState, Root, Term, Terms, joined
+from .registers import Register, registers_of, substituted
 
 MOVES = frozenset(
     [
@@ -92,6 +93,7 @@ class Roles:
         terms: of every changing variable, what it is made up of.
         sizes: number of elements of every root.
         noise: results that random keys, and the bits they give, decide.
+        registers: parts of states that only pass values on; they are none of the components any more.
         static: values of what does not change, with the model's own parameters.
     """
 
@@ -102,6 +104,7 @@ class Roles:
     terms: dict[Var, Terms] = field(default_factory=dict)
     sizes: dict[Root, int] = field(default_factory=dict)
     noise: set[Var] = field(default_factory=set)
+    registers: dict[OldState, Register] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         info = self.info
@@ -117,6 +120,23 @@ class Roles:
             elif self.role[id(eqn)] is not Role.INSIDE:
                 for out in eqn.outvars:
                     self._root(out, out)
+        self._pass_by_registers()
+
+    def _pass_by_registers(self) -> None:
+        """Reads what parts of states only pass on from where it comes from."""
+        self.registers = registers_of(self)
+        self.register_elements = {part: self.components.pop(part) for part in self.registers}
+        for var, terms in self.terms.items():
+            self.terms[var] = substituted(terms, self.registers, self.sizes)
+
+    @cached_property
+    def arithmetic_results(self) -> set[Var]:
+        """What is computed position by position."""
+        return {out for e in self.equations if self.role[id(e)] is Role.ARITHMETIC for out in e.outvars}
+
+    def is_move(self, eqn: Equation) -> bool:
+        """Whether an equation only moves values."""
+        return self.role[id(eqn)] is Role.MOVE
 
     @cached_property
     def levels(self) -> Levels:
@@ -189,7 +209,7 @@ class Roles:
 
     def is_static(self, root: Root) -> bool:
         """Whether a root does not change from step to step."""
-        return not isinstance(root, OldState) and self.levels.is_static(root)
+        return not isinstance(root, (OldState, Earlier)) and self.levels.is_static(root)
 
     def _root(self, var: Var, root: Root) -> None:
         self.sizes[root] = size_of(var)
@@ -316,7 +336,7 @@ class Roles:
 
     def _try_map(self, operation: Operation, found: dict[int, Role]) -> None:
         atoms = (operation.y, *operation.xs)
-        if len(operation.xs) != 1 or not all(_is_real(dtype_of(a)) for a in atoms):
+        if len(operation.xs) != 1 or not all(is_real(dtype_of(a)) for a in atoms):
             return
         if any(id(e) in found or e.effects for e in operation.equations):
             return
@@ -390,11 +410,7 @@ def crosses(dtype: Any) -> bool:
     """Whether values can go from one node of a graph to another as real numbers."""
     if is_key(dtype):
         return False
-    return _is_real(dtype) or dtype == np.bool_ or np.issubdtype(dtype, np.signedinteger)
-
-
-def _is_real(dtype: Any) -> bool:
-    return is_floating(dtype) and not is_complex(dtype)
+    return is_real(dtype) or dtype == np.bool_ or np.issubdtype(dtype, np.signedinteger)
 
 
 def _carried(eqn: Equation, first: int) -> list[int]:

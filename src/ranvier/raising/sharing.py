@@ -78,16 +78,17 @@ class Sharing:
 
     def _shared(self) -> set[int]:
         """Leaves that make an array by a function, or one of whose numbers goes to several places."""
-        count = np.zeros(self._starts[-1] + 1, np.int64)
+        size = int(self._starts[-1])
+        count = np.zeros(size, np.int64)
         for index in self.index.values():
-            np.add.at(count, index.ravel(), 1)
+            count += np.bincount(index[index != NOWHERE], minlength=size)
         found: set[int] = set()
         for array, index in self.index.items():
             if np.any(index == NOWHERE) or np.any(count[index] > 1) or len(self._sources[array]) > 1:
                 found |= self._sources[array]
-        size = -1
-        while len(found) > size:
-            size = len(found)
+        before = -1
+        while len(found) > before:
+            before = len(found)
             for sources in self._sources.values():
                 found |= sources if not found.isdisjoint(sources) else set()
         return found
