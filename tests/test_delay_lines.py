@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,7 +136,46 @@ def test_a_counter_that_starts_again_by_itself() -> None:
         return {"v": v, "buffer": state["buffer"].at[k].set(jnp.tanh(v)), "k": following}, v
 
     model = model_with(*COUNTED["set"])
-    check_gradients(ranvier.step_function(step, model.params, model.state), ranvier.D_RTRL(), [4])
+    wrapped = ranvier.step_function(step, model.params, model.state)
+    assert len(delay_lines_of(ranvier.extract_module_info(wrapped, jnp.ones(3)))) == 1
+    check_gradients(wrapped, ranvier.D_RTRL(), [4])
+
+
+class Delayed(brainstate.nn.Module):
+    """A leaky integrator that hears itself through brainstate's own delay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = brainstate.ParamState(jnp.asarray(np.random.default_rng(0).normal(size=(3, N))))
+        self.delay = brainstate.nn.Delay(jax.ShapeDtypeStruct((N,), jnp.float64), entries={"past": 3.0})
+
+    def init_state(self, **_: Any) -> None:
+        self.h = brainstate.HiddenState(jnp.zeros(N))
+
+    def update(self, x: Any) -> Any:
+        self.h.value = 0.8 * self.h.value + jnp.tanh(x @ self.w.value) + 0.5 * jnp.tanh(self.delay.at("past"))
+        self.delay.update(jnp.tanh(self.h.value))
+        return self.h.value
+
+
+def test_the_delays_of_brainstate_are_delay_lines() -> None:
+    xs = sequence()
+    with brainstate.environ.context(dt=1.0):
+        model = Delayed()
+        brainstate.nn.init_all_states(model)
+
+        def total(w: Any) -> Any:
+            h, past, losses = jnp.zeros(N), [jnp.zeros(N)] * 4, []
+            for x in xs:
+                h = 0.8 * h + jnp.tanh(x @ w) + 0.5 * jnp.tanh(past[3])
+                past, losses = [jnp.tanh(h), *past[:3]], [*losses, jnp.sin(h).sum()]
+            return sum(losses)
+
+        learner = ranvier.compile(model, ranvier.D_RTRL(), xs[0], chunk=4)
+    found, aux = learner.grad(lambda y, _: jnp.sin(y).sum(), xs)
+    np.testing.assert_allclose(aux.loss, total(model.w.value), rtol=1e-9)
+    np.testing.assert_allclose(found["w",], jax.grad(total)(model.w.value), rtol=1e-9)
+    assert "nothing" in str(learner.plan).split("Left out")[1]
 
 
 def test_states_go_on_from_call_to_call() -> None:

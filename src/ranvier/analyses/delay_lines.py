@@ -5,21 +5,22 @@ another slot. Seen from the counter, the slots stand still and their contents mo
 ``line[j] = buffer[(k + j) % D]`` the step reads and writes at constant places, and ``line`` is turned by one place
 before the next step. That is the same delay line as with ``roll`` or ``concatenate``, whose D is constant.
 
-It needs that all indices are congruent to ``k + offset`` modulo D, which is computed entry by entry
-(:class:`Residues`), and stay within the buffer (:func:`.addressing.bounded_indices`). Other buffers stay as they are.
+It needs that all indices are congruent to ``k + offset`` modulo D, entry by entry (:class:`Residues`), and stay within
+the buffer (:func:`.addressing.bounded_indices`). Other buffers stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, bind, dtype_of, shape_of
-from ..ir.interpret import Environment, run_equations
+from ..ir.interpret import Environment, needed_equations, run_equations
 from ..ir.normalize import normalize
 from ..ir.primitives import rule_of
 from ..ir.program import ModuleInfo
@@ -142,21 +143,21 @@ MOVED_WHOLE = ("copy", "transpose")
 
 def _delay_line(info: ModuleInfo, levels: Levels, state: int, size: int, counter: int) -> DelayLine | None:
     """A state as a delay line of a size along one axis, seen from a counter; None where it is not one."""
-    residues = residues_of(info, levels, info.other_invars[counter], size)
-    advanced = _residue(info.other_outvars[counter], residues, levels)
+    start = int([leaf for slot in info.other for leaf in slot.initial][counter])
+    seen = _Seen.of(info, levels, counter, start, size)
+    advanced = seen.residue(info.other_outvars[counter])
     if advanced is None or not advanced.counted.all():
         return None
     var, new = info.hidden_invars[state], info.hidden_outvars[state]
     for axis in [a for a, n in enumerate(shape_of(var)) if n == size]:
-        places = _constant_places(info, levels, residues, var, new, axis)
+        places = _constant_places(info, seen, var, new, axis)
         if places:
-            start = int([leaf for slot in info.other for leaf in slot.initial][counter])
             return DelayLine(state, axis, counter, start, int(advanced.offset) % size, places)
     return None
 
 
 def _constant_places(
-    info: ModuleInfo, levels: Levels, residues: dict[Var, Residues], old: Var, new: Var, axis: int
+    info: ModuleInfo, seen: _Seen, old: Var, new: Var, axis: int
 ) -> dict[int, dict[int, np.ndarray]] | None:
     """For every equation that reads or writes the buffer the indices as seen from the counter.
 
@@ -174,7 +175,7 @@ def _constant_places(
             order = eqn.params.get("permutation", range(len(shape_of(eqn.invars[0]))))
             axes[eqn.outvars[0]] = list(order).index(along)
             continue
-        place = _place(eqn, levels, residues, along)
+        place = _place(eqn, seen, along)
         if place is None:
             return None
         places[id(eqn)] = place
@@ -190,28 +191,15 @@ def _constant_places(
 WRITES = ("scatter", "scatter-add", "scatter-sub", "dynamic_update_slice")
 
 
-def _place(eqn: Equation, levels: Levels, residues: dict[Var, Residues], along: int) -> dict[int, np.ndarray] | None:
+def _place(eqn: Equation, seen: _Seen, along: int) -> dict[int, np.ndarray] | None:
     """The indices of an equation with the counter taken to be zero, for a buffer with its slots along an axis."""
     operands = index_operands(eqn)
-    if not operands:
+    known = {k: residue for k in operands if (residue := seen.residue(eqn.invars[k])) is not None}
+    if not operands or len(known) < len(operands) or not _addresses_slots(eqn, known, along):
         return None
-    size = shape_of(eqn.invars[0])[along]
-    found = {k: _residue(eqn.invars[k], residues, levels) for k in operands}
-    if any(residue is None for residue in found.values()):
+    if not seen.stays_inside(eqn, known):
         return None
-    known = {k: residue for k, residue in found.items() if residue is not None}
-    if not _addresses_slots(eqn, known, along):
-        return None
-    if not all(residue.is_constant for residue in known.values()):
-        choices = bounded_indices(eqn, operands, levels.constant_value, levels.producers)
-        inside = choices is not None and all(
-            ((choice[k] >= 0) & (choice[k] < size))[residue.counted].all()
-            for choice in choices
-            for k, residue in known.items()
-        )
-        if not inside:
-            return None
-    return {k: np.where(r.counted, r.offset % size, r.offset) for k, r in known.items()}
+    return {k: np.where(r.counted, r.offset % seen.size, r.offset) for k, r in known.items()}
 
 
 def _addresses_slots(eqn: Equation, known: dict[int, Residues], along: int) -> bool:
@@ -233,6 +221,101 @@ def _addresses_slots(eqn: Equation, known: dict[int, Residues], along: int) -> b
         taken = 1 if along in inserted else shape[along]
     others = [counted.any() for axis, counted in columns.items() if axis != along]
     return taken == 1 and along in columns and bool(columns[along].all()) and not any(others)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Integers of a step as seen from a counter.
+
+    A counter that comes back to where it was takes few values, and what is made of it is computed for each. One that
+    goes on for ever is followed through the equations.
+
+    Attributes:
+        info: the program.
+        levels: what is known of its variables.
+        counter: variable of the counter.
+        size: D.
+        orbit: all values of the counter; none where it goes on.
+        residues: by variable, for a counter that goes on.
+    """
+
+    info: ModuleInfo
+    levels: Levels
+    counter: Var
+    size: int
+    orbit: np.ndarray
+    residues: dict[Var, Residues]
+
+    @classmethod
+    def of(cls, info: ModuleInfo, levels: Levels, counter: int, start: int, size: int) -> _Seen:
+        var = info.other_invars[counter]
+        orbit = _orbit(info, levels, counter, start)
+        return cls(info, levels, var, size, orbit, {} if orbit.size else residues_of(info, levels, var, size))
+
+    def residue(self, atom: Atom) -> Residues | None:
+        """An integer as a constant or the counter with an offset, entry by entry; None where it is neither."""
+        if not self.orbit.size:
+            return _residue(atom, self.residues, self.levels)
+        if not is_integer(atom) or isinstance(atom, Literal) or self.levels.is_static(atom):
+            return _residue(atom, {}, self.levels)
+        values = _at_values(self.info, self.levels, atom, self.counter, self.orbit)
+        if values is None:
+            return None
+        offsets = (values - self.orbit.reshape(-1, *[1] * (values.ndim - 1))) % self.size
+        constant = (values == values[0]).all(0)
+        counted = ~constant & (offsets == offsets[0]).all(0) & ((values >= 0) & (values < self.size)).all(0)
+        return Residues(counted, np.where(counted, offsets[0], values[0])) if (constant | counted).all() else None
+
+    def stays_inside(self, eqn: Equation, known: dict[int, Residues]) -> bool:
+        """Whether the indices that the counter is part of are always places of the buffer."""
+        if self.orbit.size or all(residue.is_constant for residue in known.values()):
+            return True  # values on an orbit have been looked at one by one
+        choices = bounded_indices(eqn, list(known), self.levels.constant_value, self.levels.producers)
+        return choices is not None and all(
+            ((choice[k] >= 0) & (choice[k] < self.size))[residue.counted].all()
+            for choice in choices
+            for k, residue in known.items()
+        )
+
+
+def _orbit(info: ModuleInfo, levels: Levels, counter: int, start: int) -> np.ndarray:
+    """All values that a counter takes, in order; none where they are many, or where other data change it."""
+    var, new = info.other_invars[counter], info.other_outvars[counter]
+    following = _function_of(info, levels, new, var)
+    if following is None:
+        return np.zeros(0, np.int64)
+    run, values = jax.jit(following), [start]
+    while len(values) <= 2 * MAX_COMPONENTS:
+        value = int(run(jnp.asarray(values[-1], dtype_of(var))))
+        if value in values:
+            return np.array(values)
+        values.append(value)
+    return np.zeros(0, np.int64)
+
+
+def _at_values(info: ModuleInfo, levels: Levels, atom: Var, counter: Var, values: np.ndarray) -> np.ndarray | None:
+    """A variable at these values of a counter, ``[values, *shape]``; None where it is made of other data too."""
+    function = _function_of(info, levels, atom, counter)
+    if function is None:
+        return None
+    return np.asarray(jax.jit(jax.vmap(function))(jnp.asarray(values, dtype_of(counter)))).astype(np.int64)
+
+
+def _function_of(info: ModuleInfo, levels: Levels, atom: Atom, counter: Var) -> Callable[[Any], Any] | None:
+    """A variable as a function of a counter; None where it is made of other data too."""
+    bit = levels.bits[counter]
+    if isinstance(atom, Literal) or levels.sources[atom] & ~bit:
+        return None
+    made = [eqn for eqn in info.equations if not eqn.effects and not any(levels.sources[v] & ~bit for v in eqn.outvars)]
+    equations = needed_equations(made, [atom])
+
+    def function(value: Any) -> Any:
+        environment: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
+        environment[counter] = value
+        run_equations(equations, environment)
+        return environment[atom]
+
+    return function
 
 
 def residues_of(info: ModuleInfo, levels: Levels, counter: Var, size: int) -> dict[Var, Residues]:

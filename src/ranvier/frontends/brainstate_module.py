@@ -172,10 +172,12 @@ def _state_paths(model: Any, touched: Iterable[Any]) -> dict[int, Path]:
 
 
 def _role(state: Any) -> Role:
-    if isinstance(state, brainstate.ParamState):
-        floating = all(is_floating(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(state.value))
-        return Role.PARAMETER if floating else Role.OTHER
-    return Role.HIDDEN if isinstance(state, brainstate.HiddenState) else Role.OTHER
+    """What a state holds; what a delay keeps of the past is a hidden state like those it is taken from."""
+    if not isinstance(state, (brainstate.ParamState, brainstate.DelayState)):
+        return Role.HIDDEN if isinstance(state, brainstate.HiddenState) else Role.OTHER
+    if not all(is_floating(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(state.value)):
+        return Role.OTHER
+    return Role.PARAMETER if isinstance(state, brainstate.ParamState) else Role.HIDDEN
 
 
 def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
