@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, source_line
+from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.nested import bodies, classify
 from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind, is_known
-from ..ir.program import ModuleInfo
+from ..ir.program import ModuleInfo, shape_text
 from .feeds import Reach, bits_of, paths_through_mixing, reach_by_any, reach_by_gradient
 from .levels import Levels, levels_of
 
@@ -17,6 +17,16 @@ from .levels import Levels, levels_of
 def equation_text(eqn: Equation) -> str:
     """Primitive and source line, for a diagnostic."""
     return f"{eqn.primitive.name} at {source_line(eqn)}"
+
+
+def mixing_text(eqn: Equation) -> str:
+    """A mixing equation for a person; of a statistic, such as the sums of a normalisation, also the axes it is over."""
+    axes = eqn.params.get("axes")
+    if axes is None:
+        return equation_text(eqn)
+    shape = shape_of(eqn.invars[0])
+    over = ", ".join(f"axis {axis} (of size {shape[axis]})" for axis in axes)
+    return f"{eqn.primitive.name} over {over} of {shape_text(shape)} at {source_line(eqn)}"
 
 
 def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
@@ -101,7 +111,7 @@ def second_mixing_diagnostics(info: ModuleInfo, paths: tuple[Path, ...], y: Var,
         message = (
             f"a mixing operation stands between it and {names}; there it has its exact same-step gradient and no trace."
         )
-    return [Diagnostic(kind, message, equation_text(eqn), paths)]
+    return [Diagnostic(kind, message, mixing_text(eqn), paths)]
 
 
 def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:

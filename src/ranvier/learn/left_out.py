@@ -25,7 +25,7 @@ from ..analyses.feeds import bits_of, feeds_of, is_mixed, reach_by_gradient
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups, element_positions
 from ..analyses.lasting import lasting_states
 from ..analyses.position_map import Maps
-from ..analyses.reasons import equation_text
+from ..analyses.reasons import mixing_text
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..ir.nested import has_derivative
 from ..ir.paths import path_text
@@ -199,14 +199,14 @@ class _ByTrace:
             kind, text = "mixed-path", f"{names}: its trace holds the direct way, not the one into {states} through"
         else:
             kind, text = "indirect-parameter", f"{names}: between it and {states} stands another mixing operation,"
-        text += f" {equation_text(detour.equation)}; that way is in the same-step gradient only"
+        text += f" {mixing_text(detour.equation)}; that way is in the same-step gradient only"
         return LeftOut(kind, text, use.slots, detour.cut)
 
     def _projection(self, detour: Detour, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
         group_of = [analyse_groups(self.info).group_of[slot.path].index for slot in self.info.hidden]
         into = sorted({group_of[j] for j in targets})
         recurrent = any(group_of[j] in into for j in sources)
-        by = self._names(self._parameters_of(detour.equation)) or equation_text(detour.equation)
+        by = self._names(self._parameters_of(detour.equation)) or mixing_text(detour.equation)
         text = (
             f"{self._list(sources)} into group {', '.join(map(str, into))} through {by} (and what follows it in time)"
         )
