@@ -17,7 +17,7 @@ import numpy as np
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
 from ..ir.folding import run_known
 from ..ir.interpret import Environment
-from ..ir.nested import bodies, called_body, classify, has_own_derivative, is_loop, loop_of
+from ..ir.nested import bodies, called_body, has_own_derivative, is_loop, loop_of, mixes, tangents_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
 from .addressing import ConstantValue, Indices, index_operands, possible_indices
 from .dependences import Dependences, add_dependence, chained
@@ -166,31 +166,30 @@ def _nested(eqn: Equation, constant_value: ConstantValue, at_changing_places: bo
         return [{} for _ in eqn.outvars]
     constants = [constant_value(atom) if _is_index_like(atom) else None for atom in eqn.invars]
     found = body_dependences(body, constants, at_changing_places)
-    if has_own_derivative(eqn):
-        if classify(eqn) is Kind.MIXING:
-            return [_without_gradient(d) for d in found]
-        found = [_with_gradient(d, eqn, out) for d, out in zip(found, eqn.outvars, strict=True)]
-    return found
+    return _with_declared(eqn, found, constants, at_changing_places) if has_own_derivative(eqn) else found
 
 
 def _is_index_like(atom: Atom) -> bool:
     return not is_floating(dtype_of(atom))
 
 
-def _with_gradient(found: Dependences, eqn: Equation, out: Var) -> Dependences:
-    """A custom derivative passes whatever the body's own derivative would do, such as a spike's zero; an operand that
-    the body does not read, such as the width of a surrogate gradient, may be read by the derivative."""
-    result: Dependences = {}
-    for (operand, _), maps in found.items():
-        result.setdefault((operand, is_floating(dtype_of(eqn.invars[operand]))), maps)
-    named = {operand for operand, _ in result}
-    for operand, atom in enumerate(eqn.invars):
-        if operand not in named and is_floating(dtype_of(atom)) and not isinstance(atom, Literal):
-            if size_of(atom) == size_of(out):
-                result[operand, True] = ONLY_IDENTITY
-            elif size_of(atom) == 1:
-                result[operand, True] = _broadcast(shape_of(atom), shape_of(out))
-    return result
+def _with_declared(
+    eqn: Equation, values: list[Dependences], constants: Sequence[np.ndarray | None], at_changing_places: bool
+) -> list[Dependences]:
+    """Dependences of a function with a declared derivative: a derivative passes where the declared one says so,
+    whatever the function's own would do, such as a spike's zero."""
+    found = [_without_gradient(d) for d in values]
+    tangents = tangents_of(eqn)
+    operand_of = {seed: operand for operand, seed in tangents.seeds.items() if not mixes(eqn, operand)}
+    by_tangent = body_dependences(tangents.closed, constants, at_changing_places)
+    for number, slopes in zip(tangents.results, by_tangent, strict=True):
+        for (argument, passes), maps in slopes.items():
+            if passes and argument in operand_of:
+                operand = operand_of[argument]
+                found[number][operand, True] = maps
+                if found[number].get((operand, False)) == maps:
+                    del found[number][operand, False]
+    return found
 
 
 def _of_branches(eqn: Equation, at_changing_places: bool) -> list[Dependences]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
-from ..ir.nested import classify, has_derivative, mixes
+from ..ir.nested import classify_derivative, has_derivative, mixes
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
@@ -222,6 +222,6 @@ def is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
 
     A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.
     """
-    moved = classify(eqn) in (Kind.STRUCTURAL, Kind.MIXING)
+    moved = classify_derivative(eqn) in (Kind.STRUCTURAL, Kind.MIXING)
     lost = moved and id(eqn) in feeds.of_equation and not feeds.passes(eqn, operand)
     return mixes(eqn, operand) or lost

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating
+from ..ir.declared import BACKWARD
 from ..ir.folding import run_known
 from ..ir.interpret import Environment
-from ..ir.nested import has_derivative
+from ..ir.nested import contains, has_derivative
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 
@@ -80,7 +81,8 @@ def levels_of(info: ModuleInfo) -> Levels:
     learned = dict(sources)
     producers: dict[Var, Equation] = {}
     for eqn in info.equations:
-        made_of = Level.CONSTANT if not eqn.effects else Level.DYNAMIC
+        # A backward rule that is not linear takes the cotangents of a sequence one by one, not their sum.
+        made_of = Level.DYNAMIC if eqn.effects or contains(eqn, BACKWARD) else Level.CONSTANT
         mask = learned_mask = 0
         passes = has_derivative(eqn)
         for atom in eqn.invars:

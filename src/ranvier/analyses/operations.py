@@ -12,7 +12,8 @@ import numpy as np
 
 from ..ir._jax import Atom, Equation, Literal, Var, open_jaxpr, shape_of, size_of
 from ..ir.interpret import Environment, needed_equations, read, run_equations
-from ..ir.nested import bodies, classify, is_loop
+from ..ir.nested import bodies, classify_derivative, has_own_derivative, is_loop
+from ..ir.nested import mixes as derivative_mixes
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
 from ..ir.while_loops import bind_both_ways
@@ -134,7 +135,7 @@ class _Finder:
             static = self._parameter_operands(eqn)
             if not static or all(self.levels.is_static(atom) for atom in eqn.invars):
                 continue
-            if classify(eqn) is Kind.OPAQUE:
+            if classify_derivative(eqn) is Kind.OPAQUE:
                 continue
             mixed = [k for k in static if mixes(eqn, k)]
             entering.update(dict.fromkeys(eqn.invars[k] for k in static if k not in mixed))
@@ -236,7 +237,7 @@ class _Finder:
         rest = [a for a in eqn.invars if a is not y]
         constant = all(self.levels.of(a) is Level.CONSTANT for a in rest)
         scaled = eqn.primitive.name in ("mul", "div") and eqn.invars[0] is y
-        return constant and (rule_of(eqn.primitive).linear or scaled) and classify(eqn) is not Kind.MIXING
+        return constant and (rule_of(eqn.primitive).linear or scaled) and classify_derivative(eqn) is not Kind.MIXING
 
     def _join(
         self, node: Operation, y: Var, eqn: Equation, chain: list[Equation], owner: dict[Var, Operation]
@@ -376,6 +377,8 @@ def _is_var(atom: Atom) -> bool:
 def mixes(eqn: Equation, operand: int) -> bool:
     """Whether the operand takes part in mixing, in this equation or in its body."""
     rule = rule_of(eqn.primitive)
+    if rule.kind is Kind.NESTED and has_own_derivative(eqn):
+        return derivative_mixes(eqn, operand)
     if rule.kind is Kind.NESTED:
         return any(_body_mixes(eqn, body, operand) for body in bodies(eqn))
     if rule.index_operands is not None and operand == 0 and rule.operation is not None:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of, size_of
-from ..ir.nested import classify, has_derivative
+from ..ir.nested import classify, classify_derivative, has_derivative
 from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
+from .dependence import equation_dependences
 from .levels import Levels, levels_of
 
 AT_ONCE = 256
@@ -70,6 +71,8 @@ def _marked(eqn: Equation, found: dict[Var, Any], levels: Levels) -> dict[Var, A
 
 def _moved(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:
     """Marks of the results by the kind of the equation; None where all results depend on all operands."""
+    if rule_of(eqn.primitive).kind is Kind.NESTED:
+        return _through_bodies(eqn, marks, levels)
     kind, name = classify(eqn), eqn.primitive.name
     shapes = {shape_of(var) for var in eqn.outvars}
     if kind is Kind.ELEMENTWISE and len(shapes) == 1:
@@ -83,6 +86,30 @@ def _moved(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Ar
     if name in ("dot_general", "conv_general_dilated") or rule_of(eqn.primitive).operation == "sparse":
         return _through_products(eqn, marks, levels)
     return None
+
+
+def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:
+    """Marks where the derivative of an elementwise equation with bodies, or the one it declares, takes them."""
+    if classify_derivative(eqn) is not Kind.ELEMENTWISE:
+        return None
+    found = []
+    for out, dependences in zip(eqn.outvars, equation_dependences(eqn, levels.constant_value), strict=True):
+        if not is_floating(dtype_of(out)):
+            continue
+        total = jnp.zeros(size_of(out))
+        for (operand, passes), maps in dependences.items():
+            if not passes:
+                continue
+            if maps is None:
+                return None
+            for position_map in maps:
+                total = total + _taken(marks[operand].reshape(-1), position_map.indices(size_of(out)))
+        found.append(total.reshape(shape_of(out)))
+    return found
+
+
+def _taken(marks: jax.Array, index: np.ndarray) -> jax.Array:
+    return jnp.where(index >= 0, marks[np.maximum(index, 0)], 0.0)
 
 
 def _through_products(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:

@@ -18,12 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import AnalysisError
-from ..ir._jax import Equation, Var, bind, open_jaxpr, trace
-from ..ir.derivatives import as_function, floating_operands, results_and_slopes
+from ..ir._jax import Equation, Var, bind, is_floating, open_jaxpr, trace
+from ..ir.declared import declared_operands, pushed
 from ..ir.interpret import evaluate
-from ..ir.nested import classify, has_own_derivative
+from ..ir.nested import called_body, has_own_derivative, tangents_of
 from ..ir.paths import Path, path_text
-from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Slot
 from ..ir.table import table
 from .cache import cached_by_program
@@ -246,15 +245,14 @@ def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any
         if not _is_declared(eqn):
             return bind(eqn, operands)
         base = next(order)
-        moving = floating_operands(base)
-        results, slopes = results_and_slopes(as_function(eqn, base, moving), *(base[k] for k in moving))
-        return [
-            y + sum(s * (operands[k] - base[k]) for s, k in zip(slope, moving, strict=True))
-            for y, slope in zip(results, slopes, strict=True)
-        ]
+        moving = declared_operands(eqn)
+        moved = [operands[k] - base[k] for k in moving]
+        results, changes = pushed(eqn, base, moving, moved)
+        return [y + dy if is_floating(y.dtype) else y for y, dy in zip(results, changes, strict=True)]
 
     return apply
 
 
 def _is_declared(eqn: Equation) -> bool:
-    return has_own_derivative(eqn) and classify(eqn) is Kind.ELEMENTWISE
+    """Whether a function has a declared derivative that changes of its operands can be put into."""
+    return has_own_derivative(eqn) and (called_body(eqn) is None or not tangents_of(eqn).missing)

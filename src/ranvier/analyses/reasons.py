@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, source_line
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
-from ..ir.nested import bodies, classify
+from ..ir.nested import bodies, classify_derivative, has_own_derivative, tangents_of
 from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind, is_known
 from ..ir.program import ModuleInfo, shape_text
@@ -36,7 +36,7 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
     found = []
     for outer in info.equations:
-        if classify(outer) is not Kind.OPAQUE or not any(anything.anything(var) for var in outer.outvars):
+        if classify_derivative(outer) is not Kind.OPAQUE or not any(anything.anything(var) for var in outer.outvars):
             continue
         hidden_paths = _hidden_behind(outer, levels, names)
         if not hidden_paths:
@@ -54,11 +54,34 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     return found
 
 
+def backward_only(info: ModuleInfo) -> list[str]:
+    """Functions on the way from parameters or old states to new states whose declared derivative has no forward mode:
+    equation and reason of each."""
+    levels, reached = levels_of(info), reach_by_gradient(info)
+    learned = sum(levels.bits[var] for var in (*info.weight_invars, *info.hidden_invars))
+    found = []
+    for eqn in info.equations:
+        changing = {k for k, atom in enumerate(eqn.invars) if levels.learned_of(atom) & learned}
+        if changing and any(map(reached.hidden, eqn.outvars)):
+            found += [f"{equation_text(inner)}: {reason}" for inner, reason in _without_forward(eqn, changing)]
+    return list(dict.fromkeys(found))
+
+
+def _without_forward(eqn: Equation, changing: Collection[int]) -> Iterator[tuple[Equation, str]]:
+    if has_own_derivative(eqn) and bodies(eqn):
+        missing = tangents_of(eqn).missing
+        yield from ((eqn, missing[k]) for k in missing if k in changing)
+    elif not has_own_derivative(eqn):
+        for body in bodies(eqn):
+            for inner in open_jaxpr(body)[0].eqns:
+                yield from _without_forward(inner, range(len(inner.invars)))
+
+
 def _innermost_opaque(eqn: Equation) -> Equation:
     """The equation inside branches, loops and calls that makes this one opaque."""
     for body in bodies(eqn):
         for inner in open_jaxpr(body)[0].eqns:
-            if classify(inner) is Kind.OPAQUE:
+            if classify_derivative(inner) is Kind.OPAQUE:
                 return _innermost_opaque(inner)
     return eqn
 

@@ -10,9 +10,8 @@ import jax
 
 from ..errors import AnalysisError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
-from ..ir.derivatives import as_function, floating_operands, results_and_slopes
 from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
-from ..ir.nested import called_body, classify, is_call, is_loop
+from ..ir.nested import called_body, classify_derivative, is_call, is_loop, mixes
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo
 from .feeds import Feeds
@@ -78,25 +77,8 @@ def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         return apply_with_bodies(eqn, operands, _apply_unmixed)
     if is_call(eqn):
         return evaluate(called_body(eqn), operands, _apply_unmixed)
-    if classify(eqn) in (Kind.MIXING, Kind.OPAQUE):
-        return bind(eqn, [_hold(x) for x in operands])
-    if eqn.primitive.name == "custom_vjp_call":
-        return _with_forward_rule(eqn, operands)
-    return bind(eqn, operands)
-
-
-def _with_forward_rule(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    """An elementwise ``custom_vjp`` with the forward-mode rule that its reverse-mode rule implies."""
-    moving = floating_operands(operands)
-    function = as_function(eqn, operands, moving)
-
-    def pushed(values: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        results, slopes = results_and_slopes(function, *values)
-        return results, tuple(sum(d * t for d, t in zip(slope, tangents, strict=True)) for slope in slopes)
-
-    with_rule = jax.custom_jvp(function)
-    with_rule.defjvp(pushed)
-    return with_rule(*(operands[k] for k in moving))
+    opaque = classify_derivative(eqn) is Kind.OPAQUE
+    return bind(eqn, [_hold(x) if opaque or mixes(eqn, k) else x for k, x in enumerate(operands)])
 
 
 def _hold(value: Any) -> Any:

@@ -100,6 +100,12 @@ def scan_operand_counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(list(constants)), len(list(carried))
 
 
+def num_closed_over(eqn: Equation) -> int:
+    """How many of the first operands of a ``custom_jvp`` or ``custom_vjp`` it closes over: no derivative is declared by
+    them."""
+    return eqn.params["num_consts"] if eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call") else 0
+
+
 def operand(eqn: Equation, number: int) -> Any:
     """An operand of an equation that is known to be a variable."""
     return eqn.invars[number]

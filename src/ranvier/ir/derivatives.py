@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from ._jax import Equation, bind, is_floating
-
-Slopes = list[tuple[Any, ...]]
-
-
-def floating_operands(operands: Sequence[Any]) -> list[int]:
-    """Numbers of the operands for which a derivative exists."""
-    return [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
+from ._jax import Equation, bind
 
 
 def as_function(
@@ -33,16 +23,3 @@ def as_function(
         return tuple(apply(eqn, given))
 
     return function
-
-
-def results_and_slopes(function: Callable[..., tuple[Any, ...]], *values: Any) -> tuple[tuple[Any, ...], Slopes]:
-    """Results of an elementwise function and, for each, its derivative by each operand.
-
-    The Jacobian is diagonal, so pulling back ones gives all of it.
-    """
-    results, pull = jax.vjp(function, *values)
-    return results, [pull(_one_at(results, k)) for k in range(len(results))]
-
-
-def _one_at(results: Sequence[Any], chosen: int) -> tuple[Any, ...]:
-    return tuple((jnp.ones_like if k == chosen else jnp.zeros_like)(result) for k, result in enumerate(results))

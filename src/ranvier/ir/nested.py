@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import jax
-
-from ._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, scan_operand_counts, size_of, trace
-from .derivatives import as_function
-from .interpret import needed_equations
+from ._jax import Atom, Equation, Literal, Var, bind, dtype_of, is_floating, open_jaxpr, scan_operand_counts, trace
+from .declared import BACKWARD, backward_of, declared_operands, pushed, why_not_forward
+from .interpret import apply_with_bodies, evaluate
+from .linearity import vanishes
 from .primitives import Kind, on_change, rule_of
 
 CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_lin"])
@@ -146,29 +145,46 @@ def classify(eqn: Equation) -> Kind:
         eqn: an equation of a jaxpr.
 
     Returns:
-        One of the four kinds; never ``Kind.NESTED``. A function whose declared derivative mixes is mixing.
+        One of the four kinds; never ``Kind.NESTED``.
     """
+    return _kind(eqn, False)
+
+
+def classify_derivative(eqn: Equation) -> Kind:
+    """What the equation's derivative does to positions: as :func:`classify`, but of a function whose derivative is
+    declared it is the declared one that counts, whatever the function itself does."""
     return _kind(eqn, True)
 
 
-def _kind(eqn: Equation, with_derivatives: bool) -> Kind:
+def _kind(eqn: Equation, of_derivative: bool) -> Kind:
     kind = rule_of(eqn.primitive).kind
     if kind is not Kind.NESTED:
         return kind
-    kinds = {_body_kind(_Hashed(body), with_derivatives) for body in bodies(eqn)}
-    if with_derivatives and eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
-        kinds.add(_derivative_kind(_Hashed(called_body(eqn), eqn)))
-    for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
-        if verdict in kinds:
-            return verdict
-    if is_loop(eqn) and not carries_all(eqn):
+    if of_derivative and has_own_derivative(eqn):
+        return _declared_kind(eqn)
+    verdict = _worst({_body_kind(_Hashed(body), of_derivative) for body in bodies(eqn)})
+    if is_loop(eqn) and not carries_all(eqn) and verdict is not Kind.OPAQUE:
         return Kind.MIXING
-    return Kind.ELEMENTWISE if kinds else Kind.OPAQUE
+    return verdict if bodies(eqn) else Kind.OPAQUE
+
+
+def _worst(kinds: set[Kind]) -> Kind:
+    return next((kind for kind in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL) if kind in kinds), Kind.ELEMENTWISE)
+
+
+def _declared_kind(eqn: Equation) -> Kind:
+    """The kind of a declared derivative, as a map from tangents to tangents."""
+    tangents = tangents_of(eqn)
+    if tangents.missing and not tangents.seeds:
+        return Kind.MIXING
+    return _worst({_path_kind(tangents.closed, argument) for argument in tangents.seeds.values()})
 
 
 def mixes(eqn: Equation, operand: int) -> bool:
     """Whether a derivative passes from an operand through a mixing of positions; a branch or a turn is enough."""
-    if classify(eqn) is not Kind.MIXING:
+    if rule_of(eqn.primitive).kind is Kind.NESTED and has_own_derivative(eqn):
+        return _declared_mixes(eqn, operand)
+    if classify_derivative(eqn) is not Kind.MIXING:
         return False
     if eqn.primitive.name == "cond":
         return operand > 0 and any(_mixes_argument(branch, operand - 1) for branch in branches_of(eqn))
@@ -176,6 +192,27 @@ def mixes(eqn: Equation, operand: int) -> bool:
         loop = loop_of(eqn)
         return operand >= loop.first and _mixes_argument(loop.body, operand - loop.first, loop)
     return True
+
+
+def _declared_mixes(eqn: Equation, operand: int) -> bool:
+    tangents = tangents_of(eqn)
+    if operand in tangents.missing:
+        return True
+    kind = _path_kind(tangents.closed, tangents.seeds[operand]) if operand in tangents.seeds else Kind.ELEMENTWISE
+    return kind in (Kind.MIXING, Kind.OPAQUE)
+
+
+def _path_kind(closed: Any, argument: int) -> Kind:
+    """The kind of a linear function by one argument: that of the equations on the way from it."""
+    body, _ = open_jaxpr(closed)
+    made_of_it, kinds = {body.invars[argument]}, set()
+    for eqn in body.eqns:
+        reads = [k for k, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in made_of_it]
+        if reads:
+            kind = classify_derivative(eqn)
+            kinds.add(kind if kind is not Kind.MIXING or any(mixes(eqn, k) for k in reads) else Kind.ELEMENTWISE)
+            made_of_it.update(eqn.outvars)
+    return _worst(kinds)
 
 
 def _mixes_argument(closed: Any, argument: int, loop: Loop | None = None) -> bool:
@@ -234,46 +271,88 @@ class _Hashed:
         return isinstance(other, _Hashed) and other.body is self.body
 
 
-@lru_cache(maxsize=4096)
-def _body_kind(hashed: _Hashed, with_derivatives: bool) -> Kind:
-    kinds = {_kind(eqn, with_derivatives) for eqn in open_jaxpr(hashed.body)[0].eqns}
-    for verdict in (Kind.OPAQUE, Kind.MIXING, Kind.STRUCTURAL):
-        if verdict in kinds:
-            return verdict
-    return Kind.ELEMENTWISE
+@dataclass(frozen=True)
+class Tangents:
+    """A declared derivative as a function of operands and tangents.
+
+    Attributes:
+        closed: closed jaxpr; takes all operands, then the tangents of those in ``seeds``; gives the tangents of the
+            floating-point results.
+        seeds: number of an operand to the number of its tangent among the arguments.
+        results: numbers of the floating-point results.
+        missing: operands by which the derivative has no forward mode, with the reason.
+    """
+
+    closed: Any
+    seeds: dict[int, int]
+    results: tuple[int, ...]
+    missing: dict[int, str]
+
+
+def tangents_of(eqn: Equation) -> Tangents:
+    """The declared derivative of a function."""
+    return _tangents_of(_Hashed(called_body(eqn), eqn))
 
 
 @lru_cache(maxsize=4096)
-def _derivative_kind(hashed: _Hashed) -> Kind:
-    """Mixing where a declared derivative, unlike the function itself, mixes positions."""
+def _tangents_of(hashed: _Hashed) -> Tangents:
     eqn = hashed.equation
     assert eqn is not None
-    moving = [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
-    size = max((size_of(out) for out in eqn.outvars), default=0)
-    derivative = trace(_derivative_of(eqn, moving), [atom.aval for atom in (*eqn.invars, *_seeds(eqn, moving))])
-    jaxpr, _ = open_jaxpr(derivative)
-    full = [atom for atom in jaxpr.outvars if size_of(atom) == size]
-    kinds = {_kind(inner, False) for inner in needed_equations(jaxpr.eqns, full)}
-    return Kind.MIXING if kinds & {Kind.MIXING, Kind.OPAQUE} else Kind.ELEMENTWISE
+    missing = _missing(eqn)
+    moving, count = [k for k in declared_operands(eqn) if k not in missing], len(eqn.invars)
+    results = tuple(k for k, out in enumerate(eqn.outvars) if is_floating(dtype_of(out)))
+
+    def tangents(*flat: Any) -> list[Any]:
+        together = [moving] if not missing else [[k] for k in moving]
+        parts = [pushed(eqn, flat[:count], part, [flat[count + moving.index(k)] for k in part])[1] for part in together]
+        return [sum((found[k] for found in parts[1:]), parts[0][k]) for k in results] if parts else []
+
+    avals = [atom.aval for atom in (*eqn.invars, *(eqn.invars[k] for k in moving))]
+    closed = _plain(trace(tangents, avals), avals)
+    return Tangents(closed, {k: count + n for n, k in enumerate(moving)}, results if moving else (), missing)
 
 
-def _seeds(eqn: Equation, moving: Sequence[int]) -> list[Atom]:
-    """Variables with the shapes of what the derivative is applied to: tangents, or cotangents for a custom_vjp."""
-    return list(eqn.outvars) if eqn.primitive.name == "custom_vjp_call" else [eqn.invars[k] for k in moving]
+def _missing(eqn: Equation) -> dict[int, str]:
+    """Operands by which the declared derivative has no forward mode, with the reason.
+
+    A rule may refuse some operands and take others; a backward rule is transposed as a whole.
+    """
+    moving = declared_operands(eqn)
+    reason = why_not_differentiated(eqn, moving)
+    if reason is None:
+        return {}
+    if eqn.primitive.name == BACKWARD:
+        return dict.fromkeys(moving, reason)
+    reasons = {k: why_not_forward(eqn, [k]) for k in moving}
+    return {k: reason for k, reason in reasons.items() if reason is not None}
 
 
-def _derivative_of(eqn: Equation, moving: Sequence[int]) -> Callable[..., Any]:
-    count = len(eqn.invars)
+def why_not_differentiated(eqn: Equation, moving: Sequence[int]) -> str | None:
+    """Why the declared derivative by these operands has no forward mode; None where it has one."""
+    reason = why_not_forward(eqn, moving)
+    if reason is not None or eqn.primitive.name != BACKWARD:
+        return reason
+    closed = backward_of(eqn)
+    avals = [var.aval for var in open_jaxpr(closed)[0].invars]
+    linear = vanishes(_plain(closed, avals), range(len(eqn.invars), len(avals)))
+    return None if linear else "what it gives for a cotangent of zero is not zero"
 
-    def derivative(*operands: Any) -> Any:
-        given, seeds = operands[:count], list(operands[count:])
-        values = [given[k] for k in moving]
-        if eqn.primitive.name == "custom_vjp_call":
-            return jax.vjp(as_function(eqn, given, moving), *values)[1](tuple(seeds))
-        return jax.jvp(as_function(eqn, given, moving), values, seeds)[1]
 
-    return derivative
+def _plain(closed: Any, avals: Sequence[Any]) -> Any:
+    return trace(lambda *flat: evaluate(closed, flat, _without_declared), avals)
+
+
+def _without_declared(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+    """Applies an equation without declared derivatives: a derivative is linear and not derived again, and its rule may
+    call the function itself without end."""
+    if called_body(eqn) is not None:
+        return evaluate(called_body(eqn), operands, _without_declared)
+    return apply_with_bodies(eqn, operands, _without_declared) if bodies(eqn) else bind(eqn, operands)
+
+
+@lru_cache(maxsize=4096)
+def _body_kind(hashed: _Hashed, of_derivative: bool) -> Kind:
+    return _worst({_kind(eqn, of_derivative) for eqn in open_jaxpr(hashed.body)[0].eqns})
 
 
 on_change(_body_kind.cache_clear)
-on_change(_derivative_kind.cache_clear)

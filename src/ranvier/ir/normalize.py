@@ -1,5 +1,5 @@
-"""Normal form of a traced step: calls inlined, short loops unrolled, sums over turns taken within the loop, one
-equation for every state.
+"""Normal form of a traced step: calls inlined, short loops unrolled, sums over turns taken within the loop, declared
+derivatives as forward rules, and one equation for every state.
 
 The step is traced again by an interpreter, so no jaxpr is ever put together by hand and custom
 derivatives, random keys and source lines survive.
@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._jax import Equation, bind, copy, dtype_of, is_literal, open_jaxpr, shape_of, trace
-from .interpret import evaluate
+from ._jax import Equation, bind, copy, dtype_of, is_literal, num_closed_over, open_jaxpr, shape_of, trace
+from .declared import BACKWARD, closed_over, with_forward_rule
+from .interpret import apply_with_bodies, evaluate
 from .loop_sums import with_sums_in_loops
-from .nested import bodies, called_body, classify, is_call, loop_of
+from .nested import bodies, called_body, classify, contains, is_call, loop_of, tangents_of
 from .primitives import Kind, rule_of
 
 UNROLL_LENGTH = 32
@@ -39,8 +40,9 @@ def normalize(
         arithmetic: equations up to which a short loop is unrolled that computes position by position.
 
     Returns:
-        A closed jaxpr without calls and short loops, in which the new value of every hidden state is a
-        variable of its own, computed by an equation.
+        A closed jaxpr without calls and short loops, in which every ``custom_vjp`` whose backward rule can be
+        transposed is a ``custom_jvp``, and the new value of every hidden state is a variable of its own, computed by an
+        equation.
     """
     traced = trace(function, avals)
     inline = _Inline(arithmetic)
@@ -74,10 +76,18 @@ class _Inline:
     def __call__(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         if is_call(eqn):
             return evaluate(called_body(eqn), operands, self)
-        return self._unroll(eqn, operands) if self._is_short(eqn) else bind(eqn, operands)
+        if self._is_short(eqn):
+            return self._unroll(eqn, operands)
+        if count := num_closed_over(eqn):
+            operands = [*(closed_over(eqn, value) for value in operands[:count]), *operands[count:]]
+        if eqn.primitive.name == BACKWARD and not tangents_of(eqn).missing:
+            return with_forward_rule(eqn, operands, lambda *given: evaluate(called_body(eqn), given, self))
+        if eqn.primitive.name in ("cond", "scan", "while") and contains(eqn, BACKWARD):
+            return apply_with_bodies(eqn, operands, self)
+        return bind(eqn, operands)
 
     def replaces(self, eqn: Equation) -> bool:
-        return is_call(eqn) or self._is_short(eqn)
+        return is_call(eqn) or self._is_short(eqn) or contains(eqn, BACKWARD) or num_closed_over(eqn) > 0
 
     def _is_short(self, eqn: Equation) -> bool:
         if eqn.primitive.name != "scan":

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ._jax import Equation, bind, dtype_of, is_floating, open_jaxpr, trace
-from .derivatives import as_function, results_and_slopes
+from .declared import BACKWARD, backward_of, declared_operands, placed, pushed
 from .interpret import Apply, apply_with_bodies, evaluate
 from .nested import bodies, called_body, carries_all, has_own_derivative, is_call, is_loop
 from .primitives import Kind, rule_of
@@ -84,44 +84,47 @@ def with_own_derivative(
         apply: for every equation of function and derivative.
         opened: what to do to a closed jaxpr before it is evaluated.
     """
-    moving = _moving(eqn)
-    pushed, body = opened(forward_of(eqn)), opened(called_body(eqn))
+    body = opened(called_body(eqn))
 
-    @jax.custom_jvp
     def function(*given: Any) -> tuple[Any, ...]:
         return tuple(evaluate(body, given, apply))
 
-    @function.defjvp
+    if eqn.primitive.name == BACKWARD:
+        return _with_backward_rule(eqn, function, opened(backward_of(eqn)), apply)(*operands)
+    moving, pushed = declared_operands(eqn), opened(forward_of(eqn))
+    with_rule = jax.custom_jvp(function)
+
+    @with_rule.defjvp
     def rule(given: Any, tangents: Any) -> tuple[Any, Any]:
         results = evaluate(pushed, [*given, *(tangents[k] for k in moving)], apply)
         count = len(eqn.outvars)
-        return tuple(results[:count]), tuple(results[count:])
+        return tuple(results[:count]), placed(eqn.outvars, results[count:])
 
-    return function(*operands)
+    return with_rule(*operands)
 
 
-def _moving(eqn: Equation) -> list[int]:
-    return [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
+def _with_backward_rule(
+    eqn: Equation, function: Callable[..., Any], pulled: Any, apply: Apply
+) -> Callable[..., Sequence[Any]]:
+    varying = [k for k, out in enumerate(eqn.outvars) if is_floating(dtype_of(out))]
+    moving = declared_operands(eqn)
+    with_rule = jax.custom_vjp(function)
+
+    def backward(given: Any, cotangents: Any) -> tuple[Any, ...]:
+        found = evaluate(pulled, [*given, *(cotangents[k] for k in varying)], apply)
+        by_operand = dict(zip(moving, found, strict=True))
+        return tuple(by_operand.get(k) for k in range(len(given)))
+
+    with_rule.defvjp(lambda *given: (function(*given), given), backward)
+    return with_rule
 
 
 def forward_of(eqn: Equation) -> Any:
-    """Results and their tangents, as a closed jaxpr of operands and tangents."""
-    moving, avals = _moving(eqn), [atom.aval for atom in eqn.invars]
-    return trace(_forward(eqn, moving), [*avals, *(avals[k] for k in moving)])
+    """Results and the tangents of those that have one, as a closed jaxpr of operands and tangents."""
+    moving, avals, count = declared_operands(eqn), [atom.aval for atom in eqn.invars], len(eqn.invars)
 
+    def forward(*flat: Any) -> list[Any]:
+        results, tangents = pushed(eqn, flat[:count], moving, flat[count:])
+        return [*results, *(t for t, out in zip(tangents, eqn.outvars, strict=True) if is_floating(dtype_of(out)))]
 
-def _forward(eqn: Equation, moving: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
-    """Results and their tangents from operands and tangents."""
-
-    def pushed(*flat: Any) -> tuple[Any, ...]:
-        given, tangents = flat[: len(eqn.invars)], flat[len(eqn.invars) :]
-        values = [given[k] for k in moving]
-        function = as_function(eqn, given, moving)
-        if eqn.primitive.name != "custom_vjp_call":
-            results, found = jax.jvp(function, values, list(tangents))
-            return (*results, *found)
-        results, slopes = results_and_slopes(function, *values)
-        found = [sum(d * t for d, t in zip(slope, tangents, strict=True)) for slope in slopes]
-        return (*results, *found)
-
-    return pushed
+    return trace(forward, [*avals, *(avals[k] for k in moving)])

@@ -28,7 +28,7 @@ from ._jax import (
 )
 from .derivatives import as_function
 from .interpret import apply_with_bodies
-from .nested import classify, contains, loop_of, on_derivative_path
+from .nested import classify_derivative, contains, loop_of, on_derivative_path
 from .primitives import Kind
 
 MAX_JACOBIAN = 2**24
@@ -127,7 +127,7 @@ def keeps_positions(eqn: Equation, operand: int) -> bool:
     """Whether element i of everything that the loop makes of an operand is made of element i of it."""
     loop, size = loop_of(eqn), size_of(eqn.invars[operand])
     for inner, _ in on_derivative_path(loop.body, operand - loop.first, loop):
-        in_place = classify(inner) is Kind.ELEMENTWISE or inner.primitive.name in ORDER_KEPT
+        in_place = classify_derivative(inner) is Kind.ELEMENTWISE or inner.primitive.name in ORDER_KEPT
         if not in_place or any(size_of(var) != size for var in inner.outvars if is_floating(dtype_of(var))):
             return False
     return True

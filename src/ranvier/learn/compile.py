@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from ..analyses.delay_lines import with_delay_lines
-from ..analyses.reasons import opaque_diagnostics
+from ..analyses.reasons import backward_only, opaque_diagnostics
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
 from ..ir._jax import dtype_of, is_key
@@ -80,6 +80,8 @@ def compile(
     check_keys(one)
 
     def make(rule: Rule, batch_size: int | None, program: ModuleInfo | None) -> Learner:
+        if rule.looks_ahead:
+            check_forward(one, rule)
         if program is None:
             program = one if batch_size is None else batched(one, batch_size)
         info = rule.prepare(program)
@@ -111,6 +113,16 @@ def check_keys(info: ModuleInfo) -> None:
                 f"{info.name} draws random numbers with keys {dtype_of(var)}, which give other numbers when "
                 "several steps or samples draw at once; use jax.random.key(seed) with JAX's own threefry2x32."
             )
+
+
+def check_forward(info: ModuleInfo, rule: Rule) -> None:
+    """Raises :class:`RuleError` where a declared derivative on the way to a state has no forward mode."""
+    if found := backward_only(info):
+        raise RuleError(
+            f"{rule.name} carries derivatives forward in time, which these declared ones do not allow: "
+            f"{'; '.join(found)}. A backward rule must be linear in its cotangent and made of operations that JAX can "
+            "transpose; or use BPTT."
+        )
 
 
 def check_differentiable(info: ModuleInfo) -> None:

@@ -22,7 +22,7 @@ from ..analyses.relations import Connection, connections_of
 from ..errors import RuleError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
 from ..ir.interpret import Environment, read, run_equations
-from ..ir.nested import classify, has_derivative
+from ..ir.nested import classify_derivative, has_derivative
 from ..ir.normalize import normalize
 from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind
@@ -65,7 +65,7 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup) -> list[Emission]:
             eqn = info.equations[number]
             leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
             projects = sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
-            if classify(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out and projects:
+            if classify_derivative(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out and projects:
                 found.setdefault(var, []).append(eqn)
     return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
 
@@ -76,7 +76,11 @@ def _emitted(info: ModuleInfo, group: HiddenGroup) -> list[Var]:
     found = dict.fromkeys([*starts, *group.hidden_outvars])
     for eqn in info.equations:
         reads = any(not isinstance(a, Literal) and a in found for a in eqn.invars)
-        straight = classify(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in ("reshape", "squeeze", "expand_dims")
+        straight = classify_derivative(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in (
+            "reshape",
+            "squeeze",
+            "expand_dims",
+        )
         if reads and straight and has_derivative(eqn):
             for out in eqn.outvars:
                 if is_floating(dtype_of(out)) and size_of(out) == group.positions.size:
@@ -191,7 +195,7 @@ def _detached(
     held = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
     for eqn in info.equations:
         reads = any(not isinstance(a, Literal) and a in held for a in eqn.invars)
-        if reads and classify(eqn) in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and not eqn.effects:
+        if reads and classify_derivative(eqn) in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and not eqn.effects:
             operands = [held[a] if not isinstance(a, Literal) and a in held else read(values, a) for a in eqn.invars]
             held.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
     return [decays[var] * filters[var] + held.get(var, values[var]) for var in filters]

@@ -12,6 +12,9 @@ from .kernel import Kernel
 class Rule(abc.ABC):
     """A learning rule: how to make code for a program."""
 
+    looks_ahead: bool = True
+    """Whether it takes derivatives of the step forward in time, for which every derivative must have a forward mode."""
+
     @property
     def name(self) -> str:
         return type(self).__name__

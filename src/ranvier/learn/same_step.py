@@ -25,7 +25,9 @@ from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError, reason_text
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of
+from ..ir.declared import BACKWARD
 from ..ir.interpret import Apply, Environment
+from ..ir.nested import contains
 from ..ir.program import ModuleInfo
 from ..ir.while_loops import bind_both_ways
 from .schedule import is_costly
@@ -209,7 +211,12 @@ def bypassing_states(info: ModuleInfo) -> tuple[Var, ...]:
 
 
 def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind_both_ways) -> list[Any]:
-    """The known results of an equation, with the equation's derivative; the equation itself is not run."""
+    """The known results of an equation, with the equation's derivative; the equation itself is not run.
+
+    One whose derivative has no forward mode is.
+    """
+    if contains(eqn, BACKWARD):
+        return list(apply(eqn, operands))
 
     @jax.custom_jvp
     def function(known: list[Any], operands: list[Any]) -> list[Any]:

@@ -38,6 +38,8 @@ class BPTT(Rule):
     (truncated BPTT). JAX cannot differentiate a ``while`` loop in reverse mode.
     """
 
+    looks_ahead = False
+
     def memory(self, sizes: MemorySizes) -> RuleMemory:
         numbers = f"T·({sizes.hidden} + {sizes.results})"
         return sizes.row(self.name, "T·(H + A)", numbers, sizes.hidden + sizes.results, grows=True)
