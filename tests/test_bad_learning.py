@@ -101,7 +101,7 @@ def test_losses(loss, message: str) -> None:
         (jnp.ones((N_IN, N_OUT)), "dictionary of values by path"),
         ([1, 2], "params is a list"),
         ({("u",): 1.0}, "params has u, but the parameters of linear are w"),
-        ({"w": jnp.ones((N_IN, N_OUT))}, r"params has 'w', .* a path is a tuple, \('w',\)"),
+        ({"w": jnp.ones((N_IN, N_OUT)), "b": 1.0}, r"params has 'w', 'b', .* a path is a tuple, \('w',\)"),
     ],
 )
 def test_params(params, message: str) -> None:

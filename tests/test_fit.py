@@ -451,6 +451,32 @@ def test_bad_arguments(options, what: str) -> None:
         train(**options)
 
 
-def test_a_batch_of_another_size_for_training() -> None:
-    with pytest.raises(ranvier.InputError, match=r"takes inputs of shape"):
-        train(data=[batch(0, BATCH + 1)])
+@pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp("adaptive", feedback_rate=0.1)], ids=repr)
+def test_a_last_batch_with_fewer_samples(rule) -> None:
+    """Updates one by one, by a learner compiled for the size of each batch."""
+    data, optimizer = [batch(0), batch(1, BATCH - 1)], optax.sgd(0.1)
+    found = train(make(rule), data, epochs=1, optimizer=optimizer)
+    params, lasting, state = make(rule).params, None, None
+    for number, (xs, ys, mask) in enumerate(data):
+        learner = ranvier.compile(network(), rule, jnp.ones(N_IN), batch_size=xs.shape[1], reduction="mean")
+        lasting = learner.lasting() if lasting is None else lasting
+        start = learner.restart(params, lasting, number)
+        grads, aux = learner.grad(class_loss, xs, ys, mask=mask, params=params, state=start)
+        lasting = learner.lasting_of(aux.state)
+        updates, state = optimizer.update(grads, optimizer.init(params) if state is None else state)
+        params = optax.apply_updates(params, updates)
+    for path, value in params.items():
+        np.testing.assert_allclose(found.params[path], value, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(value, make(rule).params[path], rtol=1e-3, atol=1e-4)
+
+
+def test_batches_of_another_size_elsewhere() -> None:
+    learner = make()
+    with pytest.raises(ranvier.InputError, match=rf"learner\.with_batch_size\({BATCH + 1}\)"):
+        learner.grad(class_loss, *batch(0, BATCH + 1)[:2])
+    one, state = network(), {"v": jnp.zeros((BATCH, N_REC)), "r": jnp.zeros((BATCH, N_OUT))}
+    whole = ranvier.compile(
+        ranvier.step_function(one.step, one.params, state), ranvier.D_RTRL(), jnp.ones((BATCH, N_IN))
+    )
+    with pytest.raises(ranvier.InputError, match="batch_size="):
+        train(whole, [batch(0), batch(0, BATCH - 1)])

@@ -67,8 +67,7 @@ def step_function(
             "write ranvier.step_function(step, params, state)."
         )
     paths = tuple(tuple(entry) if isinstance(entry, (tuple, list)) else (entry,) for entry in other)
-    for path, leaf in [*named_leaves(params, "params"), *named_leaves(state, "state")]:
-        _check_array(path, leaf)
+    _check_arrays([*named_leaves(params, "params"), *named_leaves(state, "state")])
     known = [path for path, _ in named_leaves(state, "state")]
     missing = [path_text(path) for path in paths if path not in known]
     if missing:
@@ -79,14 +78,27 @@ def step_function(
     return StepFunction(step, params, state, paths, name or getattr(step, "__name__", "step"))
 
 
-def _check_array(path: Path, leaf: Any) -> None:
+def _check_arrays(leaves: Sequence[tuple[Path, Any]]) -> None:
+    wrong = [(path, leaf) for path, leaf in leaves if not _is_array(leaf)]
+    if not wrong:
+        return
+    told = ", ".join(f"{path_text(path)} is {leaf!r:.60} of type {type(leaf).__name__}" for path, leaf in wrong[:3])
+    more = f", and {len(wrong) - 3} more like that" if len(wrong) > 3 else ""
+    remedy = "keep arrays in params and state, and settings in the step function's closure"
+    if any(callable(leaf) for _, leaf in wrong):
+        remedy += (
+            "; an equinox module is taken apart by `params, static = eqx.partition(module, eqx.is_inexact_array)` and "
+            "put together in the step by `eqx.combine(params, static)`"
+        )
+    raise ModelError(f"{told}{more}, which {'is no array' if len(wrong) == 1 else 'are no arrays'}; {remedy}.")
+
+
+def _is_array(leaf: Any) -> bool:
     try:
         jnp.asarray(bare(leaf))
     except (TypeError, ValueError):
-        raise ModelError(
-            f"{path_text(path)} is {leaf!r} of type {type(leaf).__name__}, which is no array; keep arrays in params "
-            "and state, and settings in the step function's closure."
-        ) from None
+        return False
+    return True
 
 
 def trace_step_function(model: StepFunction, *inputs: Any, stateless: bool = False) -> ModuleInfo:

@@ -37,17 +37,17 @@ class Checkpoints:
     Args:
         directory: where they are; made if missing.
         learner: whose training it is.
+        params: what it starts from; leaves are kept in the order of their structure.
 
     Raises:
         InputError: the directory cannot be used, or another training is using it.
         TrainingError: orbax is not installed.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], learner: Learner) -> None:
-        try:
-            import orbax.checkpoint as orbax
-        except ImportError as error:
-            raise TrainingError("checkpoints need orbax; run `pip install 'ranvier[train]'`.") from error
+    def __init__(self, directory: str | os.PathLike[str], learner: Learner, params: Any = None) -> None:
+        require("a checkpoint", "train", "orbax.checkpoint", error=TrainingError)
+        import orbax.checkpoint as orbax
+
         self._orbax = orbax
         try:
             self._directory = FilePath(directory).absolute()
@@ -55,7 +55,8 @@ class Checkpoints:
             raise InputError(f"checkpoint={directory!r} is no path; give the name of a directory.") from error
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"checkpoint={str(directory)!r} is a file; give the name of a directory.")
-        self._about = _fingerprint(learner)
+        nested = learner.by_path(params) is not params
+        self._about = _fingerprint(learner) + (" in the model's own structure" if nested else "")
         self._open = ExitStack()
 
     def __enter__(self) -> Self:

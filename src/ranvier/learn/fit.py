@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import InputError, TrainingError
+from ..errors import InputError, TrainingError, reason_text
 from ..ir.paths import Path, path_text
 from .checkpoint import Checkpoints
 from .kernel import Loss
@@ -88,18 +88,19 @@ def fit(
     Args:
         learner: from :func:`ranvier.compile`.
         data: batches ``(xs, ys)`` or ``(xs, ys, mask)``, or objects with these attributes: something that can be
-            iterated
-            again for every epoch, or a function of the epoch's number that gives an iterable.
+            iterated again for every epoch, or a function of the epoch's number that gives an iterable. Batches of a
+            learner with ``batch_size`` may have other sizes, such as a last one with fewer samples.
         loss: ``loss(output, target) -> scalar`` of one step.
         optimizer: an optax gradient transformation.
         epochs: how many in all; after a resume, those already done count, so that a training which has had them all
             comes back as its checkpoint has it.
-        params: what to start from; the model's own by default. A resumed training goes on from its checkpoint instead.
+        params: what to start from; the model's own by default. In the model's own structure, as from
+            ``learner.nested(learner.params)``, the optimizer gets parameters and gradients in that too. A resumed
+            training goes on from its checkpoint instead.
         optimizer_state: what to start from, such as ``FitResult.optimizer_state``, or after :func:`ranvier.optimize`
             ``report.carry(...)`` of it; a fresh one by default.
         metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
-        held_out: batches, as ``data``, on which loss and metrics are taken after every epoch; those of a learner with
-            ``batch_size`` may have another size.
+        held_out: batches, as ``data``, on which loss and metrics are taken after every epoch.
         checkpoint: directory in which every epoch is kept (the last three), for one training at a time; needs
             ``orbax-checkpoint``.
         resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by
@@ -117,7 +118,7 @@ def fit(
     state = run.start(params, optimizer_state)
     done, history = 0, []
     with ExitStack() as open_:
-        checkpoints = None if checkpoint is None else open_.enter_context(Checkpoints(checkpoint, learner))
+        checkpoints = None if checkpoint is None else open_.enter_context(Checkpoints(checkpoint, learner, params))
         if checkpoints is not None and (last := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
             state, history = last
             done = len(history)
@@ -164,15 +165,15 @@ class _Run:
         self._evaluated = jax.jit(self._evaluate)
 
     def start(self, params: Mapping[Path, Any] | None, optimizer_state: Any) -> FitState:
-        own = {**self.learner.params, **(params or {})}
-        fresh = self.optimizer.init(own)
+        own = self.learner.completed(params)
+        fresh = _started(self.optimizer, own)
         if optimizer_state is not None:
             _check_alike(optimizer_state, fresh)
         kept = fresh if optimizer_state is None else optimizer_state
         return FitState(own, kept, jnp.zeros((), jnp.int32), self.learner.lasting(params))
 
     def _updated(self, state: FitState, batch: _Batch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
-        learner = self.learner
+        learner = self._learner_of(batch)
         start = learner.restart(state.params, state.lasting, state.updates)
         grads, aux = learner.grad(
             self.loss,
@@ -187,9 +188,18 @@ class _Run:
         updates, optimizer_state = self.optimizer.update(descending, state.optimizer_state, state.params)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
         found = {"loss": aux.loss, **self._measured(aux.outputs, batch)}
-        finite = {"loss": _finite(aux.loss), "gradient": _by_slot(grads), "parameter": _by_slot(params)}
+        slots = {"gradient": grads, "parameter": params}
+        finite = {"loss": _finite(aux.loss)} | {k: _by_slot(learner.by_path(tree)) for k, tree in slots.items()}
         lasting = state.lasting if aux.state is None else learner.lasting_of(aux.state)
         return FitState(params, optimizer_state, state.updates + 1, lasting), found, finite
+
+    def _learner_of(self, batch: _Batch) -> Learner:
+        """The learner for as many samples as a batch has, such as the last one of the data."""
+        learner, shapes = self.learner, [jnp.shape(leaf) for leaf in jax.tree.leaves(batch.xs)]
+        expected = [len(aval.shape) + 1 for aval in learner.info.input_avals]
+        samples = {shape[1] for shape in shapes if len(shape) > 1}
+        fits = list(map(len, shapes)) == expected and len(samples) == 1
+        return learner.with_batch_size(*samples) if fits and learner.batch_size is not None else learner
 
     def _measured(self, outputs: Any, batch: _Batch) -> dict[str, jax.Array]:
         found = {name: jnp.asarray(metric(outputs, batch.ys, batch.mask)) for name, metric in self.metrics.items()}
@@ -201,9 +211,7 @@ class _Run:
         return found
 
     def _evaluate(self, params: Mapping[Path, Any], batch: _Batch) -> dict[str, jax.Array]:
-        learner = self.learner
-        if learner.batch_size is not None:
-            learner = learner.with_batch_size(jnp.shape(jax.tree.leaves(batch.xs)[0])[1])
+        learner = self._learner_of(batch)
         found, outputs = learner.evaluate(self.loss, batch.xs, batch.ys, params=params, mask=batch.mask)
         return {"loss": found, **self._measured(outputs, batch)}
 
@@ -242,8 +250,9 @@ class _Run:
     def _what_is_bad(self, state: FitState, batch: _Batch, finite: dict[str, Any], epoch: int, count: int) -> str:
         """The first bad state if there is one, else the first bad parameter."""
         at = f"training stopped at epoch {epoch + 1}, update {count}: "
-        start = self.learner.restart(state.params, state.lasting, state.updates)
-        bad = self.learner.first_bad_state(batch.xs, params=state.params, state=start)
+        learner = self._learner_of(batch)
+        start = learner.restart(state.params, state.lasting, state.updates)
+        bad = learner.first_bad_state(batch.xs, params=state.params, state=start)
         if bad is not None:
             path, step = bad
             what = f"hidden state {path_text(path)} is not finite from step {step} on"
@@ -256,6 +265,22 @@ class _Run:
         return (
             f"{at}{what}. Lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the inputs."
         )
+
+
+def _started(optimizer: Any, params: Any) -> Any:
+    """An optimizer's first state.
+
+    Raises:
+        InputError: it cannot start from these parameters, such as one with labels in another structure.
+    """
+    try:
+        return optimizer.init(params)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"the optimizer cannot start from the parameters ({reason_text(error)}). By default they are a dictionary "
+            "by path, as learner.params; where its labels or masks have the structure of the model's own parameters, "
+            "pass params=learner.nested(learner.params)."
+        ) from error
 
 
 def _finite(tree: Any) -> jax.Array:

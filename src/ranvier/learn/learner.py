@@ -26,6 +26,7 @@ from .rule import Rule
 from .same_step import scalar_loss
 from .stages import stages_of
 from .state import Aux, Gradients, LearnerState
+from .structure import Structure
 
 WRITTEN_OUT = 2
 """Up to this many chunks are written out one by one, so that the first and the last can be simpler."""
@@ -68,6 +69,7 @@ class Learner:
         self.batch_size = batch_size
         self.comparison: RuleComparison | None = None
         self._make = make
+        self._structure = Structure(model, info)
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
         self._empty_memory = jax.jit(lambda leaves, other: kernel.init(stages_of(info).static_values(leaves, other)))
 
@@ -75,6 +77,33 @@ class Learner:
     def params(self) -> dict[Path, Any]:
         """The parameters the model was compiled with, by path, each in the model's own form."""
         return {slot.path: slot.value for slot in self.info.parameters}
+
+    def nested(self, values: Mapping[Path, Any]) -> Any:
+        """Values by path in the model's own structure: for optimizers that are set up by trees of labels, say.
+
+        ``params=`` takes both forms, and gradients come back in that of ``params``.
+
+        Args:
+            values: one for every path of :attr:`params`, such as these, gradients, or labels.
+
+        Returns:
+            A pytree like the ``params`` of the step function, with None in place of leaves that are not trained; of a
+            module, dictionaries within each other by the parts of the paths.
+
+        Raises:
+            InputError: a parameter has no value, or a value no parameter.
+        """
+        return self._structure.nested(values)
+
+    def by_path(self, params: Any) -> Any:
+        """Values of parameters by path: the reverse of :meth:`nested`, and the same where they are by path already."""
+        found = self._structure.by_path(params)
+        return params if found is None else found
+
+    def completed(self, params: Any) -> Any:
+        """Values for all parameters, in the form of those given; the model's own where there are none."""
+        found = {**self.params, **(self.by_path(params) or {})}
+        return found if self._structure.by_path(params) is None else self.nested(found)
 
     def with_batch_size(self, batch_size: int | None) -> Learner:
         """The same learner for batches of another size; itself where it has that size."""
@@ -113,7 +142,7 @@ class Learner:
             params: as for :meth:`grad`.
             mask: likewise.
         """
-        return compared(self, (self.rule, *rules), loss, xs, ys, reference, params=params, mask=mask)
+        return compared(self, (self.rule, *rules), loss, xs, ys, reference, params=self.by_path(params), mask=mask)
 
     def init(self, params: Mapping[Path, Any] | None = None) -> LearnerState:
         """The state before the first step: the model's initial states and an empty memory of the rule.
@@ -227,13 +256,15 @@ class Learner:
             ys: targets, a pytree of ``[T, ...]``; None if the loss needs none.
             state: what to start from: :meth:`init`, or ``aux.state`` of the call before to go on. None starts anew,
                 with the same random numbers every time where the model or the rule has any.
-            params: values for some or all parameters, by path; the model's own for the rest.
+            params: values for some or all parameters, by path; the model's own for the rest. Or all of them in the
+                model's own structure: see :meth:`nested`.
             mask: ``[T]``, weight of the loss at every step, zero where there is none; targets there may be NaN, but the
                 loss itself has to be finite for the outputs there.
             keep_state: whether ``aux.state`` is wanted; without it the last traces need not be computed.
 
         Returns:
-            The gradients by parameter path, each in the form of the parameter, and :class:`Aux`.
+            The gradients by parameter path, each in the form of the parameter, or in the model's own structure where
+            ``params`` has it; and :class:`Aux`.
 
         Raises:
             InputError: inputs, targets, mask, parameters or state do not fit the model.
@@ -245,18 +276,20 @@ class Learner:
         fresh = state is None
         start = self.init(params) if state is None else self._checked_state(state)
         targets = _targets(ys, mask)
-        return self._jitted(loss, fresh, keep_state, leaves, targets, weights, start, self._param_leaves(params))
+        given = self._param_leaves(params)
+        gradients, aux = self._jitted(loss, fresh, keep_state, leaves, targets, weights, start, given)
+        return gradients if self._structure.by_path(params) is None else self.nested(gradients), aux
 
     def write_back(self, params: Mapping[Path, Any]) -> Any:
         """Puts parameters into the model; the learner keeps those it was compiled with, so pass on ``params=``.
 
         Args:
-            params: values by path, for some or all parameters.
+            params: values by path, for some or all parameters; or all in the model's own structure.
 
         Returns:
             The model: the brainstate module itself, whose ``ParamState`` values are replaced, or a new step function.
         """
-        return with_params(self.model, self.info, params, self._param_leaves(params))
+        return with_params(self.model, self.info, self.by_path(params), self._param_leaves(params))
 
     def _gradients(
         self,
@@ -332,6 +365,8 @@ class Learner:
                 f"steps along its first axis, but got a {type(xs).__name__}."
             )
         given = (xs,) if len(arguments) == 1 else tuple(xs) if arguments else ()
+        if isinstance(xs, tuple) and len(arguments) == len(xs) == 1 and jax.tree.structure(xs) == info.input_treedef:
+            given = xs
         leaves, treedef = jax.tree.flatten(given)
         expected = ", ".join(f"[T,{shape_text(aval.shape)[1:]}" for aval in info.input_avals) or "none"
         found = ", ".join(shape_text(jnp.shape(leaf)) for leaf in leaves) or "none"
@@ -341,19 +376,29 @@ class Learner:
         )
         if not fits:
             check_names(given, arguments, info.name)
-            unbatched = [aval.shape[1:] for aval in info.input_avals]
-            lacks = self.batch_size is not None and [jnp.shape(leaf)[1:] for leaf in leaves] == unbatched
-            remedy = (
-                f"add the batch axis, of {self.batch_size}, behind the time axis"
-                if lacks
-                else ("pass xs with the steps along the first axis, or compile again with other example inputs")
-            )
-            if isinstance(xs, list):
-                remedy = "stack a list of steps with jnp.stack(xs)"
             raise InputError(
-                f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; {remedy}."
+                f"{info.name} takes inputs of shape {expected} for T steps, time first, but got {found}; "
+                f"{self._remedy(xs, [jnp.shape(leaf)[1:] for leaf in leaves])}."
             )
         return [_as_input(leaf, aval.dtype) for leaf, aval in zip(leaves, info.input_avals, strict=True)]
+
+    def _remedy(self, xs: Any, steps: list[tuple[int, ...]]) -> str:
+        """What to do about inputs of these shapes in a step, which do not fit."""
+        if isinstance(xs, list):
+            return "stack a list of steps with jnp.stack(xs)"
+        wanted = [aval.shape for aval in self.info.input_avals]
+        samples = {shape[:1] for shape in steps}
+        if self.batch_size is not None and steps == [shape[1:] for shape in wanted]:
+            return f"add the batch axis, of {self.batch_size}, behind the time axis"
+        if len(samples) == 1 and [shape[1:] for shape in steps] == [shape[1:] for shape in wanted] and samples != {()}:
+            ((number,),) = samples
+            if self.batch_size is not None:
+                return f"for {number} samples take learner.with_batch_size({number})"
+            return (
+                "if that axis is one of samples, compile a model of one sample with batch_size=, whose learner takes "
+                "batches of other sizes by with_batch_size"
+            )
+        return "pass xs with the steps along the first axis, or compile again with other example inputs"
 
     @cached_property
     def _state_form(self) -> Any:
@@ -397,10 +442,12 @@ class Learner:
 
     def _param_leaves(self, params: Mapping[Path, Any] | None) -> list[jax.Array]:
         """Leaves of all parameters, with those given in place of the model's own."""
+        params = self.by_path(params)
         if params is not None and not isinstance(params, Mapping):
             raise InputError(
                 f"params is a {type(params).__name__}, but it must be a dictionary of values by path, as "
-                "learner.params is; change that: {**learner.params, path: value}."
+                "learner.params is, or have the structure of the model's own; change that: {**learner.params, path: "
+                "value}."
             )
         given = dict(params or {})
         leaves = []
