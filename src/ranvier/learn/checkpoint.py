@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, TrainingError, reason_text
 from ..ir._jax import is_key
+from ..ir.extras import require
 from ..ir.locks import locked
 from ..ir.paths import path_text
 from ..ir.program import shape_text
