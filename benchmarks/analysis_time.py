@@ -1,4 +1,4 @@
-"""How long the analyses take, and how that grows with the model, beside braintrace 0.2.6.
+"""How long the analyses take, and how that grows with the model, beside braintrace.
 
 Run as ``python -m benchmarks.analysis_time``.
 """

@@ -1,4 +1,4 @@
-"""How long the gradient of a sequence takes by online rules, beside braintrace 0.2.6 and brainstate's BPTT.
+"""How long the gradient of a sequence takes by online rules, beside braintrace and brainstate's BPTT.
 
 Run as ``python -m benchmarks.learning_time``.
 """
