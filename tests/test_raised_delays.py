@@ -88,6 +88,27 @@ def test_shift_registers_are_delayed_projections(step, delays):
         np.testing.assert_allclose(value, state[path[0]], rtol=1e-9)
 
 
+def _ring(p, s, x):
+    """A buffer that a counter addresses."""
+    h = jnp.tanh(x @ p["w"] + s["ring"][s["k"] % D] @ p["u"] + s["ring"][(s["k"] - 2) % D])
+    return {"h": h, "ring": s["ring"].at[s["k"] % D].set(h), "k": s["k"] + 1}, h
+
+
+def test_a_ring_buffer_is_delayed_projections_too():
+    params = {"w": _array(0, N, N), "u": _array(1, N, N)}
+    state = {"h": np.zeros(N), "ring": np.zeros((D, N)), "k": np.int32(5)}
+    model, xs = ranvier.step_function(_ring, params, state), _array(3, 11, N)
+    raised = ranvier.raise_model(model, xs[0])
+    assert {p.delay for p in raised.graph.projections.values() if p.delay > 1} == {2, D}
+    assert "ring" not in raised.graph.populations
+    lowered = ranvier.lower(raised.graph, dtype=jnp.float64)
+    state, expected = _run(model.step, model.params, model.state, xs)
+    own, found = _run(lowered.step, lowered.params, lowered.state, xs)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    states = raised.states(own)
+    np.testing.assert_allclose(states["ring",], state["ring"], rtol=1e-9)
+
+
 @pytest.mark.parametrize("step", MODELS, ids=[m.__name__ for m in MODELS])
 def test_gradients_through_delays_are_the_models(step):
     model, xs = _model(step), _array(3, 12, N)

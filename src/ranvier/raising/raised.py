@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analyses.delay_lines import delay_lines_of, with_delay_lines
 from ..frontends.extract import extract_module_info, time_step
 from ..ir._jax import is_key
 from ..ir.graph.shared import trained_arrays
@@ -92,6 +93,17 @@ class Raised:
                 for part, value in zip(parts, values, strict=True):
                     whole = whole.at[part.elements].set(value)
             found[slot.path] = whole.reshape(slot.leaves[0].shape) if len(slot.leaves) == 1 else whole
+        return self._with_ring_buffers(found)
+
+    def _with_ring_buffers(self, found: dict[Path, Any]) -> dict[Path, Any]:
+        """States whose ring buffers have their slots where the model has them; what has no counter is left out."""
+        others = [slot.path for slot in self.info.other for _ in slot.leaves]
+        for line in delay_lines_of(self.info) if self._build.info is not self.info else ():
+            path, counter = self.info.hidden[line.state].path, found.get(others[line.counter])
+            if path in found and counter is None:
+                del found[path]
+            elif path in found:
+                found[path] = jnp.roll(found[path], jnp.reshape(counter, ()).astype(jnp.int32), line.axis)
         return found
 
     def index(self) -> Index:
@@ -122,7 +134,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
         ModelError: the program holds what no graph can, such as complex states.
     """
     info = _written_out(info)
-    build = Build(info, time_step() or DT if dt is None else dt)
+    build = Build(with_delay_lines(info), time_step() or DT if dt is None else dt)
     check(build.graph)
     return Raised(info, build.graph, build)
 
