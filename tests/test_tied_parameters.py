@@ -435,3 +435,34 @@ def test_random_tied_graphs_stay_true_through_every_pass(seed):
         for path, value in ranvier.lower(made, dtype=jnp.float64).params.items():
             if path == "w":
                 np.testing.assert_array_equal(carried["w",], value)
+
+
+def test_layers_and_parameters_of_a_graph_built_by_hand():
+    w, neuron = _array(0, N, N), ranvier.neurons.LIF(tau=0.02)
+    ends = [("in->a", "in", "a"), ("a->b", "a", "b"), ("b->out", "b", "out")]
+    graph = ranvier.SNNGraph(
+        dt=1e-3,
+        inputs=[ranvier.Input("in", (N,))],
+        populations=[ranvier.Population(name, (N,), neuron) for name in "ab"],
+        outputs=[ranvier.Output("out", (N,))],
+        projections=[ranvier.Projection(*names, ranvier.operations.Linear(w)) for names in ends],
+        parameters={"w": w},
+        uses={(name, "weight"): ranvier.ParameterUse(("w",)) for name, _, _ in ends[:2]},
+    )
+    assert graph.total_params == 2 * N * N
+    with pytest.raises(ranvier.GraphError, match="set_parameter"):
+        graph.layers[0].weights = 2 * w
+    graph.set_parameter("w", 2 * w)
+    graph.layers[0].name = "first"
+    assert ranvier.problems(graph) == []
+    for name in ("in->first", "first->b"):
+        np.testing.assert_array_equal(graph.projections[name].operation.weight, 2 * w)
+    again = ranvier.with_weights(graph, {("w",): w})
+    np.testing.assert_array_equal(again.projections["first->b"].operation.weight, w)
+    with pytest.raises(ranvier.GraphError, match="made of 'w'"):
+        ranvier.with_weights(graph, {("in->first", "weight"): w})
+    graph.projections["in->first"] = graph.projections["first->b"].replace(
+        name="in->first", source="in", target="first"
+    )
+    graph.parameters["w"] = w
+    assert len(ranvier.problems(graph)) == 2

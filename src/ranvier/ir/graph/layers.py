@@ -249,6 +249,12 @@ class LayerNode:
             raise GraphError(
                 f"layer {self.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] is expected."
             )
+        use = graph.uses.get((projection.name, "weight"))
+        if use is not None and use.parameters:
+            raise GraphError(
+                f"layer {self.name!r}: its weights are made of {', '.join(map(repr, use.parameters))}, which others "
+                "may be made of too; write graph.set_parameter(name, value)."
+            )
         graph.projections[projection.name] = projection.replace(operation=projection.operation.replace(weight=weight))
         _resize(graph, self.name, projection, weight.shape)
 
@@ -525,10 +531,12 @@ def _rename(graph: SNNGraph, old: str, new: str) -> None:
     graph.populations = {
         new if name == old else name: p.replace(name=new) if name == old else p for name, p in graph.populations.items()
     }
-    projections = {}
+    projections, renamed = {}, {old: new}
     for projection in graph.projections.values():
         ends = [new if end == old else end for end in (projection.source, projection.target)]
         made = projection.name == f"{projection.source}->{projection.target}"
         name = f"{ends[0]}->{ends[1]}" if made else projection.name
+        renamed[projection.name] = name
         projections[name] = projection.replace(name=name, source=ends[0], target=ends[1])
     graph.projections = projections
+    graph.uses = {(renamed.get(name, name), label): use for (name, label), use in graph.uses.items()}
