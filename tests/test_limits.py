@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -203,3 +204,66 @@ def test_archives_within_an_archive_share_its_limit(tmp_path: Path) -> None:
 def test_a_random_graph_is_far_below_all_limits(tmp_path: Path) -> None:
     graph = random_graph(3)
     assert ranvier.load(ranvier.save(graph, tmp_path / "g.snn")).total_neurons == graph.total_neurons
+
+
+POOL = 'graph "g" { dt = 0.1 input "x" [1, N, N] output "y" [1, C, C] projection "p" "x" -> "y" '
+POOL += "SumPool(kernel=[K, K], stride=[1, 1], padding=[P, P]) }"
+
+
+@pytest.mark.parametrize("size", [30_001, 10**9 + 1, 2**61 + 1])
+def test_windows_much_larger_than_their_image(size: int) -> None:
+    sizes = {"N": 1, "C": 1, "K": size, "P": size // 2}
+    graph = ranvier.from_text("".join(str(sizes.get(word, word)) for word in re.split(r"\b", POOL)))
+    for job in (
+        lambda: ranvier.interpret(graph, np.ones((2, 1, 1, 1))),
+        lambda: ranvier.simulate(graph, np.ones((2, 1, 1, 1))),
+    ):
+        refused(job, ranvier.GraphError, "windows .* over an image")
+
+
+def test_the_matrix_of_large_windows() -> None:
+    sizes = {"N": 1000, "C": 1000, "K": 2001, "P": 1000}
+    graph = ranvier.from_text("".join(str(sizes.get(word, word)) for word in re.split(r"\b", POOL)))
+    assert not ranvier.problems(graph)
+    refused(lambda: ranvier.interpret(graph, np.ones((1, 1, 1000, 1000))), ranvier.GraphError, "the matrix of windows")
+
+
+@pytest.mark.parametrize(
+    ("data", "indices", "indptr"),
+    [
+        ([1.0] * 5, [0, 2, 4, 0, 1], [0, 2**25, 0]),
+        ([1.0], [7], [0, 1, 1]),
+        ([1.0], [-1], [0, 1, 1]),
+        ([1.0], [0], [1, 1, 1]),
+        ([1.0], [0], [0, 1]),
+        ([1.0, 2.0], [0], [0, 1, 2]),
+        ([1.0], [0.0], [0, 1, 1]),
+        ([[1.0]], [0], [0, 1, 1]),
+    ],
+)
+def test_sparse_rows_that_point_elsewhere(data: list[float], indices: list[int], indptr: list[int]) -> None:
+    """Compiled code would read and write there."""
+    text = 'graph "g" { dt = 0.1 projection "p" "x" -> "y" Linear() { weight: float64[2, 5] sparse = @"w" } }'
+    arrays = {"w/data": np.array(data), "w/indices": np.array(indices), "w/indptr": np.array(indptr)}
+    with pytest.raises(ranvier.GraphError, match=r"sparse rows of shape \[2, 5\]"):
+        ranvier.from_text(text, arrays)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_one_array_where_arrays_by_name_are_expected(name: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3, 1)))
+    (tmp_path / "x.npy").rename(tmp_path / name)
+    graph = ranvier.from_text(CHAIN.replace("SHAPE", "[1]").replace("DELAY", "0"))
+    with pytest.raises(ranvier.InputError, match=r"one array without a name .* np\.savez"):
+        ranvier.Calibration.load(tmp_path / name, graph)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_paths_that_no_file_can_have(name: str) -> None:
+    graph = random_graph(3)
+    for write in (ranvier.save, ranvier.to_nir):
+        with pytest.raises(ranvier.GraphError, match="cannot be written"):
+            write(graph, f"{name}.snn")
+    for write, ending in ((ranvier.export_source, "py"), (ranvier.export_artifact, "rva")):
+        with pytest.raises(ranvier.ExportError, match="cannot be written"):
+            write(graph, f"{name}.{ending}")

@@ -29,7 +29,10 @@ NPY, ZIP = b"\x93NUMPY", b"PK"
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """A temporary file in the same folder that takes the place of ``path`` once it is written without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    except ValueError as error:  # NUL or lone surrogates in the path
+        raise OSError(str(error)) from error
     os.close(handle)
     try:
         yield Path(name)

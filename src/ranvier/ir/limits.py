@@ -34,7 +34,8 @@ class Limits:
         file_ratio: a larger file may become this many times its own size.
         text_bytes: texts and JSON inside any file; those of a larger file may be as long as the file.
         state_bytes: what a simulation carries from step to step: states, and what delays have still to bring.
-        result_bytes: outputs and recordings of a simulation, over all steps and samples; half of the machine's memory.
+        result_bytes: outputs and recordings of a simulation, over all steps and samples, and the matrix of a
+            convolution; half of the machine's memory.
     """
 
     file_bytes: int = 256 * MIB
@@ -150,6 +151,16 @@ def check_results(amount: int, what: str) -> None:
         raise InputError(
             f"the results of {what} take {amount:,} bytes of memory, but they may take {most:,.0f}; run fewer steps or "
             f"samples at once, or {how_to_allow('result_bytes', amount)}."
+        )
+
+
+def check_matrix(amount: int, what: str) -> None:
+    """Raises GraphError where the matrix of an operation takes more memory than it may."""
+    most = current_limits().result_bytes
+    if amount > most:
+        raise GraphError(
+            f"the matrix of {what} takes {amount:,} bytes of memory, but {most:,.0f} are allowed; "
+            f"{how_to_allow('result_bytes', amount)}."
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 
+from ..limits import check_matrix
 from .arrays import Matrix, as_rows, constant, matrix
 
 Shape = tuple[int, ...]
@@ -26,6 +27,10 @@ class ShapeError(ValueError):
     """A source of this shape does not fit the operation; the message says what would."""
 
 
+BYTES_PER_PAIR, BYTES_PER_SYNAPSE = 48, 40
+"""What finding out where windows lie takes, and making rows of that."""
+FARTHEST = 2**40
+"""Positions are computed in 64 bits."""
 ARRAYS = ("weight", "bias", "scale")
 """Fields that hold arrays."""
 
@@ -202,6 +207,7 @@ class Conv(Operation):
         out, inner, *_ = self.weight.shape
         target, pixel, taken = self.window().pairs(source[1:])
         counts = prod(self.window().counts(source[1:]))
+        check_matrix(BYTES_PER_SYNAPSE * out * inner * taken.size, f"a convolution of a source {list(source)}")
         o, i = np.divmod(np.arange(out * inner), inner)
         source_channel = o // (out // self.groups) * inner + i
         values = self.weight.reshape(out * inner, -1)[:, taken]
@@ -238,6 +244,11 @@ class SumPool(Operation):
     def target_shape(self, source: Shape) -> Shape:
         if len(source) != len(self.kernel) + 1:
             raise ShapeError(f"a source [channels, height, width] is expected, not {list(source)}")
+        if any(k > 2 * n + 1 for k, n in zip(self.kernel, source[1:])):
+            raise ShapeError(
+                f"windows {list(self.kernel)} over an image {list(source[1:])}; at most twice as large and one more "
+                "is expected, as padding is at most half of a window"
+            )
         return (source[0], *self.window().counts(source[1:]))
 
     def rows(self, source: Shape) -> Matrix:
@@ -343,6 +354,8 @@ class Window:
         options = (self.size, self.stride, self.padding, self.dilation)
         if any(len(option) != len(image) for option in options):
             raise ShapeError(f"{len(image)} axes, but the options are {[list(option) for option in options]}")
+        if max((*self.size, *self.stride, *self.dilation, *(p for pair in self.padding for p in pair))) > FARTHEST:
+            raise ShapeError(f"kernel, stride, dilation and padding are at most {FARTHEST}")
         if min((*self.size, *self.stride, *self.dilation)) < 1 or min(p for pair in self.padding for p in pair) < 0:
             raise ShapeError("kernel, stride and dilation are at least 1, padding at least 0")
         found = tuple(
@@ -355,6 +368,8 @@ class Window:
 
     def pairs(self, image: Shape) -> tuple[Any, Any, Any]:
         """All (number of a window, pixel in it, number of the window's element), leaving out what is padding."""
+        count = prod(self.counts(image)) * prod(self.size)
+        check_matrix(BYTES_PER_PAIR * count, f"windows {list(self.size)} over an image {list(image)}")
         windows = np.indices(self.counts(image)).reshape(len(image), -1, 1)
         elements = np.indices(self.size).reshape(len(image), 1, -1)
         by_axis = (np.array(option).reshape(-1, 1, 1) for option in (self.stride, self.dilation, image))
