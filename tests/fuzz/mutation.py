@@ -113,6 +113,8 @@ def in_array(data: bytes, generator: Generator) -> bytes:
         value = np.load(io.BytesIO(data))
     except Exception:
         return in_bytes(data, generator)
+    if value.dtype.kind not in "biuf":
+        return in_bytes(data, generator)
     buffer = io.BytesIO()
     if generator.random() < 0.4:
         shape = tuple(int(pick(generator, NUMBERS)) for _ in range(int(generator.integers(4))))
