@@ -167,6 +167,16 @@ def test_inputs_of_a_one_input_model_in_a_tuple():
     assert np.isfinite(trained.history[0]["loss"])
 
 
+def test_a_tuple_elsewhere():
+    graph = ranvier.SNNGraph([ranvier.LayerNode("a", 3, 4, np.full((4, 3), 2.0))])
+    expected = ranvier.simulate(graph, np.ones((5, 3))).output
+    np.testing.assert_array_equal(ranvier.simulate(graph, (np.ones((5, 3)),)).output, expected)
+    np.testing.assert_array_equal(ranvier.interpret(graph, (np.ones((5, 3)),)).output, expected)
+    model = ranvier.step_function(step, parameters(), {"h": jnp.zeros(3)})
+    with pytest.raises(ranvier.InputError, match=r"x, not \(x,\)"):
+        ranvier.compile(model, ranvier.BPTT(), (jnp.ones(3),))
+
+
 def test_a_model_whose_input_is_a_tuple_of_one():
     model = ranvier.step_function(lambda p, s, x: ({"h": s["h"] + x[0] * p}, s["h"]), jnp.ones(3), {"h": jnp.zeros(3)})
     own = ranvier.compile(model, ranvier.BPTT(), (jnp.ones(3),))

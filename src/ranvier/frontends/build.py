@@ -58,6 +58,8 @@ def build_program(
         result["avals"] = tuple(jax.typeof(leaf) for leaf in leaves)
         return [*leaves, *new_hidden, *new_other]
 
+    if any(isinstance(argument, tuple) and len(argument) == 1 for argument in inputs):
+        remedy += "; the inputs of a step are arguments one after the other: x, not (x,)"
     num_outputs = len(_probe(flat_step, avals, name, input_avals, remedy)) - counts[2] - counts[3]
     closed = normalize(flat_step, avals, slice(num_outputs, num_outputs + counts[2]))
     return ModuleInfo(

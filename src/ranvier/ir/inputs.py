@@ -13,6 +13,8 @@ from ..errors import InputError
 def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]:
     """Values for every input in order: from a mapping with exactly these names, or from the value of the only one.
 
+    That may be in a tuple, as the arguments of a step are.
+
     Args:
         inputs: as given.
         names: of all inputs.
@@ -24,7 +26,8 @@ def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise InputError(f"{of} has the inputs {list(names)}; give a mapping from name to values.")
-        return {names[0]: inputs}
+        alone = isinstance(inputs, tuple) and len(inputs) == 1 and hasattr(inputs[0], "shape")
+        return {names[0]: inputs[0] if alone else inputs}
     if set(inputs) != set(names):
         raise InputError(f"inputs are given for {sorted(map(str, inputs))}, {of} has {sorted(names)}.")
     return {name: inputs[name] for name in names}
