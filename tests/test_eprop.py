@@ -233,6 +233,77 @@ def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     assert difference(jax.tree.map(jnp.add, first, second), whole) < ROUNDING
 
 
+# What lies between the spikes and the readout ---------------------------------------------------------------------
+
+N_POOLED = 3
+
+
+def drive(w_out, spikes, old, before) -> dict[str, tuple]:
+    """By name what drives the readout, from the spikes of this step and the last one, and the new delay line."""
+    mask = jnp.asarray([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    pooled = w_out[:N_POOLED]
+    line = jnp.concatenate([spikes[None], before[:-1]])
+    window = jax.lax.reduce_window(spikes, 0.0, jax.lax.add, (2,), (2,), "VALID")
+    return {
+        "mean of pairs": spikes.reshape(N_POOLED, 2).mean(-1) @ pooled,
+        "sum over windows": window @ pooled,
+        "constant mask": (spikes * mask) @ w_out,
+        "random mask": jnp.where(jax.random.bernoulli(jax.random.key(3), 0.5, spikes.shape), 2 * spikes, 0) @ w_out,
+        "spikes of the last step": old @ w_out,
+        "end of a delay line": before[-1] @ w_out,
+        "two delays": line[0] @ w_out - 0.5 * line[2] @ w_out,
+        "two projections": spikes @ w_out + (0.3 * spikes) @ w_out[::-1],
+        "scaled, biased and reshaped": 0.3 * (2 * spikes.reshape(2, 3).T.reshape(-1) @ w_out + 0.1).reshape(N_OUT),
+        "a part of the spikes": spikes[:N_POOLED] @ pooled,
+        "beside others": jnp.concatenate([spikes, 0.1 * jnp.ones(2)]) @ jnp.concatenate([w_out, w_out[:2]]),
+    }
+
+
+def with_drive(what: str, spare: bool = False) -> ranvier.StepFunction:
+    """LIF neurons without recurrence and a leaky readout, driven as ``what`` has it."""
+
+    def step(params, state, x):
+        old = spike(state["v"] - THRESHOLD)
+        v = ALPHA * state["v"] + x @ params["w_in"] - THRESHOLD * jax.lax.stop_gradient(old)
+        z = spike(v - THRESHOLD)
+        r = 0.7 * state["r"] + drive(params["w_out"], z, old, state["line"])[what]
+        new = {"v": v, "r": r, "line": jnp.concatenate([z[None], state["line"][:-1]])}
+        return (new | {"spare": state["spare"]}, r + state["spare"]) if spare else (new, r)
+
+    params = {"w_in": normal(0, N_IN, 6, dtype=jnp.float64), "w_out": normal(2, 6, N_OUT, dtype=jnp.float64)}
+    state = zeros(jnp.float64, v=(6,), r=(N_OUT,), line=(3, 6)) | ({"spare": jnp.ones(N_OUT)} if spare else {})
+    return ranvier.step_function(step, params, state)
+
+
+@pytest.mark.parametrize("what", drive(jnp.ones((6, N_OUT)), jnp.ones(6), jnp.ones(6), jnp.ones((3, 6))))
+def test_what_lies_between_spikes_and_readout_is_filtered_with_them(what: str) -> None:
+    """Without recurrence e-prop with the readout's filter is BPTT; without the filter it is not."""
+    model = with_drive(what)
+    learner = learner_of(model, ranvier.EProp(), 4)
+    assert not learner.plan.dropped
+    expected = gradient(model, ranvier.BPTT())
+    assert difference(learner.grad(error_loss, *data())[0], expected) < ROUNDING
+    assert difference(gradient(model, ranvier.EProp(filter=None), 4), expected) > 1e-3
+
+
+def test_a_state_that_never_changes_is_no_part_of_the_readout() -> None:
+    model = with_drive("mean of pairs", spare=True)
+    assert difference(gradient(model, ranvier.EProp(), 4), gradient(model, ranvier.BPTT())) < ROUNDING
+
+
+def test_a_pool_that_spikes_decide_is_listed() -> None:
+    """The largest of each window is another neuron from step to step: no filter of the spikes stands for that."""
+
+    def step(params, state, x):
+        v = ALPHA * state["v"] + x @ params["w_in"]
+        r = 0.7 * state["r"] + spike(v - THRESHOLD).reshape(N_POOLED, 2).max(-1) @ params["w_out"][:N_POOLED]
+        return {"v": v, "r": r}, r
+
+    model = replace(with_drive("constant mask"), step=step, state=zeros(jnp.float64, v=(6,), r=(N_OUT,)))
+    (line,) = learner_of(model, ranvier.EProp(), 4).plan.dropped
+    assert "reduce_max" in line
+
+
 # What is refused --------------------------------------------------------------------------------------------------
 
 

@@ -49,22 +49,30 @@ def normalize(
     needed = any(inline.replaces(eqn) for eqn in open_jaxpr(traced)[0].eqns)
     inlined = trace(lambda *operands: evaluate(traced, operands, inline), avals) if needed else traced
     inlined = with_sums_in_loops(inlined, avals)
-    if _has_own_variables(inlined, hidden):
+    shared = _without_own_variable(inlined, hidden)
+    if not shared:
         return inlined
 
     def with_copies(*operands: Any) -> list[Any]:
         results = evaluate(inlined, operands)
-        results[hidden] = [copy(jnp.asarray(value)) for value in results[hidden]]
+        for k in shared:
+            results[k] = copy(jnp.asarray(results[k]))
         return results
 
     return trace(with_copies, avals)
 
 
-def _has_own_variables(closed: Any, hidden: slice) -> bool:
+def _without_own_variable(closed: Any, hidden: slice) -> list[int]:
+    """Numbers of the hidden results that no equation computes for them and for no state before them."""
     jaxpr, _ = open_jaxpr(closed)
-    computed = {var for eqn in jaxpr.eqns for var in eqn.outvars}
-    states = [atom for atom in jaxpr.outvars[hidden] if not is_literal(atom)]
-    return len(set(states) & computed) == len(jaxpr.outvars[hidden])
+    free = {var for eqn in jaxpr.eqns for var in eqn.outvars}
+    shared = []
+    for k, atom in list(enumerate(jaxpr.outvars))[hidden]:
+        if is_literal(atom) or atom not in free:
+            shared.append(k)
+        else:
+            free.remove(atom)
+    return shared
 
 
 @dataclass(frozen=True)

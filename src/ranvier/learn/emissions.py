@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from ..analyses.cache import cached_by_program
-from ..analyses.feeds import feeds_of, reach, reach_by_gradient
+from ..analyses.feeds import feeds_of, reach
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
-from ..analyses.levels import Level
-from ..analyses.relations import Connection, connections_of
 from ..errors import RuleError
 from ..ir._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
 from ..ir.interpret import Environment, read, run_equations
@@ -27,6 +25,7 @@ from ..ir.normalize import normalize
 from ..ir.paths import Path, path_text
 from ..ir.primitives import Kind
 from ..ir.program import ModuleInfo, Role, Slot, slot_of
+from .readouts import is_plain_move, readouts_of, way_out
 from .stages import stages_of
 from .terms import terms_of
 
@@ -51,60 +50,75 @@ class Emission:
 
 @cached_by_program
 def emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
-    """The emissions of all groups that carry traces."""
+    """What the groups that carry traces emit at a step towards the outputs."""
+    return _emissions(info, past=False)
+
+
+@cached_by_program
+def readout_emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
+    """As :func:`emissions_of`, and what groups emit of earlier steps: old spikes, the end of a delay line."""
+    return _emissions(info, past=True)
+
+
+def _emissions(info: ModuleInfo, *, past: bool) -> tuple[Emission, ...]:
     groups = dict.fromkeys(c.group for term in terms_of(info) for c in term.connections)
-    return tuple(emission for group in groups for emission in _emissions_of_group(info, group))
+    return tuple(emission for group in groups for emission in _emissions_of_group(info, group, past))
 
 
-def _emissions_of_group(info: ModuleInfo, group: HiddenGroup) -> list[Emission]:
+def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> list[Emission]:
     outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
     others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
+    emitted = _emitted(info, group, past)
     found: dict[Var, list[Equation]] = {}
-    for var in _emitted(info, group):
+    for var in emitted:
         for number in feeds_of(info).consumers.get(var, ()):
             eqn = info.equations[number]
             leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
-            projects = sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
-            if classify_derivative(eqn) is Kind.MIXING and has_derivative(eqn) and leads_out and projects:
+            if not leads_out or not has_derivative(eqn) or emitted.keys() & set(eqn.outvars):
+                continue
+            mixing = classify_derivative(eqn) is Kind.MIXING
+            projects = mixing and sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
+            if projects or readouts_of(info, var, eqn):
                 found.setdefault(var, []).append(eqn)
     return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
 
 
-def _emitted(info: ModuleInfo, group: HiddenGroup) -> list[Var]:
-    """Variables that the group's projections and new states reach position by position, in order."""
+def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None]:
+    """Variables that the group's projections and states reach position by position, in order."""
     starts = [term.y for term in terms_of(info) if any(c.group is group for c in term.connections) and term.equations]
-    found = dict.fromkeys([*starts, *group.hidden_outvars])
+    found = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
+    most = group.positions.size * (group.num_state if past else 1)
     for eqn in info.equations:
-        reads = any(not isinstance(a, Literal) and a in found for a in eqn.invars)
-        straight = classify_derivative(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in (
-            "reshape",
-            "squeeze",
-            "expand_dims",
-        )
-        if reads and straight and has_derivative(eqn):
+        sizes = [size_of(a) for a in eqn.invars if not isinstance(a, Literal) and a in found]
+        if sizes and _stays_apart(eqn, past) and has_derivative(eqn):
             for out in eqn.outvars:
-                if is_floating(dtype_of(out)) and size_of(out) == group.positions.size:
+                moved = past and size_of(out) <= max(sizes)
+                if (
+                    is_floating(dtype_of(out))
+                    and (moved or size_of(out) == group.positions.size)
+                    and size_of(out) <= most
+                ):
                     found[out] = None
-    return list(found)
+    return found
+
+
+def _stays_apart(eqn: Equation, moves: bool) -> bool:
+    """Whether the equation computes position by position, or moves what comes from positions."""
+    if classify_derivative(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in ("reshape", "squeeze", "expand_dims"):
+        return True
+    return moves and is_plain_move(eqn)
 
 
 def readout_decay(info: ModuleInfo, emission: Emission) -> float:
-    """The constant decay of the readout that an emission drives; zero where the readout has no memory, or is no leaky
-    integrator of the emission that the rest of the step sees through its new state alone.
+    """The constant decay of the readouts that an emission drives; zero where they have no memory, or are no leaky
+    integrators of the emission that the rest of the step sees through their new states alone.
 
     Raises:
-        RuleError: the readout's decay is not one constant.
+        RuleError: the readouts' decay is not one constant.
     """
     decays: set[float | None] = set()
     for eqn in emission.equations:
-        connections = _readouts(info, eqn)
-        if connections and not _is_leaky_readout(info, eqn):
-            connections = []
-        for connection in connections:
-            entries = connection.group.transition.entries
-            facts = [entries[a][a] for a in connection.components]
-            decays |= {0.0 if fact is None else fact.value for fact in facts}
-        decays |= set() if connections else {0.0}
+        decays |= {readout.decay for readout in readouts_of(info, emission.var, eqn)} or {0.0}
     if len(decays) == 1 and None not in decays:
         (decay,) = decays
         assert decay is not None
@@ -125,7 +139,8 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
         detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
             the step does not read it. Otherwise the projections towards the outputs read the emission through it.
     """
-    emissions = {e.var: e for e in emissions_of(info) if e.var in decays}
+    found = emissions_of(info) if detached else readout_emissions_of(info)
+    emissions = {e.var: e for e in found if e.var in decays}
     counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
     end = sum(counts)
     extra = list(emissions)
@@ -171,7 +186,7 @@ def _run_filtered(
     emissions: Mapping[Var, Emission],
 ) -> list[Any]:
     """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
-    filtered: dict[Var, Any] = {}
+    filtered = {var: decays[var] * filters[var] + values[var] for var in emissions if var in values}
     for eqn in info.equations:
         operands = []
         for atom in eqn.invars:
@@ -202,29 +217,19 @@ def _detached(
 
 
 def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
-    """``id`` of the equations that carry filtered emissions into readouts whose one state has the filter's decay."""
+    """``id`` of the mixing equations that carry filtered emissions into readouts whose one state has the filter's
+    decay."""
     filtered = {var for slot, var in zip(info.hidden, info.hidden_invars, strict=True) if slot.label == FILTERED}
     for eqn in info.equations:
         if any(not isinstance(a, Literal) and a in filtered for a in eqn.invars):
             filtered.update(eqn.outvars)
-    equations = [eqn for e in emissions_of(info) if e.var in filtered for eqn in e.equations]
-    return frozenset(id(eqn) for eqn in equations if _is_leaky_readout(info, eqn))
-
-
-def _is_leaky_readout(info: ModuleInfo, eqn: Equation) -> bool:
-    """Whether a projection drives readouts of one state with a gain that does not change, and all else feels it and
-    their old states through their new ones alone."""
-    connections = _readouts(info, eqn)
-    indices = {j for c in connections for j in c.group.state_indices}
-    reached = reach_by_gradient(info)
-    felt = [*eqn.outvars, *(info.hidden_invars[j] for j in indices)]
-    closed = not any(reached.outputs(var) or reached.other(var) or set(reached.hidden(var)) - indices for var in felt)
-    steady = all(fact.level is not Level.DYNAMIC for c in connections for fact in c.facts.values())
-    return bool(connections) and closed and steady and all(c.group.num_state == 1 for c in connections)
-
-
-def _readouts(info: ModuleInfo, eqn: Equation) -> list[Connection]:
-    return [connection for out in eqn.outvars for connection in connections_of(info, out, feeds_of(info))]
+    ways = [
+        way_out(info, emission.var, eqn)
+        for emission in readout_emissions_of(info)
+        for eqn in emission.equations
+        if emission.var in filtered and readouts_of(info, emission.var, eqn)
+    ]
+    return frozenset(id(eqn) for way in ways for eqn, _ in way if classify_derivative(eqn) is Kind.MIXING)
 
 
 def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
@@ -249,8 +254,8 @@ def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
     found: dict[int, tuple[Equation, int]] = {}
     sequential = {id(e) for e in stages_of(info).changing}
-    emitted = {emission.var for emission in emissions_of(info)}
-    for emission in emissions_of(info):
+    emitted = {emission.var for emission in readout_emissions_of(info)}
+    for emission in readout_emissions_of(info):
         for eqn in emission.equations:
             operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
             if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:

@@ -9,10 +9,10 @@ from ...errors import RuleError
 from ...ir.program import ModuleInfo
 from ..emissions import (
     check_kept_together,
-    emissions_of,
     feedback_equations,
     filtered_readouts,
     readout_decay,
+    readout_emissions_of,
     with_filters,
 )
 from ..feedback import Feedback
@@ -63,12 +63,12 @@ class EProp(Rule):
         check_number("EProp(feedback_decay=", self.feedback_decay, "it is the part lost with every chunk", most=1)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
-        decays = {emission.var: self._decay(info, emission) for emission in emissions_of(info)}
+        decays = {emission.var: self._decay(info, emission) for emission in readout_emissions_of(info)}
         decays = {var: decay for var, decay in decays.items() if decay}
         if not decays:
             return info
         filtered = with_filters(info, decays)
-        check_kept_together(info, filtered, [e for e in emissions_of(info) if e.var in decays])
+        check_kept_together(info, filtered, [e for e in readout_emissions_of(info) if e.var in decays])
         return filtered
 
     def _decay(self, info: ModuleInfo, emission) -> float:
