@@ -85,7 +85,7 @@ class InfluenceKernel(StepwiseKernel):
 
         def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
             (found,) = pull(jnp.zeros_like(h).at[row].set(1.0))
-            return total + found[:, None] * (jnp.asarray(self.rows) == row), None
+            return total + found[:, None] * (jnp.asarray(self.rows) == row).astype(found.dtype), None
 
         total, _ = jax.lax.scan(add, jnp.zeros(self.rows.shape, w.dtype), jnp.arange(h.size))
         return total

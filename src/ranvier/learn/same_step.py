@@ -25,9 +25,8 @@ from ..analyses.hidden_groups import analyse_groups
 from ..analyses.versions import PerturbedStep
 from ..errors import InputError, reason_text
 from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of
-from ..ir.declared import BACKWARD
+from ..ir.derivatives import as_function
 from ..ir.interpret import Apply, Environment
-from ..ir.nested import contains
 from ..ir.program import ModuleInfo
 from ..ir.while_loops import bind_both_ways
 from .schedule import is_costly
@@ -213,21 +212,19 @@ def bypassing_states(info: ModuleInfo) -> tuple[Var, ...]:
 def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: Apply = bind_both_ways) -> list[Any]:
     """The known results of an equation, with the equation's derivative; the equation itself is not run.
 
-    One whose derivative has no forward mode is.
+    The derivative is taken in reverse before steps are mapped: JAX cannot transpose a ``cond`` that is mapped over its
+    predicate.
     """
-    if contains(eqn, BACKWARD):
-        return list(apply(eqn, operands))
+    moving = [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
 
-    @jax.custom_jvp
-    def function(known: list[Any], operands: list[Any]) -> list[Any]:
-        return known
+    def backward(operands: list[Any], cotangents: list[Any]) -> tuple[None, list[Any]]:
+        function = as_function(eqn, operands, moving, apply)
+        _, pull = jax.vjp(function, *(operands[k] for k in moving))
+        by_operand = dict(zip(moving, pull(tuple(cotangents)), strict=True))
+        return None, [by_operand.get(k) for k in range(len(operands))]
 
-    @function.defjvp
-    def derivative(primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
-        results, operands = primals
-        _, pushed = jax.jvp(lambda *values: list(apply(eqn, list(values))), operands, tangents[1])
-        return results, pushed
-
+    function = jax.custom_vjp(lambda known, operands: known)
+    function.defvjp(lambda known, operands: (known, operands), backward)
     return function(known, operands)
 
 
