@@ -15,6 +15,7 @@ from ..ir._jax import Var, trace
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
+from ..ir.remade import Recipe, Remade
 from ..ir.table import table
 from .cache import cached_by_program
 from .feeds import feeds_of, reach_by_gradient
@@ -24,7 +25,7 @@ from .transition import Entry, Transition, take_component
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenGroup:
+class HiddenGroup(Remade):
     """The hidden states of one population.
 
     A hidden state may hold several components: a state of shape ``(2N,)`` whose halves belong to the same
@@ -48,6 +49,9 @@ class HiddenGroup:
     positions: Positions
     transition: Transition
     state_indices: tuple[int, ...]
+
+    def recipe(self) -> Recipe:
+        return _group, (self.transition.info, self.index)
 
     @property
     def varshape(self) -> tuple[int, ...]:
@@ -108,6 +112,10 @@ class HiddenGroup:
         return "\n".join([head, *table(header, rows)])
 
     __repr__ = __str__
+
+
+def _group(info: ModuleInfo, index: int) -> HiddenGroup:
+    return analyse_groups(info).groups[index]
 
 
 def _entry_text(entry: Entry) -> str:

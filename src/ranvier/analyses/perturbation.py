@@ -24,6 +24,7 @@ from ..ir.interpret import evaluate
 from ..ir.nested import called_body, has_own_derivative, tangents_of
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot
+from ..ir.remade import Recipe, Remade
 from ..ir.table import table
 from .cache import cached_by_program
 from .hidden_groups import HiddenGroup
@@ -36,7 +37,7 @@ DIFFERENCES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenPerturbation:
+class HiddenPerturbation(Remade):
     """The step with a perturbation added to every new hidden state.
 
     Attributes:
@@ -51,6 +52,9 @@ class HiddenPerturbation:
     perturb_hidden_paths: tuple[Path, ...]
     perturb_hidden_states: tuple[Slot, ...]
     info: ModuleInfo
+
+    def recipe(self) -> Recipe:
+        return add_hidden_perturbation_from_minfo, (self.info,)
 
     @cached_property
     def perturb_vars(self) -> tuple[Var, ...]:

@@ -15,6 +15,7 @@ from ..ir._jax import Var, size_of, trace
 from ..ir.diagnostic import Diagnostic
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot
+from ..ir.remade import Recipe, Remade
 from .cache import cached_by_program
 from .colouring import colour
 from .feeds import Feeds, feeds_of, reach_by_gradient
@@ -154,7 +155,7 @@ class Connection:
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenParamOpRelation:
+class HiddenParamOpRelation(Remade):
     """One parameter's part in one projection.
 
     Attributes:
@@ -173,6 +174,9 @@ class HiddenParamOpRelation:
     connections: tuple[Connection, ...]
     indirect_groups: tuple[HiddenGroup, ...]
     _info: ModuleInfo
+
+    def recipe(self) -> Recipe:
+        return _relation, (self._info, analyse_relations(self._info).relations.index(self))
 
     @property
     def x(self) -> Var | tuple[Var, ...] | None:
@@ -259,6 +263,10 @@ class HiddenParamOpRelation:
         return "\n".join([head, *(f"  {label.ljust(width)}  {value}" for label, value in rows)])
 
     __repr__ = __str__
+
+
+def _relation(info: ModuleInfo, index: int) -> HiddenParamOpRelation:
+    return analyse_relations(info).relations[index]
 
 
 def _lanes_text(connection: Connection, y_size: int) -> str:

@@ -55,19 +55,20 @@ class Transition:
     parameters are residuals, values of the same step.
 
     Attributes:
+        info: the program.
         path: the equations, with ``sources`` (old values) and ``residuals``.
     """
 
     def __init__(self, info: ModuleInfo, states: tuple[int, ...], positions: Positions, edges: Edges) -> None:
-        self._info = info
+        self.info = info
         self._states = states
         self._positions = positions
         self._edges = edges
 
     @cached_property
     def path(self) -> Slice:
-        old = [self._info.hidden_invars[j] for j in self._states]
-        return slice_between(self._info, feeds_of(self._info), old, self._states)
+        old = [self.info.hidden_invars[j] for j in self._states]
+        return slice_between(self.info, feeds_of(self.info), old, self._states)
 
     @property
     def residual_vars(self) -> tuple[Var, ...]:
@@ -152,7 +153,7 @@ class Transition:
         return seeds
 
     def _state_size(self, state: int) -> int:
-        return int(np.prod(self._info.hidden[self._states[state]].shape, dtype=np.int64))
+        return int(np.prod(self.info.hidden[self._states[state]].shape, dtype=np.int64))
 
     def _conflicts(self, b: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of positions of component b that reach one and the same result."""
@@ -163,7 +164,7 @@ class Transition:
             if source != component.state:
                 continue
             if maps is None:
-                path = path_text(self._info.hidden[self._states[target]].path)
+                path = path_text(self.info.hidden[self._states[target]].path)
                 raise AnalysisError(
                     f"D of {path} cannot be told apart by position: the step combines too many moved copies of the "
                     "state. Write the combination as one matrix product or convolution, which is then a projection."
@@ -214,7 +215,7 @@ class Transition:
             return [columns[key] for key in order]
 
         traced = trace(entries, [var.aval for var in (*sources, *residuals)])
-        levels = levels_of(self._info)
+        levels = levels_of(self.info)
         given = [Level.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
         constants = [None] * len(sources) + [levels.constant_value(var) for var in residuals]
         found = jaxpr_facts(traced, given, constants)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ModelError
@@ -29,11 +31,22 @@ def extract_module_info(model: Any, *inputs: Any, stateless: bool = False) -> Mo
     if isinstance(model, ModuleInfo):
         return model
     check_is_model(model)
+    return replace(_traced(model, inputs, stateless), origin=(_extracted_again, (model, inputs, stateless)))
+
+
+def _traced(model: Any, inputs: tuple[Any, ...], stateless: bool) -> ModuleInfo:
     if isinstance(model, StepFunction):
         return trace_step_function(model, *inputs, stateless=stateless)
     from .brainstate_module import trace_module
 
     return trace_module(model, *inputs)
+
+
+def _extracted_again(
+    model: Any, inputs: tuple[Any, ...], stateless: bool, initial: Sequence[tuple[Any, ...]]
+) -> ModuleInfo:
+    """The program of an unpickled model, with the initial values that the pickled one had."""
+    return extract_module_info(model, *inputs, stateless=stateless).with_initial(initial)
 
 
 def time_step() -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pickle import PicklingError
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from .inputs import check_names
 from .interpret import Environment, evaluate, run_equations
 from .names import variable_names, variable_text
 from .paths import Path, leaf_path, path_text
+from .remade import Recipe, Remade, check_pickles
 from .table import table
 from .while_loops import bind_both_ways
 
@@ -115,7 +117,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleInfo:
+class ModuleInfo(Remade):
     """A model's time step as a jaxpr in normal form, with every operand and result named.
 
     The operands of ``closed_jaxpr`` are, in this order, the leaves of inputs, parameters, hidden states and
@@ -132,6 +134,7 @@ class ModuleInfo:
         other: slots of states that are carried but not hidden.
         name: the model's name, for headings.
         notes: what the frontend has to say, e.g. about states without derivative.
+        origin: what made it from a model, which is what is pickled; None for a program made of another one.
     """
 
     closed_jaxpr: Any
@@ -144,6 +147,27 @@ class ModuleInfo:
     other: tuple[Slot, ...]
     name: str = "model"
     notes: tuple[Diagnostic, ...] = field(default=())
+    origin: Recipe | None = None
+
+    def recipe(self) -> Recipe:
+        if self.origin is None:
+            raise PicklingError(
+                f"the program of {self.name} was derived from another one and is not pickled; pickle the program that "
+                "ranvier.extract_module_info gives."
+            )
+        function, arguments = self.origin
+        check_pickles(arguments, f"the program of {self.name}")
+        initial = [slot.initial for slot in (*self.parameters, *self.hidden, *self.other)]
+        return function, (*arguments, initial)
+
+    def with_initial(self, initial: Sequence[tuple[Any, ...]]) -> ModuleInfo:
+        """The program with other initial values, for its parameters, hidden states and other states in this order."""
+        values = iter(initial)
+        parts = {
+            name: tuple(replace(slot, initial=next(values)) for slot in getattr(self, name))
+            for name in ("parameters", "hidden", "other")
+        }
+        return replace(self, **parts)
 
     @cached_property
     def jaxpr(self) -> Any:

@@ -1,0 +1,76 @@
+"""Results are values: they copy and pickle, and work in another process."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ranvier
+
+
+def step(params: Any, state: Any, x: Any) -> Any:
+    v = 0.9 * state["v"] + x @ params["w"]
+    return {"v": v}, v
+
+
+def model(step: Any = step) -> ranvier.StepFunction:
+    return ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.arange(4.0)})
+
+
+def results() -> dict[str, Any]:
+    analysis = ranvier.analyse(model(), jnp.zeros(3))
+    return {
+        "info": analysis.info,
+        "group": analysis.groups[0],
+        "relation": analysis.relations[0],
+        "perturbation": analysis.perturbation,
+        "analysis": analysis,
+    }
+
+
+def check(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for name, value in before.items():
+        assert str(after[name]) == str(value), name
+    assert after["group"].hidden_outvars[0] in after["info"].outvar_to_hidden_path
+    assert after["analysis"].groups[0] is after["group"]
+    x = jnp.ones(3)
+    values = after["info"].values(x)
+    np.testing.assert_array_equal(after["group"].transition.jacobian(values), np.full((4, 1, 1), np.float32(0.9)))
+    np.testing.assert_array_equal(after["info"].step(x)[0], before["info"].step(x)[0])
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_results_are_copied(duplicate: Any) -> None:
+    before = results()
+    check(before, duplicate(before))
+
+
+def test_results_work_in_another_process() -> None:
+    code = (
+        "import pickle, sys, jax.numpy as jnp; found = pickle.load(sys.stdin.buffer); "
+        "print(found['info'].step(jnp.ones(3))[0].tolist()); print(found['group'].component_names)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(results()), capture_output=True, check=True, cwd="."
+    )
+    assert done.stdout.decode().splitlines() == [
+        str((np.arange(4, dtype=np.float32) * np.float32(0.9) + 3).tolist()),
+        "('v',)",
+    ]
+
+
+def test_closures_and_derived_programs_say_why_they_are_not_pickled() -> None:
+    info = ranvier.extract_module_info(model(lambda *given: step(*given)), jnp.zeros(3))
+    with pytest.raises(pickle.PicklingError, match="top level of a module"):
+        pickle.dumps(info)
+    assert copy.deepcopy(info) is info
+    learner = ranvier.compile(model(), ranvier.BPTT(), jnp.zeros(3), batch_size=2)
+    with pytest.raises(pickle.PicklingError, match=r"pickle the program that ranvier\.extract_module_info gives"):
+        pickle.dumps(learner.info)
