@@ -267,3 +267,12 @@ def test_paths_that_no_file_can_have(name: str) -> None:
     for write, ending in ((ranvier.export_source, "py"), (ranvier.export_artifact, "rva")):
         with pytest.raises(ranvier.ExportError, match="cannot be written"):
             write(graph, f"{name}.{ending}")
+
+
+def test_sparse_weights_that_a_nir_file_would_hold_dense() -> None:
+    text = 'graph "g" { dt = 0.1 input "x" [46000] output "y" [46000] projection "p" "x" -> "y" Linear() { WEIGHT } }'
+    text = text.replace("WEIGHT", 'weight: float64[46000, 46000] sparse = @"w"')
+    rows = {"w/data": np.ones(1), "w/indices": np.zeros(1, int), "w/indptr": np.r_[0, np.ones(46000, int)]}
+    graph = ranvier.from_text(text, rows)
+    with ranvier.limits(result_bytes=1e9):
+        refused(lambda: ranvier.to_nir(graph), ranvier.GraphError, "dense as in NIR, takes 16,928,000,000 bytes")

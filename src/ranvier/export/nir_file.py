@@ -21,6 +21,7 @@ from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Li
 from ..ir.graph.order import strong_components
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
+from ..ir.limits import check_matrix
 from .nir_words import in_nir_words
 
 DENSEST = 2**31
@@ -231,6 +232,7 @@ def _linear(projection: Projection, source: tuple[int, ...]) -> Any:
                 f"projection {projection.name!r}: NIR keeps weights dense, and {list(weight.shape)} is too large for "
                 "that; save the graph with ranvier.save instead."
             )
+        check_matrix(prod(weight.shape) * weight.dtype.itemsize, f"projection {projection.name!r}, dense as in NIR,")
         weight = weight.toarray()
     if bias is None:
         return nir.Linear(np.array(weight))
