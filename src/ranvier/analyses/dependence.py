@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,24 +21,36 @@ from ..ir.interpret import Environment
 from ..ir.nested import bodies, called_body, has_own_derivative, is_loop, loop_of, mixes, tangents_of
 from ..ir.primitives import Kind, PrimitiveRule, rule_of
 from .addressing import ConstantValue, Indices, index_operands, possible_indices
+from .blocks import sums_within_positions
 from .dependences import Dependences, add_dependence, chained
 from .loop_dependence import loop_dependences
 from .position_map import ONLY_IDENTITY, Maps, PositionMap
 
-Producers = Mapping[Var, Equation]
-"""Variable to the equation that computes it."""
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """How the operands of an equation come about.
+
+    Attributes:
+        producers: variable to the equation that computes it.
+        is_fixed: whether no derivative passes into a value; None where sums count as mixing.
+    """
+
+    producers: Mapping[Var, Equation]
+    is_fixed: Callable[[Atom], bool] | None = None
 
 
 def equation_dependences(
-    eqn: Equation, constant_value: ConstantValue, producers: Producers | None = None
+    eqn: Equation, constant_value: ConstantValue, sources: Sources | None = None
 ) -> list[Dependences]:
     """For each result, the position maps to each operand.
 
     Args:
         eqn: the equation.
         constant_value: gives the value of constant operands, such as the indices of a static gather.
-        producers: how the operands come about. With it, what is read or written at places that change from step to
-            step depends on all places that are possible; without it, on what stays in place only.
+        sources: how the operands come about. With it, what is read or written at places that change from step to
+            step depends on all places that are possible, and a sum over a few elements of a position on these; without
+            it, on what stays in place only.
 
     Returns:
         One dictionary per result; keys are (operand number, whether a derivative passes).
@@ -46,9 +59,12 @@ def equation_dependences(
     if rule.kind is Kind.ELEMENTWISE:
         found = [_elementwise(eqn, out, rule.differentiable) for out in eqn.outvars]
     elif rule.kind is Kind.STRUCTURAL:
-        found = _structural(eqn, rule, constant_value, producers)
+        found = _structural(eqn, rule, constant_value, sources)
     elif rule.kind is Kind.NESTED:
-        found = _nested(eqn, constant_value, producers is not None)
+        found = _nested(eqn, constant_value, sources is not None)
+    elif rule.kind is Kind.MIXING and sources is not None and sources.is_fixed is not None:
+        sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers)
+        found = [{(k, is_floating(dtype_of(eqn.invars[k]))): maps for k, maps in sums.items()} for _ in eqn.outvars]
     else:
         found = [{} for _ in eqn.outvars]
     return [_without_gradient(d) if not is_floating(dtype_of(out)) else d for d, out in zip(found, eqn.outvars)]
@@ -77,10 +93,10 @@ def _broadcast(source: tuple[int, ...], target: tuple[int, ...]) -> Maps:
 
 
 def _structural(
-    eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue, producers: Producers | None
+    eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue, sources: Sources | None
 ) -> list[Dependences]:
     indices = index_operands(eqn)
-    choices = _choices(eqn, indices, constant_value, producers)
+    choices = _choices(eqn, indices, constant_value, sources)
     if choices is None:
         return [_kept_in_place(eqn) for _ in eqn.outvars]
     found: list[Dependences] = [{} for _ in eqn.outvars]
@@ -96,13 +112,13 @@ def _structural(
 
 
 def _choices(
-    eqn: Equation, indices: Sequence[int], constant_value: ConstantValue, producers: Producers | None
+    eqn: Equation, indices: Sequence[int], constant_value: ConstantValue, sources: Sources | None
 ) -> Sequence[Indices] | None:
     """The values that the indices can have: one choice where they are constant."""
     constants = {k: value for k in indices if (value := constant_value(eqn.invars[k])) is not None}
     if len(constants) == len(indices):
         return [constants]
-    return None if producers is None else possible_indices(eqn, indices, constant_value, producers)
+    return None if sources is None else possible_indices(eqn, indices, constant_value, sources.producers)
 
 
 def _kept_in_place(eqn: Equation) -> Dependences:
@@ -217,7 +233,6 @@ def body_dependences(
         at_changing_places: whether to follow what is read or written at places that are not constant.
     """
     jaxpr, consts = open_jaxpr(body)
-    producers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars} if at_changing_places else None
     known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
     sizes = [size_of(var) for var in jaxpr.invars]
@@ -229,9 +244,10 @@ def body_dependences(
         value = atom.val if isinstance(atom, Literal) else known.get(atom)
         return None if value is None else np.asarray(value)
 
+    sources = Sources({var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}) if at_changing_places else None
     for eqn in jaxpr.eqns:
         _fold_constants(eqn, known, constant_value)
-        for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value, producers), strict=True):
+        for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value, sources), strict=True):
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
                 source = eqn.invars[operand]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..ir._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..ir.nested import classify_derivative, has_derivative, mixes
-from ..ir.primitives import Kind
+from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .dependence import equation_dependences
+from .dependence import Sources, equation_dependences
 from .dependences import Dependences, add_dependence
 from .levels import Level, levels_of
 from .position_map import ONLY_IDENTITY, Maps, compose
@@ -66,10 +66,11 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
+    sources = Sources(levels.producers, lambda atom: not levels.learned_of(atom))
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
-        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value, levels.producers)
+        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value, sources)
         for out, found in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
             fed = of_variable.get(out, NOTHING)
             for (operand, gradient), maps in found.items():
@@ -220,8 +221,11 @@ def differentiated_operands(eqn: Equation) -> Iterator[tuple[int, Var]]:
 def is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
     """Whether the equation mixes the operand's positions.
 
-    A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place.
+    A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place. A sum
+    over the elements of one position (see :mod:`.blocks`) does not.
     """
+    if rule_of(eqn.primitive).kind is Kind.MIXING and feeds.passes(eqn, operand):
+        return False
     moved = classify_derivative(eqn) in (Kind.STRUCTURAL, Kind.MIXING)
     lost = moved and id(eqn) in feeds.of_equation and not feeds.passes(eqn, operand)
     return mixes(eqn, operand) or lost

@@ -12,7 +12,7 @@ from ..errors import AnalysisError
 from ..ir._jax import Equation, Literal, Var, bind, is_floating
 from ..ir.interpret import Environment, apply_with_bodies, evaluate, read, run_equations
 from ..ir.nested import called_body, classify_derivative, is_call, is_loop, mixes
-from ..ir.primitives import Kind
+from ..ir.primitives import Kind, rule_of
 from ..ir.program import ModuleInfo
 from .feeds import Feeds
 
@@ -57,8 +57,10 @@ class Slice:
         return _picked(values, self.sources)
 
     def _apply(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-        held = [x if self._feeds.passes(eqn, k) else _hold(x) for k, x in enumerate(operands)]
-        return _apply_unmixed(eqn, held)
+        passing = [self._feeds.passes(eqn, k) for k in range(len(operands))]
+        held = [x if passes else _hold(x) for x, passes in zip(operands, passing, strict=True)]
+        sums_within = any(passing) and rule_of(eqn.primitive).kind is Kind.MIXING
+        return bind(eqn, held) if sums_within else _apply_unmixed(eqn, held)
 
 
 def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
