@@ -69,10 +69,10 @@ class ByParameter(Rule):
         unknown = [text for text in named if text not in by_text]
         lacking = [text for text in by_text if text not in named] if default is None else []
         if unknown or lacking:
-            told = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
-            told += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
+            faults = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
+            faults += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
             raise RuleError(
-                f"{'; '.join(told)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key ... "
+                f"{'; '.join(faults)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key ... "
                 "gives a rule to all that are not named."
             )
         parameters: dict[Rule, set[int]] = {}
@@ -189,8 +189,8 @@ class PartedKernel(Kernel):
             gradients |= {v: g for v, g in zip(self.info.weight_invars, by_leaf, strict=True) if v in wanted}
         first = results[0]
         after = LearnerState(first.state.hidden[:count], first.state.other, memories)
-        kept = {var: gradients[var] for var in self.variables}
-        return ChunkResult(kept, first.losses, first.outputs, after)
+        by_variable = {var: gradients[var] for var in self.variables}
+        return ChunkResult(by_variable, first.losses, first.outputs, after)
 
     def lasting(self, memory: list[Any]) -> list[Any]:
         return [part.kernel.lasting(own) for part, (_, own) in zip(self.parts, memory, strict=True)]
