@@ -216,3 +216,22 @@ def test_the_readout_of_a_three_factor_rule_has_its_same_step_gradient_only() ->
     assert any(path.kind == "untraced-parameter" and "u" in path.text for path in plan.left_out)
     (row,) = (line.split() for line in str(plan).splitlines() if line.split()[:1] == ["u"])
     assert row == ["u", "same", "step", "only"]
+
+
+def test_states_that_no_parameter_reaches_are_named_and_do_no_harm() -> None:
+    def step(p, s, x):
+        seen = 0.5 * s["seen"] + x
+        v = 0.8 * s["v"] + seen @ p["w"] * s["scale"]
+        r = 0.9 * s["r"] + jnp.tanh(v) @ p["u"]
+        return {"seen": seen, "scale": s["scale"], "v": v, "r": r}, r
+
+    rng = np.random.default_rng(3)
+    params = {name: jnp.asarray(rng.normal(0.0, 0.7, (4, 4))) for name in ("w", "u")}
+    state = {"seen": jnp.zeros(4), "scale": jnp.full(4, 0.7), "v": jnp.zeros(4), "r": jnp.zeros(4)}
+    model = ranvier.step_function(step, params, state)
+    xs = jnp.asarray(rng.normal(size=(STEPS, 4)))
+    plan, found, exact = gradients(model, ranvier.EProp(), xs)
+    assert plan.dropped == ()
+    assert off(found, exact) < 1e-12
+    assert "scale, seen; if they are no state of a neuron" in str(plan)
+    assert "no parameter reaches" not in str(gradients(*small_model(two_ways)[:1], ranvier.D_RTRL(), xs)[0])

@@ -72,8 +72,8 @@ class ByParameter(Rule):
             faults = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
             faults += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
             raise RuleError(
-                f"{'; '.join(faults)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key ... "
-                "gives a rule to all that are not named."
+                f"{'; '.join(faults)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key "
+                "... gives a rule to all that are not named."
             )
         parameters: dict[Rule, set[int]] = {}
         for text, number in by_text.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import jax
 
+from ..analyses.learning_states import states_without_parameters
 from ..analyses.memory import size_text
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
@@ -61,10 +62,25 @@ class Plan:
         ]
         lines = [f"{self._info.name} learns by {self.rule}", *table(("", ""), rows)[1:]]
         lines += ["", "Parameters", *table(("parameter", "gradient", "kept between steps"), self._parameters())]
+        lines += self._idle_states()
         lines += ["", "Left out of the temporal part", *([f"  {line}" for line in self.dropped] or ["  nothing"])]
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _idle_states(self) -> list[str]:
+        """States that are hidden by their dtype, but that learning has nothing to do with."""
+        slots = [self._info.hidden[j] for j in states_without_parameters(self._info)]
+        if not slots:
+            return []
+        names = ", ".join(path_text(slot.path) for slot in slots)
+        pronoun = "it is" if len(slots) == 1 else "they are"
+        return [
+            "",
+            "Hidden states that no parameter reaches",
+            f"  {names}; if {pronoun} no state of a neuron, say so: step_function(..., other=[...]), or a "
+            "brainstate.ShortTermState",
+        ]
 
     def _parameters(self) -> Iterator[tuple[str, str, str]]:
         kept = self._kernel.kept()
