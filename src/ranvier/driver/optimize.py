@@ -22,6 +22,7 @@ from ..passes.outcome import pass_results
 from ..passes.pipeline import parse_pipeline, pipeline_text
 from ..passes.search import Budget
 from ..report.optimization import OptimizationReport
+from ..report.warnings import warnings_of
 from ..simulation.profile import profile
 from ..simulation.simulate import simulate
 from ..validation.calibration import Calibration
@@ -187,6 +188,7 @@ def _optimized(
         data=None if data is None else data.fingerprint,
         seconds=time.perf_counter() - start,
         settled=result.settled,
+        warnings=warnings_of(measured, result.graph, data),
     )
     return result.graph, report
 

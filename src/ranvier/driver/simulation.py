@@ -37,6 +37,8 @@ def run_simulation(
     seconds = time.perf_counter() - start
     told = f"{data.steps} steps of {graph.dt:g} s x {data.samples} samples, {seconds:.2f} s with compilation"
     print_plain(console, f"{graph.name}: {told}")
+    if spiking(graph) and not any(np.any(found[name]) for name in spiking(graph)):
+        print_plain(console, f"warning: no neuron fired; check the scale of the inputs and dt = {graph.dt:g} s")
     rows = [(name, graph.populations[name].size, f"{found[name].mean():.4g}") for name in spiking(graph)]
     print_plain(console, "\n".join(table(("population", "neurons", "spikes per step"), rows)))
     for name, values in found.outputs.items():

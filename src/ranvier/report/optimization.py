@@ -42,6 +42,7 @@ class OptimizationReport:
         data: fingerprint of the calibration data; None where there is none.
         seconds: in all.
         settled: whether passes were run until nothing changed.
+        warnings: what makes the result doubtful, see :mod:`ranvier.report.warnings`.
         find_carry: how :attr:`carry` is found; it takes memory for every weight, so only when it is asked for.
     """
 
@@ -60,6 +61,7 @@ class OptimizationReport:
     data: str | None = None
     seconds: float = 0.0
     settled: bool = True
+    warnings: tuple[str, ...] = ()
     find_carry: Callable[[], Carry] | None = None
 
     @cached_property
@@ -115,7 +117,8 @@ class OptimizationReport:
         if not self.original.nodes:
             return self.summary()
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        lines = [f"{self.original.name}: {self.pipeline or 'no passes'}", f"  {facts}", ""]
+        lines = [*(f"warning: {warning}" for warning in self.warnings), *([""] if self.warnings else [])]
+        lines += [f"{self.original.name}: {self.pipeline or 'no passes'}", f"  {facts}", ""]
         lines += table(("", "before", "after", "left"), self.size_rows())
         if runs := [run for run in self.runs if run.changed or run.skipped]:
             lines += [
@@ -172,11 +175,13 @@ class OptimizationReport:
             f"  {result.name}: {result.neurons_removed} neurons removed, {result.layers_fused} layers fused"
             for result in self.pass_results
         ]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
+            "warnings": list(self.warnings),
             "graph": self.original.name,
             "pipeline": self.pipeline,
             "facts": self.facts,

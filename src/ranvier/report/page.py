@@ -29,6 +29,7 @@ tr:nth-child(even) td { background: #f6f6f4; } figure { margin: 0.5em 0; overflo
 .good { color: #1f7a4a; font-weight: 600; } .bad { color: #a33b22; font-weight: 600; }
 details { margin: 0.3em 0; } summary { cursor: pointer; } li { margin: 0.2em 0; }
 .swatch { display: inline-block; width: 0.9em; height: 0.9em; margin: 0 0.4em 0 1em; vertical-align: middle; }
+.warning { border: 2px solid #a33b22; background: #fbeeea; padding: 0.6em 1em; margin: 1em 0; }
 .facts span { margin-right: 1.5em; }
 """
 NUMBER = re.compile(r"[+-]?[\d.,]*\d([eE][+-]?\d+)?( s|%)?|-")
@@ -60,6 +61,7 @@ def page(report: OptimizationReport, trains: Trains, told: str) -> str:
     """The page as text."""
     name = html.escape(report.original.name)
     sections = [
+        _warnings(report),
         _facts(report),
         _sizes(report),
         _pictures(report),
@@ -73,6 +75,11 @@ def page(report: OptimizationReport, trains: Trains, told: str) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}: optimization</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n{''.join(sections)}\n</body>\n</html>\n"
     )
+
+
+def _warnings(report: OptimizationReport) -> str:
+    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in report.warnings)
+    return f'<div class="warning"><strong>Warning</strong><ul>{items}</ul></div>' if items else ""
 
 
 def _facts(report: OptimizationReport) -> str:

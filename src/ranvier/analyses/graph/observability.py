@@ -1,4 +1,4 @@
-"""Which neurons an output can see, through weights that are not zero."""
+"""Which neurons an output can see, and which an input can reach, through weights that are not zero."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
     return {name: seen[name] for name in (*graph.inputs, *graph.populations)}
 
 
+def driven_elements(graph: SNNGraph) -> dict[str, np.ndarray]:
+    """By population and output, flat: whether the values of an input can reach the element."""
+    driven = {name: np.zeros(node.size, bool) for name, node in graph.nodes.items()}
+    for name, node in graph.inputs.items():
+        driven[name] = np.ones(node.size, bool)
+    matrices = {p.name: _matrix(graph, p) for p in graph.projections.values()}
+    waiting = list(graph.inputs)
+    while waiting:
+        source = waiting.pop()
+        for projection in graph.out_of(source):
+            target = projection.target
+            sources = driven[source]
+            if not _is_by_position(graph, source):
+                sources = np.ones(prod(graph.source_shape(projection)), bool)
+            reaching = _reached_by(matrices[projection.name], sources)
+            reached = driven[target] | (reaching if _is_by_position(graph, target) else reaching.any())
+            if np.any(reached != driven[target]):
+                driven[target] = reached
+                if target in graph.populations and target not in waiting:
+                    waiting.append(target)
+    return {name: driven[name] for name in (*graph.populations, *graph.outputs)}
+
+
 def _is_by_position(graph: SNNGraph, name: str) -> bool:
     """Whether the elements of a node are on their own; where not, all are seen if one is."""
     return name not in graph.populations or graph.populations[name].neuron.by_position
@@ -51,3 +74,10 @@ def _read_by(matrix: Any, targets: np.ndarray) -> np.ndarray:
     if sparse.issparse(matrix):
         return (matrix @ targets.astype(np.int64)) > 0
     return matrix.any(axis=0) if targets.all() else matrix[targets].any(axis=0)
+
+
+def _reached_by(matrix: Any, sources: np.ndarray) -> np.ndarray:
+    """The targets that some sources reach with a weight that is not zero."""
+    if sparse.issparse(matrix):
+        return (matrix.T @ sources.astype(np.int64)) > 0
+    return matrix.any(axis=1) if sources.all() else matrix[:, sources].any(axis=1)

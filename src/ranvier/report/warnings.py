@@ -1,0 +1,70 @@
+"""What makes the result of an optimization doubtful: data that moved nothing, and outputs that do nothing any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..analyses.graph.observability import driven_elements, observable_neurons
+from ..ir.graph.snn_graph import SNNGraph
+from ..validation.calibration import Calibration
+
+
+def warnings_of(measured: SNNGraph, optimized: SNNGraph, data: Calibration | None) -> tuple[str, ...]:
+    """Sentences that a report opens with; none where all is well.
+
+    Args:
+        measured: the graph before, with what was measured of its activity.
+        optimized: the graph after.
+        data: the calibration data, if there is any.
+    """
+    return (*_silence(measured, data), *_constant_outputs(measured, optimized))
+
+
+def _silence(graph: SNNGraph, data: Calibration | None) -> Iterator[str]:
+    """Spiking populations of which no neuron fired while they were measured."""
+    rates = {
+        name: population.activity.rates
+        for name, population in graph.populations.items()
+        if population.neuron.spikes and population.activity is not None
+    }
+    silent = [name for name, rate in rates.items() if not np.any(rate)]
+    if not silent:
+        return
+    source = "the activity measured before" if data is None else "the calibration data"
+    zeros = ", zero everywhere," if data is not None and not any(map(np.any, data.inputs.values())) else ""
+    remedy = f"check their scale and the time step, dt = {graph.dt:g} s"
+    if len(silent) < len(rates):
+        yield f"in {', '.join(map(repr, silent))} no neuron fired on {source}; {remedy}."
+    elif data is None:
+        yield f"no neuron fired in {source}; measure it again with ranvier.profile(graph, data)."
+    else:
+        yield f"the calibration data{zeros} made no neuron fire; {remedy}."
+
+
+def _constant_outputs(before: SNNGraph, after: SNNGraph) -> Iterator[str]:
+    """Outputs, or elements of them, that inputs reached before and do not reach now."""
+    was, now = driven_elements(before), driven_elements(after)
+    for name, node in after.outputs.items():
+        lost = np.count_nonzero(was[name] & ~now[name])
+        if lost == 0:
+            continue
+        whole = not np.any(now[name])
+        which = f"output {name!r}" if whole else f"{lost} of {node.size} elements of output {name!r}"
+        if any(observable.any() for observable in _with_states(after, name)):
+            yield f"no input reaches {which} any more."
+        else:
+            be, them = ("is", "it") if whole else ("are", "them")
+            yield f"{which} {be} now constant: no input reaches {them} any more."
+
+
+def _with_states(graph: SNNGraph, output: str) -> Iterator[np.ndarray]:
+    """Neurons with states that an output sees though no input drives them: they may change by themselves."""
+    alone = graph.copy()
+    alone.outputs = {output: graph.outputs[output]}
+    alone.projections = {k: p for k, p in graph.projections.items() if p.target in alone.nodes}
+    seen, driven = observable_neurons(alone), driven_elements(alone)
+    for name, population in graph.populations.items():
+        if population.neuron.states:
+            yield seen[name] & ~driven[name]
