@@ -27,6 +27,7 @@ from ..ir.extras import require
 from ..ir.files import open_archive, write_atomically, write_member
 from ..ir.inputs import inputs_by_name
 from ..ir.interpret import evaluate
+from ..ir.kernels import check_kernels
 from ..ir.limits import TooLarge, check_results
 from ..ir.nested import bodies
 from ..ir.paths import leaf_path, path_text
@@ -78,6 +79,7 @@ def write_artifact(
     """
     if not Path(path).parent.is_dir():
         raise ExportError(f"{os.fspath(path)!r}: the folder {str(Path(path).parent)!r} does not exist; make it first.")
+    check_kernels(info)
     params = [leaf for slot in info.parameters for leaf in slot.initial]
     state, keys, random = _state(info)
     step = _exported(info, params, state, keys, batched)

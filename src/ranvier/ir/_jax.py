@@ -16,6 +16,7 @@ import jax
 from jax._src import source_info_util
 from jax._src.lax.lax import copy_p
 from jax.extend import core as jex_core
+from jax.extend.core import primitives
 
 Var = jex_core.Var
 Literal = jex_core.Literal
@@ -66,6 +67,12 @@ def stable_custom_calls() -> frozenset[str]:
 
 WRAPPERS = ("saiunit", "brainunit", "brainstate")
 """Packages whose arithmetic and containers stand between a model's code and JAX."""
+
+
+@cache
+def names_of_primitives() -> frozenset[str]:
+    """Names of the primitives that JAX lists as its own."""
+    return frozenset(value.name for value in vars(primitives).values() if hasattr(value, "name"))
 
 
 def source_line(eqn: Equation) -> str:

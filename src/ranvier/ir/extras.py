@@ -22,10 +22,13 @@ def require(purpose: str, extra: str, *modules: str, error: type[Exception]) -> 
     """
     missing = [PACKAGES.get(name, name) for name in modules if not _is_installed(name)]
     if missing:
-        raise error(
-            f"{purpose} needs {' and '.join(missing)}; run `pip install '.[{extra}]'` in a clone of Ranvier, or "
-            f"`pip install {' '.join(missing)}`."
-        )
+        raise error(f"{purpose} needs {' and '.join(missing)}; {how_to_install(missing, extra)}.")
+
+
+def how_to_install(packages: list[str], extra: str | None) -> str:
+    """The commands that install packages: with an extra of Ranvier where one brings them, and by their names."""
+    by_name = f"`pip install {' '.join(packages)}`"
+    return f"run `pip install '.[{extra}]'` in a clone of Ranvier, or {by_name}" if extra else f"run {by_name}"
 
 
 def _is_installed(name: str) -> bool:

@@ -12,6 +12,7 @@ from ..errors import RuleError
 from ..frontends.extract import extract_module_info
 from ..ir._jax import dtype_of, is_key
 from ..ir.batching import batched
+from ..ir.kernels import check_kernels
 from ..ir.program import ModuleInfo
 from .by_parameter import ByParameter, RulesByPath
 from .choose import candidates_for, choose
@@ -61,7 +62,7 @@ def compile(
             None, which say little of a network that is silent on them.
 
     Raises:
-        ModelError, InputError: the model cannot be traced with these inputs.
+        ModelError, InputError: the model cannot be traced with these inputs, or a package that it runs on is missing.
         RuleError: the rule cannot be applied to the model, or an option makes no sense.
     """
     if isinstance(rule, Mapping):
@@ -78,6 +79,7 @@ def compile(
     one = with_delay_lines(extract_module_info(model, *example_inputs))
     check_differentiable(one)
     check_keys(one)
+    check_kernels(one)
 
     def make(rule: Rule, batch_size: int | None, program: ModuleInfo | None) -> Learner:
         if rule.looks_ahead:

@@ -18,6 +18,7 @@ from ..ir.graph.shared import trained_arrays
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.verifier import check
 from ..ir.interpret import evaluate
+from ..ir.kernels import check_kernels
 from ..ir.normalize import UNROLL_EQUATIONS, normalize
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
@@ -131,8 +132,9 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
             constants of neurons that are recognised are told by it; what is computed does not depend on it.
 
     Raises:
-        ModelError: the program holds what no graph can, such as complex states.
+        ModelError: the program holds what no graph can, such as complex states, or runs on a package that is missing.
     """
+    check_kernels(info)
     info = _written_out(info)
     build = Build(with_delay_lines(info), time_step() or DT if dt is None else dt)
     check(build.graph)
