@@ -114,12 +114,19 @@ __all__ = ["__version__", *sorted({*_MODULE_OF, *_MODULES})]  # pyright: ignore[
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"ranvier.{name}")
+        return _imported(name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ranvier' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"ranvier.{_MODULE_OF[name]}"), name)
+    value = getattr(_imported(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> Any:
+    from .ir.global_state import global_state_unchanged
+
+    with global_state_unchanged():
+        return importlib.import_module(f"ranvier.{module}")
 
 
 def __dir__() -> list[str]:

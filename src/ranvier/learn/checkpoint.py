@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError, TrainingError, reason_text
 from ..ir._jax import is_key
 from ..ir.extras import require
+from ..ir.global_state import global_state_unchanged
 from ..ir.locks import locked
 from ..ir.paths import path_text
 from ..ir.program import shape_text
@@ -45,6 +46,7 @@ class Checkpoints:
         TrainingError: orbax is not installed.
     """
 
+    @global_state_unchanged()
     def __init__(self, directory: str | os.PathLike[str], learner: Learner, params: Any = None) -> None:
         require("a checkpoint", "train", "orbax.checkpoint", error=TrainingError)
         import orbax.checkpoint as orbax
@@ -60,6 +62,7 @@ class Checkpoints:
         self._about = _fingerprint(learner) + (" in the model's own structure" if nested else "")
         self._open = ExitStack()
 
+    @global_state_unchanged()
     def __enter__(self) -> Self:
         options = self._orbax.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         try:
@@ -78,10 +81,12 @@ class Checkpoints:
             raise InputError(f"checkpoint={str(self._directory)!r} cannot be used: {reason_text(error)}.") from error
         return self
 
+    @global_state_unchanged()
     def __exit__(self, *_: object) -> None:
         self._manager.close()
         self._open.close()
 
+    @global_state_unchanged()
     def save(self, epoch: int, state: Any, history: History) -> None:
         """Keeps the state after an epoch.
 
@@ -98,6 +103,7 @@ class Checkpoints:
                 f"the checkpoint of epoch {epoch + 1} cannot be written to {self._directory}: {reason_text(error)}."
             ) from error
 
+    @global_state_unchanged()
     def must_be_empty(self) -> None:
         """Raises :class:`InputError` where there already are checkpoints."""
         if self._manager.latest_step() is not None:
@@ -105,6 +111,7 @@ class Checkpoints:
                 f"{self._directory} already has checkpoints; pass resume=True to go on from them, or another directory."
             )
 
+    @global_state_unchanged()
     def restore(self, like: Any) -> tuple[Any, History] | None:
         """The last state, of the structure of ``like``, and the history so far; None where there is none.
 
