@@ -1,6 +1,7 @@
 """Commands, options and exit codes.
 
-Exit codes: 0 done, 1 the job cannot be done (one line on standard error says why), 2 wrong use of the command line.
+Exit codes: 0 done, 1 the job cannot be done (one line on standard error says why), 2 wrong use of the command line, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 
 from ..errors import GraphError, RanvierError
+from .interrupt import INTERRUPTED, ending_imports_at_once
 
 app = typer.Typer(
     add_completion=False,
@@ -330,9 +332,12 @@ def tour(debug: Debug = False) -> None:
 def run() -> None:
     """Entry point of the command: errors on purpose become one line and exit code 1."""
     try:
-        app()
+        with ending_imports_at_once():
+            app()
     except RanvierError as error:
         if "--debug" in sys.argv:
             raise
         typer.echo(f"ranvier: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

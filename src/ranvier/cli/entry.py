@@ -1,0 +1,12 @@
+"""Entry point of the command, which imports next to nothing before Ctrl-C is taken care of."""
+
+from __future__ import annotations
+
+from .interrupt import ending_imports_at_once
+
+
+def run() -> None:
+    with ending_imports_at_once():
+        from .main import run as run_command
+
+        run_command()
