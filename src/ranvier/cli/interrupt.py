@@ -11,7 +11,7 @@ import os
 import signal
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,7 +21,7 @@ IMPORTING = "<frozen importlib._bootstrap>"
 
 
 @contextmanager
-def ending_imports_at_once() -> Iterator[None]:
+def ending_imports_at_once() -> Generator[None]:
     """Within it Ctrl-C ends the process where packages are being imported, and raises KeyboardInterrupt elsewhere."""
     own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not own or threading.current_thread() is not threading.main_thread():

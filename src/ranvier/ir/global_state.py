@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def global_state_unchanged() -> Iterator[None]:
+def global_state_unchanged() -> Generator[None]:
     """Leaves ``random``'s and numpy's global state and the root logger, on exit, as they were on entry."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ._jax import Atom, Equation, Literal, Var, bind, dtype_of, is_floating, open_jaxpr, scan_operand_counts, trace
+from ._jax import (
+    Atom,
+    Equation,
+    Literal,
+    Var,
+    bind,
+    dtype_of,
+    is_floating,
+    open_jaxpr,
+    scan_operand_counts,
+    trace,
+    variables_of,
+)
 from .declared import BACKWARD, backward_of, declared_operands, pushed, why_not_forward
 from .interpret import apply_with_bodies, evaluate
 from .linearity import vanishes
@@ -136,6 +148,38 @@ def contains(eqn: Equation, name: str) -> bool:
         return True
     inside = () if has_own_derivative(eqn) else bodies(eqn)
     return any(contains(inner, name) for body in inside for inner in open_jaxpr(body)[0].eqns)
+
+
+def differentiates_through(eqn: Equation, name: str) -> bool:
+    """Whether a derivative that passes through the equation passes through one of this primitive.
+
+    In branches, loops and calls what ``stop_gradient`` cuts off from operands or results does not count.
+    """
+    if eqn.primitive.name == name:
+        return True
+    inside = () if has_own_derivative(eqn) else bodies(eqn)
+    return any(differentiates_through(inner, name) for body in inside for inner in _differentiated(body))
+
+
+def _differentiated(closed: Any) -> list[Equation]:
+    """The equations of a body through which a derivative passes from its operands to its results."""
+    body, _ = open_jaxpr(closed)
+    made_of_operands, reach_results = set(body.invars), set(variables_of(body.outvars))
+    fed = []
+    for eqn in body.eqns:
+        if has_derivative(eqn) and not made_of_operands.isdisjoint(_floating(eqn.invars)):
+            fed.append(eqn)
+            made_of_operands.update(_floating(eqn.outvars))
+    passed = []
+    for eqn in reversed(fed):
+        if not reach_results.isdisjoint(_floating(eqn.outvars)):
+            passed.append(eqn)
+            reach_results.update(_floating(eqn.invars))
+    return passed
+
+
+def _floating(atoms: Sequence[Any]) -> list[Var]:
+    return [var for var in variables_of(atoms) if is_floating(dtype_of(var))]
 
 
 def classify(eqn: Equation) -> Kind:

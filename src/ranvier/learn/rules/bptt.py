@@ -15,7 +15,7 @@ from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
 from ...ir._jax import dtype_of, source_line
 from ...ir.interpret import Environment
-from ...ir.nested import contains
+from ...ir.nested import differentiates_through
 from ...ir.program import ModuleInfo
 from ..carried import Everything
 from ..kernel import Chunk, ChunkResult, Kernel, Loss, no_gradients
@@ -56,7 +56,8 @@ def _check_reversible(info: ModuleInfo) -> None:
     whiles = [
         eqn
         for eqn in info.equations
-        if contains(eqn, "while") and any(felt.anything(v) and made_of.learned_of(v) & sources for v in eqn.outvars)
+        if any(felt.anything(v) and made_of.learned_of(v) & sources for v in eqn.outvars)
+        and differentiates_through(eqn, "while")
     ]
     if whiles:
         lines = ", ".join(dict.fromkeys(f"[{source_line(eqn)}]" for eqn in whiles))
