@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from ranvier import DiagnosticKind
 
 from .learning import difference, learning
 
@@ -132,7 +133,7 @@ def test_a_softmax_inside_the_step_is_no_readout_of_the_readout() -> None:
 
 
 class OldValue(brainstate.nn.Module):
-    """A trace of the old potential, in a state that is not hidden, goes back into the potential."""
+    """A trace of the old potential, in a state that is not hidden by class, goes back into the potential."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,10 +147,29 @@ class OldValue(brainstate.nn.Module):
         return jnp.tanh(self.V.value)
 
 
-@pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(), ranvier.ES_D_RTRL(0.9)], ids=str)
-def test_what_an_old_value_does_through_another_state_is_told(rule: Any) -> None:
-    learner = ranvier.compile(OldValue(), rule, xs()[0])
-    assert any(line.startswith("state-through-other: V") for line in learner.plan.dropped)
+def test_a_state_is_hidden_by_what_the_step_does_with_it() -> None:
+    info = ranvier.extract_module_info(OldValue(), xs()[0])
+    assert {slot.path for slot in info.hidden} == {("V",), ("tr",)}
+    assert [note.paths for note in info.notes if note.kind is DiagnosticKind.HIDDEN_BY_USE] == [(("tr",),)]
+    learner = ranvier.compile(OldValue(), ranvier.D_RTRL(), xs()[0], chunk=2)
+    found, _ = learner.grad(loss, xs())
+    exact, _ = ranvier.compile(OldValue(), ranvier.BPTT(), xs()[0]).grad(loss, xs())
+    np.testing.assert_allclose(found["w",], exact["w",], rtol=1e-9)
+    assert learner.plan.dropped == ()
+
+
+class RunningMean(OldValue):
+    """A running statistic that nothing of the step reads stays what it is."""
+
+    def update(self, x: jax.Array) -> jax.Array:
+        self.V.value = 0.9 * self.V.value + x @ self.w.value
+        self.tr.value = 0.5 * self.tr.value + self.V.value
+        return jnp.tanh(self.V.value)
+
+
+def test_a_running_statistic_is_no_hidden_state() -> None:
+    info = ranvier.extract_module_info(RunningMean(), xs()[0])
+    assert [slot.path for slot in info.hidden] == [("V",)]
 
 
 def test_keys_that_are_not_faithful_under_vmap_are_refused() -> None:

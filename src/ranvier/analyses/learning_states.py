@@ -1,7 +1,8 @@
-"""Which hidden states learning has to do with: those that some parameter reaches, now or in a later step.
+"""Which states learning has to do with: those that some parameter reaches, now or in a later step.
 
 The others are data to every learning rule: an input trace, a running statistic, a constant that is passed on. They
-carry no eligibility trace, and a person may prefer to call them other states.
+carry no eligibility trace, and a person may prefer to call them other states. And where a state that is not called
+hidden is reached, and a later loss feels it, learning has to follow it all the same.
 """
 
 from __future__ import annotations
@@ -9,21 +10,33 @@ from __future__ import annotations
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .feeds import bits_of, reach
+from .lasting import lasting_states
 
 
 @cached_by_program
-def states_without_parameters(info: ModuleInfo) -> tuple[int, ...]:
-    """Indices of the hidden states that no derivative by a parameter ever reaches, in order."""
+def states_of_parameters(info: ModuleInfo) -> int:
+    """Bit mask, laid out as in :class:`.feeds.Reach`, of the states that a derivative by a parameter ever reaches."""
     through = reach(info, by_gradient=True, past_hidden=True)
     reached = 0
     for var in info.weight_invars:
         reached |= through.mask(var)
     old = [*info.hidden_invars, None, *info.other_invars]
-    # From state to state, step by step; one round more than there are states changes nothing.
+    # From state to state, step by step, until a round adds none.
     while True:
         more = reached
         for bit in bits_of(reached):
             more |= 0 if old[bit] is None else through.mask(old[bit])
         if more == reached:
-            return tuple(j for j in range(len(info.hidden)) if not reached >> j & 1)
+            return reached
         reached = more
+
+
+def states_without_parameters(info: ModuleInfo) -> tuple[int, ...]:
+    """Indices of the hidden states that no derivative by a parameter ever reaches, in order."""
+    reached = states_of_parameters(info)
+    return tuple(j for j in range(len(info.hidden)) if not reached >> j & 1)
+
+
+def other_states_that_learn(info: ModuleInfo) -> tuple[int, ...]:
+    """Indices of the leaves of other states that parameters reach and a later loss feels, in order."""
+    return tuple(bits_of((states_of_parameters(info) & lasting_states(info)) >> len(info.hidden) + 1))

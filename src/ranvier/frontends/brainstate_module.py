@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import brainstate
@@ -11,6 +12,7 @@ import brainunit
 import jax
 import jax.numpy as jnp
 
+from ..analyses.learning_states import other_states_that_learn
 from ..errors import InputError, ModelError, RanvierError, reason_text
 from ..ir._jax import is_floating, open_jaxpr, variables_of
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
@@ -37,49 +39,115 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
         ModelError: states are not initialised, there is no hidden state, or one has no derivative.
         InputError: the module cannot run on these inputs.
     """
-    name = type(model).__name__
-    clock = Clock.of_environment()
-    touched, function = _traced_states(model, name, clock, inputs)
-    timed = _reads_time(function, clock, inputs, name)
-    paths = _state_paths(model, touched)
-    states = list({id(s): s for s in (*_parameters_of(model), *touched)}.values())
-    by_role = {role: [s for s in states if _role(s) is role] for role in Role}
-    slots = {role: [slot for s in by_role[role] for slot in _slots_of(s, paths[id(s)], role)] for role in Role}
-    notes = _notes(slots[Role.OTHER])
-    if timed:
-        slots[Role.OTHER].append(clock.slot())
-    if not slots[Role.HIDDEN]:
-        raise ModelError(
-            f"{name} has no hidden state: none of the {len(touched)} states it uses is a brainstate.HiddenState. "
-            "Keep membrane potentials and currents in brainstate.HiddenState and read them in update()."
+    call = _Call.of(model, inputs)
+    roles = {id(state): _role(state) for state in call.states}
+    info = call.program(roles)
+    # A state is hidden by what the step does with it: an input current kept for the next step is, whatever its class.
+    learning = _states_that_learn(info)
+    if not learning:
+        return info
+    return call.program(roles | dict.fromkeys(map(id, learning), Role.HIDDEN), learning)
+
+
+def _states_that_learn(info: ModuleInfo) -> list[Any]:
+    """brainstate's floating-point states that are not hidden by class, but by which parameters act on later losses."""
+    slot_of_leaf = [slot for slot in info.other for _ in slot.leaves]
+    slots = {id(slot): slot for slot in (slot_of_leaf[k] for k in other_states_that_learn(info))}
+    return [s.handle for s in slots.values() if all(is_floating(leaf.dtype) for leaf in s.leaves)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of a module, as a function of the states it touches.
+
+    Attributes:
+        model: the module.
+        inputs: example inputs.
+        clock: the time of the step; whether the call reads it is ``timed``.
+        timed: whether the number of the step is a state of the program.
+        function: the call, traced.
+        touched: the states it reads or writes, in the function's order.
+        states: all parameters, and what is touched.
+        paths: ``id`` of every state to its path.
+    """
+
+    model: Any
+    inputs: tuple[Any, ...]
+    clock: Clock
+    timed: bool
+    function: Any
+    touched: list[Any]
+    states: list[Any]
+    paths: dict[int, Path]
+
+    @classmethod
+    def of(cls, model: Any, inputs: tuple[Any, ...]) -> _Call:
+        clock, name = Clock.of_environment(), type(model).__name__
+        touched, function = _traced_states(model, name, clock, inputs)
+        timed = _reads_time(function, clock, inputs, name)
+        states = list({id(s): s for s in (*_parameters_of(model), *touched)}.values())
+        return cls(model, inputs, clock, timed, function, touched, states, _state_paths(model, touched))
+
+    def program(self, roles: Mapping[int, Role], promoted: Sequence[Any] = ()) -> ModuleInfo:
+        """The program with these roles of the states, by ``id``.
+
+        Args:
+            roles: ``id`` of every state to its role.
+            promoted: states that are hidden by use, not by class, for the notes.
+        """
+        name, timed = type(self.model).__name__, self.timed
+        by_role = {role: [s for s in self.states if roles[id(s)] is role] for role in Role}
+        slots = {role: [slot for s in by_role[role] for slot in _slots_of(s, self.paths[id(s)], role)] for role in Role}
+        notes = [*_notes(slots[Role.OTHER]), *(_promotion(self.paths[id(state)], state) for state in promoted)]
+        if timed:
+            slots[Role.OTHER].append(self.clock.slot())
+        if not slots[Role.HIDDEN]:
+            raise ModelError(
+                f"{name} has no hidden state: none of the {len(self.touched)} states it uses is a "
+                "brainstate.HiddenState. Keep membrane potentials and currents in brainstate.HiddenState and read them "
+                "in update()."
+            )
+
+        def step(args: Any, params: list[Any], hidden: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+            number = other[-1] if timed else self.clock.first
+            values = _values(by_role, {Role.PARAMETER: params, Role.HIDDEN: hidden, Role.OTHER: other})
+            now = (number, self.clock.time(number))
+            old = [values[id(state)] for state in self.touched]
+            new_values, output = self.function.jaxpr_call(old, *now, *args)
+            values.update({id(state): new for state, new in zip(self.touched, new_values, strict=True)})
+            new_other = [*_leaves(by_role[Role.OTHER], values), *([number + 1] if timed else [])]
+            return output, _leaves(by_role[Role.HIDDEN], values), new_other
+
+        return build_program(
+            step,
+            self.inputs,
+            slots[Role.PARAMETER],
+            slots[Role.HIDDEN],
+            slots[Role.OTHER],
+            name=name,
+            notes=notes,
+            remedy="check shapes and units of the inputs",
         )
 
-    def step(args: Any, params: list[Any], hidden: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        values: dict[int, Any] = {}
-        number = other[-1] if timed else clock.first
-        given = {Role.PARAMETER: params, Role.HIDDEN: hidden, Role.OTHER: other}
-        for role, leaves in given.items():
-            rest = list(leaves)
-            for state in by_role[role]:
-                treedef = jax.tree.structure(state.value)
-                values[id(state)] = jax.tree.unflatten(treedef, rest[: treedef.num_leaves])
-                rest = rest[treedef.num_leaves :]
-        now = (number, clock.time(number))
-        new_values, output = function.jaxpr_call([values[id(state)] for state in touched], *now, *args)
-        values.update({id(state): new for state, new in zip(touched, new_values, strict=True)})
-        new_other = [*_leaves(by_role[Role.OTHER], values), *([number + 1] if timed else [])]
-        return output, _leaves(by_role[Role.HIDDEN], values), new_other
 
-    return build_program(
-        step,
-        inputs,
-        slots[Role.PARAMETER],
-        slots[Role.HIDDEN],
-        slots[Role.OTHER],
-        name=name,
-        notes=notes,
-        remedy="check shapes and units of the inputs",
+def _values(by_role: Mapping[Role, list[Any]], leaves_of: Mapping[Role, list[Any]]) -> dict[int, Any]:
+    """``id`` of every state to its value, from the leaves by role."""
+    values: dict[int, Any] = {}
+    for role, leaves in leaves_of.items():
+        rest = list(leaves)
+        for state in by_role[role]:
+            treedef = jax.tree.structure(state.value)
+            values[id(state)] = jax.tree.unflatten(treedef, rest[: treedef.num_leaves])
+            rest = rest[treedef.num_leaves :]
+    return values
+
+
+def _promotion(path: Path, state: Any) -> Diagnostic:
+    message = (
+        f"is a {type(state).__name__} through which parameters act on later steps, so it counts as a hidden state; "
+        "stop its gradient with jax.lax.stop_gradient if they should not."
     )
+    return Diagnostic(DiagnosticKind.HIDDEN_BY_USE, message, paths=(path,))
 
 
 def _traced_states(model: Any, name: str, clock: Clock, inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:

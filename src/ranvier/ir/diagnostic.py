@@ -36,6 +36,8 @@ class DiagnosticKind(enum.Enum):
     """One position of a hidden state feeds many positions of another."""
     STATE_MIXED = "state-mixed"
     """A hidden state reaches the next step through mixing operations alone, so its column of D is zero."""
+    HIDDEN_BY_USE = "hidden-by-use"
+    """A state that is not hidden by its class counts as hidden, since parameters act on later steps through it."""
     NON_FLOATING_STATE = "non-floating-state"
     """A state leaf without derivative (integer, boolean, random key), carried as other state."""
 
