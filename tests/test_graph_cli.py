@@ -132,3 +132,21 @@ def test_mistakes_are_told(folder: Path, arguments: list[str], message: str) -> 
         runner.invoke(app, arguments, catch_exceptions=False)
     assert "\n" not in str(caught.value)
     assert not list(folder.glob("*small*"))
+
+
+def test_the_structure_of_a_nir_file_needs_no_answers(folder: Path) -> None:
+    import nir
+
+    neurons = nir.LIF(tau=np.full(3, 0.02), r=np.ones(3), v_leak=np.zeros(3), v_threshold=np.ones(3))
+    nodes = {"in": nir.Input(np.array([3])), "w": nir.Linear(np.ones((3, 3))), "n": neurons}
+    nodes |= {"back": nir.Linear(np.eye(3)), "out": nir.Output(np.array([3]))}
+    edges = [("in", "w"), ("w", "n"), ("n", "back"), ("back", "n"), ("n", "out")]
+    nir.write("bare.nir", nir.NIRGraph(nodes, edges))
+    out = run("show", "bare.nir", "--picture", "bare.svg")
+    for words in ("3 neurons", 'projection "back"', "Placeholders above", "--dt", "--reset", "--recurrent-delay"):
+        assert words in out
+    assert len(json.loads(run("show", "bare.nir", "--json"))["unsaid"]) == 3
+    answered = run("show", "bare.nir", "--dt", "1e-3", "--reset", "zero", "--recurrent-delay", "2")
+    assert "Placeholders" not in answered
+    assert "delay=2" in answered
+    assert "--dt" in run("simulate", "bare.nir", "--inputs", "data.npz", code=1)

@@ -92,7 +92,7 @@ def show(
 
     Of a .nir or .snn file: populations, projections and sizes.
     """
-    from ..driver.graph_file import is_graph_file, read_graph
+    from ..driver.graph_file import is_graph_file, read_structure
     from ..driver.show import show_graph, show_model
 
     if is_graph_file(model):
@@ -100,8 +100,10 @@ def show(
             raise GraphError(
                 "--input and --explain are for models; a graph file says its inputs, and has no relations."
             )
-        graph = read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
-        show_graph(Console(), graph, as_json=as_json, picture=picture)
+        graph, unsaid = read_structure(
+            model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration
+        )
+        show_graph(Console(), graph, unsaid, as_json=as_json, picture=picture)
     else:
         show_model(Console(), model, inputs or [], as_json=as_json, picture=picture, explain=explain)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import GraphError, InputError
 from ..export.nir_file import write_nir
-from ..frontends.nir_file import from_nir
+from ..frontends.nir_file import from_nir, nir_structure
 from ..ir.graph.snn_graph import SNNGraph
 from ..ir.graph.storage import load, save
 
@@ -42,6 +42,21 @@ def read_graph(
             raise GraphError(f"{os.fspath(path)!r} says its {' and '.join(told)} itself; leave the options out.")
         return load(source)
     raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+
+
+def read_structure(
+    path: str | os.PathLike[str],
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+) -> tuple[SNNGraph, list[str]]:
+    """A graph to look at, not to run, and what its file does not say; see :func:`read_graph`."""
+    options = {"dt": dt, "reset": reset, "recurrent_delay": recurrent_delay, "integration": integration}
+    if Path(path).suffix.lower() == ".nir":
+        return nir_structure(Path(path), **options)
+    return read_graph(path, **options), []
 
 
 def check_graph_target(path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -41,18 +42,24 @@ def show_model(
             print_plain(console, f"\npicture written to {written}")
 
 
-def show_graph(console: Console, graph: SNNGraph, *, as_json: bool, picture: Path | None) -> None:
-    """Prints what a graph is made of."""
+def show_graph(
+    console: Console, graph: SNNGraph, unsaid: Sequence[str] = (), *, as_json: bool, picture: Path | None
+) -> None:
+    """Prints what a graph is made of, and what its file does not say."""
     if picture is not None:
         check_target(picture)
     size = GraphSize.of(graph)
     if as_json:
         text, _ = to_text(graph)
-        print(json.dumps({"name": graph.name, "dt": graph.dt, "size": size.as_dict(), "text": text}, indent=2))
+        facts = {"name": graph.name, "dt": graph.dt, "size": size.as_dict(), "text": text, "unsaid": list(unsaid)}
+        print(json.dumps(facts, indent=2))
     else:
         counts = ", ".join(f"{value:,} {name}" for name, value in size.as_dict().items())
         heading(console, f"{graph.name}: {counts}")
         print_plain(console, f"\n{to_text(graph)[0]}")
+        if unsaid:
+            heading(console, "\nPlaceholders above, since the file does not store")
+            print_plain(console, "\n".join(f"  {question}" for question in unsaid))
     if picture is not None:
         written = draw(graph, picture)
         if not as_json:

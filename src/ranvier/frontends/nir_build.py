@@ -57,8 +57,13 @@ class NirBuilder:
         self.unfinished = self._graph()
         self.closing = closing_projections(self.unfinished, self.undelayed)
 
-    def graph(self, name: str, recurrent_delay: int | None) -> SNNGraph:
-        """The graph; ``recurrent_delay`` is needed where something closes a loop.
+    def graph(self, name: str, recurrent_delay: int | None, *, is_complete: bool) -> SNNGraph:
+        """The graph; without ``recurrent_delay`` what closes a loop takes one step.
+
+        Args:
+            name: its name.
+            recurrent_delay: delay in steps of all that closes a loop.
+            is_complete: whether nothing is missing, so that the graph must be valid.
 
         Raises:
             GraphError: the graph is not valid.
@@ -66,10 +71,13 @@ class NirBuilder:
         graph = self.unfinished.copy()
         graph.name = name
         closing = [projection.name for projection in self.closing]
+        delayed = list(closing)
         if recurrent_delay is not None:
-            for key in (*closing, *(self.notes.delays.keys() & graph.projections.keys())):
-                graph.projections[key] = graph.projections[key].replace(delay=recurrent_delay)
-        check(graph)
+            delayed += self.notes.delays.keys() & graph.projections.keys()
+        for key in delayed:
+            graph.projections[key] = graph.projections[key].replace(delay=recurrent_delay or 1)
+        if is_complete:
+            check(graph)
         start_from_silence(graph, closing)
         return graph
 

@@ -70,21 +70,52 @@ def from_nir(
         GraphError: the file cannot be read, a node or a shape is wrong, or something that NIR does not store was not
             given: all of it in one message, which names the nodes.
     """
-    contents = NirContents.of(source)
-    notes = contents.notes
-    dt = _time_step(dt, notes)
-    recurrent_delay = _whole_steps(recurrent_delay)
     wanted = {"reset": reset, "integration": integration, "current": current, "fires": fires}
-    choices, without_reset = _choices(contents.nodes, wanted, notes.choices)
-    builder = NirBuilder(contents.nodes, contents.edges, dt, choices, notes)
+    graph, unsaid = _graph(source, dt, wanted, recurrent_delay, name)
+    if unsaid.questions:
+        raise GraphError(str(unsaid))
+    return graph
+
+
+def nir_structure(
+    source: Any,
+    *,
+    dt: float | None = None,
+    reset: Resets = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+) -> tuple[SNNGraph, list[str]]:
+    """A NIR graph or file for a look at how it is built, and what neither it nor the options say.
+
+    Args:
+        source: as for :func:`from_nir`.
+        dt: likewise, as all that follow; what is left out has a placeholder: a dt of 1 s, a delay of one step.
+
+    Returns:
+        The graph, which cannot be run where something is not said, and a sentence for each such thing.
+
+    Raises:
+        GraphError: the file cannot be read, or a node or a shape is wrong.
+    """
+    graph, unsaid = _graph(source, dt, {"reset": reset, "integration": integration}, recurrent_delay, None)
+    return graph, unsaid.questions
+
+
+def _graph(
+    source: Any, dt: float | None, wanted: Mapping[str, Resets], recurrent_delay: int | None, name: str | None
+) -> tuple[SNNGraph, Unsaid]:
+    """The graph, with placeholders for what is not said, and what that is."""
+    contents = NirContents.of(source)
+    dt = _time_step(dt, contents.notes)
+    recurrent_delay = _whole_steps(recurrent_delay)
+    choices, without_reset = _choices(contents.nodes, wanted, contents.notes.choices)
+    builder = NirBuilder(contents.nodes, contents.edges, dt, choices, contents.notes)
     if contents.size is not None:
         check_declared(builder.unfinished, Budget(contents.size), repr(str(source)))
     unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])
-    if unsaid.questions:
-        raise GraphError(str(unsaid))
-    graph = builder.graph(name or contents.name, recurrent_delay)
+    graph = builder.graph(name or contents.name, recurrent_delay, is_complete=not unsaid.questions)
     graph.metadata.update(contents.metadata)
-    return graph
+    return graph, unsaid
 
 
 @dataclass(frozen=True, eq=False)

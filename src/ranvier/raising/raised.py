@@ -101,9 +101,11 @@ class Raised:
         others = [slot.path for slot in self.info.other for _ in slot.leaves]
         for line in delay_lines_of(self.info) if self._build.info is not self.info else ():
             path, counter = self.info.hidden[line.state].path, found.get(others[line.counter])
-            if path in found and counter is None:
+            if path not in found:
+                continue
+            if counter is None:
                 del found[path]
-            elif path in found:
+            else:
                 found[path] = jnp.roll(found[path], jnp.reshape(counter, ()).astype(jnp.int32), line.axis)
         return found
 
