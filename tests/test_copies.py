@@ -74,3 +74,65 @@ def test_closures_and_derived_programs_say_why_they_are_not_pickled() -> None:
     learner = ranvier.compile(model(), ranvier.BPTT(), jnp.zeros(3), batch_size=2)
     with pytest.raises(pickle.PicklingError, match=r"pickle the program that ranvier\.extract_module_info gives"):
         pickle.dumps(learner.info)
+
+
+XS = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3)
+DUPLICATES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda value: pickle.loads(pickle.dumps(value))}
+
+
+def loss(output: Any, target: Any) -> Any:
+    return (output**2).sum()
+
+
+def recurrent(params: Any, state: Any, x: Any) -> Any:
+    v = 0.9 * state["v"] + x @ params["w"] + jnp.tanh(state["v"]) @ params["w_rec"]
+    return {"v": v}, v
+
+
+def learner(rule: Any, **options: Any) -> ranvier.Learner:
+    params = {"w": jnp.ones((3, 4)), "w_rec": 0.1 * jnp.eye(4)}
+    made = ranvier.step_function(recurrent, params, {"v": jnp.zeros(4)})
+    return ranvier.compile(made, rule, XS[0], **options)
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [(ranvier.D_RTRL(), {"chunk": 2}), (ranvier.EProp(), {"batch_size": 2, "reduction": "mean"})],
+    ids=["D_RTRL", "EProp"],
+)
+def test_learners_are_copied(rule: Any, options: Any, duplicate: Any) -> None:
+    before = learner(rule, **options)
+    after = duplicate(before)
+    xs = jnp.asarray(XS if "batch_size" not in options else np.stack([XS, 2 * XS], 1))
+    found, expected = (one.grad(loss, xs, jnp.zeros(5))[0] for one in (after, before))
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path])
+    assert (str(after.plan), after.reduction, after.batch_size) == (
+        str(before.plan),
+        before.reduction,
+        before.batch_size,
+    )
+    assert after.plan.left_out == before.plan.left_out != ()
+
+
+def test_learners_with_rules_by_parameter_keep_their_choice() -> None:
+    before = learner("auto", sample=(loss, jnp.asarray(XS), jnp.zeros(5)))
+    after = pickle.loads(pickle.dumps(before))
+    assert after.rule == before.rule
+    assert str(after.comparison) == str(before.comparison)
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+def test_plans_and_comparisons_are_copied(duplicate: Any) -> None:
+    made = learner(ranvier.D_RTRL())
+    for value in (made.plan, made.compare(loss, jnp.asarray(XS), jnp.zeros(5)), made.plan.left_out):
+        assert str(duplicate(value)) == str(value)
+
+
+def test_learners_of_closures_say_why_they_are_not_pickled() -> None:
+    made = ranvier.compile(model(lambda *given: step(*given)), ranvier.D_RTRL(), jnp.zeros(3))
+    for value in (made, made.plan):
+        with pytest.raises(pickle.PicklingError, match="top level of a module"):
+            pickle.dumps(value)
+    assert copy.deepcopy(made).plan is made.plan

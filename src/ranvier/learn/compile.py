@@ -76,24 +76,45 @@ def compile(
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("memory_limit", memory_limit)):
         if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
             raise RuleError(f"{name}={value!r} must be a whole number of at least 1, or None.")
-    one = with_delay_lines(extract_module_info(model, *example_inputs))
+    info = extract_module_info(model, *example_inputs)
+    if isinstance(rule, Rule):
+        return _compiled(model, info, rule, None, batch_size, chunk, reduction, memory_limit)
+    by_bptt = _compiled(model, info, BPTT(), None, batch_size, chunk, reduction, memory_limit)
+    return _chosen(by_bptt, memory_limit or MEMORY_LIMIT, sample)
+
+
+def _compiled(
+    model: Any,
+    extracted: ModuleInfo,
+    rule: Rule,
+    program: ModuleInfo | None,
+    batch_size: int | None,
+    chunk: int | None,
+    reduction: str,
+    memory_limit: int | None,
+) -> Learner:
+    """The learner of a program that was extracted from a model, or of ``program`` in its place."""
+    one = with_delay_lines(extracted)
     check_differentiable(one)
     check_keys(one)
     check_kernels(one)
+    own_programs: dict[int | None, ModuleInfo] = {None: one}
 
     def make(rule: Rule, batch_size: int | None, program: ModuleInfo | None) -> Learner:
         if rule.looks_ahead:
             check_forward(one, rule)
-        if program is None:
-            program = one if batch_size is None else batched(one, batch_size)
+        if batch_size is not None and batch_size not in own_programs:
+            own_programs[batch_size] = batched(one, batch_size)
+        own = own_programs[batch_size]
+        other = None if program is own else program
+        origin = _compiled, (model, extracted, rule, other, batch_size, chunk, reduction, memory_limit)
+        program = own if program is None else program
         info = rule.prepare(program)
         kernel = rule.kernel(info)
-        plan = make_plan(info, kernel, rule.name, chunk, memory_limit)
-        return Learner(model, program, info, rule, kernel, plan, reduction, batch_size, make)
+        plan = make_plan(info, kernel, rule.name, chunk, memory_limit, origin)
+        return Learner(model, program, info, rule, kernel, plan, reduction, batch_size, make, origin)
 
-    if isinstance(rule, Rule):
-        return make(rule, batch_size, None)
-    return _chosen(make(BPTT(), batch_size, None), memory_limit or MEMORY_LIMIT, sample)
+    return make(rule, batch_size, program)
 
 
 def _chosen(learner: Learner, limit: int, sample: Sample | None) -> Learner:

@@ -17,6 +17,7 @@ from ..ir.interpret import Environment
 from ..ir.paths import Path, path_text
 from ..ir.program import ModuleInfo, Slot, shape_text
 from ..ir.random import fold_in, is_random
+from ..ir.remade import Recipe, Remade, check_pickles
 from .blocks import even_part
 from .compare import RuleComparison, compared
 from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
@@ -32,7 +33,7 @@ WRITTEN_OUT = 2
 """Up to this many chunks are written out one by one, so that the first and the last can be simpler."""
 
 
-class Learner:
+class Learner(Remade):
     """A model compiled for learning; made by :func:`ranvier.compile`.
 
     Its methods are pure functions of pytrees and work inside ``jax.jit``, ``jax.vmap`` and ``jax.lax.scan``.
@@ -58,6 +59,7 @@ class Learner:
         reduction: str,
         batch_size: int | None,
         make: Callable[[Rule, int | None, ModuleInfo | None], Learner],
+        origin: Recipe,
     ) -> None:
         self.model = model
         self.program = program
@@ -69,9 +71,15 @@ class Learner:
         self.batch_size = batch_size
         self.comparison: RuleComparison | None = None
         self._make = make
+        self._origin = origin
         self._structure = Structure(model, info)
         self._jitted = jax.jit(self._gradients, static_argnums=(0, 1, 2))
         self._empty_memory = jax.jit(lambda leaves, other: kernel.init(stages_of(info).static_values(leaves, other)))
+
+    def recipe(self) -> Recipe:
+        function, arguments = self._origin
+        check_pickles(arguments, f"the learner of {self.info.name}")
+        return _with_comparison, (self.comparison, function, *arguments)
 
     @property
     def params(self) -> dict[Path, Any]:
@@ -554,3 +562,9 @@ def joined(parts: Sequence[ChunkResult]) -> ChunkResult:
     losses = jnp.concatenate([p.losses for p in parts])
     outputs = [jnp.concatenate(leaves) for leaves in zip(*(p.outputs for p in parts), strict=True)]
     return ChunkResult(gradients, losses, outputs, parts[-1].state)
+
+
+def _with_comparison(comparison: RuleComparison | None, function: Callable[..., Learner], *arguments: Any) -> Learner:
+    learner = function(*arguments)
+    learner.comparison = comparison
+    return learner

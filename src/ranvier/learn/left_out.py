@@ -30,6 +30,7 @@ from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..ir.nested import has_derivative
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
+from ..ir.remade import Recipe, Remade
 from .carried import Carried, EligibilityTrace, Everything, Influence, Traces
 from .lost_elements import lost_elements
 from .stages import stages_of
@@ -41,8 +42,8 @@ Cut = tuple[tuple[Equation, Var], ...]
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """One path in time that a rule leaves out.
+class LeftOut(Remade):
+    """One path in time that a rule leaves out; pickled without its ``cut``, which belongs to a program.
 
     Attributes:
         kind: ``"untraced-parameter"``, ``"indirect-parameter"``, ``"mixed-path"``, ``"recurrent-projection"``,
@@ -57,6 +58,9 @@ class LeftOut:
     text: str
     parameters: frozenset[int]
     cut: Cut = field(default=(), compare=False, repr=False)
+
+    def recipe(self) -> Recipe:
+        return LeftOut, (self.kind, self.text, self.parameters)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"

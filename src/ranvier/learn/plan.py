@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 
@@ -11,6 +12,7 @@ from ..analyses.learning_states import states_without_parameters
 from ..analyses.memory import size_text
 from ..ir.paths import path_text
 from ..ir.program import ModuleInfo
+from ..ir.remade import Recipe, Remade, check_pickles
 from ..ir.table import table
 from .blocks import CACHE_BYTES
 from .by_parameter import PartedKernel
@@ -23,7 +25,7 @@ MEMORY_LIMIT = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Remade):
     """The decisions behind a learner; print it.
 
     Attributes:
@@ -47,6 +49,12 @@ class Plan:
     is_chosen: bool
     _info: ModuleInfo
     _kernel: Kernel
+    _learner: Recipe
+
+    def recipe(self) -> Recipe:
+        function, arguments = self._learner
+        check_pickles(arguments, f"the plan of {self._info.name}")
+        return _plan_of, (function, *arguments)
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -95,8 +103,14 @@ class Plan:
                 yield (path_text(slot.path), gradient, text) if k == 0 else ("", "", text)
 
 
-def make_plan(info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, memory_limit: int | None) -> Plan:
-    """Chooses the chunk and writes the decisions down."""
+def _plan_of(function: Callable[..., Any], *arguments: Any) -> Plan:
+    return function(*arguments).plan
+
+
+def make_plan(
+    info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, memory_limit: int | None, learner: Recipe
+) -> Plan:
+    """Chooses the chunk and writes the decisions down; ``learner`` makes the learner that they are of again."""
     kept_bytes = memory_bytes(kernel)
     step_bytes = kernel.step_bytes()
     weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)
@@ -112,6 +126,7 @@ def make_plan(info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, me
         is_chosen=chunk is None,
         _info=info,
         _kernel=kernel,
+        _learner=learner,
     )
 
 
