@@ -481,10 +481,12 @@ def test_damaged_nir_graphs() -> None:
 def test_a_file_that_crashes_or_hangs_the_reader_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "some.nir"
     path.write_bytes(b"some bytes")
-    monkeypatch.setattr(nir_probe, "CODE", "import os; os.abort()")
+    reader = tmp_path / "reader.py"
+    monkeypatch.setattr(nir_probe.inspection, "__file__", str(reader))
+    reader.write_text("import os; os.abort()")
     with pytest.raises(ranvier.GraphError, match="crashes HDF5"):
         ranvier.from_nir(path, dt=1e-3)
-    monkeypatch.setattr(nir_probe, "CODE", "while True: pass")
+    reader.write_text("while True: pass")
     monkeypatch.setattr(nir_probe, "SECONDS", 0.5)
     with pytest.raises(ranvier.GraphError, match="longer than"):
         ranvier.from_nir(path, dt=1e-3)
