@@ -136,3 +136,58 @@ def test_learners_of_closures_say_why_they_are_not_pickled() -> None:
         with pytest.raises(pickle.PicklingError, match="top level of a module"):
             pickle.dumps(value)
     assert copy.deepcopy(made).plan is made.plan
+
+
+def raised() -> ranvier.Raised:
+    params = {"w": jnp.ones((3, 4)), "w_rec": 0.1 * jnp.eye(4)}
+    return ranvier.raise_model(ranvier.step_function(recurrent, params, {"v": jnp.zeros(4)}), XS[0], dt=2e-3)
+
+
+def simulated(graph: ranvier.SNNGraph) -> Any:
+    (name,) = graph.inputs
+    return ranvier.simulate(graph, {name: XS[:, None]}).output
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+def test_raised_models_are_copied(duplicate: Any) -> None:
+    before = raised()
+    after = duplicate(before)
+    assert str(after.graph) == str(before.graph)
+    assert after.graph.dt == 2e-3
+    np.testing.assert_array_equal(simulated(after.graph), simulated(before.graph))
+    assert {k: v.tolist() for k, v in after.index().items()} == {k: v.tolist() for k, v in before.index().items()}
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copies_of_graphs_change_on_their_own(duplicate: Any) -> None:
+    graph = raised().graph
+    text, other = str(graph), duplicate(graph)
+    other.populations.clear()
+    other.metadata["by"] = "hand"
+    assert str(graph) == text
+    assert not graph.metadata
+
+
+def chain() -> ranvier.SNNGraph:
+    return ranvier.SNNGraph([ranvier.LayerNode("hidden", 3, 4, np.eye(4, 3, dtype=np.float32))])
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+def test_results_on_graphs_are_copied(duplicate: Any) -> None:
+    graph = chain()
+    (name,) = graph.inputs
+    inputs = {name: np.abs(XS[:, None])}
+    values = [graph, *ranvier.optimize(graph, level="O1"), ranvier.verify(graph, graph, inputs)]
+    for value in values:
+        assert str(duplicate(value)) == str(value)
+    np.testing.assert_array_equal(simulated(duplicate(graph)), simulated(graph))
+
+
+def test_graphs_with_traced_programs_say_why_they_are_not_pickled() -> None:
+    whole = raised()
+    assert copy.deepcopy(whole.graph) is not whole.graph
+    with pytest.raises(pickle.PicklingError, match=r"Pickle the model, or what ranvier\.raise_model gives"):
+        pickle.dumps(whole.graph)
+    whole.graph.metadata["by"] = "hand"
+    with pytest.raises(pickle.PicklingError, match="a program that JAX traced"):
+        pickle.dumps(whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pickle import PicklingError
 from typing import Any
 
 import jax
@@ -14,11 +15,12 @@ import numpy as np
 from ._jax import Equation, bind, dtype_of, is_complex, is_floating, open_jaxpr, trace
 from .interpret import apply_with_bodies, evaluate
 from .nested import bodies, called_body, has_own_derivative, is_call
+from .remade import Recipe, Remade
 from .scalar import with_own_derivative
 
 
 @dataclass(frozen=True, eq=False)
-class TracedFunction:
+class TracedFunction(Remade):
     """A closed jaxpr as a function of arrays, in whatever precision is asked for.
 
     What reads the bits of numbers, as random numbers do, and loops of unknown length stay in the precision they were
@@ -29,6 +31,14 @@ class TracedFunction:
     """
 
     jaxpr: Any
+
+    def recipe(self) -> Recipe:
+        raise PicklingError(
+            "a program that JAX traced is not pickled, and a graph with populations or maps that no name fits holds "
+            "some. Pickle the model, or what ranvier.raise_model gives, which raises the graph again; "
+            "ranvier.recognise(graph) gives neurons their names where they have one; "
+            "ranvier.export_artifact(graph, path) writes any graph."
+        )
 
     def __call__(self, *operands: Any, dtype: Any) -> list[Any]:
         """Results for arrays of the traced shapes; what is real is computed in ``dtype``."""

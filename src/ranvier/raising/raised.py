@@ -22,6 +22,7 @@ from ..ir.kernels import check_kernels
 from ..ir.normalize import UNROLL_EQUATIONS, normalize
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
+from ..ir.remade import Recipe
 from ..simulation.lower import PAST, nested, past_key
 from ..validation.carry import Index
 from .build import Build, Held
@@ -59,6 +60,17 @@ class Raised:
     info: ModuleInfo
     graph: SNNGraph
     _build: Build
+    _as_raised: SNNGraph
+
+    def __copy__(self) -> Raised:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Raised:
+        return replace(self, graph=self.graph.copy())
+
+    def __reduce__(self) -> Recipe:
+        changed = None if _same_elements(self.graph, self._as_raised) else self.graph
+        return _raised_again, (self.info, self._build.dt, changed)
 
     def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, Any]:
         """The parameters of ``lower(graph)`` from those of the model, in JAX: gradients go back through it.
@@ -140,7 +152,27 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     info = _written_out(info)
     build = Build(with_delay_lines(info), time_step() or DT if dt is None else dt)
     check(build.graph)
-    return Raised(info, build.graph, build)
+    return Raised(info, build.graph, build, build.graph.copy())
+
+
+def _raised_again(info: ModuleInfo, dt: float, changed: SNNGraph | None) -> Raised:
+    raised = raise_program(info, dt=dt)
+    return raised if changed is None else replace(raised, graph=changed)
+
+
+def _same_elements(graph: SNNGraph, other: SNNGraph) -> bool:
+    """Whether two graphs hold the very same elements in the same order."""
+    return _elements(graph) == _elements(other)
+
+
+def _elements(graph: SNNGraph) -> list[Any]:
+    parts = (graph.inputs, graph.populations, graph.projections, graph.outputs, graph.parameters, graph.uses)
+    return [
+        graph.name,
+        graph.dt,
+        graph.metadata,
+        *([(key, id(value)) for key, value in part.items()] for part in parts),
+    ]
 
 
 def _written_out(info: ModuleInfo) -> ModuleInfo:

@@ -89,6 +89,12 @@ class SNNGraph:
         copy.become(self)
         return copy
 
+    def __copy__(self) -> SNNGraph:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SNNGraph:
+        return self.copy()  # what is shared is never written in place
+
     def become(self, other: SNNGraph) -> None:
         """Takes over all that another graph has."""
         self.name, self.dt, self.metadata = other.name, other.dt, dict(other.metadata)
