@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ranvier
@@ -90,3 +92,57 @@ def test_learning_under_the_settings_of_jax(setting: str) -> None:
         assert difference(learned(rule), expected) < 1e-5, rule.name
     found = learned(ranvier.D_RTRL(), chunk=2)
     assert difference({("u",): found["u",]}, {("u",): expected["u",]}) < 1e-5
+
+
+@jax.custom_jvp
+def spike(v: Any) -> Any:
+    return (v > 0).astype(v.dtype)
+
+
+@spike.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    (v,), (moved,) = primals, tangents
+    return spike(v), moved / (F32(1) + jnp.abs(v))
+
+
+def spiking(params: Any, state: Any, x: Any) -> Any:
+    v = state["v"] * F32(0.9) + x @ params["w"] + state["s"] @ params["u"]
+    s = spike(v - F32(1))
+    return {"v": v - s, "s": s}, s @ params["out"]
+
+
+def network() -> ranvier.StepFunction:
+    params = {name: jnp.asarray(value, F32) for name, value in PARAMS.items()}
+    return ranvier.step_function(spiking, params, {"v": jnp.zeros(4, F32), "s": jnp.zeros(4, F32)})
+
+
+def by_hand() -> np.ndarray:
+    """The outputs in numpy, ``[T, 2]``."""
+    v = s = np.zeros(4)
+    outputs = []
+    for x in XS:
+        v = 0.9 * v + x @ PARAMS["w"] + s @ PARAMS["u"]
+        s = (v > 1) * 1.0
+        v = v - s
+        outputs.append(s @ PARAMS["out"])
+    return np.stack(outputs)
+
+
+@pytest.mark.usefixtures("setting")
+def test_graphs_under_the_settings_of_jax(tmp_path: Path) -> None:
+    graph = ranvier.raise_model(network(), jnp.zeros(3, F32)).graph
+    inputs = {name: np.asarray(XS[:, None], np.float32) for name in graph.inputs}
+    optimized, _ = ranvier.optimize(graph, level="O2", calibration=inputs)
+    for one in (graph, optimized):
+        np.testing.assert_allclose(ranvier.simulate(one, inputs).output[:, 0], by_hand(), atol=1e-5)
+    artifact = ranvier.load_artifact(ranvier.export_artifact(graph, tmp_path / "network.rva"))
+    assert artifact.run(inputs)
+    ranvier.export_source(graph, tmp_path / "network.py")
+
+
+@pytest.mark.usefixtures("setting")
+def test_training_under_the_settings_of_jax() -> None:
+    batch = np.asarray(XS[:, None], np.float32), np.zeros((5, 1, 2), np.float32)
+    learner = ranvier.compile(network(), ranvier.EProp(), jnp.zeros(3, F32), batch_size=1)
+    trained = ranvier.fit(learner, [batch], loss, optax.sgd(F32(0.1)), 1, progress=False)
+    np.testing.assert_allclose(trained.history[0]["loss"], (by_hand() ** 2).sum(), rtol=1e-4)

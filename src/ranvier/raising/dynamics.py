@@ -97,10 +97,9 @@ class Dynamics:
     def _traced(self) -> TracedFunction:
         keys = [*self.ports, *self.states, *self.parameters]
         avals = [jax.ShapeDtypeStruct((), self._dtype(key)) for key in keys]
-        seen: dict[int, Key] = {}
-        alive: list[Any] = []
 
         def run(*operands: Any) -> list[Any]:
+            seen: dict[int, Key] = {}  # by identity, of values that live to the end of the run
             known: dict[Any, Any] = dict(zip(keys, operands, strict=True))
             apply = _Once()
             self._evaluate(self.equations, known, apply)
@@ -117,7 +116,6 @@ class Dynamics:
                     results.append(value)
                 else:
                     self.same[var] = seen[id(value)]
-            alive.extend((new, later, known, apply))  # so that no two values have one identity
             return results
 
         return TracedFunction(trace(run, avals))
