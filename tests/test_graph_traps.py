@@ -469,7 +469,7 @@ def test_damaged_nir_graphs() -> None:
     refused("is there 2 times", edges=[("lif", "output")])
     refused("positive number of seconds", dt=0)
     refused("positive number of seconds", dt=np.nan)
-    refused("real numbers", nodes={"w": nir.Linear(np.eye(2) * 1j)})
+    refused("numbers are expected", nodes={"w": nir.Linear(np.eye(2) * 1j)})
     own = loop_with_delays([1e-3, 1e-3])
     own.nodes["again"] = own
     with pytest.raises(ranvier.GraphError, match="nested deeper"):

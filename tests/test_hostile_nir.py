@@ -208,7 +208,8 @@ def test_what_becomes_large_is_refused(change: Callable[[Any], None], reason: st
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert grown < 50_000
-    assert children < 600_000  # kilobytes, of the largest so far
+    # Kilobytes, of the largest child so far; a child counts the pages of its parent until it runs its own program.
+    assert children < max(600_000, before + 50_000)
 
 
 def test_limits_of_hdf5_can_be_raised(path: Path) -> None:

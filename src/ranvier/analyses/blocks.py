@@ -28,6 +28,7 @@ def sums_within_positions(
     constant_value: Callable[[Atom], np.ndarray | None],
     is_fixed: Callable[[Atom], bool],
     producers: Mapping[Var, Equation],
+    samples: int,
 ) -> dict[int, Maps]:
     """The position maps of a sum over few elements, by operand; none where it is a projection.
 
@@ -36,31 +37,32 @@ def sums_within_positions(
         constant_value: gives the value of constants.
         is_fixed: whether no derivative passes from parameters, states or inputs into an operand.
         producers: variable to the equation that computes it.
+        samples: independent samples of the program; that these do not mix makes no neurons of them.
     """
     if eqn.primitive.name == "reduce_sum":
         made = next((producers[var] for var in variables_of(eqn.invars) if var in producers), None)
         is_product = made is not None and made.primitive.name == "mul" and not any(map(is_fixed, made.invars))
-        return {} if is_product else _of_sum(eqn)
+        return {} if is_product else _of_sum(eqn, samples)
     if eqn.primitive.name != "dot_general":
         return {}
     fixed = [is_fixed(atom) for atom in eqn.invars]
     if fixed[0] == fixed[1]:
         return {}
     side = fixed.index(False)
-    maps = _of_product(eqn, side, constant_value(eqn.invars[1 - side]))
+    maps = _of_product(eqn, side, constant_value(eqn.invars[1 - side]), samples)
     return {side: maps} if maps else {}
 
 
-def _of_sum(eqn: Equation) -> dict[int, Maps]:
+def _of_sum(eqn: Equation, samples: int) -> dict[int, Maps]:
     (operand,) = eqn.invars
     axes = eqn.params["axes"]
     numbers = np.moveaxis(_numbers(operand), axes, range(-len(axes), 0)).reshape(size_of(eqn.outvars[0]), -1)
-    if not 1 < numbers.shape[1] <= MAX_MIXED or numbers.shape[0] == 1:
+    if not 1 < numbers.shape[1] <= MAX_MIXED or numbers.shape[0] <= samples:
         return {}
     return {0: tuple(PositionMap.of(column, numbers.size) for column in numbers.T)}
 
 
-def _of_product(eqn: Equation, side: int, matrix: np.ndarray | None) -> tuple[PositionMap, ...]:
+def _of_product(eqn: Equation, side: int, matrix: np.ndarray | None, samples: int) -> tuple[PositionMap, ...]:
     """The maps from a product to its operand on one side, the other one being fixed."""
     contracted, batch = eqn.params["dimension_numbers"]
     data = _arranged(_numbers(eqn.invars[side]), contracted[side], batch[side])
@@ -80,18 +82,19 @@ def _of_product(eqn: Equation, side: int, matrix: np.ndarray | None) -> tuple[Po
         if (index >= 0).any():
             maps.append(PositionMap.of(index, size_of(eqn.invars[side])))
     size = size_of(eqn.invars[side])
-    return tuple(maps) if len(maps) <= MAX_MIXED and _has_parts(maps, size, size_of(eqn.outvars[0])) else ()
+    has_parts = len(maps) <= MAX_MIXED and _parts(maps, size, size_of(eqn.outvars[0])) > samples
+    return tuple(maps) if has_parts else ()
 
 
-def _has_parts(maps: Sequence[PositionMap], source_size: int, target_size: int) -> bool:
-    """Whether the elements fall into several parts that do not mix with one another."""
+def _parts(maps: Sequence[PositionMap], source_size: int, target_size: int) -> int:
+    """The number of parts that do not mix with one another."""
     indices = [position_map.indices(target_size) for position_map in maps]
     rows = np.concatenate([np.flatnonzero(index >= 0) for index in indices]) + source_size
     columns = np.concatenate([index[index >= 0] for index in indices])
     total = source_size + target_size
     graph = coo_array((np.ones(rows.size, bool), (rows, columns)), shape=(total, total))
     _, part = connected_components(graph, directed=False)
-    return np.unique(part[rows]).size > 1
+    return np.unique(part[rows]).size
 
 
 def _numbers(atom: Atom) -> np.ndarray:

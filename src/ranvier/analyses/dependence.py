@@ -34,10 +34,12 @@ class Sources:
     Attributes:
         producers: variable to the equation that computes it.
         is_fixed: whether no derivative passes into a value; None where sums count as mixing.
+        samples: independent samples of the program.
     """
 
     producers: Mapping[Var, Equation]
     is_fixed: Callable[[Atom], bool] | None = None
+    samples: int = 1
 
 
 def equation_dependences(
@@ -63,7 +65,7 @@ def equation_dependences(
     elif rule.kind is Kind.NESTED:
         found = _nested(eqn, constant_value, sources is not None)
     elif rule.kind is Kind.MIXING and sources is not None and sources.is_fixed is not None:
-        sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers)
+        sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers, sources.samples)
         found = [{(k, is_floating(dtype_of(eqn.invars[k]))): maps for k, maps in sums.items()} for _ in eqn.outvars]
     else:
         found = [{} for _ in eqn.outvars]

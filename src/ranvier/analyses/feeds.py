@@ -66,7 +66,7 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
-    sources = Sources(levels.producers, lambda atom: not levels.learned_of(atom))
+    sources = Sources(levels.producers, lambda atom: not levels.learned_of(atom), info.samples)
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue

@@ -55,6 +55,7 @@ def batched(info: ModuleInfo, size: int) -> ModuleInfo:
         other=_batched_others(info, size, axes["other"]),
         name=info.name,
         notes=info.notes,
+        samples=size,
     )
 
 

@@ -134,6 +134,7 @@ class ModuleInfo(Remade):
         other: slots of states that are carried but not hidden.
         name: the model's name, for headings.
         notes: what the frontend has to say, e.g. about states without derivative.
+        samples: independent samples that the program was mapped over, along a leading axis.
         origin: what made it from a model, which is what is pickled; None for a program made of another one.
     """
 
@@ -147,6 +148,7 @@ class ModuleInfo(Remade):
     other: tuple[Slot, ...]
     name: str = "model"
     notes: tuple[Diagnostic, ...] = field(default=())
+    samples: int = 1
     origin: Recipe | None = None
 
     def recipe(self) -> Recipe:
