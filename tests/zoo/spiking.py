@@ -382,7 +382,7 @@ def reference(dtype=jnp.float32):
 
 
 class DelayedAndNoisy(brainstate.nn.Module):
-    """A delay line, a counter and brainstate's random generator beside the hidden state."""
+    """A delay line of spikes, hidden by what it does, and beside it a counter and brainstate's random generator."""
 
     def __init__(self):
         super().__init__()
@@ -403,10 +403,11 @@ class DelayedAndNoisy(brainstate.nn.Module):
 
 
 @zoo_model(
-    group("neuron.V"),
-    relations=(drives("neuron.V"),),
-    other="line count brainstate.random",
+    group("neuron.V line", num_state=3),
+    relations=(drives("neuron.V line"),),
+    other="count brainstate.random",
     remarks={
+        "line": DiagnosticKind.HIDDEN_BY_USE,
         "count": DiagnosticKind.NON_FLOATING_STATE,
         "brainstate.random": DiagnosticKind.NON_FLOATING_STATE,
     },

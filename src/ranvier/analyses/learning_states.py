@@ -7,6 +7,8 @@ hidden is reached, and a later loss feels it, learning has to follow it all the 
 
 from __future__ import annotations
 
+from ..ir._jax import is_copy
+from ..ir.paths import Path
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
 from .feeds import bits_of, reach
@@ -40,3 +42,13 @@ def states_without_parameters(info: ModuleInfo) -> tuple[int, ...]:
 def other_states_that_learn(info: ModuleInfo) -> tuple[int, ...]:
     """Indices of the leaves of other states that parameters reach and a later loss feels, in order."""
     return tuple(bits_of((states_of_parameters(info) & lasting_states(info)) >> len(info.hidden) + 1))
+
+
+def unchanged_states(info: ModuleInfo) -> tuple[Path, ...]:
+    """Paths of the hidden states that the step returns as they came, in order."""
+    made = {var: eqn for eqn in info.equations for var in eqn.outvars}
+    return tuple(
+        slot.path
+        for slot, old, new in zip(info.hidden, info.hidden_invars, info.hidden_outvars, strict=True)
+        if new is old or (is_copy(made.get(new)) and made[new].invars[0] is old)
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ..analyses.learning_states import unchanged_states
 from ..errors import InputError, ModelError
 from ..ir._jax import is_floating
 from ..ir.diagnostic import Diagnostic, DiagnosticKind
@@ -43,8 +44,8 @@ def step_function(
         step: ``step(params, state, *inputs) -> (new_state, output)``, traceable by JAX. The new state has
             the structure, shapes and dtypes of the old one.
         params: pytree of parameters. Floating-point leaves are trainable; their key paths are their names.
-        state: pytree of initial state. Floating-point leaves are hidden states; integer, boolean and
-            random-key leaves are carried as other state.
+        state: pytree of initial state. Floating-point leaves are hidden states, but for those that the step returns
+            as they came; these, and integer, boolean and random-key leaves, are carried as other state.
         other: names (key paths, or single keys) of floating-point state leaves that are no hidden state,
             such as delay buffers or running statistics.
         name: what to call the model; the function's name by default.
@@ -103,6 +104,18 @@ def _is_array(leaf: Any) -> bool:
 
 def trace_step_function(model: StepFunction, *inputs: Any, stateless: bool = False) -> ModuleInfo:
     """The program of a step function for example inputs; see :func:`.extract_module_info`."""
+    info = _program(model, inputs, stateless)
+    constant = unchanged_states(info)
+    if not constant or len(constant) == len(info.hidden):
+        return info
+    # What a step only hands on is a constant of the network, kept in its state: no neuron's state, and no trace's.
+    info = _program(replace(model, other=(*model.other, *constant)), inputs, stateless)
+    message = "is returned as it came, so it is a constant that the state carries, and no hidden state."
+    notes = [Diagnostic(DiagnosticKind.UNCHANGED_STATE, message, paths=(path,)) for path in constant]
+    return replace(info, notes=(*info.notes, *notes))
+
+
+def _program(model: StepFunction, inputs: tuple[Any, ...], stateless: bool) -> ModuleInfo:
     parameters, constants = _parameter_slots(model)
     hidden, carried, notes = _state_slots(model)
     if not hidden and not stateless:

@@ -89,6 +89,11 @@ def copy(value: jax.Array) -> jax.Array:
     return copy_p.bind(value)
 
 
+def is_copy(eqn: Equation | None) -> bool:
+    """Whether an equation only hands its operand on."""
+    return eqn is not None and eqn.primitive is copy_p
+
+
 def spec(aval: Any) -> jax.ShapeDtypeStruct:
     """The abstract value as something ``jax.make_jaxpr`` takes as an example argument."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))

@@ -38,6 +38,8 @@ class DiagnosticKind(enum.Enum):
     """A hidden state reaches the next step through mixing operations alone, so its column of D is zero."""
     HIDDEN_BY_USE = "hidden-by-use"
     """A state that is not hidden by its class counts as hidden, since parameters act on later steps through it."""
+    UNCHANGED_STATE = "unchanged-state"
+    """A floating-point state leaf that the step returns as it came; carried as other state."""
     NON_FLOATING_STATE = "non-floating-state"
     """A state leaf without derivative (integer, boolean, random key), carried as other state."""
 
