@@ -138,9 +138,9 @@ def _batched_slot(slot: Slot, size: int, axes: list[int | None]) -> Slot:
 
 
 def _batched_value(slot: Slot, value: Any, size: int) -> Any:
-    if is_random(slot):
-        return jax.random.split(value, size)
-    return jnp.broadcast_to(value, (size, *value.shape))
+    # A value, not a tracer, also where a learner of another batch size is made inside of a function that JAX traces.
+    with jax.ensure_compile_time_eval():
+        return jax.random.split(value, size) if is_random(slot) else jnp.broadcast_to(value, (size, *value.shape))
 
 
 def _batched_aval(aval: Any, size: int) -> Any:
