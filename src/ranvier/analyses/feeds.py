@@ -146,6 +146,12 @@ def reach_by_gradient(info: ModuleInfo) -> Reach:
 
 
 @cached_by_program
+def reach_onward(info: ModuleInfo) -> Reach:
+    """What variables reach with a derivative, past new hidden states too."""
+    return reach(info, by_gradient=True, past_hidden=True)
+
+
+@cached_by_program
 def reach_by_any(info: ModuleInfo) -> Reach:
     """What variables reach in any way."""
     return reach(info, by_gradient=False, past_hidden=True)

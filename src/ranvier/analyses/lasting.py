@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .feeds import reach
+from .feeds import reach_onward
 
 
 @cached_by_program
 def lasting_states(info: ModuleInfo) -> int:
     """Bit mask, laid out as :class:`.feeds.Reach` has it, of the hidden and other states that a later loss feels."""
-    through = reach(info, by_gradient=True, past_hidden=True)
+    through = reach_onward(info)
     hidden = len(info.hidden)
     old = dict(enumerate(info.hidden_invars))
     old |= {hidden + 1 + k: var for k, var in enumerate(info.other_invars)}

@@ -11,14 +11,14 @@ from ..ir._jax import is_copy
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
 from .cache import cached_by_program
-from .feeds import bits_of, reach
+from .feeds import bits_of, reach_onward
 from .lasting import lasting_states
 
 
 @cached_by_program
 def states_of_parameters(info: ModuleInfo) -> int:
     """Bit mask, laid out as in :class:`.feeds.Reach`, of the states that a derivative by a parameter ever reaches."""
-    through = reach(info, by_gradient=True, past_hidden=True)
+    through = reach_onward(info)
     reached = 0
     for var in info.weight_invars:
         reached |= through.mask(var)

@@ -14,7 +14,7 @@ from ..errors import RuleError
 from ..ir.paths import Path
 from ..ir.program import ModuleInfo
 from .by_parameter import ByParameter
-from .compare import RuleComparison
+from .compare import Agreement, RuleComparison
 from .plan import memory_bytes
 from .rule import Rule
 from .rules.d_rtrl import D_RTRL
@@ -84,7 +84,7 @@ def _sizes(program: ModuleInfo, rule: Rule) -> Callable[[int], int]:
 
 
 def _best_change(
-    usable: Sequence[tuple[Rule, Mapping[Path, object]]],
+    usable: Sequence[tuple[Rule, Mapping[Path, Agreement]]],
     sizes: Sequence[Callable[[int], int]],
     paths: Sequence[Path],
     chosen: Mapping[Path, int],
@@ -93,9 +93,9 @@ def _best_change(
     """The parameter and the rule for it that lower an error most and fit; None where no change does."""
     best, most = None, 1e-6
     for k, path in enumerate(paths):
-        now = usable[chosen[path]][1][path].error  # pyright: ignore[reportAttributeAccessIssue]
+        now = usable[chosen[path]][1][path].error
         for n, (_, agreements) in enumerate(usable):
-            gain = now - agreements[path].error  # pyright: ignore[reportAttributeAccessIssue]
+            gain = now - agreements[path].error
             if gain > most and sizes[n](k) - sizes[chosen[path]](k) <= free:
                 best, most = (k, n), gain
     return best

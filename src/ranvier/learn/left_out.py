@@ -249,8 +249,7 @@ class _ByTrace:
             group, dynamics = trace.lanes.connection.group, trace.dynamics
             reached = set(dynamics.reached(trace.lanes))
             for a, b in sorted(group.transition.nonzero):
-                state = group.state_indices[group.positions.components[a].state]
-                if b in reached and (a, b) not in dynamics.entries and lasting >> state & 1:
+                if b in reached and (a, b) not in dynamics.entries and lasting >> state_of(trace, a) & 1:
                     names = group.component_names
                     text = f"{names[b]} to {names[a]}, an entry of D that the rule does without"
                     yield LeftOut("dropped-entry", text, frozenset(trace.term.slots))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..analyses.feeds import Reach, reach
+from ..analyses.feeds import Reach, reach_by_any, reach_by_gradient, reach_onward
 from ..analyses.hidden_groups import HiddenGroup, analyse_groups
 from ..analyses.reasons import equation_text, opaque_diagnostics
 from ..analyses.relations import Connection, HiddenParamOpRelation, analyse_relations
@@ -44,9 +44,9 @@ class _Explainer:
             for connection in relation.connections:
                 key = relation.path, connection.group.index
                 self.connections.setdefault(key, []).append((relation, connection))
-        self.direct = reach(info, by_gradient=True, past_hidden=False)
-        self.onward = reach(info, by_gradient=True, past_hidden=True)
-        self.anyhow = reach(info, by_gradient=False, past_hidden=True)
+        self.direct = reach_by_gradient(info)
+        self.onward = reach_onward(info)
+        self.anyhow = reach_by_any(info)
 
     def line(self, slot: Slot, group: HiddenGroup) -> str:
         related = self.connections.get((slot.path, group.index))
