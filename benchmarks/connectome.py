@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 import ranvier
-from ranvier.ir.graph.neurons import LIF
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.neurons import LIF
+from ranvier.graph.operations import Linear
 
 NEURONS, SYNAPSES = 139_000, 15_000_000
 INPUTS, OUTPUTS = 200, 20

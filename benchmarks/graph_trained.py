@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 
 import ranvier
-from ranvier.ir.graph.neurons import ALIF, LI
-from ranvier.ir.graph.operations import Identity, Linear
-from ranvier.ir.graph.size import GraphSize
+from ranvier.graph.neurons import ALIF, LI
+from ranvier.graph.operations import Identity, Linear
+from ranvier.graph.size import GraphSize
 from ranvier.tasks import digits
 
 from .machine import Machine, describe_machine

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import ranvier
-from ranvier.ir.graph.neurons import LI, LIF, Relay
-from ranvier.ir.graph.operations import Conv, Flatten, Identity, Linear, SumPool
+from ranvier.graph.neurons import LI, LIF, Relay
+from ranvier.graph.operations import Conv, Flatten, Identity, Linear, SumPool
 
 DT, TAU = 1e-3, 20e-3
 GAIN = DT / TAU

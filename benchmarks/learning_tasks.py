@@ -20,9 +20,9 @@ import typer
 from rich.console import Console
 
 import ranvier
-from ranvier.analyses.memory import rule_memory, size_text
 from ranvier.learn.rule import Rule
 from ranvier.models.recurrent import recurrent_network
+from ranvier.program.analysis.memory import rule_memory, size_text
 from ranvier.tasks import Batch, copy_task, digits, evidence, match_to_sample
 
 from .machine import Machine, describe_machine

@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 
 import ranvier
-from ranvier.ir.graph.neurons import LI, LIF
-from ranvier.ir.graph.operations import Identity, Linear
+from ranvier.graph.neurons import LI, LIF
+from ranvier.graph.operations import Identity, Linear
 
 from .machine import copy_bandwidth, describe_machine, matmul_rate
 from .tables import markdown_table, print_table

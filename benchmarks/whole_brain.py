@@ -21,8 +21,8 @@ import typer
 from rich.console import Console
 
 import ranvier
-from ranvier.ir.graph.neurons import LI
-from ranvier.ir.graph.operations import Identity
+from ranvier.graph.neurons import LI
+from ranvier.graph.operations import Identity
 
 from .connectome import INPUTS, NEURONS, OUTPUTS, SYNAPSES, connectome
 from .machine import copy_bandwidth, describe_machine

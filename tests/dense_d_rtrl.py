@@ -16,8 +16,8 @@ import numpy as np
 
 import ranvier
 from ranvier import DiagnosticKind
-from ranvier.ir._jax import bind
-from ranvier.ir.interpret import evaluate
+from ranvier.program._jax import bind
+from ranvier.program.interpret import evaluate
 
 from .learning import loss, observed, phases, steps_of
 from .zoo import Relation, ZooModel, probing

@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy import sparse
 
-from ranvier.ir.graph.elements import Input, Output, Population, Projection
-from ranvier.ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from ranvier.ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
-from ranvier.ir.graph.snn_graph import SNNGraph
+from ranvier.graph.elements import Input, Output, Population, Projection
+from ranvier.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ranvier.graph.operations import AvgPool, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
+from ranvier.graph.snn_graph import SNNGraph
 
 DT = 1e-3
 

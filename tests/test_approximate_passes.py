@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from scipy import sparse
 
 import ranvier
-from ranvier.ir.graph.neurons import LI, LIF, Delay, Relay
-from ranvier.ir.graph.operations import Conv, Flatten, Identity, Linear, Scale, SumPool
-from ranvier.validation.promise import Promise
+from ranvier.graph.neurons import LI, LIF, Delay, Relay
+from ranvier.graph.operations import Conv, Flatten, Identity, Linear, Scale, SumPool
+from ranvier.verification.promise import Promise
 
 from .random_graphs import inputs_of, random_graph, seeds
 

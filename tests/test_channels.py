@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import ranvier
 from ranvier import Input, Output, Population, Projection, SNNGraph, interpret, optimize
-from ranvier.analyses.graph.bundles import bundles
-from ranvier.ir.graph.neurons import IF, LIF, Relay
-from ranvier.ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Scale, SumPool
+from ranvier.graph.analysis.bundles import bundles
+from ranvier.graph.neurons import IF, LIF, Relay
+from ranvier.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Scale, SumPool
 
 CHANNELS = 6
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from ranvier.ir.graph.operations import AvgPool, Conv, Identity, Linear, Operation, Scale, SumPool
+from ranvier.graph.operations import AvgPool, Conv, Identity, Linear, Operation, Scale, SumPool
 from ranvier.passes.composition import composed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier.analyses.delay_lines import delay_lines_of
+from ranvier.program.analysis.delay_lines import delay_lines_of
 
 N, D, STEPS = 3, 4, 11
 Read = Callable[[Any, Any], Any]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import ranvier
-from ranvier.driver.demo import run_demo
+from ranvier.cli.demo import run_demo
 from ranvier.errors import InputError
 from ranvier.tasks import digits
 

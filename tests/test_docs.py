@@ -117,6 +117,6 @@ def test_the_nav_lists_every_page_once() -> None:
 def test_the_reference_has_every_public_name_once() -> None:
     pages = [path.read_text() for path in sorted((DOCS / "reference").glob("*.md"))]
     found = re.findall(r"^::: ranvier\.(\S+)$", "\n".join(pages), re.MULTILINE)
-    names = [name for name in found if name not in ("ir.graph.neurons", "ir.graph.operations")]
+    names = [name for name in found if name not in ("graph.neurons", "graph.operations")]
     assert sorted(names) == sorted(set(ranvier.__all__) - {"__version__", "neurons", "operations", "snn_optimizer"})
     assert len(found) == len(names) + 2

@@ -314,7 +314,7 @@ def test_a_checkpoint_is_a_directory(tmp_path) -> None:
 def test_two_trainings_in_one_directory(tmp_path) -> None:
     """The second is refused, in this process and in another, and the first goes on."""
     other = (
-        "import sys; from pathlib import Path; from ranvier.ir.locks import locked\n"
+        "import sys; from pathlib import Path; from ranvier.util.locks import locked\n"
         f"with locked(Path({str(tmp_path)!r}) / '.training') as free: sys.exit(0 if free else 7)"
     )
     codes = []

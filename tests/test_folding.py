@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranvier.ir.folding import run_known
+from ranvier.program.folding import run_known
 
 FLOATS = np.array([-2.5, -0.0, 0.0, 1.0, 3e38, np.inf, np.nan], np.float32)
 WHOLE = np.array([-7, -1, 0, 2, 2**31 - 1, 5, 6], np.int32)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 import ranvier
-from ranvier.ir.graph.elements import Input, Output, Population, Projection
-from ranvier.ir.graph.neurons import IF, LIF, Relay
-from ranvier.ir.graph.operations import Conv, Identity, Linear, Scale
+from ranvier.graph.elements import Input, Output, Population, Projection
+from ranvier.graph.neurons import IF, LIF, Relay
+from ranvier.graph.operations import Conv, Identity, Linear, Scale
 
 from .random_graphs import image_graph, inputs_of, random_graph, seeds
 

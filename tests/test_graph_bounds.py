@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 
 import ranvier
-from ranvier.analyses.graph.bounds import bounds
-from ranvier.analyses.graph.observability import observable_neurons
-from ranvier.ir.graph.neurons import ALIF, IF, LI, LIF, CubaLIF, Threshold
-from ranvier.ir.graph.operations import Identity, Linear
+from ranvier.graph.analysis.bounds import bounds
+from ranvier.graph.analysis.observability import observable_neurons
+from ranvier.graph.neurons import ALIF, IF, LI, LIF, CubaLIF, Threshold
+from ranvier.graph.operations import Identity, Linear
 
 from .random_graphs import random_graph, seeds
 

@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 
 import ranvier
 from ranvier import Input, LayerNode, Output, Population, Projection, SNNGraph, interpret, optimize, verify
-from ranvier.analyses.graph.bounds import bounds
 from ranvier.cli.main import app
-from ranvier.frontends import nir_probe
-from ranvier.ir.graph.neurons import IF, LIF, Relay, Threshold
-from ranvier.ir.graph.operations import AvgPool, Conv, Flatten, Identity, Linear
-from ranvier.validation.inputs import random_trial
+from ranvier.graph.analysis.bounds import bounds
+from ranvier.graph.neurons import IF, LIF, Relay, Threshold
+from ranvier.graph.operations import AvgPool, Conv, Flatten, Identity, Linear
+from ranvier.nir import probe as nir_probe
+from ranvier.verification.inputs import random_trial
 
 ONE = Linear([[1.0]])
 
 
-def backward_chain(neuron: ranvier.ir.graph.neurons.Neuron, length: int, weight: float = 1.0) -> SNNGraph:
+def backward_chain(neuron: ranvier.graph.neurons.Neuron, length: int, weight: float = 1.0) -> SNNGraph:
     """A chain of delayed projections against the order in which populations are updated."""
     projections = [Projection("in", "input", f"p{length - 1}", Linear([[weight]]))]
     projections += [Projection(f"w{k}", f"p{k}", f"p{k - 1}", Linear([[weight]]), 1) for k in range(length - 1, 0, -1)]
@@ -39,7 +39,7 @@ def backward_chain(neuron: ranvier.ir.graph.neurons.Neuron, length: int, weight:
 
 
 @pytest.mark.parametrize("neuron", [Threshold(threshold=0.5), LIF(tau=2e-3)])
-def test_long_chains_are_not_proved_silent(neuron: ranvier.ir.graph.neurons.Neuron) -> None:
+def test_long_chains_are_not_proved_silent(neuron: ranvier.graph.neurons.Neuron) -> None:
     graph = backward_chain(neuron, 150, 3.0)
     assert not any(silent.any() for silent in bounds(graph).silent.values())
     small, _ = optimize(graph, level="O1", verify_each=False)
@@ -50,7 +50,7 @@ def test_long_chains_are_not_proved_silent(neuron: ranvier.ir.graph.neurons.Neur
 
 def test_a_sum_that_grows_for_ever_has_no_bounds_and_neither_has_what_it_drives() -> None:
     graph = backward_chain(LIF(tau=2e-3, v_threshold=1e9), 3)
-    graph.populations["loop"] = Population("loop", (1,), ranvier.ir.graph.neurons.Relay())
+    graph.populations["loop"] = Population("loop", (1,), ranvier.graph.neurons.Relay())
     for name, source, target, delay in (("a", "input", "loop", 0), ("b", "loop", "loop", 1), ("c", "loop", "p2", 1)):
         graph.projections[name] = Projection(name, source, target, ONE, delay)
     found = bounds(graph)

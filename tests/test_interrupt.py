@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "ranvier.driver.tour", "jax", "jaxlib.mlir", "numpy.linalg"])
+@pytest.mark.parametrize("module", ["typer", "ranvier.cli.tour", "jax", "jaxlib.mlir", "numpy.linalg"])
 def test_an_import_is_interrupted(module: str) -> None:
     code = INTERRUPT_ON_IMPORT.format(module=module) + COMMAND
     done = subprocess.run([sys.executable, "-c", code, "tour"], capture_output=True, text=True)

@@ -12,7 +12,7 @@ from scipy import sparse
 
 import ranvier
 from ranvier import GraphError, LayerNode, SNNGraph
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.operations import Linear
 
 
 def first() -> np.ndarray:

@@ -181,7 +181,7 @@ def test_limits_are_amounts(changes: dict[str, float]) -> None:
 
 
 def test_what_compresses_well_is_written_so_that_it_can_be_read(tmp_path: Path) -> None:
-    from ranvier.ir.files import read_arrays, write_arrays
+    from ranvier.util.files import read_arrays, write_arrays
 
     with ranvier.limits(file_bytes=10_000, file_ratio=10):
         write_arrays(tmp_path / "zeros.npz", {"x": np.zeros(100_000)})

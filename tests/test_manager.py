@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 import ranvier
-from ranvier.ir.graph.neurons import IF, LIF, Relay
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.neurons import IF, LIF, Relay
+from ranvier.graph.operations import Linear
 from ranvier.passes.levels import LEVELS, level_passes
 from ranvier.passes.pipeline import parse_pipeline
-from ranvier.validation.promise import Promise
+from ranvier.verification.promise import Promise
 
 from .random_graphs import inputs_of, random_graph, seeds
 from .test_passes import with_waste

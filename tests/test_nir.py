@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 import ranvier
-from ranvier.ir.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
+from ranvier.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
 
 from .random_graphs import image_graph, inputs_of, random_graph, seeds
 

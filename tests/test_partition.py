@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 
 import ranvier
-from ranvier.analyses.graph.partition import neuron_classes
-from ranvier.ir.graph.neurons import IF, LIF
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.analysis.partition import neuron_classes
+from ranvier.graph.neurons import IF, LIF
+from ranvier.graph.operations import Linear
 
 from .random_graphs import seeds
 

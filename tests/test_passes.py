@@ -8,13 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import ranvier
-from ranvier.analyses.graph.bundles import bundles
-from ranvier.ir.graph.neurons import LI, LIF, Delay, Relay
-from ranvier.ir.graph.operations import Identity, Linear, Operation, Scale
+from ranvier.graph.analysis.bundles import bundles
+from ranvier.graph.neurons import LI, LIF, Delay, Relay
+from ranvier.graph.operations import Identity, Linear, Operation, Scale
 from ranvier.passes.base import Pass, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
-from ranvier.validation.promise import Promise
+from ranvier.verification.promise import Promise
 
 from .random_graphs import inputs_of, random_graph, seeds
 

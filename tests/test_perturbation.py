@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier.ir.interpret import evaluate
+from ranvier.program.interpret import evaluate
 
 N = 3
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 import ranvier
-from ranvier.analyses.wiring import wiring_of
 from ranvier.models import alif_stp
+from ranvier.program.analysis.wiring import wiring_of
 
 N = 4
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from scipy import sparse
 
 import ranvier
-from ranvier.ir.graph.neurons import LIF
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.neurons import LIF
+from ranvier.graph.operations import Linear
 
 from .random_graphs import seeds
 

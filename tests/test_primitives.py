@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import ranvier
-from ranvier.ir.primitives import _TABLE, Kind, rule_of
+from ranvier.program.primitives import _TABLE, Kind, rule_of
 
 N = 6
 

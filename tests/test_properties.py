@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ranvier
-from ranvier.analyses.dependence import equation_dependences
-from ranvier.analyses.levels import levels_of
-from ranvier.ir._jax import Literal, bind, dtype_of, is_floating
+from ranvier.program._jax import Literal, bind, dtype_of, is_floating
+from ranvier.program.analysis.binding_time import levels_of
+from ranvier.program.analysis.dependence import equation_dependences
 from tests.random_steps import SIZE, RandomStep, random_steps
 
 pytestmark = pytest.mark.usefixtures("float64")

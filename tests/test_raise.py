@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier.ir.graph.neurons import Relay
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.neurons import Relay
+from ranvier.graph.operations import Linear
 
 from .zoo import MODELS
 from .zoo.model import zeros

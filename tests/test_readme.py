@@ -24,7 +24,7 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_printed_lines_are_what_the_tour_prints(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    from ranvier.driver.tour import run_tour
+    from ranvier.cli.tour import run_tour
 
     run_tour(Console(width=200))
     printed = capsys.readouterr().out.splitlines()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier.ir.graph.neurons import ALIF, IF, LI, LIF, CubaLIF
+from ranvier.graph.neurons import ALIF, IF, LI, LIF, CubaLIF
 
 from .zoo import MODELS
 from .zoo.model import lif, normal, spike, zeros

@@ -7,8 +7,8 @@ import pytest
 
 import ranvier
 from ranvier import LayerNode, SNNGraph
-from ranvier.ir.graph.operations import Linear
-from ranvier.validation.promise import Promise
+from ranvier.graph.operations import Linear
+from ranvier.verification.promise import Promise
 
 
 def layers(*weights: np.ndarray, rates: dict[int, np.ndarray] | None = None) -> SNNGraph:

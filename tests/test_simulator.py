@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import ranvier
-from ranvier.ir.graph.neurons import LI, LIF, Relay
-from ranvier.ir.graph.operations import Conv, Identity, Linear, Scale
+from ranvier.graph.neurons import LI, LIF, Relay
+from ranvier.graph.operations import Conv, Identity, Linear, Scale
 from ranvier.simulation import convolutions, engine, parts, products
 
 from .random_graphs import random_graph
@@ -69,7 +69,7 @@ def test_measured_activity_decides_which_products_look_for_active_neurons(monkey
     monkeypatch.setattr(products, "SMALLEST", 1)
     graph = _recurrent(_weight())
     layouts = [
-        engine.Engine(g, np.float32, 1, ranvier.ir.graph.recording.Recording({}))._layouts["u"]
+        engine.Engine(g, np.float32, 1, ranvier.graph.recording.Recording({}))._layouts["u"]
         for g in (graph, ranvier.profile(graph, _inputs(0.6, 2)), ranvier.profile(graph, _inputs(0.0, 2)))
     ]
     looking = [layout.apply is not products._whole_dense for layout in layouts]
@@ -181,7 +181,7 @@ def test_populations_of_one_kind_run_as_one(samples, most, monkeypatch: pytest.M
     """With shapes, parameters, initial states and delays of their own; side by side and in a loop."""
     monkeypatch.setattr(parts, "MOST", most)
     graph = _kindred()
-    run = engine.Engine(graph, np.float64, samples or 1, ranvier.ir.graph.recording.Recording({}))
+    run = engine.Engine(graph, np.float64, samples or 1, ranvier.graph.recording.Recording({}))
     together = sorted(sorted(e.names) for p in run.parts for e in p.ensembles)
     assert together == ([["a", "b", "c"], ["d"], ["r"]] if most else [["a"], ["b"], ["c"], ["d"], ["r"]])
     x = np.random.default_rng(1).uniform(0, 3, (20, 5) if samples is None else (20, samples, 5))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 
 import ranvier
-from ranvier.ir.graph.neurons import LIF
-from ranvier.ir.graph.operations import Identity, Linear
-from ranvier.validation.inputs import adversarial_trial, random_trial, trials_of
+from ranvier.graph.neurons import LIF
+from ranvier.graph.operations import Identity, Linear
+from ranvier.verification.inputs import adversarial_trial, random_trial, trials_of
 
 from .random_graphs import inputs_of, random_graph, seeds
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import ranvier
 from ranvier.cli.main import app
-from ranvier.ir.graph.neurons import LI, LIF
-from ranvier.ir.graph.operations import Linear
+from ranvier.graph.neurons import LI, LIF
+from ranvier.graph.operations import Linear
 
 RNG = np.random.default_rng(0)
 LIVE = RNG.uniform(0, 3, (30, 4, 3))

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "analyses.hidden_groups": ["HiddenGroup", "find_hidden_groups_from_minfo"],
-    "analyses.memory": ["RuleMemory"],
-    "analyses.operations": ["Operation", "OperationKind"],
-    "analyses.perturbation": ["HiddenPerturbation", "SignalComparison", "add_hidden_perturbation_from_minfo"],
-    "analyses.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
-    "analyses.transition": ["EntryFacts", "Transition"],
-    "analyses.levels": ["Level"],
-    "driver.export": ["export_artifact", "export_source", "load_artifact"],
-    "driver.nir": ["to_nir"],
-    "driver.optimize": ["optimize"],
-    "driver.sc_neurocore": [
+    "program.analysis.hidden_groups": ["HiddenGroup", "find_hidden_groups_from_minfo"],
+    "program.analysis.memory": ["RuleMemory"],
+    "program.analysis.parameter_uses": ["Operation", "OperationKind"],
+    "program.analysis.perturbation": ["HiddenPerturbation", "SignalComparison", "add_hidden_perturbation_from_minfo"],
+    "program.analysis.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
+    "program.analysis.transition": ["EntryFacts", "Transition"],
+    "program.analysis.binding_time": ["Level"],
+    "api.export": ["export_artifact", "export_source", "load_artifact"],
+    "api.to_nir": ["to_nir"],
+    "api.optimize": ["optimize"],
+    "compat.sc_neurocore": [
         "SNNOptimizer",
         "dead_neuron_elimination",
         "layer_fusion",
@@ -29,7 +29,7 @@ _HOME = {
         "redundant_connection_removal",
         "weight_pruning",
     ],
-    "driver.analyse": [
+    "api.analyse": [
         "Analysis",
         "add_hidden_perturbation_in_module",
         "analyse",
@@ -52,29 +52,29 @@ _HOME = {
     ],
     "export.artifact": ["Artifact"],
     "frontends.extract": ["extract_module_info"],
-    "frontends.nir_file": ["from_nir"],
+    "nir.read": ["from_nir"],
     "frontends.step_function": ["StepFunction", "step_function"],
-    "ir.diagnostic": ["Diagnostic", "DiagnosticKind"],
-    "ir.graph.elements": ["Activity", "Input", "Output", "Population", "Projection"],
-    "ir.graph.interpreter": ["interpret"],
-    "ir.graph.parser": ["from_text"],
-    "ir.graph.printer": ["to_text"],
-    "ir.graph.recording": ["Simulation"],
-    "ir.graph.layers": ["LayerNode"],
-    "ir.graph.shared": ["ParameterUse"],
-    "ir.graph.snn_graph": ["SNNGraph"],
-    "ir.graph.storage": ["load", "save"],
-    "ir.graph.verifier": ["Problem", "problems"],
-    "ir.limits": ["Limits", "limits"],
-    "ir.nested": ["classify"],
-    "ir.primitives": ["Kind", "register_family", "register_primitive"],
-    "ir.program": ["ModuleInfo", "Program", "Role", "Slot"],
-    "learn.by_parameter": ["ByParameter"],
-    "learn.compare": ["Agreement", "RuleComparison", "RuleResult"],
+    "program.diagnostic": ["Diagnostic", "DiagnosticKind"],
+    "graph.elements": ["Activity", "Input", "Output", "Population", "Projection"],
+    "graph.interpreter": ["interpret"],
+    "graph.parser": ["from_text"],
+    "graph.printer": ["to_text"],
+    "graph.recording": ["Simulation"],
+    "graph.layers": ["LayerNode"],
+    "graph.shared": ["ParameterUse"],
+    "graph.snn_graph": ["SNNGraph"],
+    "graph.storage": ["load", "save"],
+    "graph.verifier": ["Problem", "problems"],
+    "util.limits": ["Limits", "limits"],
+    "program.nested": ["classify"],
+    "program.primitives": ["Kind", "register_family", "register_primitive"],
+    "program.program": ["ModuleInfo", "Program", "Role", "Slot"],
+    "learn.rules.by_parameter": ["ByParameter"],
+    "learn.comparison.compare": ["Agreement", "RuleComparison", "RuleResult"],
     "learn.compare_rules": ["compare_rules"],
     "learn.compile": ["compile"],
     "learn.left_out": ["LeftOut"],
-    "learn.fit": ["FitResult", "accuracy", "fit"],
+    "learn.training.fit": ["FitResult", "accuracy", "fit"],
     "learn.learner": ["Learner"],
     "learn.plan": ["Plan"],
     "learn.rule": ["Rule"],
@@ -94,16 +94,16 @@ _HOME = {
     "passes.outcome": ["PassResult"],
     "passes.pipeline": ["parse_pipeline"],
     "raising.raised": ["Raised", "raise_model", "raise_program"],
-    "raising.recognise": ["Finding", "recognise"],
+    "passes.recognition.recognise": ["Finding", "recognise"],
     "report.optimization": ["OptimizationReport"],
     "report.picture": ["draw"],
     "simulation.lower": ["lower", "with_weights"],
     "simulation.profile": ["profile"],
     "simulation.simulate": ["Simulator", "simulate"],
-    "validation.calibration": ["Calibration"],
-    "validation.counterexample": ["Counterexample"],
-    "validation.promise": ["Promise"],
-    "validation.verify": ["Verification", "replay", "verify"],
+    "verification.calibration": ["Calibration"],
+    "verification.counterexample": ["Counterexample"],
+    "verification.promise": ["Promise"],
+    "verification.verify": ["Verification", "replay", "verify"],
 }
 _MODULES = ("neurons", "operations", "snn_optimizer")
 
@@ -123,7 +123,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _imported(module: str) -> Any:
-    from .ir.global_state import global_state_unchanged
+    from .util.global_state import global_state_unchanged
 
     with global_state_unchanged():
         return importlib.import_module(f"ranvier.{module}")
@@ -134,39 +134,23 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .analyses.hidden_groups import HiddenGroup as HiddenGroup
-    from .analyses.hidden_groups import find_hidden_groups_from_minfo as find_hidden_groups_from_minfo
-    from .analyses.levels import Level as Level
-    from .analyses.memory import RuleMemory as RuleMemory
-    from .analyses.operations import Operation as Operation
-    from .analyses.operations import OperationKind as OperationKind
-    from .analyses.perturbation import HiddenPerturbation as HiddenPerturbation
-    from .analyses.perturbation import SignalComparison as SignalComparison
-    from .analyses.perturbation import add_hidden_perturbation_from_minfo as add_hidden_perturbation_from_minfo
-    from .analyses.relations import Connection as Connection
-    from .analyses.relations import HiddenParamOpRelation as HiddenParamOpRelation
-    from .analyses.relations import (
-        find_hidden_param_op_relations_from_minfo as find_hidden_param_op_relations_from_minfo,
-    )
-    from .analyses.transition import EntryFacts as EntryFacts
-    from .analyses.transition import Transition as Transition
-    from .driver.analyse import Analysis as Analysis
-    from .driver.analyse import add_hidden_perturbation_in_module as add_hidden_perturbation_in_module
-    from .driver.analyse import analyse as analyse
-    from .driver.analyse import explain as explain
-    from .driver.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
-    from .driver.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
-    from .driver.export import export_artifact as export_artifact
-    from .driver.export import export_source as export_source
-    from .driver.export import load_artifact as load_artifact
-    from .driver.nir import to_nir as to_nir
-    from .driver.optimize import optimize as optimize
-    from .driver.sc_neurocore import SNNOptimizer as SNNOptimizer
-    from .driver.sc_neurocore import dead_neuron_elimination as dead_neuron_elimination
-    from .driver.sc_neurocore import layer_fusion as layer_fusion
-    from .driver.sc_neurocore import redundancy_elimination as redundancy_elimination
-    from .driver.sc_neurocore import redundant_connection_removal as redundant_connection_removal
-    from .driver.sc_neurocore import weight_pruning as weight_pruning
+    from .api.analyse import Analysis as Analysis
+    from .api.analyse import add_hidden_perturbation_in_module as add_hidden_perturbation_in_module
+    from .api.analyse import analyse as analyse
+    from .api.analyse import explain as explain
+    from .api.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
+    from .api.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
+    from .api.export import export_artifact as export_artifact
+    from .api.export import export_source as export_source
+    from .api.export import load_artifact as load_artifact
+    from .api.optimize import optimize as optimize
+    from .api.to_nir import to_nir as to_nir
+    from .compat.sc_neurocore import SNNOptimizer as SNNOptimizer
+    from .compat.sc_neurocore import dead_neuron_elimination as dead_neuron_elimination
+    from .compat.sc_neurocore import layer_fusion as layer_fusion
+    from .compat.sc_neurocore import redundancy_elimination as redundancy_elimination
+    from .compat.sc_neurocore import redundant_connection_removal as redundant_connection_removal
+    from .compat.sc_neurocore import weight_pruning as weight_pruning
     from .errors import AnalysisError as AnalysisError
     from .errors import ExportError as ExportError
     from .errors import GraphError as GraphError
@@ -180,51 +164,35 @@ if TYPE_CHECKING:
     from .errors import TrainingError as TrainingError
     from .export.artifact import Artifact as Artifact
     from .frontends.extract import extract_module_info as extract_module_info
-    from .frontends.nir_file import from_nir as from_nir
     from .frontends.step_function import StepFunction as StepFunction
     from .frontends.step_function import step_function as step_function
-    from .ir.diagnostic import Diagnostic as Diagnostic
-    from .ir.diagnostic import DiagnosticKind as DiagnosticKind
-    from .ir.graph.elements import Activity as Activity
-    from .ir.graph.elements import Input as Input
-    from .ir.graph.elements import Output as Output
-    from .ir.graph.elements import Population as Population
-    from .ir.graph.elements import Projection as Projection
-    from .ir.graph.interpreter import interpret as interpret
-    from .ir.graph.layers import LayerNode as LayerNode
-    from .ir.graph.parser import from_text as from_text
-    from .ir.graph.printer import to_text as to_text
-    from .ir.graph.recording import Simulation as Simulation
-    from .ir.graph.shared import ParameterUse as ParameterUse
-    from .ir.graph.snn_graph import SNNGraph as SNNGraph
-    from .ir.graph.storage import load as load
-    from .ir.graph.storage import save as save
-    from .ir.graph.verifier import Problem as Problem
-    from .ir.graph.verifier import problems as problems
-    from .ir.limits import Limits as Limits
-    from .ir.limits import limits as limits
-    from .ir.nested import classify as classify
-    from .ir.primitives import Kind as Kind
-    from .ir.primitives import register_family as register_family
-    from .ir.primitives import register_primitive as register_primitive
-    from .ir.program import ModuleInfo as ModuleInfo
-    from .ir.program import Program as Program
-    from .ir.program import Role as Role
-    from .ir.program import Slot as Slot
-    from .learn.by_parameter import ByParameter as ByParameter
-    from .learn.compare import Agreement as Agreement
-    from .learn.compare import RuleComparison as RuleComparison
-    from .learn.compare import RuleResult as RuleResult
+    from .graph.elements import Activity as Activity
+    from .graph.elements import Input as Input
+    from .graph.elements import Output as Output
+    from .graph.elements import Population as Population
+    from .graph.elements import Projection as Projection
+    from .graph.interpreter import interpret as interpret
+    from .graph.layers import LayerNode as LayerNode
+    from .graph.parser import from_text as from_text
+    from .graph.printer import to_text as to_text
+    from .graph.recording import Simulation as Simulation
+    from .graph.shared import ParameterUse as ParameterUse
+    from .graph.snn_graph import SNNGraph as SNNGraph
+    from .graph.storage import load as load
+    from .graph.storage import save as save
+    from .graph.verifier import Problem as Problem
+    from .graph.verifier import problems as problems
     from .learn.compare_rules import compare_rules as compare_rules
+    from .learn.comparison.compare import Agreement as Agreement
+    from .learn.comparison.compare import RuleComparison as RuleComparison
+    from .learn.comparison.compare import RuleResult as RuleResult
     from .learn.compile import compile as compile
-    from .learn.fit import FitResult as FitResult
-    from .learn.fit import accuracy as accuracy
-    from .learn.fit import fit as fit
     from .learn.learner import Learner as Learner
     from .learn.left_out import LeftOut as LeftOut
     from .learn.plan import Plan as Plan
     from .learn.rule import Rule as Rule
     from .learn.rules.bptt import BPTT as BPTT
+    from .learn.rules.by_parameter import ByParameter as ByParameter
     from .learn.rules.d_rtrl import D_RTRL as D_RTRL
     from .learn.rules.eprop import EProp as EProp
     from .learn.rules.es_d_rtrl import ES_D_RTRL as ES_D_RTRL
@@ -236,17 +204,47 @@ if TYPE_CHECKING:
     from .learn.rules.uoro import UORO as UORO
     from .learn.state import Aux as Aux
     from .learn.state import LearnerState as LearnerState
+    from .learn.training.fit import FitResult as FitResult
+    from .learn.training.fit import accuracy as accuracy
+    from .learn.training.fit import fit as fit
+    from .nir.read import from_nir as from_nir
     from .passes.base import Pass as Pass
     from .passes.base import Remark as Remark
     from .passes.base import Rewriting as Rewriting
     from .passes.manager import PassManager as PassManager
     from .passes.outcome import PassResult as PassResult
     from .passes.pipeline import parse_pipeline as parse_pipeline
+    from .passes.recognition.recognise import Finding as Finding
+    from .passes.recognition.recognise import recognise as recognise
+    from .program.analysis.binding_time import Level as Level
+    from .program.analysis.hidden_groups import HiddenGroup as HiddenGroup
+    from .program.analysis.hidden_groups import find_hidden_groups_from_minfo as find_hidden_groups_from_minfo
+    from .program.analysis.memory import RuleMemory as RuleMemory
+    from .program.analysis.parameter_uses import Operation as Operation
+    from .program.analysis.parameter_uses import OperationKind as OperationKind
+    from .program.analysis.perturbation import HiddenPerturbation as HiddenPerturbation
+    from .program.analysis.perturbation import SignalComparison as SignalComparison
+    from .program.analysis.perturbation import add_hidden_perturbation_from_minfo as add_hidden_perturbation_from_minfo
+    from .program.analysis.relations import Connection as Connection
+    from .program.analysis.relations import HiddenParamOpRelation as HiddenParamOpRelation
+    from .program.analysis.relations import (
+        find_hidden_param_op_relations_from_minfo as find_hidden_param_op_relations_from_minfo,
+    )
+    from .program.analysis.transition import EntryFacts as EntryFacts
+    from .program.analysis.transition import Transition as Transition
+    from .program.diagnostic import Diagnostic as Diagnostic
+    from .program.diagnostic import DiagnosticKind as DiagnosticKind
+    from .program.nested import classify as classify
+    from .program.primitives import Kind as Kind
+    from .program.primitives import register_family as register_family
+    from .program.primitives import register_primitive as register_primitive
+    from .program.program import ModuleInfo as ModuleInfo
+    from .program.program import Program as Program
+    from .program.program import Role as Role
+    from .program.program import Slot as Slot
     from .raising.raised import Raised as Raised
     from .raising.raised import raise_model as raise_model
     from .raising.raised import raise_program as raise_program
-    from .raising.recognise import Finding as Finding
-    from .raising.recognise import recognise as recognise
     from .report.optimization import OptimizationReport as OptimizationReport
     from .report.picture import draw as draw
     from .simulation.lower import lower as lower
@@ -254,9 +252,11 @@ if TYPE_CHECKING:
     from .simulation.profile import profile as profile
     from .simulation.simulate import Simulator as Simulator
     from .simulation.simulate import simulate as simulate
-    from .validation.calibration import Calibration as Calibration
-    from .validation.counterexample import Counterexample as Counterexample
-    from .validation.promise import Promise as Promise
-    from .validation.verify import Verification as Verification
-    from .validation.verify import replay as replay
-    from .validation.verify import verify as verify
+    from .util.limits import Limits as Limits
+    from .util.limits import limits as limits
+    from .verification.calibration import Calibration as Calibration
+    from .verification.counterexample import Counterexample as Counterexample
+    from .verification.promise import Promise as Promise
+    from .verification.verify import Verification as Verification
+    from .verification.verify import replay as replay
+    from .verification.verify import verify as verify

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .ir.graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from .graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 
 __all__ = ["ALIF", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay", "I", "Neuron", "Relay", "Threshold"]

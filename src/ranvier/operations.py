@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from .ir.graph.operations import (
-    AvgPool,
-    Constant,
-    Conv,
-    Flatten,
-    Identity,
-    Linear,
-    Operation,
-    Scale,
-    Select,
-    SumPool,
-)
+from .graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 
 __all__ = [
     "AvgPool",

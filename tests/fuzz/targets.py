@@ -21,9 +21,9 @@ import numpy as np
 import optax
 
 import ranvier
-from ranvier.ir.graph.nir_notes import NOTES
-from ranvier.ir.graph.operations import Linear
-from ranvier.learn.checkpoint import Checkpoints
+from ranvier.graph.operations import Linear
+from ranvier.learn.training.checkpoint import Checkpoints
+from ranvier.nir.notes import NOTES
 from ranvier.passes.pipeline import parse_pipeline
 
 from ..random_graphs import random_graph
@@ -268,7 +268,7 @@ def _read_checkpoint(path: Path) -> None:
 
 @cache
 def _like() -> Any:
-    from ranvier.learn.fit import _Run
+    from ranvier.learn.training.fit import _Run
 
     return _Run(_learner(), lambda y, _: (y**2).sum(), optax.sgd(0.1), {}).start(None, None)
 

@@ -92,8 +92,8 @@ def show(
 
     Of a .nir or .snn file: populations, projections and sizes.
     """
-    from ..driver.graph_file import is_graph_file, read_structure
-    from ..driver.show import show_graph, show_model
+    from .graph_file import is_graph_file, read_structure
+    from .show import show_graph, show_model
 
     if is_graph_file(model):
         if inputs or explain:
@@ -154,8 +154,8 @@ def opt(
     debug: Debug = False,
 ) -> None:
     """Make a network smaller, and check that it does the same."""
-    from ..driver.graph_file import read_graph
-    from ..driver.opt import OptOptions, run_opt
+    from .graph_file import read_graph
+    from .opt import OptOptions, run_opt
 
     options = OptOptions(
         level=level,
@@ -206,8 +206,8 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Run two networks side by side; exit code 1 where they do not do the same."""
-    from ..driver.check import run_replay, run_verify
-    from ..driver.graph_file import read_graph
+    from .graph_file import read_graph
+    from .verify import run_replay, run_verify
 
     if optimized is None:
         if original.suffix != ".npz":
@@ -247,8 +247,8 @@ def simulate(
     debug: Debug = False,
 ) -> None:
     """Simulate a network."""
-    from ..driver.graph_file import read_graph
-    from ..driver.simulation import run_simulation
+    from .graph_file import read_graph
+    from .simulate import run_simulation
 
     found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
     run_simulation(Console(), found, inputs, output, record or [], dtype)
@@ -269,9 +269,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a model, or a .nir or .snn file, as an artifact or Python source that runs with JAX alone, or as NIR."""
-    from ..driver.export import run_export
-    from ..driver.graph_file import is_graph_file, read_graph
-    from ..driver.locate import locate_model
+    from .export import run_export
+    from .graph_file import is_graph_file, read_graph
+    from .locate import locate_model
 
     if is_graph_file(model):
         found: tuple[Any, tuple[Any, ...]] = (
@@ -292,7 +292,7 @@ def run_command(
     debug: Debug = False,
 ) -> None:
     """Run an artifact over a sequence."""
-    from ..driver.export import run_artifact
+    from .export import run_artifact
 
     run_artifact(Console(), artifact, inputs, output, seed)
 
@@ -302,7 +302,7 @@ def passes(
     name: Annotated[str | None, typer.Argument(help="Of a pass, to say more of it.")] = None, debug: Debug = False
 ) -> None:
     """List the passes with what they promise and their options."""
-    from ..driver.passes import explain_pass, list_passes
+    from .passes import explain_pass, list_passes
 
     if name is None:
         list_passes(Console())
@@ -318,7 +318,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Train a network on handwritten digits, make it smaller, check it, train on, and write it as NIR with a report."""
-    from ..driver.demo import run_demo
+    from .demo import run_demo
 
     run_demo(Console(), folder)
 
@@ -326,7 +326,7 @@ def demo(
 @app.command()
 def tour(debug: Debug = False) -> None:
     """Analyse the bundled ALIF network and say what each analysis means."""
-    from ..driver.tour import run_tour
+    from .tour import run_tour
 
     run_tour(Console())
 

@@ -20,19 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from ..analyses.reasons import equation_text
 from ..errors import ExportError, InputError, reason_text
-from ..ir._jax import is_key, stable_custom_calls
-from ..ir.extras import require
-from ..ir.files import open_archive, write_atomically, write_member
-from ..ir.inputs import inputs_by_name
-from ..ir.interpret import evaluate
-from ..ir.kernels import check_kernels
-from ..ir.limits import TooLarge, check_results
-from ..ir.nested import bodies
-from ..ir.paths import leaf_path, path_text
-from ..ir.program import ModuleInfo
-from ..ir.random import fold_in, is_random
+from ..program._jax import is_key, stable_custom_calls
+from ..program.analysis.explanations import equation_text
+from ..program.inputs import inputs_by_name
+from ..program.interpret import evaluate
+from ..program.kernels import check_kernels
+from ..program.nested import bodies
+from ..program.paths import leaf_path, path_text
+from ..program.program import ModuleInfo
+from ..program.random import fold_in, is_random
+from ..util.extras import require
+from ..util.files import open_archive, write_atomically, write_member
+from ..util.limits import TooLarge, check_results
 
 FORMAT = 2
 MANIFEST, STEP = "artifact.json", "step.bin"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..analyses.reasons import equation_text
 from ..errors import ExportError
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr
-from ..ir.nested import called_body, has_own_derivative
-from ..ir.scalar import forward_of
+from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr
+from ..program.analysis.explanations import equation_text
+from ..program.nested import called_body, has_own_derivative
+from ..program.scalar import forward_of
 
 BINARY = {
     "add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/",

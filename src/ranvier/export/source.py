@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.blame import whole_array_equation
 from ..errors import ExportError, reason_text
-from ..ir.files import npz_bytes, replacing
-from ..ir.graph.elements import Population, Projection
-from ..ir.graph.footprint import check_carried
-from ..ir.graph.names import free_name
-from ..ir.graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from ..ir.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
-from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
-from ..ir.graph.shared import ArrayName, ParameterUse
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
-from ..ir.graph.verifier import check
+from ..graph.analysis.blame import whole_array_equation
+from ..graph.elements import Population, Projection
+from ..graph.footprint import check_carried
+from ..graph.names import free_name
+from ..graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from ..graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
+from ..graph.order import Port, delayed_ports, input_ports, update_order
+from ..graph.shared import ArrayName, ParameterUse
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
+from ..graph.verifier import check
+from ..util.files import npz_bytes, replacing
+from .derived_arrays import statements_of
 from .equations import Equations
-from .made import statements_of
 from .source_names import OWN, Names, check_program
 
 ENDING = ".py"

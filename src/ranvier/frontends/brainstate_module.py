@@ -12,13 +12,13 @@ import brainunit
 import jax
 import jax.numpy as jnp
 
-from ..analyses.learning_states import other_states_that_learn
 from ..errors import InputError, ModelError, RanvierError, reason_text
-from ..ir._jax import is_floating, open_jaxpr, variables_of
-from ..ir.diagnostic import Diagnostic, DiagnosticKind
-from ..ir.interpret import needed_equations
-from ..ir.paths import Path, path_text
-from ..ir.program import ModuleInfo, Role, Slot, shape_text, slot_of
+from ..program._jax import is_floating, open_jaxpr, variables_of
+from ..program.analysis.learning_states import other_states_that_learn
+from ..program.diagnostic import Diagnostic, DiagnosticKind
+from ..program.interpret import needed_equations
+from ..program.paths import Path, path_text
+from ..program.program import ModuleInfo, Role, Slot, shape_text, slot_of
 from .brainstate_time import Clock, at_time
 from .build import build_program, named_leaves
 from .units import unit_text

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import ModelError
-from ..ir._jax import Tracer
-from ..ir.paths import Path
-from ..ir.program import Role, Slot, slot_of
+from ..program._jax import Tracer
+from ..program.paths import Path
+from ..program.program import Role, Slot, slot_of
 
 NUMBER: Path = ("brainstate", "i")
 """The state that holds the number of the step."""

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import InputError, RanvierError, reason_text
-from ..ir.diagnostic import Diagnostic
-from ..ir.normalize import normalize
-from ..ir.paths import Path, leaf_path
-from ..ir.program import ModuleInfo, Slot, shape_text
+from ..program.diagnostic import Diagnostic
+from ..program.normalize import normalize
+from ..program.paths import Path, leaf_path
+from ..program.program import ModuleInfo, Slot, shape_text
 from .units import is_quantity
 
 Leaves = list[Any]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ModelError
-from ..ir.program import ModuleInfo
+from ..program.program import ModuleInfo
 from .step_function import StepFunction, trace_step_function
 
 

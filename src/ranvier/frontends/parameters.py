@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from ..errors import ModelError
-from ..ir.paths import Path
-from ..ir.program import ModuleInfo
+from ..program.paths import Path
+from ..program.program import ModuleInfo
 from .build import named_leaves
 from .step_function import StepFunction
 from .units import bare

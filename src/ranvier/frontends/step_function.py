@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..analyses.learning_states import unchanged_states
 from ..errors import InputError, ModelError
-from ..ir._jax import is_floating
-from ..ir.diagnostic import Diagnostic, DiagnosticKind
-from ..ir.paths import Path, leaf_path, path_text
-from ..ir.program import ModuleInfo, Role, Slot, shape_text, slot_of
+from ..program._jax import is_floating
+from ..program.analysis.learning_states import unchanged_states
+from ..program.diagnostic import Diagnostic, DiagnosticKind
+from ..program.paths import Path, leaf_path, path_text
+from ..program.program import ModuleInfo, Role, Slot, shape_text, slot_of
 from .build import build_program, named_leaves
 from .units import bare, unit_text
 

@@ -9,7 +9,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ..ir._jax import is_floating
+from ..program._jax import is_floating
 from .step_function import StepFunction
 
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .lanes import Lanes
-from .linear import Dynamics
-from .terms import Term
+from .linearization.dynamics import Dynamics
+from .uses.alignment import Lanes
+from .uses.traced_uses import Term
 
 
 class EligibilityTrace(Protocol):
@@ -45,7 +45,7 @@ class Influence:
 
     Attributes:
         rows: int64 ``[weights, rows]``: the elements of the flat state that are followed for every element of the flat
-            weights, -1 where there are fewer (see :class:`ranvier.learn.stepwise.StepFunctions`).
+            weights, -1 where there are fewer (see :class:`ranvier.learn.sensitivity.stepwise.StepFunctions`).
         within: bool ``[size, size]``: entries of the Jacobian that are used; None for all.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import RuleError
-from .compare import RuleComparison, compared
+from .comparison.compare import RuleComparison, compared
 from .compile import compile
 from .kernel import Loss
 from .rule import Rule

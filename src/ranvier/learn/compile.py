@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
-from ..analyses.delay_lines import with_delay_lines
-from ..analyses.reasons import backward_only, opaque_diagnostics
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
-from ..ir._jax import dtype_of, is_key
-from ..ir.batching import batched
-from ..ir.kernels import check_kernels
-from ..ir.program import ModuleInfo
-from .by_parameter import ByParameter, RulesByPath
-from .choose import candidates_for, choose
-from .compare import compared, random_sample
+from ..program._jax import dtype_of, is_key
+from ..program.analysis.delay_lines import with_delay_lines
+from ..program.analysis.explanations import backward_only, opaque_diagnostics
+from ..program.batching import batched
+from ..program.kernels import check_kernels
+from ..program.program import ModuleInfo
+from .comparison.choose import candidates_for, choose
+from .comparison.compare import compared, random_sample
 from .kernel import Loss
 from .learner import Learner
 from .plan import MEMORY_LIMIT, make_plan
 from .rule import Rule
 from .rules.bptt import BPTT
+from .rules.by_parameter import ByParameter, RulesByPath
 
 AUTO = "auto"
 

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..ir._jax import Var, dtype_of, shape_of, size_of
-from ..ir.interpret import Environment
-from ..ir.program import ModuleInfo
+from ..program._jax import Var, dtype_of, shape_of, size_of
+from ..program.interpret import Environment
+from ..program.program import ModuleInfo
 from .carried import Carried, Traces
-from .stages import stages_of
 from .state import LearnerState
-from .terms import entering_variables
+from .step.stages import stages_of
+from .uses.traced_uses import entering_variables
 
 Loss = Callable[[Any, Any], Any]
 

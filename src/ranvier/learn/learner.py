@@ -11,22 +11,22 @@ import jax.numpy as jnp
 
 from ..errors import InputError
 from ..frontends.parameters import with_params
-from ..ir._jax import is_complex, is_floating
-from ..ir.inputs import check_names
-from ..ir.interpret import Environment
-from ..ir.paths import Path, path_text
-from ..ir.program import ModuleInfo, Slot, shape_text
-from ..ir.random import fold_in, is_random
-from ..ir.remade import Recipe, Remade, check_pickles
-from .blocks import even_part
-from .compare import RuleComparison, compared
+from ..program._jax import is_complex, is_floating
+from ..program.inputs import check_names
+from ..program.interpret import Environment
+from ..program.paths import Path, path_text
+from ..program.program import ModuleInfo, Slot, shape_text
+from ..program.random import fold_in, is_random
+from ..program.remade import Recipe, Remade, check_pickles
+from .comparison.compare import RuleComparison, compared
 from .kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
+from .linearization.same_step import scalar_loss
 from .options import check_function
 from .plan import Plan
 from .rule import Rule
-from .same_step import scalar_loss
-from .stages import stages_of
 from .state import Aux, Gradients, LearnerState
+from .step.blocks import even_part
+from .step.stages import stages_of
 from .structure import Structure
 
 WRITTEN_OUT = 2

@@ -3,7 +3,7 @@
 It is computed from the program and from what the kernel carries; no rule declares it. Influence passes from a parameter
 to a later loss in hops: from a use of the parameter to new states, then from old states to new ones, step by step, and
 from there to the loss of the same step, which is always exact. Only hops into states that last
-(:mod:`..analyses.lasting`) count. A rule with eligibility traces carries a hop if
+(:mod:`ranvier.program.analysis.lasting`) count. A rule with eligibility traces carries a hop if
 
 - the use has a trace, and reaches the state position by position, or
 - a trace follows the old state, and D has the entry that leads to the new one;
@@ -20,22 +20,22 @@ from functools import cached_property
 
 import numpy as np
 
-from ..analyses.detours import Detour, detours
-from ..analyses.feeds import bits_of, feeds_of, is_mixed, reach_by_gradient
-from ..analyses.hidden_groups import HiddenGroup, analyse_groups, element_positions
-from ..analyses.lasting import lasting_states
-from ..analyses.position_map import Maps
-from ..analyses.reasons import mixing_text
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
-from ..ir.nested import has_derivative
-from ..ir.paths import path_text
-from ..ir.program import ModuleInfo
-from ..ir.remade import Recipe, Remade
+from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, size_of
+from ..program.analysis.detours import Detour, detours
+from ..program.analysis.explanations import mixing_text
+from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups, element_positions
+from ..program.analysis.lasting import lasting_states
+from ..program.analysis.position_map import Maps
+from ..program.analysis.reachability import bits_of, feeds_of, is_mixed, reach_by_gradient
+from ..program.nested import has_derivative
+from ..program.paths import path_text
+from ..program.program import ModuleInfo
+from ..program.remade import Recipe, Remade
 from .carried import Carried, EligibilityTrace, Everything, Influence, Traces
-from .lost_elements import lost_elements
-from .stages import stages_of
-from .stepwise import StepFunctions
-from .terms import entering_variables, slots_of
+from .sensitivity.lost_elements import lost_elements
+from .sensitivity.stepwise import StepFunctions
+from .step.stages import stages_of
+from .uses.traced_uses import entering_variables, slots_of
 
 Cut = tuple[tuple[Equation, Var], ...]
 """Equations, each with an operand of it."""

@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 
-from ..analyses.learning_states import states_without_parameters
-from ..analyses.memory import size_text
-from ..ir.paths import path_text
-from ..ir.program import ModuleInfo
-from ..ir.remade import Recipe, Remade, check_pickles
-from ..ir.table import table
-from .blocks import CACHE_BYTES
-from .by_parameter import PartedKernel
-from .forms import Zeros
+from ..program.analysis.learning_states import states_without_parameters
+from ..program.analysis.memory import size_text
+from ..program.paths import path_text
+from ..program.program import ModuleInfo
+from ..program.remade import Recipe, Remade, check_pickles
+from ..util.table import table
 from .kernel import Kernel
 from .left_out import LeftOut, left_out, merged
+from .rules.by_parameter import PartedKernel
+from .step.blocks import CACHE_BYTES
+from .uses.bilinear import Zeros
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of activations that a chunk may take, unless told otherwise."""

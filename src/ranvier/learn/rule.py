@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 
-from ..analyses.memory import MemorySizes, RuleMemory
-from ..ir.program import ModuleInfo
+from ..program.analysis.memory import MemorySizes, RuleMemory
+from ..program.program import ModuleInfo
 from .kernel import Kernel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..ir.paths import Path
+from ..program.paths import Path
 
 
 @jax.tree_util.register_dataclass

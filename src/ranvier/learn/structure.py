@@ -13,9 +13,9 @@ from ..errors import InputError
 from ..frontends.build import named_leaves
 from ..frontends.step_function import StepFunction
 from ..frontends.units import bare, is_quantity
-from ..ir._jax import Tracer
-from ..ir.paths import Path, path_text
-from ..ir.program import ModuleInfo
+from ..program._jax import Tracer
+from ..program.paths import Path, path_text
+from ..program.program import ModuleInfo
 
 
 class Structure:

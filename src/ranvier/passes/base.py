@@ -12,16 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import PassError
-from ..ir.graph.elements import Projection
-from ..ir.graph.names import free_name
-from ..ir.graph.neurons import IN
-from ..ir.graph.operations import Constant, Linear, Operation
-from ..ir.graph.shared import parameters_of
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.calibration import Calibration
-from ..validation.origins import Origins
-from ..validation.promise import Promise
-from .made import change_made, narrow, take_made
+from ..graph.elements import Projection
+from ..graph.names import free_name
+from ..graph.neurons import IN
+from ..graph.operations import Constant, Linear, Operation
+from ..graph.provenance import Origins
+from ..graph.shared import parameters_of
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
+from ..verification.promise import Promise
+from .derived_arrays import change_made, narrow, take_made
 from .surgery import summed_operation, taken_operation, taken_population
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.arrays import as_rows
-from ..ir.graph.neurons import Delay, Neuron, Relay
-from ..ir.graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
-from ..ir.graph.size import bytes_of
-from ..validation.promise import Promise
+from ..graph.arrays import as_rows
+from ..graph.neurons import Delay, Neuron, Relay
+from ..graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
+from ..graph.size import bytes_of
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 Simpler = tuple[Operation, str] | None

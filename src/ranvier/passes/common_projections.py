@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Population, Projection
-from ..ir.graph.names import free_name
-from ..ir.graph.neurons import IN, OUT, Relay
-from ..ir.graph.operations import Identity, Operation
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.promise import Promise
+from ..graph.elements import Population, Projection
+from ..graph.names import free_name
+from ..graph.neurons import IN, OUT, Relay
+from ..graph.operations import Identity, Operation
+from ..graph.snn_graph import SNNGraph
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 

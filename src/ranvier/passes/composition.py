@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.operations import Constant, Conv, Identity, Linear, Operation, Scale, Shape, SumPool
+from ..graph.operations import Constant, Conv, Identity, Linear, Operation, Scale, Shape, SumPool
 
 
 def composed(second: Operation, first: Operation, source: Shape) -> Operation | None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.bounds import bounds, given
 from ..errors import PassError
-from ..ir.graph.arrays import as_rows
-from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Constant, Identity, Linear, Operation, Scale
-from ..validation.promise import Promise
+from ..graph.analysis.bounds import bounds, given
+from ..graph.arrays import as_rows
+from ..graph.elements import Projection
+from ..graph.operations import Constant, Identity, Linear, Operation, Scale
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 SPARSE_BELOW = 0.3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..analyses.graph.reach import observable
-from ..validation.promise import Promise
+from ..graph.analysis.live_populations import observable
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..analyses.graph.bounds import bounds
-from ..analyses.graph.bundles import Bundle, bundles
-from ..analyses.graph.observability import observable_neurons
 from ..errors import PassError
-from ..ir.graph.neurons import OUT, Relay
-from ..ir.graph.operations import Linear
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.promise import Promise
+from ..graph.analysis.bounds import bounds
+from ..graph.analysis.bundles import Bundle, bundles
+from ..graph.analysis.observability import observable_neurons
+from ..graph.neurons import OUT, Relay
+from ..graph.operations import Linear
+from ..graph.snn_graph import SNNGraph
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 Finding = tuple[np.ndarray, str, Promise]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.constants import Constants, constant_sources, constants
-from ..ir.graph.arrays import as_rows
-from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Linear
-from ..validation.promise import Promise
+from ..graph.analysis.constants import Constants, constant_sources, constants
+from ..graph.arrays import as_rows
+from ..graph.elements import Projection
+from ..graph.operations import Linear
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 

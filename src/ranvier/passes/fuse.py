@@ -8,12 +8,12 @@ from itertools import combinations
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Projection
-from ..ir.graph.neurons import OUT, CubaLI, CubaLIF, Neuron, Relay
-from ..ir.graph.operations import Identity, Linear, Operation, Scale
-from ..ir.graph.size import bytes_of
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.promise import Promise
+from ..graph.elements import Projection
+from ..graph.neurons import OUT, CubaLI, CubaLIF, Neuron, Relay
+from ..graph.operations import Identity, Linear, Operation, Scale
+from ..graph.size import bytes_of
+from ..graph.snn_graph import SNNGraph
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 from .composition import composed
 from .side_by_side import join, reason_against, with_the_same_ends

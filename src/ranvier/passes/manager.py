@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import PassError
-from ..ir.graph.printer import to_text
-from ..ir.graph.size import GraphSize
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.verifier import problems
-from ..validation.calibration import Calibration
-from ..validation.inputs import Trial
-from ..validation.origins import Origins
-from ..validation.promise import Promise
-from ..validation.runs import KeptRuns
-from ..validation.ties import Run
-from ..validation.verify import Verification, verify
+from ..graph.printer import to_text
+from ..graph.provenance import Origins
+from ..graph.size import GraphSize
+from ..graph.snn_graph import SNNGraph
+from ..graph.verifier import problems
+from ..verification.calibration import Calibration
+from ..verification.inputs import Trial
+from ..verification.promise import Promise
+from ..verification.runs import KeptRuns
+from ..verification.ties import Run
+from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
 from .search import Budget, is_searched, searched

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.bundles import Bundle, bundles
-from ..analyses.graph.partition import neuron_classes
 from ..errors import PassError
-from ..ir.graph.elements import Population
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.promise import Promise
+from ..graph.analysis.bundles import Bundle, bundles
+from ..graph.analysis.partition import neuron_classes
+from ..graph.elements import Population
+from ..graph.snn_graph import SNNGraph
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 
@@ -22,7 +22,7 @@ from .base import Pass, Rewriting
 class MergeNeurons(Pass):
     """Merges neurons, and channels of images, that have equal states and spikes on every input (algebraic).
 
-    The coarsest stable partition of the network finds them: see :mod:`ranvier.analyses.graph.partition`. One neuron of
+    The coarsest stable partition of the network finds them: see :mod:`ranvier.graph.analysis.partition`. One neuron of
     each class stays; its weights to other neurons are the sums over the class.
 
     With a similarity, also near duplicates (approximate): neurons whose incoming weights, parameters and spikes on the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..validation.promise import Promise
+from ..verification.promise import Promise
 from .base import Remark
 from .fuse import Fuse
 from .manager import PassRun

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from ..analyses.graph.bundles import Bundle, bundles
 from ..errors import PassError
-from ..ir.graph.arrays import as_rows
-from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Conv, Linear
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.promise import Promise
+from ..graph.analysis.bundles import Bundle, bundles
+from ..graph.arrays import as_rows
+from ..graph.elements import Projection
+from ..graph.operations import Conv, Linear
+from ..graph.snn_graph import SNNGraph
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 from .saliency import Presynaptic, compensated, presynaptic, saliency
 

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import PassError
-from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Constant, Conv, Linear, Scale
-from ..validation.promise import Promise
+from ..graph.elements import Projection
+from ..graph.operations import Constant, Conv, Linear, Scale
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 FIXED_POINT = re.compile(r"Q(\d{1,2})\.(\d{1,2})")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from ..ir.graph.elements import Projection
-from ..ir.graph.neurons import OUT
-from ..ir.graph.operations import Conv, Linear
-from ..ir.graph.snn_graph import SNNGraph
+from ..graph.elements import Projection
+from ..graph.neurons import OUT
+from ..graph.operations import Conv, Linear
+from ..graph.snn_graph import SNNGraph
 from .base import Rewriting
 
 LARGEST = 2048

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import PassError
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.calibration import Calibration
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
 from .base import Pass, Rewriting
 
 AUTO = "auto"

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Activity, Population, Projection, side_by_side
-from ..ir.graph.neurons import IN, OUT, Delay
-from ..ir.graph.operations import Linear
-from ..ir.graph.order import instant_cycle
-from ..ir.graph.shared import parameters_of
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
+from ..graph.elements import Activity, Population, Projection, side_by_side
+from ..graph.neurons import IN, OUT, Delay
+from ..graph.operations import Linear
+from ..graph.order import instant_cycle
+from ..graph.shared import parameters_of
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
 from .base import Rewriting
 
 

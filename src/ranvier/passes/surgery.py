@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.elements import Activity, Population
-from ..ir.graph.operations import Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Shape, SumPool
+from ..graph.elements import Activity, Population
+from ..graph.operations import Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Shape, SumPool
 
 
 def taken_population(population: Population, kept: np.ndarray) -> Population:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir.graph.shared import array_at, numbers_of
-from ..validation.promise import Promise
+from ..graph.shared import array_at, numbers_of
+from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 

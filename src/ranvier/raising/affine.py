@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..analyses.operations import Operation as AffineMap
-from ..analyses.operations import OperationKind
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of, size_of, trace
-from ..ir.graph.operations import Conv, Linear, Operation
-from ..ir.graph.traced import Mapped
-from ..ir.paths import path_text
-from ..ir.precision import TracedFunction
+from ..graph.operations import Conv, Linear, Operation
+from ..graph.traced import Mapped
+from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of, size_of, trace
+from ..program.analysis.parameter_uses import Operation as AffineMap
+from ..program.analysis.parameter_uses import OperationKind
+from ..program.paths import path_text
+from ..program.precision import TracedFunction
 from .references import node_shape
 from .roles import Roles
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, trace, variables_of
-from ..ir.interpret import run_equations
-from ..ir.precision import TracedFunction
+from ..program._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, trace, variables_of
+from ..program.interpret import run_equations
+from ..program.precision import TracedFunction
 from .references import OldState, base, node_shape
 from .roles import Role, Roles, crosses
 

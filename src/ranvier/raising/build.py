@@ -13,18 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ModelError
-from ..ir._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of, variables_of
-from ..ir.graph.arrays import constant
-from ..ir.graph.elements import Input, Output, Population, Projection
-from ..ir.graph.names import free_name
-from ..ir.graph.neurons import IN, OUT, Relay
-from ..ir.graph.operations import Constant, Flatten, Identity, Operation, Select
-from ..ir.graph.order import Port
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
-from ..ir.interpret import needed_equations, run_equations
-from ..ir.paths import path_text
-from ..ir.program import ModuleInfo
+from ..graph.arrays import constant
+from ..graph.elements import Input, Output, Population, Projection
+from ..graph.names import free_name
+from ..graph.neurons import IN, OUT, Relay
+from ..graph.operations import Constant, Flatten, Identity, Operation, Select
+from ..graph.order import Port
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
+from ..program._jax import Literal, Var, dtype_of, is_complex, shape_of, size_of, variables_of
+from ..program.analysis.spikes import binary_results
+from ..program.interpret import needed_equations, run_equations
+from ..program.paths import path_text
+from ..program.program import ModuleInfo
 from .affine import Derived, Form, form_of
 from .blocks import Block, blocks_of, packed
 from .clusters import Clusters, Place
@@ -32,7 +33,6 @@ from .dynamics import Dynamics, Key
 from .references import Earlier, OldState, Root, Term, Terms, base, node_shape
 from .roles import Roles
 from .sharing import Sharing
-from .spikes import binary_results
 
 Shape = tuple[int, ...]
 

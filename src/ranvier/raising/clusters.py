@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..ir._jax import Equation, Literal, Var, dtype_of, is_floating, size_of, variables_of
-from ..ir.graph.order import strong_components
+from ..graph.order import strong_components
+from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, size_of, variables_of
 from .references import Earlier, OldState, Root, Terms, base, is_whole
 from .roles import Role, Roles, crosses
 

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..ir._jax import Equation, Literal, Tracer, Var, dtype_of, located_at, open_jaxpr, trace
-from ..ir.nested import called_body, has_own_derivative
-from ..ir.precision import TracedFunction
-from ..ir.scalar import apply_to_numbers, forward_of
+from ..program._jax import Equation, Literal, Tracer, Var, dtype_of, located_at, open_jaxpr, trace
+from ..program.nested import called_body, has_own_derivative
+from ..program.precision import TracedFunction
+from ..program.scalar import apply_to_numbers, forward_of
 from .clusters import Clusters, Place
 from .references import OldState, Root
 

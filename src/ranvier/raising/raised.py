@@ -11,20 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analyses.delay_lines import delay_lines_of, with_delay_lines
 from ..frontends.extract import extract_module_info, time_step
-from ..ir._jax import is_key
-from ..ir.graph.shared import trained_arrays
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.verifier import check
-from ..ir.interpret import evaluate
-from ..ir.kernels import check_kernels
-from ..ir.normalize import UNROLL_EQUATIONS, normalize
-from ..ir.paths import Path
-from ..ir.program import ModuleInfo
-from ..ir.remade import Recipe
+from ..graph.shared import trained_arrays
+from ..graph.snn_graph import SNNGraph
+from ..graph.verifier import check
+from ..passes.optimizer_state import Index
+from ..program._jax import is_key
+from ..program.analysis.delay_lines import delay_lines_of, with_delay_lines
+from ..program.interpret import evaluate
+from ..program.kernels import check_kernels
+from ..program.normalize import UNROLL_EQUATIONS, normalize
+from ..program.paths import Path
+from ..program.program import ModuleInfo
+from ..program.remade import Recipe
 from ..simulation.lower import PAST, nested, past_key
-from ..validation.carry import Index
 from .build import Build, Held
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ..frontends.step_function import StepFunction
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.program import ModuleInfo
+from ..graph.snn_graph import SNNGraph
+from ..program.program import ModuleInfo
 from ..simulation.lower import lower
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analyses.position_map import PositionMap
+from ..program.analysis.position_map import PositionMap
 
 
 @dataclass(frozen=True)

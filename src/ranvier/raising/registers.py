@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir._jax import Literal, Var, dtype_of, is_real, variables_of
+from ..program._jax import Literal, Var, dtype_of, is_real, variables_of
 from .references import Earlier, OldState, Root, Term, Terms, is_whole, joined
 
 if TYPE_CHECKING:

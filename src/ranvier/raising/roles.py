@@ -12,12 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analyses.dependence import Dependences, equation_dependences
-from ..analyses.hidden_groups import analyse_groups
-from ..analyses.levels import Levels, levels_of
-from ..analyses.operations import Operation, OperationKind, operations_of
-from ..analyses.position_map import ONLY_IDENTITY, PositionMap
-from ..ir._jax import (
+from ..program._jax import (
     Equation,
     Literal,
     Var,
@@ -30,11 +25,16 @@ from ..ir._jax import (
     size_of,
     variables_of,
 )
-from ..ir.interpret import Apply, Environment, needed_equations, run_equations
-from ..ir.nested import classify
-from ..ir.primitives import Kind, rule_of
-from ..ir.program import ModuleInfo
-from ..ir.scalar import is_scalable
+from ..program.analysis.binding_time import Levels, levels_of
+from ..program.analysis.dependence import Dependences, equation_dependences
+from ..program.analysis.hidden_groups import analyse_groups
+from ..program.analysis.parameter_uses import Operation, OperationKind, operations_of
+from ..program.analysis.position_map import ONLY_IDENTITY, PositionMap
+from ..program.interpret import Apply, Environment, needed_equations, run_equations
+from ..program.nested import classify
+from ..program.primitives import Kind, rule_of
+from ..program.program import ModuleInfo
+from ..program.scalar import is_scalable
 from .references import Earlier, OldState, Root, Term, Terms, joined
 from .registers import Register, registers_of, substituted
 

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir._jax import Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
-from ..ir.graph.shared import ArrayName, ParameterUse
-from ..ir.interpret import needed_equations, read, run_equations
-from ..ir.precision import TracedFunction, in_float64
+from ..graph.shared import ArrayName, ParameterUse
+from ..program._jax import Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
+from ..program.interpret import needed_equations, read, run_equations
+from ..program.precision import TracedFunction, in_float64
 from .affine import Derived
 from .roles import Roles
 

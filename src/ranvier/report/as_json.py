@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..analyses.hidden_groups import HiddenGroup, analyse_groups
-from ..analyses.memory import RuleMemory
-from ..analyses.reasons import opaque_diagnostics
-from ..analyses.relations import HiddenParamOpRelation, analyse_relations
-from ..ir._jax import Var, dtype_of, shape_of
-from ..ir.diagnostic import Diagnostic
-from ..ir.paths import Path
-from ..ir.program import ModuleInfo, Slot
+from ..program._jax import Var, dtype_of, shape_of
+from ..program.analysis.explanations import opaque_diagnostics
+from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups
+from ..program.analysis.memory import RuleMemory
+from ..program.analysis.relations import HiddenParamOpRelation, analyse_relations
+from ..program.diagnostic import Diagnostic
+from ..program.paths import Path
+from ..program.program import ModuleInfo, Slot
 
 
 def program_as_dict(info: ModuleInfo, memory: Sequence[RuleMemory]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..analyses.wiring import Node, Wire
 from ..errors import PictureError
-from ..ir.extras import require
-from ..ir.paths import path_text
-from ..ir.program import shape_text
+from ..program.analysis.wiring import Node, Wire
+from ..program.paths import path_text
+from ..program.program import shape_text
+from ..util.extras import require
 from .layout import layers_of
 
 FORMATS = (".svg", ".png", ".html")

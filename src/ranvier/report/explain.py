@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..analyses.feeds import Reach, reach_by_any, reach_by_gradient, reach_onward
-from ..analyses.hidden_groups import HiddenGroup, analyse_groups
-from ..analyses.reasons import equation_text, opaque_diagnostics
-from ..analyses.relations import Connection, HiddenParamOpRelation, analyse_relations
-from ..ir._jax import Literal, Var
-from ..ir.nested import classify
-from ..ir.paths import Path, path_text
-from ..ir.primitives import Kind
-from ..ir.program import ModuleInfo, Slot
+from ..program._jax import Literal, Var
+from ..program.analysis.explanations import equation_text, opaque_diagnostics
+from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups
+from ..program.analysis.reachability import Reach, reach_by_any, reach_by_gradient, reach_onward
+from ..program.analysis.relations import Connection, HiddenParamOpRelation, analyse_relations
+from ..program.nested import classify
+from ..program.paths import Path, path_text
+from ..program.primitives import Kind
+from ..program.program import ModuleInfo, Slot
 
 
 def explain_program(info: ModuleInfo) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from ..analyses.wiring import Node, Wire
-from ..ir.graph.elements import Population
-from ..ir.graph.printer import to_text
-from ..ir.graph.size import GraphSize
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.program import shape_text
+from ..graph.elements import Population
+from ..graph.printer import to_text
+from ..graph.size import GraphSize
+from ..graph.snn_graph import SNNGraph
+from ..program.analysis.wiring import Node, Wire
+from ..program.program import shape_text
 from .drawing import COLOURS, Box, figure_of, page_of
 
 

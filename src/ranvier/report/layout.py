@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
 
-from ..analyses.wiring import Node, Wire
-from ..ir.graph.order import strong_components
+from ..graph.order import strong_components
+from ..program.analysis.wiring import Node, Wire
 
 SWEEPS = 8
 

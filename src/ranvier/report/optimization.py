@@ -10,19 +10,19 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import PassError
-from ..ir.graph.size import GraphSize
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
-from ..ir.table import table
+from ..graph.provenance import Origins
+from ..graph.size import GraphSize
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
 from ..passes.base import Remark
 from ..passes.dead_neurons import DeadNeurons
 from ..passes.manager import PassRun
 from ..passes.merge_neurons import MergeNeurons
+from ..passes.optimizer_state import Carry
 from ..passes.outcome import PassResult
-from ..validation.carry import Carry
-from ..validation.origins import Origins
-from ..validation.promise import Promise
-from ..validation.verify import Verification
+from ..util.table import table
+from ..verification.promise import Promise
+from ..verification.verify import Verification
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import PictureError
-from ..ir.files import write_atomically
-from ..validation.difference import Trains
-from ..validation.verify import Verification
+from ..util.files import write_atomically
+from ..verification.difference import Trains
+from ..verification.verify import Verification
 from .drawing import check_can_draw, inline_svg
 from .graph_picture import graph_figure
 from .optimization import OptimizationReport

@@ -6,13 +6,13 @@ import html
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..analyses.hidden_groups import analyse_groups
-from ..analyses.relations import analyse_relations
-from ..analyses.wiring import Node, wiring_of
-from ..ir.files import write_atomically
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.paths import path_text
-from ..ir.program import ModuleInfo, shape_text
+from ..graph.snn_graph import SNNGraph
+from ..program.analysis.hidden_groups import analyse_groups
+from ..program.analysis.relations import analyse_relations
+from ..program.analysis.wiring import Node, wiring_of
+from ..program.paths import path_text
+from ..program.program import ModuleInfo, shape_text
+from ..util.files import write_atomically
 from .drawing import COLOURS, Box, check_target, figure_of, image_of, page_of
 from .explain import explain_program
 from .graph_picture import graph_figure, graph_page

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..analyses.hidden_groups import analyse_groups
-from ..analyses.memory import SYMBOLS, RuleMemory, batch_size, size_text
-from ..analyses.reasons import opaque_diagnostics
-from ..analyses.relations import HiddenParamOpRelation, analyse_relations
-from ..ir.diagnostic import Diagnostic
-from ..ir.paths import path_text
-from ..ir.program import ModuleInfo, Slot
-from ..ir.table import table
+from ..program.analysis.explanations import opaque_diagnostics
+from ..program.analysis.hidden_groups import analyse_groups
+from ..program.analysis.memory import SYMBOLS, RuleMemory, batch_size, size_text
+from ..program.analysis.relations import HiddenParamOpRelation, analyse_relations
+from ..program.diagnostic import Diagnostic
+from ..program.paths import path_text
+from ..program.program import ModuleInfo, Slot
+from ..util.table import table
 
 Section = tuple[str, list[str]]
 

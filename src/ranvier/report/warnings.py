@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..analyses.graph.observability import driven_elements, observable_neurons
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.calibration import Calibration
+from ..graph.analysis.observability import driven_elements, observable_neurons
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
 
 
 def warnings_of(measured: SNNGraph, optimized: SNNGraph, data: Calibration | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir.graph.operations import Conv, Window
+from ..graph.operations import Conv, Window
 
 COLUMNS = 48
 """About how many columns the matrix should have: enough for fast products, few enough for few zeros."""

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..ir.graph.elements import Projection
-from ..ir.graph.neurons import IN, OUT
-from ..ir.graph.order import Port, delayed_ports
-from ..ir.graph.recording import SUMMED, Recording
-from ..ir.graph.snn_graph import SNNGraph
+from ..graph.elements import Projection
+from ..graph.neurons import IN, OUT
+from ..graph.order import Port, delayed_ports
+from ..graph.recording import SUMMED, Recording
+from ..graph.snn_graph import SNNGraph
 from .lower import GraphStep, Past
 from .operations import parameters_of
 from .parts import Ensemble, Part, parts_of

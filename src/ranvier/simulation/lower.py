@@ -12,17 +12,17 @@ import numpy as np
 
 from ..errors import GraphError
 from ..frontends.step_function import StepFunction, step_function
-from ..ir.graph.elements import Projection
-from ..ir.graph.footprint import check_carried
-from ..ir.graph.names import free_name
-from ..ir.graph.neurons import IN, OUT, Delay, Neuron
-from ..ir.graph.order import Port, delayed_ports, input_ports, update_order
-from ..ir.graph.shared import array_at, numbers_of, set_array, trained_arrays, with_numbers
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
-from ..ir.graph.verifier import check
-from ..ir.inputs import inputs_by_name
-from ..ir.paths import Path, path_text
+from ..graph.elements import Projection
+from ..graph.footprint import check_carried
+from ..graph.names import free_name
+from ..graph.neurons import IN, OUT, Delay, Neuron
+from ..graph.order import Port, delayed_ports, input_ports, update_order
+from ..graph.shared import array_at, numbers_of, set_array, trained_arrays, with_numbers
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
+from ..graph.verifier import check
+from ..program.inputs import inputs_by_name
+from ..program.paths import Path, path_text
 from .neurons import UPDATES
 from .operations import function_of, parameters_of
 

@@ -11,20 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..ir.graph.operations import (
-    AvgPool,
-    Constant,
-    Conv,
-    Flatten,
-    Identity,
-    Linear,
-    Operation,
-    Scale,
-    Select,
-    SumPool,
-)
-from ..ir.graph.traced import Mapped
-from ..ir.places import added_at, picked
+from ..graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
+from ..graph.traced import Mapped
+from ..program.gather_scatter import added_at, picked
 
 Params = Mapping[str, Any]
 Apply = Callable[[Params, jax.Array], jax.Array]

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..ir.graph.elements import Projection, Shape, side_by_side
-from ..ir.graph.neurons import Delay, Neuron, Relay
-from ..ir.graph.order import Port, strong_components
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.traced import Traced
+from ..graph.elements import Projection, Shape, side_by_side
+from ..graph.neurons import Delay, Neuron, Relay
+from ..graph.order import Port, strong_components
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
 
 MOST = 2**14
 """Values of the populations of an ensemble, over all samples: copying more costs more than calls of small kernels."""

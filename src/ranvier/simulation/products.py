@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from scipy import sparse
 
-from ..ir.active import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
-from ..ir.graph.elements import Projection
-from ..ir.graph.operations import Conv, Linear, Operation
+from ..graph.elements import Projection
+from ..graph.operations import Conv, Linear, Operation
+from ..util.active_sources import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from .convolutions import TiledConvolution, tiled
 from .operations import function_of
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph.elements import Activity, Population
-from ..ir.graph.neurons import OUT
-from ..ir.graph.snn_graph import SNNGraph
-from ..validation.calibration import Calibration
+from ..graph.elements import Activity, Population
+from ..graph.neurons import OUT
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
 from .simulate import simulate
 
 LARGEST = 8192

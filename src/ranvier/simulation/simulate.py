@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
-from ..ir.graph.footprint import check_carried, check_recorded
-from ..ir.graph.recording import Recording, Simulation, batched_inputs
-from ..ir.graph.snn_graph import SNNGraph
-from ..ir.graph.verifier import check
+from ..graph.footprint import check_carried, check_recorded
+from ..graph.recording import Recording, Simulation, batched_inputs
+from ..graph.snn_graph import SNNGraph
+from ..graph.verifier import check
 from .engine import Engine
 
 FLOATING = tuple(jnp.dtype(name) for name in ("float16", "float32", "float64"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.extras import require
+from ..util.extras import require
 from .batch import Batch
 from .spikes import constant_labels, last_steps
 

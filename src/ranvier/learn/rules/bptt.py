@@ -9,21 +9,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...analyses.feeds import reach_by_gradient
-from ...analyses.levels import levels_of
-from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
-from ...ir._jax import dtype_of, source_line
-from ...ir.interpret import Environment
-from ...ir.nested import differentiates_through
-from ...ir.program import ModuleInfo
+from ...program._jax import dtype_of, source_line
+from ...program.analysis.binding_time import levels_of
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.analysis.reachability import reach_by_gradient
+from ...program.interpret import Environment
+from ...program.nested import differentiates_through
+from ...program.program import ModuleInfo
 from ..carried import Everything
 from ..kernel import Chunk, ChunkResult, Kernel, Loss, no_gradients
+from ..linearization.same_step import scalar_loss
 from ..rule import Rule
-from ..same_step import scalar_loss
-from ..stages import stages_of
 from ..state import LearnerState
-from ..terms import entering_variables, slots_in_time
+from ..step.stages import stages_of
+from ..uses.traced_uses import entering_variables, slots_in_time
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...analyses.memory import RuleMemory, memory_sizes
-from ...ir.program import ModuleInfo
+from ...program.analysis.memory import RuleMemory, memory_sizes
+from ...program.program import ModuleInfo
 from ..rule import Rule
 from .bptt import BPTT
 from .d_rtrl import D_RTRL

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...analyses.memory import MemorySizes, RuleMemory
-from ...ir.program import ModuleInfo
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.program import ModuleInfo
 from ..rule import Rule
-from ..traces import TraceKernel, traces_of
+from ..traces.traces import TraceKernel, traces_of
 
 
 @dataclass(frozen=True)

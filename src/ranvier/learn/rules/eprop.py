@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
-from ...ir.program import ModuleInfo
-from ..emissions import (
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.program import ModuleInfo
+from ..options import check_number, check_whole
+from ..rule import Rule
+from ..traces.feedback import Feedback
+from ..traces.filters import (
     check_kept_together,
     feedback_equations,
     filtered_readouts,
@@ -15,10 +18,7 @@ from ..emissions import (
     readout_emissions_of,
     with_filters,
 )
-from ..feedback import Feedback
-from ..options import check_number, check_whole
-from ..rule import Rule
-from ..traces import TraceKernel, traces_of
+from ..traces.traces import TraceKernel, traces_of
 
 FEEDBACKS = ("symmetric", "random", "adaptive")
 

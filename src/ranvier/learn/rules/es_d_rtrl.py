@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
-from ...ir.program import ModuleInfo
-from ..factors import FactorKernel
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.program import ModuleInfo
 from ..options import check_number, check_whole
 from ..rule import Rule
-from ..traces import traces_of
+from ..traces.factors import FactorKernel
+from ..traces.traces import traces_of
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...analyses.feeds import reach_by_gradient
-from ...analyses.hidden_groups import analyse_groups
-from ...analyses.memory import MemorySizes, RuleMemory
-from ...ir._jax import size_of
-from ...ir.program import ModuleInfo
-from ..influence import InfluenceKernel, padded
+from ...program._jax import size_of
+from ...program.analysis.hidden_groups import analyse_groups
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.analysis.reachability import reach_by_gradient
+from ...program.program import ModuleInfo
 from ..rule import Rule
-from ..stepwise import StepFunctions, check_real
+from ..sensitivity.influence import InfluenceKernel, padded
+from ..sensitivity.stepwise import StepFunctions, check_real
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...analyses.memory import MemorySizes, RuleMemory
 from ...errors import RuleError
-from ...ir.paths import path_text
-from ...ir.program import ModuleInfo
-from ..factors import FactorKernel
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.paths import path_text
+from ...program.program import ModuleInfo
 from ..options import check_number
 from ..rule import Rule
-from ..traces import Trace, traces_of
+from ..traces.factors import FactorKernel
+from ..traces.traces import Trace, traces_of
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...analyses.memory import MemorySizes, RuleMemory
-from ...ir.program import ModuleInfo
-from ..influence import InfluenceKernel
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.program import ModuleInfo
 from ..rule import Rule
-from ..stepwise import StepFunctions
+from ..sensitivity.influence import InfluenceKernel
+from ..sensitivity.stepwise import StepFunctions
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...analyses.memory import MemorySizes, RuleMemory
-from ...analyses.pattern import dependence_pattern
-from ...ir.program import ModuleInfo
-from ..influence import InfluenceKernel, padded
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.analysis.pattern import dependence_pattern
+from ...program.program import ModuleInfo
 from ..options import check_whole
 from ..rule import Rule
-from ..stepwise import StepFunctions, check_real
+from ..sensitivity.influence import InfluenceKernel, padded
+from ..sensitivity.stepwise import StepFunctions, check_real
 
 
 @dataclass(frozen=True)

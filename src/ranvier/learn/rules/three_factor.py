@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...analyses.hidden_groups import HiddenGroup, analyse_groups
-from ...analyses.memory import MemorySizes, RuleMemory, batch_size
-from ...analyses.transition import EntryFacts
 from ...errors import InputError, RuleError
-from ...ir.interpret import Environment
-from ...ir.program import ModuleInfo
-from ..emissions import FILTERED, emissions_of, with_filters
-from ..group_dynamics import GroupDynamics
-from ..lanes import Lanes
-from ..linear import Components, Dynamics, Entries
+from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
+from ...program.analysis.memory import MemorySizes, RuleMemory, batch_size
+from ...program.analysis.transition import EntryFacts
+from ...program.interpret import Environment
+from ...program.program import ModuleInfo
+from ..linearization.dynamics import Components, Dynamics, Entries
+from ..linearization.group_dynamics import GroupDynamics
+from ..linearization.same_step import SameStep
 from ..options import check_function, check_number
 from ..rule import Rule
-from ..same_step import SameStep
-from ..traces import Trace, TraceKernel, traces_of
+from ..traces.filters import FILTERED, emissions_of, with_filters
+from ..traces.traces import Trace, TraceKernel, traces_of
+from ..uses.alignment import Lanes
 
 Modulator = Callable[[Any, Any], Any]
 

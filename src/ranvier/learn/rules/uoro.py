@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...analyses.memory import MemorySizes, RuleMemory
-from ...ir.interpret import Environment
-from ...ir.program import ModuleInfo
+from ...program.analysis.memory import MemorySizes, RuleMemory
+from ...program.interpret import Environment
+from ...program.program import ModuleInfo
 from ..carried import Everything
 from ..options import check_whole
 from ..rule import Rule
-from ..stepwise import FlatStep, StepwiseKernel
-from ..terms import slots_in_time
+from ..sensitivity.stepwise import FlatStep, StepwiseKernel
+from ..uses.traced_uses import slots_in_time
 
 SMALL = 1e-7
 

@@ -1,0 +1,13 @@
+"""Plain text on the console."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+
+def heading(console: Console, text: str) -> None:
+    console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plain(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,277 @@
+"""The job behind ``ranvier demo``: a network learns, is made smaller, learns on, and leaves as NIR."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from ..api.optimize import optimize
+from ..api.report import write_report
+from ..api.to_nir import to_nir
+from ..errors import InputError, TrainingError
+from ..frontends.step_function import StepFunction
+from ..graph.neurons import Relay
+from ..graph.size import GraphSize
+from ..graph.snn_graph import SNNGraph
+from ..learn.compile import compile
+from ..learn.learner import Learner
+from ..learn.rule import Rule
+from ..learn.rules.bptt import BPTT
+from ..learn.rules.d_rtrl import D_RTRL
+from ..learn.training.fit import FitResult, accuracy, fit
+from ..nir.read import from_nir
+from ..program.analysis.memory import size_text
+from ..raising.raised import raise_model
+from ..report.optimization import OptimizationReport
+from ..simulation.simulate import simulate
+from ..util.extras import require
+from ..verification.calibration import Calibration
+from ..verification.promise import Promise
+from ..verification.verify import verify
+from .console import heading, print_plain
+
+NEURONS = 100
+BATCH = 32
+EPOCHS = 10
+EPOCHS_AFTER = 4
+LEARNING_RATE = 1e-2
+MEASURED = 300
+"""Images on which activity and loss of accuracy are measured."""
+BUDGET = 0.02
+
+
+def run_demo(console: Console, folder: Path, epochs: int = EPOCHS) -> None:
+    """Goes through all stages, and prints what each has won.
+
+    Args:
+        console: to print on.
+        folder: where the NIR file and the report go; it is made if it is not there.
+        epochs: passes over the images before the network is made smaller.
+
+    Raises:
+        TrainingError: a package of the extra ``train`` is missing.
+        InputError: the folder cannot be made.
+    """
+    demo = Demo(console, folder, epochs)
+    demo.learn()
+    demo.profile()
+    demo.optimize()
+    demo.verify()
+    demo.learn_on()
+    demo.export()
+    demo.sum_up()
+
+
+@dataclass
+class Demo:
+    """What the stages hand on.
+
+    Attributes:
+        console: to print on.
+        folder: for files.
+        epochs: passes over the images in the first stage.
+        model: the network as it is now.
+        seconds: what each stage took.
+    """
+
+    console: Console
+    folder: Path
+    epochs: int
+    model: StepFunction = field(init=False)
+    learned: FitResult = field(init=False)
+    report: OptimizationReport = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.optax = _optax()
+        from ..models.classifier import spiking_classifier
+        from ..tasks import digits
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the folder {str(self.folder)!r} cannot be made: {error}; choose another.") from error
+        self.digits = digits
+        self.train, self.test = digits.load()
+        self.model = spiking_classifier(self.train.inputs, NEURONS, self.train.classes)
+
+    @cached_property
+    def example(self) -> jax.Array:
+        return jnp.asarray(self.train.xs[0, 0])
+
+    @contextmanager
+    def _stage(self, title: str) -> Generator[None]:
+        heading(self.console, f"{'' if not self.seconds else chr(10)}{len(self.seconds) + 1}. {title}")
+        started = time.perf_counter()
+        yield
+        self.seconds[title] = time.perf_counter() - started
+
+    def _tell(self, *rows: tuple[str, str]) -> None:
+        width = max(len(name) for name, _ in rows)
+        print_plain(self.console, "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows))
+
+    def learn(self) -> None:
+        """Trains with D-RTRL."""
+        with self._stage("Learn online"):
+            print_plain(
+                self.console,
+                f"{NEURONS} recurrent LIF neurons read images of handwritten digits as spikes. The model is a plain "
+                "JAX step function, with no\nmarks for Ranvier in it; D_RTRL learns forward in time.",
+            )
+            learner = self._learner(self.model, D_RTRL())
+            self._fit(learner, self.epochs, None)
+            other = self._learner(self.model, BPTT()).plan
+            self._tell(
+                ("test accuracy", f"{self._accuracy(self._graph()):.1%} of {self.test.size} images never learned from"),
+                (
+                    "won",
+                    f"{size_text(learner.plan.memory_bytes)} of traces for {BATCH} samples, for any number of steps; "
+                    f"BPTT keeps {size_text(other.step_bytes)} for every step, "
+                    f"{size_text(self.train.steps * other.step_bytes)} here",
+                ),
+            )
+
+    def profile(self) -> None:
+        """Measures who fires."""
+        with self._stage("See what it does"):
+            graph = self._graph()
+            name = next(iter(graph.populations))
+            spikes = simulate(graph, self.train.xs[:, :MEASURED], record=[name])[name]
+            silent = int((spikes.reshape(-1, NEURONS).max(axis=0) == 0).sum())
+            self._tell(
+                ("raised", ", ".join(f"{n:,} {what}" for what, n in GraphSize.of(graph).as_dict().items() if n)),
+                ("activity", f"{spikes.mean():.1%} of the neurons fire in a step, on {MEASURED} images"),
+                ("won", f"{silent} neurons never fire there: they can go"),
+            )
+
+    def optimize(self) -> None:
+        """Makes the network smaller within a budget."""
+        with self._stage(f"Make it smaller, for at most {BUDGET:.0%} of accuracy"):
+            before = self.model
+            self.model, self.report = optimize(
+                before,
+                level="O3",
+                calibration=self.train.xs[:, :MEASURED],
+                labels=self._labels(self.train)[:MEASURED],
+                budget=BUDGET,
+            )
+            rows = [
+                (name, f"{a} to {b}") for name, a, b, _ in self.report.size_rows() if name in ("neurons", "synapses")
+            ]
+            passes = [run for run in self.report.runs if run.changed]
+            told = ", ".join(dict.fromkeys(f"{run.text.split('{')[0]} ({run.promise})" for run in passes))
+            self._tell(("passes", told), *rows, ("won", f"{self._left():.0%} of the synapses are left"))
+
+    def verify(self) -> None:
+        """Compares the two on images that neither has seen."""
+        with self._stage("Check it on other images"):
+            original, smaller = self.report.original, self.report.optimized
+            found = verify(original, smaller, self.test.xs, origins=self.report.origins)
+            (output,) = found.outputs.values()
+            exact = [run for run in self.report.runs if run.changed and run.promise <= Promise.ALGEBRAIC]
+            self._tell(
+                ("outputs", f"differ by {output.largest:.3g} at most, of {output.scale:.3g}: pruning is approximate"),
+                ("exact passes", f"{len(exact)} that promise to change nothing, each checked by running the network"),
+                (
+                    "won",
+                    f"test accuracy {self._accuracy(original):.1%} before, {self._accuracy(smaller):.1%} "
+                    "after: this is what it costs",
+                ),
+            )
+
+    def learn_on(self) -> None:
+        """Trains the smaller network, with Adam's state of before."""
+        with self._stage("Learn on, as it is now"):
+            before = self._accuracy(self._graph())
+            state = self.report.carry(self.learned.optimizer_state)
+            learner = self._learner(self.model, D_RTRL())
+            self._fit(learner, EPOCHS_AFTER, state)
+            self._tell(
+                (
+                    "carried",
+                    f"Adam's moments of the {self.report.after.parameters:,} parameters that are left; a matrix that "
+                    "stays dense learns where it was pruned, too",
+                ),
+                ("won", f"test accuracy {before:.1%} before, {self._accuracy(self._graph()):.1%} after"),
+            )
+
+    def export(self) -> None:
+        """Writes the network as NIR, reads it again, and writes the report."""
+        with self._stage("Take it elsewhere"):
+            path = self.folder / "digits.nir"
+            to_nir(self.model, self.example, path=path)
+            back = from_nir(path)
+            page = write_report(self.report, self._calibration(self.report.original), self.folder / "report.html")
+            neurons = (p.neuron for p in back.populations.values() if not isinstance(p.neuron, Relay))
+            kinds = ", ".join(type(neuron).__name__ for neuron in neurons)
+            self._tell(
+                (
+                    "NIR",
+                    f"{path}, {size_text(path.stat().st_size)}: {kinds}, with {back.total_synapses:,} synapses, dt and "
+                    "delays",
+                ),
+                ("won", f"test accuracy {self._accuracy(back):.1%} when the file is read again"),
+                ("report", f"{page}"),
+            )
+
+    def sum_up(self) -> None:
+        """How long everything took."""
+        told = ", ".join(f"{name.split(',')[0].lower()} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in all: {told}.")
+        print_plain(self.console, "What the analyses behind this see in a model:  ranvier tour")
+
+    def _learner(self, model: StepFunction, rule: Rule) -> Learner:
+        return compile(model, rule, self.example, batch_size=BATCH, reduction="mean")
+
+    def _fit(self, learner: Learner, epochs: int, state: Any) -> None:
+        """Trains, and puts what was learned into the model."""
+        optax = self.optax
+
+        def loss(output: Any, label: Any) -> Any:
+            return optax.softmax_cross_entropy_with_integer_labels(output, label).mean()
+
+        self.learned = fit(
+            learner,
+            lambda epoch: list(self.digits.load(seed=epoch)[0].minibatches(BATCH, seed=epoch)),
+            loss,
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(LEARNING_RATE)),
+            epochs,
+            optimizer_state=state,
+            metrics={"accuracy": accuracy},
+        )
+        self.model = learner.write_back(self.learned.params)
+
+    def _graph(self) -> SNNGraph:
+        """The network as it is now."""
+        return raise_model(self.model, self.example).graph
+
+    def _accuracy(self, graph: SNNGraph) -> float:
+        """Of the answers to the test images, at the steps that ask for one."""
+        outputs = simulate(graph, self.test.xs).output
+        return float(accuracy(jnp.asarray(outputs), jnp.asarray(self.test.ys), self.test.mask))
+
+    def _labels(self, batch: Any) -> np.ndarray:
+        return np.asarray(batch.ys[-1])
+
+    def _calibration(self, graph: SNNGraph) -> Calibration:
+        return Calibration.of(graph, self.train.xs[:, :MEASURED], self._labels(self.train)[:MEASURED], simulate)
+
+    def _left(self) -> float:
+        return self.report.after.synapses / self.report.before.synapses
+
+
+def _optax() -> Any:
+    require("the demo", "train,picture", "optax", "sklearn", "matplotlib", error=TrainingError)
+    import optax
+
+    return optax

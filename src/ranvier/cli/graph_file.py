@@ -1,0 +1,100 @@
+"""Graphs in files of every kind that Ranvier reads and writes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import GraphError, InputError
+from ..graph.snn_graph import SNNGraph
+from ..graph.storage import load, save
+from ..nir.read import from_nir, nir_structure
+from ..nir.write import write_nir
+
+ENDINGS = (".nir", ".snn")
+
+
+def is_graph_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the name ends like that of a graph."""
+    return Path(path).suffix.lower() in ENDINGS
+
+
+def read_graph(
+    path: str | os.PathLike[str],
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+) -> SNNGraph:
+    """A graph from a .nir or .snn file; the options are for .nir files that do not say these things themselves.
+
+    Raises:
+        GraphError: the file cannot be read, or something that NIR does not store was not given.
+    """
+    source = Path(path)
+    if source.suffix.lower() == ".nir":
+        return from_nir(source, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
+    if source.suffix.lower() == ".snn":
+        given = {"dt": dt, "reset": reset, "recurrent delay": recurrent_delay, "integration": integration}
+        if told := [name for name, value in given.items() if value is not None]:
+            raise GraphError(f"{os.fspath(path)!r} says its {' and '.join(told)} itself; leave the options out.")
+        return load(source)
+    raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+
+
+def read_structure(
+    path: str | os.PathLike[str],
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+) -> tuple[SNNGraph, list[str]]:
+    """A graph to look at, not to run, and what its file does not say; see :func:`read_graph`."""
+    options = {"dt": dt, "reset": reset, "recurrent_delay": recurrent_delay, "integration": integration}
+    if Path(path).suffix.lower() == ".nir":
+        return nir_structure(Path(path), **options)
+    return read_graph(path, **options), []
+
+
+def check_graph_target(path: str | os.PathLike[str]) -> None:
+    """Raises :class:`GraphError` unless a graph can be written there."""
+    if not is_graph_file(path):
+        raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
+    check_target(path)
+
+
+def with_range(graph: SNNGraph, low: float, high: float) -> SNNGraph:
+    """A graph whose inputs are declared to lie in a range."""
+    copy = graph.copy()
+    copy.inputs = {name: replace(node, low=low, high=high) for name, node in graph.inputs.items()}
+    return copy
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raises :class:`GraphError` unless the folder of a file to be written is there."""
+    target = Path(path)
+    if not target.absolute().parent.is_dir():
+        raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
+
+
+def check_results_target(path: Path) -> None:
+    """Raises :class:`InputError` or :class:`GraphError` unless arrays can be written there."""
+    if path.suffix != ".npz":
+        raise InputError(f"{str(path)!r}: results are written as .npz.")
+    check_target(path)
+
+
+def write_graph(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
+    """Writes a graph as .nir or .snn, whole or not at all.
+
+    Raises:
+        GraphError: the graph cannot be said in that format, or the file cannot be written.
+    """
+    check_graph_target(path)
+    if Path(path).suffix.lower() == ".nir":
+        write_nir(graph, path)
+    else:
+        save(graph, path)

@@ -1,0 +1,95 @@
+"""The job behind ``ranvier verify``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import GraphError
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
+from ..verification.inputs import Trial, trials_of
+from ..verification.promise import Promise
+from ..verification.verify import Verification, check_interface, replay, verify
+from .console import print_plain
+from .graph_file import check_target, with_range
+from .progress import steps_shown
+
+
+def run_replay(console: Console, path: Path, promise: str | None) -> bool:
+    """Runs a counterexample again and prints what comes out; whether the promise is kept that is given, or else the one
+    that was broken."""
+    found = replay(path)
+    wanted = None if promise is None else _promise(promise)
+    if wanted is None and found.counterexample is not None:
+        wanted = found.counterexample.promise
+    return _print(console, found, Promise.ALGEBRAIC if wanted is None else wanted)
+
+
+def run_verify(
+    console: Console,
+    original: SNNGraph,
+    optimized: SNNGraph,
+    *,
+    inputs: Path | None,
+    promise: str | None,
+    seed: int,
+    counterexample: Path | None,
+    input_range: tuple[float, float] | None,
+) -> bool:
+    """Runs two graphs side by side and prints what differs; whether the promise is kept."""
+    wanted = Promise.ALGEBRAIC if promise is None else _promise(promise)
+    check_interface(original, optimized)
+    if counterexample is not None:
+        check_target(counterexample)
+    if input_range is not None:
+        original = with_range(original, *input_range)
+    kept, tested = True, False
+    with steps_shown(console) as show:
+        show("making inputs")
+        if inputs is None:
+            trials = trials_of(_with_common_ranges(original, optimized), seed=seed)
+        else:
+            trials = [Trial(str(inputs), Calibration.load(inputs, original).inputs, True)]
+        found_by_trial = []
+        for trial in trials:
+            show(f"running both on {trial.told}")
+            found_by_trial.append(verify(original, optimized, trial.inputs, told=trial.told))
+    for found in found_by_trial:
+        if not _print(console, found, wanted):
+            kept = False
+            if counterexample is not None and found.counterexample is not None:
+                print_plain(console, f"counterexample written to {found.counterexample.save(counterexample)}")
+                counterexample = None
+        tested = tested or not set(original.outputs) <= set(found.untested)
+    if not tested:
+        print_plain(console, "every output stayed at zero: this says nothing of the graphs; give --inputs data.npz")
+    return kept
+
+
+def _with_common_ranges(original: SNNGraph, optimized: SNNGraph) -> SNNGraph:
+    """The original with the narrower of both ranges for every input: what was optimized may rely on its own."""
+    copy = original.copy()
+    for name, node in original.inputs.items():
+        other = optimized.inputs[name]
+        low = max((x for x in (node.low, other.low) if x is not None), default=None)
+        high = min((x for x in (node.high, other.high) if x is not None), default=None)
+        copy.inputs[name] = replace(node, low=low, high=high)
+    return copy
+
+
+def _promise(text: str) -> Promise:
+    known = {str(promise): promise for promise in Promise}
+    if text not in known:
+        raise GraphError(f"there is no promise {text!r}; there are {', '.join(known)}.")
+    return known[text]
+
+
+def _print(console: Console, found: Verification, promise: Promise) -> bool:
+    print_plain(console, str(found))
+    kept = found.keeps(promise)
+    if not kept:
+        print_plain(console, f"  that is not {promise}")
+    return kept

@@ -1,0 +1,1 @@
+"""Names and shapes of other projects, for their users."""

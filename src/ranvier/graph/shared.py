@@ -1,0 +1,141 @@
+"""Parameters that several arrays of a graph are made of, so that they are trained as one.
+
+An array of an operation or neuron is a parameter of its own, unless the graph has a use for it: then it is made of
+parameters of the graph, ``array = function(*parameters).ravel()[index]``. The array stays where it is, with the numbers
+that the use gives, so that whatever only runs or analyses a graph need not know where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from scipy import sparse
+
+from ..program.paths import Path
+from ..program.precision import TracedFunction
+from .arrays import Matrix
+from .taking import Taking
+
+if TYPE_CHECKING:
+    from .snn_graph import SNNGraph
+
+ArrayName = tuple[str, str]
+"""Names of a projection or population, and of one of its arrays."""
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterUse:
+    """How an array is made of parameters of the graph.
+
+    Attributes:
+        parameters: their names; none for an array that learning leaves as it is.
+        function: from the parameters to an array; None for the one parameter itself.
+        index: of the array's shape (of sparse rows, of their stored values), the flat numbers of the elements of
+            ``function(*parameters)`` that it is made of; None for all of them as they stand.
+    """
+
+    parameters: tuple[str, ...]
+    function: TracedFunction | None = None
+    index: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.index is not None:
+            index = np.asarray(self.index, np.int64)
+            index.flags.writeable = False
+            object.__setattr__(self, "index", index)
+
+    def __call__(self, values: Sequence[Any], dtype: Any) -> Any:
+        """The array in JAX from the values of the parameters."""
+        whole = values[0] if self.function is None else self.function(*values, dtype=dtype)[0]
+        return whole if self.index is None else self._taking(np.shape(whole))(whole)
+
+    def array(self, parameters: Mapping[str, np.ndarray], dtype: Any) -> np.ndarray:
+        """The array in numpy from all parameters of the graph, computed in the precision of ``dtype``."""
+        with jax.enable_x64(np.dtype(dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
+            values = [np.asarray(parameters[name], dtype) for name in self.parameters]
+            return np.asarray(self(values, dtype), dtype)
+
+    def taken(self, index: np.ndarray, shape: tuple[int, ...]) -> ParameterUse:
+        """The use by an array that has the elements ``index`` of this one, which is of some shape."""
+        own = np.arange(int(np.prod(shape))) if self.index is None else self.index.ravel()
+        return ParameterUse(self.parameters, self.function, own[index])
+
+    def moved(self, places: np.ndarray) -> ParameterUse:
+        """The use after the elements of the parameter have moved to other places."""
+        return ParameterUse(self.parameters, self.function, places[self.index])
+
+    @cached_property
+    def content(self) -> Any:
+        """Equal for uses that make the same array of the same parameters."""
+        index = None if self.index is None else (self.index.shape, self.index.tobytes())
+        return self.parameters, None if self.function is None else self.function.content, index
+
+    def _taking(self, shape: tuple[int, ...]) -> Taking:
+        assert self.index is not None
+        return Taking.of(shape, self.index)
+
+
+def numbers_of(array: Matrix) -> np.ndarray:
+    """What is stored of an array: of sparse rows their values."""
+    return array.data if sparse.issparse(array) else array
+
+
+def with_numbers(array: Matrix, numbers: Any) -> Matrix:
+    """An array, or sparse rows with the same places, with other numbers."""
+    if not sparse.issparse(array):
+        return numbers
+    return sparse.csr_array((numbers, array.indices, array.indptr), shape=array.shape)
+
+
+def array_at(graph: SNNGraph, array: ArrayName) -> Matrix | None:
+    """An array of an operation or neuron; None where there is no such one."""
+    name, label = array
+    projection, population = graph.projections.get(name), graph.populations.get(name)
+    if projection is not None and label in projection.operation.arrays:
+        return projection.operation.arrays[label]
+    return None if population is None else population.neuron.parameters.get(label)
+
+
+def parameters_of(graph: SNNGraph, *elements: str) -> list[str]:
+    """Names of the parameters that arrays of some projections or populations are made of."""
+    uses = [use for (element, _), use in graph.uses.items() if element in elements]
+    return list(dict.fromkeys(name for use in uses for name in use.parameters))
+
+
+def trained_arrays(graph: SNNGraph) -> dict[Path, np.ndarray]:
+    """What learning changes, as it is stored (of sparse rows their values): by element and name the arrays that are
+    parameters of their own, and by name the parameters that arrays are made of."""
+    found: dict[Path, np.ndarray] = {}
+    for name, projection in graph.projections.items():
+        if projection.trained:
+            found.update({(name, key): numbers_of(value) for key, value in projection.operation.arrays.items()})
+    for name, population in graph.populations.items():
+        parameters, trained = population.neuron.parameters, population.neuron.trained
+        found.update({(name, key): value for key, value in parameters.items() if key in trained})
+    own = {path: value for path, value in found.items() if path not in graph.uses}
+    return {**own, **{(name,): value for name, value in graph.parameters.items()}}
+
+
+def remade(graph: SNNGraph, names: set[str]) -> None:
+    """Gives the arrays that are made of some parameters the numbers that these now have."""
+    for array, use in graph.uses.items():
+        old = array_at(graph, array)
+        if old is not None and not names.isdisjoint(use.parameters):
+            set_array(graph, array, with_numbers(old, use.array(graph.parameters, old.dtype)))
+
+
+def set_array(graph: SNNGraph, array: ArrayName, value: Matrix) -> None:
+    """Puts another value in the place of an array of an operation or neuron."""
+    name, label = array
+    projection = graph.projections.get(name)
+    if projection is not None and label in projection.operation.arrays:
+        operation = projection.operation.replace(**{label: value})
+        graph.projections[name] = projection.replace(operation=operation)
+        return
+    population = graph.populations[name]
+    graph.populations[name] = population.replace(neuron=population.neuron.with_parameters({label: value}))

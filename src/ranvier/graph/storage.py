@@ -1,0 +1,124 @@
+"""Graphs in files: a zip archive of the text form and its arrays. No pickles; written at once or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import GraphError, reason_text
+from ..program.formula import NoFormula, formula_of
+from ..util.files import open_archive, replacing, write_member
+from ..util.limits import TooLarge
+from .parser import parse
+from .printer import to_text
+from .shared import ParameterUse
+from .snn_graph import SNNGraph
+from .traced import Mapped, Traced
+from .verifier import check
+
+TEXT = "graph.txt"
+INDEX = "arrays.json"
+
+
+def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
+    """Writes a graph into one file; an existing file is replaced once the new one is complete.
+
+    Raises:
+        GraphError: the graph is not valid, or the file cannot be written.
+    """
+    check(graph)
+    _check_named(graph)
+    text, arrays = to_text(graph)
+    target = Path(path)
+    try:
+        with replacing(target) as temporary:
+            _write(temporary, text, arrays)
+    except OSError as error:
+        raise GraphError(f"{str(target)!r} cannot be written: {reason_text(error)}.") from error
+    return target
+
+
+def _check_named(graph: SNNGraph) -> None:
+    """Raises GraphError where a graph holds programs, which text cannot."""
+    traced = [p.name for p in graph.populations.values() if isinstance(p.neuron, Traced)]
+    mapped = [p.name for p in graph.projections.values() if isinstance(p.operation, Mapped)]
+    made = [".".join(array) for array, use in graph.uses.items() if not _has_formula(use)]
+    if made and not traced and not mapped:
+        raise GraphError(
+            f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a "
+            "graph does not hold; the pass 'untie' makes them parameters of their own, and "
+            "ranvier.export_artifact(graph, path) writes any graph as a program."
+        )
+    if traced or mapped:
+        raise GraphError(
+            f"{', '.join(map(repr, (*traced, *mapped)))} of {graph.name} keep a traced program, which a file of a "
+            "graph does not hold; ranvier.recognise(graph) gives neurons their names where they have one, and "
+            "ranvier.export_artifact(graph, path) writes any graph as a program."
+        )
+
+
+def _has_formula(use: ParameterUse) -> bool:
+    try:
+        return use.function is None or bool(formula_of(use.function).steps)
+    except NoFormula:
+        return False
+
+
+def load(path: str | os.PathLike[str]) -> SNNGraph:
+    """The graph in a file that :func:`save` wrote.
+
+    Raises:
+        GraphError: there is no such file, it holds no graph, or the graph is not valid.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise GraphError(f"there is no file {str(source)!r}.")
+    return _load(source, repr(str(source)))
+
+
+def to_bytes(graph: SNNGraph) -> bytes:
+    """What :func:`save` writes."""
+    buffer = io.BytesIO()
+    _write(buffer, *to_text(graph))
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes, name: str, size: int | None = None) -> SNNGraph:
+    """The graph that :func:`to_bytes` wrote; ``name`` is what errors call it, ``size`` that of the file it is in."""
+    return _load(io.BytesIO(data), name, size)
+
+
+def _load(source: Path | io.BytesIO, name: str, size: int | None = None) -> SNNGraph:
+    try:
+        with open_archive(source, size) as archive:
+            budget = archive.budget
+            text = archive.text(TEXT).decode("utf-8")
+            arrays = {key: archive.array(f"{number}.npy") for number, key in enumerate(_index(archive.text(INDEX)))}
+    except TooLarge as error:
+        raise GraphError(f"{name}: {error}.") from error
+    except Exception as error:  # a damaged archive raises errors of many kinds
+        raise GraphError(f"{name} holds no graph: {reason_text(error)}.") from error
+    graph = parse(text, arrays, budget)
+    check(graph)
+    return graph
+
+
+def _index(text: bytes) -> list[str]:
+    """Names of the arrays, in order."""
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{INDEX} is no list of names")
+    return names
+
+
+def _write(file: Path | io.BytesIO, text: str, arrays: dict[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(TEXT, text)
+        archive.writestr(INDEX, json.dumps(list(arrays)))
+        for number, value in enumerate(arrays.values()):
+            write_member(archive, f"{number}.npy", value)

@@ -1,0 +1,258 @@
+"""Whether a graph is valid: all problems at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import GraphError, reason_text
+from .elements import Input, Output, Population, Projection
+from .neurons import CHOICES, Delay
+from .operations import ShapeError
+from .order import instant_cycle
+from .shared import ArrayName, ParameterUse, array_at, numbers_of, trained_arrays
+from .snn_graph import Node, SNNGraph
+
+POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
+"""Parameters that divide."""
+LONGEST_DELAY = 10**6
+"""Steps; what is on the way is kept."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a graph.
+
+    Attributes:
+        node: name of the input, population, projection or output; empty for the graph itself.
+        message: what is wrong and what is expected.
+    """
+
+    node: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.message}" if self.node else self.message
+
+
+def problems(graph: SNNGraph) -> list[Problem]:
+    """All that is wrong with a graph; empty for a valid one."""
+    return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph), *_of_parameters(graph)]
+
+
+def check(graph: SNNGraph) -> None:
+    """Passes for a valid graph.
+
+    Raises:
+        GraphError: with all problems, a line each.
+    """
+    check_is_graph(graph)
+    found = problems(graph)
+    if found:
+        many = f"{len(found)} problems" if len(found) > 1 else "a problem"
+        raise GraphError("\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in found)]))
+
+
+def check_is_graph(value: object) -> None:
+    """Raises :class:`GraphError` for what is no graph."""
+    if not isinstance(value, SNNGraph):
+        raise GraphError(
+            f"a SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files and "
+            "ranvier.from_nir reads .nir files."
+        )
+
+
+def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
+    if not (np.isfinite(graph.dt) and graph.dt > 0):
+        yield Problem("", f"dt is {graph.dt}, a positive number of seconds is expected")
+    for text in (graph.name, *graph.nodes, *graph.projections, *graph.metadata, *graph.metadata.values()):
+        if not _is_text(text):
+            expected = "names and metadata are text without NUL and lone surrogates"
+            yield Problem("", f"{text!r:.80} is no text that a file can hold; {expected}")
+    names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
+    for name in (name for name, count in names.items() if count > 1):
+        yield Problem(name, "the name is used more than once among inputs, populations and outputs")
+    if not graph.inputs:
+        yield Problem("", "there is no input; how long to run is told by the inputs: add one, even if nothing reads it")
+    if not graph.outputs:
+        yield Problem("", "there is no output; nothing the graph does could be seen")
+    cycle = instant_cycle(graph)
+    if cycle:
+        yield Problem(
+            cycle[0],
+            f"projections without delay form a cycle: {' -> '.join(cycle)}; give one of them a delay of a step",
+        )
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
+    for kind in (graph.inputs, graph.populations, graph.outputs):
+        for key, node in kind.items():
+            if key != node.name:
+                yield Problem(node.name, f"is stored under the name {key!r}")
+            if not node.shape or not all(isinstance(n, int) and n > 0 for n in node.shape):
+                yield Problem(node.name, f"shape {list(node.shape)}, positive whole numbers are expected, at least one")
+            elif isinstance(node, Input):
+                yield from _of_input(node)
+            elif isinstance(node, Population):
+                yield from _of_population(node, graph.dt)
+
+
+def _of_input(node: Input) -> Iterator[Problem]:
+    if any(bound is not None and not np.isfinite(bound) for bound in (node.low, node.high)):
+        yield Problem(node.name, f"values from {node.low} to {node.high}; leave a bound out where there is none")
+    elif node.low is not None and node.high is not None and not node.low <= node.high:
+        yield Problem(node.name, f"values from {node.low} to {node.high}; the lower bound comes first")
+
+
+def _of_population(population: Population, dt: float) -> Iterator[Problem]:
+    neuron, name, shape = population.neuron, population.name, population.shape
+    for choice, value in neuron.choices.items():
+        if value not in CHOICES[choice]:
+            allowed = " or ".join(repr(v) for v in CHOICES[choice])
+            yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
+    for parameter, value in neuron.parameters.items():
+        yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
+        if parameter in POSITIVE and np.any(value <= 0):
+            yield Problem(name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
+        elif parameter in POSITIVE and neuron.choices["integration"] == "euler" and np.any(2 * value <= dt):
+            yield Problem(
+                name,
+                f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
+                "that the network was made for, or integration='exponential' (--integration exponential)",
+            )
+    if isinstance(neuron, Delay) and np.any(
+        (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)
+    ):
+        yield Problem(name, f"delays are whole numbers of steps from 0 to {LONGEST_DELAY}")
+    if neuron.choices.get("reset") == "subtract" and np.any(neuron.parameters["v_reset"] != 0):
+        yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
+    for state, value in population.initial.items():
+        if state not in (*neuron.states, *neuron.outputs):
+            known = [*neuron.states, *neuron.outputs]
+            yield Problem(name, f"initial value for {state!r}, but the states and outputs are {known}")
+        else:
+            yield from _of_array(name, f"initial {state}", value, neuron.shape_of(state, shape))
+    measured = population.activity.arrays if population.activity is not None else {}
+    for what, value in measured.items():
+        if value.shape not in (shape, ()):
+            yield Problem(name, f"{what} of its activity has shape {list(value.shape)}, {list(shape)} is expected")
+
+
+def _of_array(node: str, label: str, value: np.ndarray, shape: tuple[int, ...]) -> Iterator[Problem]:
+    if value.shape not in (shape, ()):
+        yield Problem(node, f"{label} has shape {list(value.shape)}, {list(shape)} or one number is expected")
+    if not np.all(np.isfinite(value)):
+        yield Problem(node, f"{label} has values that are not finite")
+
+
+def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
+    nodes = graph.nodes
+    for key, projection in graph.projections.items():
+        if key != projection.name:
+            yield Problem(projection.name, f"is stored under the name {key!r}")
+        yield from _of_shared_name(graph, key, projection)
+        source, target = nodes.get(projection.source), nodes.get(projection.target)
+        if source is None or isinstance(source, Output):
+            yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
+        if target is None or isinstance(target, Input):
+            yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
+        known = True
+        if isinstance(source, Population):
+            given = [*source.neuron.outputs, *source.neuron.states]
+            if projection.source_port not in given:
+                known = False
+                yield Problem(projection.name, f"{source.name!r} gives {given}, but no {projection.source_port!r}")
+        if isinstance(target, Population) and projection.target_port not in target.neuron.inputs:
+            known, taken = False, list(target.neuron.inputs)
+            yield Problem(projection.name, f"{target.name!r} takes {taken}, but no {projection.target_port!r}")
+        if not known:
+            continue
+        if not isinstance(projection.delay, int) or not 0 <= projection.delay <= LONGEST_DELAY:
+            told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
+            yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
+        yield from _of_operation(graph, projection, source, target)
+
+
+def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
+    own = {path[0] for path in trained_arrays(graph) if len(path) == 2}
+    for name, value in graph.parameters.items():
+        if name in graph.nodes or name in own:
+            yield Problem(name, "a parameter of the graph and another element have this name; give one another name")
+        if not np.all(np.isfinite(value)):
+            yield Problem(name, "the parameter has values that are not finite")
+    for array, use in graph.uses.items():
+        message = _of_use(graph, array, use)
+        if message is not None:
+            yield Problem(".".join(array), message)
+
+
+def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterUse) -> str | None:
+    """What is wrong with how an array is made of parameters; None where it is as it should be."""
+    value = array_at(graph, array)
+    unknown = [repr(parameter) for parameter in use.parameters if parameter not in graph.parameters]
+    if value is None or unknown:
+        return f"it is made of {list(use.parameters)}, but there is no {unknown[0] if unknown else 'such array'}"
+    if not use.parameters:
+        return None
+    stored = numbers_of(value)
+    try:
+        made = use.array(graph.parameters, stored.dtype)
+    except (TypeError, ValueError, IndexError) as error:
+        return f"it cannot be made of {list(use.parameters)}: {reason_text(error)}"
+    told = f"of {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
+    if made.shape != stored.shape:
+        return f"it has shape {list(stored.shape)}, but {list(made.shape)} is made {told}"
+    scale = float(np.abs(stored).max(initial=0))
+    if not np.allclose(made, stored, rtol=1e-5, atol=1e-6 * scale):
+        return f"its numbers are not those that are made {told}"
+    return None
+
+
+def _of_shared_name(graph: SNNGraph, key: str, projection: Projection) -> Iterator[Problem]:
+    """Arrays are told apart by the element's name and their own."""
+    same = graph.populations.get(key)
+    both = sorted(set(same.neuron.parameters) & set(projection.operation.arrays)) if same is not None else []
+    if both:
+        yield Problem(key, f"a population and a projection of this name both have {both}; give one another name")
+
+
+def _of_operation(
+    graph: SNNGraph, projection: Projection, source: Node | None, target: Node | None
+) -> Iterator[Problem]:
+    kind = type(projection.operation).__name__
+    for label, value in projection.operation.arrays.items():
+        if not np.all(np.isfinite(value.data if sparse.issparse(value) else value)):
+            yield Problem(projection.name, f"{label} has values that are not finite")
+    if source is None:
+        return
+    if isinstance(source, Output) or isinstance(target, Input):
+        return
+    read = graph.source_shape(projection)
+    try:
+        shape = projection.operation.target_shape(read)
+    except ShapeError as error:
+        yield Problem(projection.name, f"{kind} from {source.name!r}: {error}")
+        return
+    except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        yield Problem(projection.name, f"{kind}{projection.operation.options}: {reason_text(error)}")
+        return
+    if target is not None and shape != graph.target_shape(projection):
+        yield Problem(
+            projection.name,
+            f"{kind} from {source.name!r} {list(read)} gives {list(shape)}, but {target.name!r} has shape "
+            f"{list(graph.target_shape(projection))}",
+        )

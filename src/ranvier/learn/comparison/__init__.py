@@ -1,0 +1,1 @@
+"""How good learning rules are for a model, and choosing by it."""

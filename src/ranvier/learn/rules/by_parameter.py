@@ -1,0 +1,229 @@
+"""Rules of their own for some parameters: one kernel for each rule, and from each the gradients it is asked for.
+
+Every rule runs on the program that it prepares, with memory of its own, and keeps only what its parameters need. So the
+gradient of a parameter is that of its rule alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+import jax
+
+from ...errors import RuleError
+from ...program._jax import Var, dtype_of, is_floating
+from ...program.interpret import Environment
+from ...program.paths import Path, path_text
+from ...program.program import ModuleInfo
+from ..kernel import Chunk, ChunkResult, Kernel, Loss
+from ..rule import Rule
+from ..state import LearnerState
+from ..step.stages import stages_of
+
+RulesByPath = Mapping[Path | str | EllipsisType, Rule]
+"""Parameter path (or its text, or ``...`` for all others) to its rule."""
+
+
+@dataclass(frozen=True)
+class ByParameter(Rule):
+    """A rule for each parameter; what ``ranvier.compile(model, {path: rule, ...: default}, x)`` learns with.
+
+    Attributes:
+        rules: pairs of a parameter's path and its rule; ``...`` stands for all parameters that are not named.
+    """
+
+    rules: tuple[tuple[Path | str | EllipsisType, Rule], ...]
+
+    @classmethod
+    def of(cls, rules: RulesByPath) -> ByParameter:
+        """From a dictionary.
+
+        Raises:
+            RuleError: a value is no rule.
+        """
+        wrong = [f"{path!r}: {rule!r}" for path, rule in rules.items() if not isinstance(rule, Rule)]
+        if wrong or not rules:
+            raise RuleError(
+                f"compile(model, rules, ...) takes a dictionary from parameter paths to rules, but got "
+                f"{', '.join(wrong) or 'an empty one'}; write {{('w',): ranvier.EProp(), ...: ranvier.D_RTRL()}}, say."
+            )
+        return cls(tuple(rules.items()))
+
+    @property
+    def name(self) -> str:
+        parts = [f"{rule.name} for {'the rest' if path is ... else _text(path)}" for path, rule in self.rules]
+        return ", ".join(parts)
+
+    def of_parameters(self, info: ModuleInfo) -> dict[Rule, frozenset[int]]:
+        """Every rule with the indices of its parameters.
+
+        Raises:
+            RuleError: a path is no parameter, or a parameter has no rule.
+        """
+        by_text = {path_text(slot.path): number for number, slot in enumerate(info.parameters)}
+        named = {_text(path): rule for path, rule in self.rules if path is not ...}
+        default = next((rule for path, rule in self.rules if path is ...), None)
+        unknown = [text for text in named if text not in by_text]
+        lacking = [text for text in by_text if text not in named] if default is None else []
+        if unknown or lacking:
+            faults = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
+            faults += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
+            raise RuleError(
+                f"{'; '.join(faults)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key "
+                "... gives a rule to all that are not named."
+            )
+        parameters: dict[Rule, set[int]] = {}
+        for text, number in by_text.items():
+            rule = named.get(text, default)
+            assert rule is not None
+            parameters.setdefault(rule, set()).add(number)
+        return {rule: frozenset(numbers) for rule, numbers in parameters.items()}
+
+    def kernel(self, info: ModuleInfo) -> PartedKernel:
+        parts = []
+        for rule, parameters in self.of_parameters(info).items():
+            prepared = rule.prepare(info)
+            parts.append(Part(rule.name, parameters, rule.kernel(prepared).only(parameters)))
+        return PartedKernel(info, tuple(parts))
+
+
+def _text(path: Path | str) -> str:
+    return path if isinstance(path, str) else path_text(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One rule's part of the parameters.
+
+    Attributes:
+        rule: its name.
+        parameters: indices of the parameters whose gradients are taken from it.
+        kernel: its code; the program it was made for may have more hidden states than the model, after the model's own.
+    """
+
+    rule: str
+    parameters: frozenset[int]
+    kernel: Kernel
+
+    @property
+    def info(self) -> ModuleInfo:
+        return self.kernel.info
+
+    def static_values(self, leaves: Sequence[Any], other: Sequence[Any]) -> Environment:
+        return stages_of(self.info).static_values(leaves, other)
+
+    def run(
+        self, loss: Loss, leaves: Sequence[Any], state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> tuple[ChunkResult, list[Any]]:
+        """The result of a chunk, and the gradients by all parameter leaves."""
+        variables = self.kernel.variables
+
+        def entering(leaves: Sequence[Any]) -> list[Any]:
+            static = self.static_values(leaves, state.other)
+            return [static[var] for var in variables]
+
+        values, pull = jax.vjp(entering, list(leaves))
+        static = self.static_values(leaves, state.other)
+        result = self.kernel.run(loss, static, state, chunk, fresh=fresh, keep=keep)
+        cotangents = [result.gradients[var].astype(x.dtype) for var, x in zip(variables, values, strict=True)]
+        (gradients,) = pull(cotangents)
+        return result, gradients
+
+
+@dataclass(frozen=True, eq=False)
+class PartedKernel(Kernel):
+    """Several rules side by side.
+
+    Attributes:
+        info: the model's own program.
+        parts: one for every rule.
+    """
+
+    info: ModuleInfo
+    parts: tuple[Part, ...]
+
+    @property
+    def chunked(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.truncates
+
+    @property
+    def truncates(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.kernel.truncates for part in self.parts)
+
+    @property
+    def in_cache(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.kernel.in_cache for part in self.parts)
+
+    @property
+    def outlives(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.kernel.outlives for part in self.parts)
+
+    @property
+    def variables(self) -> tuple[Var, ...]:
+        """The parameters themselves: parts differ in what they make of them."""
+        return tuple(var for var in self.info.weight_invars if is_floating(dtype_of(var)))
+
+    def init(self, static: Environment) -> list[Any]:
+        leaves, other = self._leaves(static), self._unchanged(static)
+        memories = []
+        for part in self.parts:
+            own = [leaf for slot in part.info.hidden[len(self.info.hidden) :] for leaf in slot.initial]
+            memories.append((own, part.kernel.init(part.static_values(leaves, other))))
+        return memories
+
+    def run(
+        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
+    ) -> ChunkResult:
+        leaves, count = self._leaves(static), len(self.info.hidden)
+        gradients: dict[Var, Any] = {}
+        results, memories = [], []
+        for part, (own, memory) in zip(self.parts, state.memory, strict=True):
+            before = LearnerState([*state.hidden, *own], state.other, memory)
+            result, by_leaf = part.run(loss, leaves, before, chunk, fresh=fresh, keep=keep)
+            results.append(result)
+            memories.append((result.state.hidden[count:], result.state.memory))
+            wanted = {var for k in part.parameters for var in self._leaves_of(k)}
+            gradients |= {v: g for v, g in zip(self.info.weight_invars, by_leaf, strict=True) if v in wanted}
+        first = results[0]
+        after = LearnerState(first.state.hidden[:count], first.state.other, memories)
+        by_variable = {var: gradients[var] for var in self.variables}
+        return ChunkResult(by_variable, first.losses, first.outputs, after)
+
+    def lasting(self, memory: list[Any]) -> list[Any]:
+        return [part.kernel.lasting(own) for part, (_, own) in zip(self.parts, memory, strict=True)]
+
+    def restarted(self, memory: list[Any], lasting: list[Any], seed: Any) -> list[Any]:
+        parts = zip(self.parts, memory, lasting, strict=True)
+        return [(own, part.kernel.restarted(part_memory, lasts, seed)) for part, (own, part_memory), lasts in parts]
+
+    def kept(self) -> list[tuple[tuple[int, ...], str]]:
+        rows = []
+        for part in self.parts:
+            for slots, text in part.kernel.kept():
+                own = tuple(k for k in slots if k in part.parameters)
+                rows += [(own, f"{part.rule}: {text}")] if own else []
+        return rows
+
+    def approximations(self) -> list[str]:
+        return [
+            f"{line} ({', '.join(path_text(self.info.parameters[k].path) for k in sorted(part.parameters))})"
+            for part in self.parts
+            for line in part.kernel.approximations()
+        ]
+
+    def step_bytes(self) -> int:
+        return sum(part.kernel.step_bytes() for part in self.parts)
+
+    def _leaves(self, static: Environment) -> list[Any]:
+        return [static[var] for var in self.info.weight_invars]
+
+    def _unchanged(self, static: Environment) -> list[Any]:
+        """The leaves of other states; those that change are not read by what is static."""
+        unchanged = stages_of(self.info).unchanged
+        return [static[var] if var in unchanged else None for var in self.info.other_invars]
+
+    def _leaves_of(self, parameter: int) -> list[Var]:
+        return self.info.weight_path_to_invars[self.info.parameters[parameter].path]

@@ -1,0 +1,41 @@
+"""Elements of the state that weights act on without being followed, for rules that keep sensitivities by element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...program._jax import dtype_of, is_floating
+from ...program.analysis.pattern import dependence_pattern
+from ...program.program import ModuleInfo
+from ..carried import Influence
+from .stepwise import StepFunctions
+
+
+def lost_elements(info: ModuleInfo, functions: StepFunctions, influence: Influence) -> np.ndarray:
+    """Of every weight the lasting elements of the state that it acts on without being followed, ``[weights, size]``."""
+    followed = influence.rows >= 0
+    if followed.all() and influence.rows.shape[1] == functions.size and influence.within is None:
+        return np.zeros((functions.weights, functions.size), bool)
+    immediate = dependence_pattern(info, functions.variables, functions.new_states).T
+    onward = dependence_pattern(info, functions.states, functions.new_states).T
+    rows = np.zeros(immediate.shape, bool)
+    weight, column = np.nonzero(followed)
+    rows[weight, influence.rows[weight, column]] = True
+    reached = immediate | _product(rows, onward)
+    lost = reached & ~rows
+    if influence.within is not None:
+        lost |= _product(rows, onward & ~influence.within.T)
+    return lost & _lasting_elements(info, functions, onward)
+
+
+def _lasting_elements(info: ModuleInfo, functions: StepFunctions, onward: np.ndarray) -> np.ndarray:
+    """The elements of the state that a later loss feels, ``[size]``."""
+    outputs = [atom for atom in info.output_outvars if is_floating(dtype_of(atom))]
+    lasting: np.ndarray = dependence_pattern(info, functions.states, outputs).sum(axis=0)[:, None] > 0
+    while (more := lasting | _product(onward, lasting)).sum() > lasting.sum():
+        lasting = more
+    return lasting[:, 0]
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a.astype(np.float32) @ b.astype(np.float32) > 0

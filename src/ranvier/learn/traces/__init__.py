@@ -1,0 +1,1 @@
+"""Eligibility traces: whole, factorized, filtered."""

@@ -1,0 +1,77 @@
+"""Feedback weights of their own for the way back from the outputs, in place of the transposed readout weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...program._jax import Equation, Literal, Var, bind
+from ...program._jax import operand as operand_of
+from ...program.interpret import Apply, Environment
+from ...program.while_loops import bind_both_ways
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """Which projections have feedback weights, and how these change.
+
+    Attributes:
+        equations: (equation, number of the operand that holds the weight).
+        seed: of the random weights.
+        rate: how fast a feedback weight follows the gradient of the weight it stands for.
+        decay: how much of it is lost with every chunk.
+    """
+
+    equations: tuple[tuple[Equation, int], ...]
+    seed: int
+    rate: float
+    decay: float
+
+    def init(self, static: Environment) -> list[jax.Array]:
+        """Normal weights with the spread of those they stand for; 1 / sqrt(longest axis) where these are all equal."""
+        keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
+        found = []
+        for key, (eqn, operand) in zip(keys, self.equations, strict=False):
+            weight = static[operand_of(eqn, operand)]
+            spread = jnp.std(weight)
+            spread = jnp.where(spread > 0, spread, max(weight.shape, default=1) ** -0.5)
+            found.append(spread * jax.random.normal(key, weight.shape, weight.dtype))
+        return found
+
+    def advanced(self, weights: Sequence[jax.Array], gradients: Mapping[Var, jax.Array]) -> list[jax.Array]:
+        """The weights after a chunk."""
+        found = []
+        for weight, (eqn, operand) in zip(weights, self.equations, strict=True):
+            gradient = gradients.get(operand_of(eqn, operand))
+            change = 0.0 if gradient is None else self.rate * gradient
+            found.append((1 - self.decay) * weight - change)
+        return found
+
+    @cached_property
+    def _number(self) -> dict[int, int]:
+        return {id(eqn): number for number, (eqn, _) in enumerate(self.equations)}
+
+    def apply(self, weights: Sequence[jax.Array]) -> Apply:
+        """How to apply equations so that cotangents go back through the feedback weights."""
+
+        def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+            number = self._number.get(id(eqn))
+            if number is None:
+                return bind_both_ways(eqn, operands)
+            operand, hold = self.equations[number][1], jax.lax.stop_gradient
+            forward = [
+                x if k == operand or isinstance(a, Literal) else hold(x) for k, (a, x) in _numbered(eqn, operands)
+            ]
+            back = [weights[number] if k == operand else x for k, x in enumerate(operands)]
+            return [y + (b - hold(b)) for y, b in zip(bind(eqn, forward), bind(eqn, back), strict=True)]
+
+        return apply
+
+
+def _numbered(eqn: Equation, operands: list[Any]) -> Any:
+    return enumerate(zip(eqn.invars, operands, strict=True))

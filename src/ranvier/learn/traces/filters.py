@@ -1,0 +1,263 @@
+"""What a population emits within a step, and programs that low-pass filter it.
+
+An emission is a variable that a hidden group computes position by position and that a projection then carries towards
+the outputs: the spikes that a readout sees, say. Filtering its eligibility trace is the same as giving the group one
+more hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of the program, and all else follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...errors import RuleError
+from ...program._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
+from ...program.analysis.cache import cached_by_program
+from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
+from ...program.analysis.reachability import feeds_of, reach
+from ...program.interpret import Environment, read, run_equations
+from ...program.nested import classify_derivative, has_derivative
+from ...program.normalize import normalize
+from ...program.paths import Path, path_text
+from ...program.primitives import Kind
+from ...program.program import ModuleInfo, Role, Slot, slot_of
+from ..step.stages import stages_of
+from ..uses.traced_uses import terms_of
+from .readouts import is_plain_move, readouts_of, way_out
+
+FILTERED = "filtered emission"
+"""Label of the hidden states that filter emissions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Emission:
+    """One emission of a group.
+
+    Attributes:
+        group: the hidden group.
+        var: z, one element for every position.
+        equations: the projections that carry it towards the outputs, not by way of the group itself.
+    """
+
+    group: HiddenGroup
+    var: Var
+    equations: tuple[Equation, ...]
+
+
+@cached_by_program
+def emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
+    """What the groups that carry traces emit at a step towards the outputs."""
+    return _emissions(info, past=False)
+
+
+@cached_by_program
+def readout_emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
+    """As :func:`emissions_of`, and what groups emit of earlier steps: old spikes, the end of a delay line."""
+    return _emissions(info, past=True)
+
+
+def _emissions(info: ModuleInfo, *, past: bool) -> tuple[Emission, ...]:
+    groups = dict.fromkeys(c.group for term in terms_of(info) for c in term.connections)
+    return tuple(emission for group in groups for emission in _emissions_of_group(info, group, past))
+
+
+def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> list[Emission]:
+    outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
+    others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
+    emitted = _emitted(info, group, past)
+    found: dict[Var, list[Equation]] = {}
+    for var in emitted:
+        for number in feeds_of(info).consumers.get(var, ()):
+            eqn = info.equations[number]
+            leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
+            if not leads_out or not has_derivative(eqn) or emitted.keys() & set(eqn.outvars):
+                continue
+            mixing = classify_derivative(eqn) is Kind.MIXING
+            projects = mixing and sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
+            if projects or readouts_of(info, var, eqn):
+                found.setdefault(var, []).append(eqn)
+    return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
+
+
+def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None]:
+    """Variables that the group's projections and states reach position by position, in order."""
+    starts = [term.y for term in terms_of(info) if any(c.group is group for c in term.connections) and term.equations]
+    found = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
+    most = group.positions.size * (group.num_state if past else 1)
+    for eqn in info.equations:
+        sizes = [size_of(a) for a in eqn.invars if not isinstance(a, Literal) and a in found]
+        if sizes and _stays_apart(eqn, past) and has_derivative(eqn):
+            for out in eqn.outvars:
+                moved = past and size_of(out) <= max(sizes)
+                if (
+                    is_floating(dtype_of(out))
+                    and (moved or size_of(out) == group.positions.size)
+                    and size_of(out) <= most
+                ):
+                    found[out] = None
+    return found
+
+
+def _stays_apart(eqn: Equation, moves: bool) -> bool:
+    """Whether the equation computes position by position, or moves what comes from positions."""
+    if classify_derivative(eqn) is Kind.ELEMENTWISE or eqn.primitive.name in ("reshape", "squeeze", "expand_dims"):
+        return True
+    return moves and is_plain_move(eqn)
+
+
+def readout_decay(info: ModuleInfo, emission: Emission) -> float:
+    """The constant decay of the readouts that an emission drives; zero where they have no memory, or are no leaky
+    integrators of the emission that the rest of the step sees through their new states alone.
+
+    Raises:
+        RuleError: the readouts' decay is not one constant.
+    """
+    decays: set[float | None] = set()
+    for eqn in emission.equations:
+        decays |= {readout.decay for readout in readouts_of(info, emission.var, eqn)} or {0.0}
+    if len(decays) == 1 and None not in decays:
+        (decay,) = decays
+        assert decay is not None
+        return decay
+    names = ", ".join(map(path_text, emission.group.hidden_paths))
+    raise RuleError(
+        f"what the group of {names} emits does not drive readouts with one constant decay, so there is no filter to "
+        "take from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no filter."
+    )
+
+
+def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: bool = False) -> ModuleInfo:
+    """The program with one more hidden state for every emission given, its low-pass filtered value.
+
+    Args:
+        info: the program.
+        decays: emission to the decay of its filter.
+        detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
+            the step does not read it. Otherwise the projections towards the outputs read the emission through it.
+    """
+    found = emissions_of(info) if detached else readout_emissions_of(info)
+    emissions = {e.var: e for e in found if e.var in decays}
+    counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
+    end = sum(counts)
+    extra = list(emissions)
+
+    def step(*operands: Any) -> list[Any]:
+        filters = dict(zip(extra, operands[end : end + len(extra)], strict=True))
+        values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
+        values.update(zip(info.jaxpr.invars, [*operands[:end], *operands[end + len(extra) :]], strict=True))
+        if detached:
+            run_equations(info.equations, values)
+            new = _detached(info, values, filters, decays)
+        else:
+            new = _run_filtered(info, values, filters, decays, emissions)
+        results = [jnp.asarray(read(values, atom)) for atom in info.jaxpr.outvars]
+        last = len(info.output_outvars) + len(info.hidden_outvars)
+        return [*results[:last], *new, *results[last:]]
+
+    avals = [var.aval for var in info.jaxpr.invars]
+    avals[end:end] = [var.aval for var in extra]
+    first = len(info.output_outvars)
+    closed = normalize(step, avals, slice(first, first + len(info.hidden) + len(extra)))
+    slots = tuple(_slot(emission, number) for number, emission in enumerate(emissions.values()))
+    return replace(info, closed_jaxpr=closed, hidden=(*info.hidden, *slots))
+
+
+def filter_path(emission: Emission, number: int) -> Path:
+    """Name of the hidden state that filters an emission."""
+    return (*emission.group.hidden_paths[0], f"filter{number}")
+
+
+def _slot(emission: Emission, number: int) -> Slot:
+    zeros = jnp.zeros(shape_of(emission.var), dtype_of(emission.var))
+    path = filter_path(emission, number)
+    treedef = jax.tree.structure(0)
+    return slot_of(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
+
+
+def _run_filtered(
+    info: ModuleInfo,
+    values: Environment,
+    filters: Mapping[Var, Any],
+    decays: Mapping[Var, float],
+    emissions: Mapping[Var, Emission],
+) -> list[Any]:
+    """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
+    filtered = {var: decays[var] * filters[var] + values[var] for var in emissions if var in values}
+    for eqn in info.equations:
+        operands = []
+        for atom in eqn.invars:
+            value = read(values, atom)
+            if not isinstance(atom, Literal) and atom in emissions and eqn in emissions[atom].equations:
+                hold = jax.lax.stop_gradient
+                value = hold(value) + (filtered[atom] - hold(filtered[atom]))
+            operands.append(value)
+        with located_at(eqn):
+            values.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
+        for var in eqn.outvars:
+            if var in emissions:
+                filtered[var] = decays[var] * filters[var] + values[var]
+    return [filtered[var] for var in emissions]
+
+
+def _detached(
+    info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
+) -> list[Any]:
+    """The new filtered values, with no derivative by the old states; results of projections are those of the step."""
+    held = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
+    for eqn in info.equations:
+        reads = any(not isinstance(a, Literal) and a in held for a in eqn.invars)
+        if reads and classify_derivative(eqn) in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and not eqn.effects:
+            operands = [held[a] if not isinstance(a, Literal) and a in held else read(values, a) for a in eqn.invars]
+            held.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
+    return [decays[var] * filters[var] + held.get(var, values[var]) for var in filters]
+
+
+def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
+    """``id`` of the mixing equations that carry filtered emissions into readouts whose one state has the filter's
+    decay."""
+    filtered = {var for slot, var in zip(info.hidden, info.hidden_invars, strict=True) if slot.label == FILTERED}
+    for eqn in info.equations:
+        if any(not isinstance(a, Literal) and a in filtered for a in eqn.invars):
+            filtered.update(eqn.outvars)
+    ways = [
+        way_out(info, emission.var, eqn)
+        for emission in readout_emissions_of(info)
+        for eqn in emission.equations
+        if emission.var in filtered and readouts_of(info, emission.var, eqn)
+    ]
+    return frozenset(id(eqn) for way in ways for eqn, _ in way if classify_derivative(eqn) is Kind.MIXING)
+
+
+def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
+    """Raises :class:`RuleError` where a filter feels states of the emission's group and is no state of that group.
+
+    What the group's projections emit without its states, as ``tanh(x @ w)``, has a filter that stands by itself.
+    """
+    group_of, old = analyse_groups(filtered).group_of, filtered.hidden_path_to_invar
+    for number, emission in enumerate(emissions):
+        path = filter_path(emission, number)
+        group, index = group_of[path], [slot.path for slot in filtered.hidden].index(path)
+        felt = [p for p in emission.group.hidden_paths if (index, True) in feeds_of(filtered).of(old[p])]
+        if not set(felt) <= set(group.hidden_paths):
+            names = ", ".join(map(path_text, emission.group.hidden_paths))
+            raise RuleError(
+                f"what the group of {names} emits is not arranged by its positions, so its trace cannot be filtered; "
+                "write EProp(filter=None)."
+            )
+
+
+def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
+    """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
+    found: dict[int, tuple[Equation, int]] = {}
+    sequential = {id(e) for e in stages_of(info).changing}
+    emitted = {emission.var for emission in readout_emissions_of(info)}
+    for emission in readout_emissions_of(info):
+        for eqn in emission.equations:
+            operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
+            if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:
+                found[id(eqn)] = (eqn, operands[0])
+    return tuple(found.values())

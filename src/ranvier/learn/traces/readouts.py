@@ -1,0 +1,99 @@
+"""Leaky readouts: states that integrate what others emit, by a linear map that does not change.
+
+A low-pass filter of the emission then has the same effect as the readout's own memory of it: filter and map commute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...program._jax import Equation, Literal, Var, dtype_of, is_floating
+from ...program.analysis.binding_time import Level, Levels, levels_of
+from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
+from ...program.analysis.reachability import feeds_of, reach_by_gradient
+from ...program.analysis.relations import connections_of
+from ...program.nested import classify_derivative, has_derivative
+from ...program.primitives import Kind, rule_of
+from ...program.program import ModuleInfo
+
+SUMS = frozenset(["reduce_sum", "reduce_window_sum", "cumsum"])
+PRODUCTS = frozenset(["mul", "dot_general", "conv_general_dilated"])
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A component of a group that feeds no other one."""
+
+    group: HiddenGroup
+    component: int
+
+    @property
+    def decay(self) -> float | None:
+        """What is left of it after a step; None where that is not one constant."""
+        fact = self.group.transition.entries[self.component][self.component]
+        return 0.0 if fact is None else fact.value
+
+
+def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...]:
+    """The leaky readouts that an equation carries a variable into; none where it also leads elsewhere.
+
+    All that the step computes feels the variable past this equation, and the readouts' old states, through their new
+    states only.
+    """
+    reached = reach_by_gradient(info)
+    indices = {j for out in eqn.outvars for j in reached.hidden(out)}
+    felt = [*eqn.outvars, *(info.hidden_invars[j] for j in indices)]
+    if any(reached.outputs(v) or reached.other(v) or set(reached.hidden(v)) - indices for v in felt):
+        return ()
+    found = []
+    for group in analyse_groups(info).groups:
+        components = [a for a, c in enumerate(group.positions.components) if group.state_indices[c.state] in indices]
+        if len(components) > 1:
+            return ()
+        found += [Readout(group, a) for a in components]
+    levels = levels_of(info)
+    linear = all(is_linear(e, operands, levels) for e, operands in way_out(info, var, eqn))
+    return tuple(found) if linear or _has_steady_gain(info, eqn) else ()
+
+
+def way_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, list[int]]]:
+    """The equations through which a derivative passes from a variable, past this equation, up to new hidden states,
+    each with the numbers of the operands that carry it."""
+    made_of_it, ends = set[Var](), set(info.hidden_outvars)
+    found = []
+    for e in info.equations:
+        sources = {var} if e is eqn else made_of_it
+        operands = [k for k, atom in enumerate(e.invars) if not isinstance(atom, Literal) and atom in sources]
+        if operands and has_derivative(e):
+            found.append((e, operands))
+            made_of_it.update(out for out in e.outvars if is_floating(dtype_of(out)) and out not in ends)
+    return found
+
+
+def is_linear(eqn: Equation, operands: Sequence[int], levels: Levels) -> bool:
+    """Whether the results are linear in these operands, with coefficients that no data change."""
+    rule, name = rule_of(eqn.primitive), eqn.primitive.name
+    steady = all(k in operands or levels.is_static(atom) for k, atom in enumerate(eqn.invars))
+    if name in PRODUCTS or (rule.kind is Kind.MIXING and rule.operation == "sparse"):
+        return steady and len(operands) == 1
+    if name == "div":
+        return steady and list(operands) == [0]
+    if name == "select_n":
+        return 0 not in operands and levels.is_static(eqn.invars[0])
+    if rule.kind is Kind.STRUCTURAL and rule.index_operands is not None:
+        return steady and all(k < rule.index_operands for k in operands)
+    return rule.linear or name in SUMS or rule.kind is Kind.STRUCTURAL
+
+
+def is_plain_move(eqn: Equation) -> bool:
+    """Whether the equation moves elements to places that do not depend on any operand."""
+    rule = rule_of(eqn.primitive)
+    return rule.kind is Kind.STRUCTURAL and rule.index_operands is None and eqn.primitive.name != "concatenate"
+
+
+def _has_steady_gain(info: ModuleInfo, eqn: Equation) -> bool:
+    """Whether a projection acts on readouts position by position with a gain that does not change."""
+    found = [c for out in eqn.outvars for c in connections_of(info, out, feeds_of(info))]
+    steady = all(fact.level is not Level.DYNAMIC for c in found for fact in c.facts.values())
+    return bool(found) and classify_derivative(eqn) is Kind.MIXING and steady

@@ -1,0 +1,165 @@
+"""Where parameters meet the data of a step, and which of these places carry an eligibility trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ...program._jax import Equation, Literal, Var, shape_of
+from ...program._jax import operand as operand_of
+from ...program.analysis.binding_time import Level, levels_of
+from ...program.analysis.cache import cached_by_program
+from ...program.analysis.parameter_uses import Operation, OperationKind, mixes, operations_of
+from ...program.analysis.reachability import feeds_past_static, paths_through_mixing, reach_by_gradient
+from ...program.analysis.relations import Connection, connections_of
+from ...program.program import ModuleInfo
+from ..step.stages import stages_of
+from .alignment import Lanes
+from .bilinear import Convolution, Dense, Elementwise, Form, product_form, rows_form
+from .probing import sparse_form
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One static operand of one projection, with the groups that its result reaches without mixing.
+
+    Attributes:
+        form: the projection, linear in the operand.
+        operand: the static variable.
+        y: the projection's result.
+        equations: the equations that apply the operand; none for an elementwise parameter.
+        lanes: the way into each group.
+        is_direct: whether the loss of the same step feels y through the groups' new states alone.
+        slots: indices of the parameters that the operand is made of.
+    """
+
+    form: Form
+    operand: Var
+    y: Var
+    equations: tuple[Equation, ...]
+    lanes: tuple[Lanes, ...]
+    is_direct: bool
+    slots: tuple[int, ...]
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        return tuple(lanes.connection for lanes in self.lanes)
+
+
+@cached_by_program
+def terms_of(info: ModuleInfo) -> tuple[Term, ...]:
+    """All terms of a program that reach a group, in program order."""
+    found = []
+    for operation in operations_of(info):
+        if _connections(info, operation.y):
+            found += _terms_of_operation(info, operation)
+    return tuple(found)
+
+
+def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term]:
+    parts = list(_parts(info, operation))
+    if all(_connections(info, y) for _, y, _, _ in parts):
+        for operand, y, equations, form in parts:
+            yield _term(info, operation, operand, y, equations, form)
+        return
+    static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
+    for number, operand in enumerate(operation.operands):
+        if levels_of(info).learned_of(operand) and slots_of(info, operand):
+            form = sparse_form(info, operation, number, static) or Dense(operand, operation.y, operation)
+            yield _term(info, operation, operand, operation.y, operation.equations, form)
+
+
+Part = tuple[Var, Var, tuple[Equation, ...], Form | None]
+
+
+def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
+    """For every operand with parameters: itself, the result of the equation that applies it, the equation, its form."""
+    if not operation.equations:
+        yield operation.y, operation.y, (), Elementwise(operation.y, operation.y)
+        return
+    operands = [w for w in operation.operands if slots_of(info, w)]
+    for operand in operands:
+        for eqn in operation.equations:
+            for k, atom in enumerate(eqn.invars):
+                if atom is operand:
+                    if mixes(eqn, k):
+                        yield operand, eqn.outvars[0], (eqn,), _form_of(operation, eqn, k)
+                    else:
+                        yield operand, operand, (), Elementwise(operand, operand)
+
+
+def _form_of(operation: Operation, eqn: Equation, operand: int) -> Form | None:
+    name, params = eqn.primitive.name, eqn.params
+    if name == "dot_general" and eqn.invars[0] is not eqn.invars[1]:
+        return product_form(eqn, operand)
+    if name == "conv_general_dilated" and operand == 1 and params["batch_group_count"] == 1:
+        return Convolution(operand_of(eqn, 1), eqn.outvars[0], eqn)
+    if name == "gather" and operand == 0:
+        return rows_form(eqn)
+    return None
+
+
+def _term(
+    info: ModuleInfo, operation: Operation, operand: Var, y: Var, equations: tuple[Equation, ...], form: Form | None
+) -> Term:
+    if form is None:
+        form = _form_by_running(info, operation, operand, y, equations)
+    lanes = tuple(Lanes(connection, shape_of(y)) for connection in _connections(info, y))
+    return Term(form, operand, y, equations, lanes, _is_direct(info, y, lanes), slots_of(info, operand))
+
+
+def _form_by_running(
+    info: ModuleInfo, operation: Operation, operand: Var, y: Var, equations: tuple[Equation, ...]
+) -> Form:
+    (eqn,) = equations
+    static = tuple(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and levels_of(info).is_static(a)))
+    xs = tuple(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and a not in static))
+    part = Operation(operation.kind, y, xs, static, equations, operation.slots, operation.pairs, operation.reason, info)
+    number = static.index(operand)
+    found = None
+    if operation.kind is OperationKind.SPARSE:
+        found = sparse_form(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
+    return found or Dense(operand, y, part)
+
+
+def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
+    """Indices of the parameters from which a derivative reaches the operand."""
+    levels = levels_of(info)
+    mask = levels.learned_of(operand)
+    by_slot = info.weight_path_to_invars
+    return tuple(
+        k for k, slot in enumerate(info.parameters) if any(mask & levels.bits[var] for var in by_slot[slot.path])
+    )
+
+
+def slots_in_time(info: ModuleInfo) -> tuple[int, ...]:
+    """Indices of the parameters that act on later steps: those from which a derivative reaches a state."""
+    reach, by_slot = reach_by_gradient(info), info.weight_path_to_invars
+    return tuple(
+        k
+        for k, slot in enumerate(info.parameters)
+        if any(reach.hidden(var) or reach.other(var) for var in by_slot[slot.path])
+    )
+
+
+def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
+    """How y reaches groups; where it is a parameter, not by way of static values, which are terms of their own."""
+    return connections_of(info, y, feeds_past_static(info))
+
+
+def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Lanes]) -> bool:
+    """Whether y acts within the step through the new states of its groups alone."""
+    reach = reach_by_gradient(info)
+    connected = {lane.connection.group.state_indices[s] for lane in lanes for s in lane.connection.states}
+    through_mixing, _ = paths_through_mixing(info).get(y, (0, None))
+    return not reach.outputs(y) and not through_mixing and set(reach.hidden(y)) <= connected
+
+
+@cached_by_program
+def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
+    """Static variables made of parameters that the step's changing part, its outputs or its states read."""
+    levels, stages = levels_of(info), stages_of(info)
+    read = [a for eqn in stages.changing for a in eqn.invars]
+    atoms = [*read, *info.jaxpr.outvars]
+    found = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
+    return tuple(v for v in found if levels.of(v) is Level.STATIC and slots_of(info, v))

@@ -1,0 +1,1 @@
+"""NIR graphs and files, read and written."""

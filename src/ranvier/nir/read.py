@@ -1,0 +1,339 @@
+"""NIR graphs and files as SNNGraph.
+
+NIR stores no time step, no reset rule and no delay of recurrent edges. They are asked for, kept in the graph, and never
+guessed; what they were is also in the graph's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraphError, reason_text
+from ..graph.elements import Projection
+from ..graph.footprint import check_declared
+from ..graph.snn_graph import SNNGraph
+from ..graph.verifier import LONGEST_DELAY
+from ..util.limits import Budget, TooLarge
+from .build import NirBuilder
+from .notes import NOTES, NirNotes
+from .probe import probe
+from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, check_values, kind_of
+
+PRESET = {"integration": "euler", "current": "old", "fires": ">"}
+"""Choices as in NIR's equations."""
+
+DEEPEST = 32
+"""Graphs are nested no deeper."""
+
+Resets = str | Mapping[str, str] | None
+
+
+def from_nir(
+    source: Any,
+    *,
+    dt: float | None = None,
+    reset: Resets = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+    current: str | None = None,
+    fires: str | None = None,
+    name: str | None = None,
+) -> SNNGraph:
+    """A NIR graph or file as SNNGraph.
+
+    Every NIR primitive is taken: Input, Output, Affine, Linear, Scale, Conv1d, Conv2d, SumPool2d, AvgPool2d, Flatten,
+    Delay, Threshold, I, IF, LI, LIF, CubaLI, CubaLIF, and nested graphs, whose nodes are called ``outer.inner``. A file
+    that :func:`ranvier.to_nir` wrote says all that is asked for here.
+
+    Args:
+        source: path of a ``.nir`` file, or a ``nir.NIRGraph``.
+        dt: time step in seconds; of a file that says it itself it may be left out.
+        reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one by node name; needed where there are
+            some.
+        recurrent_delay: delay in steps, at least 1, of projections that close a cycle; needed where the file's own
+            delays leave one open. These stay as they are, element by element.
+        integration: see :mod:`ranvier.graph.neurons`. Where these three are left out, forward Euler on the old state
+            and spikes above the threshold, as in NIR's equations.
+        current: likewise.
+        fires: likewise.
+        name: of the graph; the file's name where left out.
+
+    Raises:
+        GraphError: the file cannot be read, a node or a shape is wrong, or something that NIR does not store was not
+            given: all of it in one message, which names the nodes.
+    """
+    wanted = {"reset": reset, "integration": integration, "current": current, "fires": fires}
+    graph, unsaid = _graph(source, dt, wanted, recurrent_delay, name)
+    if unsaid.questions:
+        raise GraphError(str(unsaid))
+    return graph
+
+
+def nir_structure(
+    source: Any,
+    *,
+    dt: float | None = None,
+    reset: Resets = None,
+    recurrent_delay: int | None = None,
+    integration: str | None = None,
+) -> tuple[SNNGraph, list[str]]:
+    """A NIR graph or file for a look at how it is built, and what neither it nor the options say.
+
+    Args:
+        source: as for :func:`from_nir`.
+        dt: likewise, as all that follow; what is left out has a placeholder: a dt of 1 s, a delay of one step.
+
+    Returns:
+        The graph, which cannot be run where something is not said, and a sentence for each such thing.
+
+    Raises:
+        GraphError: the file cannot be read, or a node or a shape is wrong.
+    """
+    graph, unsaid = _graph(source, dt, {"reset": reset, "integration": integration}, recurrent_delay, None)
+    return graph, unsaid.questions
+
+
+def _graph(
+    source: Any, dt: float | None, wanted: Mapping[str, Resets], recurrent_delay: int | None, name: str | None
+) -> tuple[SNNGraph, Unsaid]:
+    """The graph, with placeholders for what is not said, and what that is."""
+    contents = NirContents.of(source)
+    dt = _time_step(dt, contents.notes)
+    recurrent_delay = _whole_steps(recurrent_delay)
+    choices, without_reset = _choices(contents.nodes, wanted, contents.notes.choices)
+    builder = NirBuilder(contents.nodes, contents.edges, dt, choices, contents.notes)
+    if contents.size is not None:
+        check_declared(builder.unfinished, Budget(contents.size), repr(str(source)))
+    unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])
+    graph = builder.graph(name or contents.name, recurrent_delay, is_complete=not unsaid.questions)
+    graph.metadata.update(contents.metadata)
+    return graph, unsaid
+
+
+@dataclass(frozen=True, eq=False)
+class NirContents:
+    """A NIR graph, nested graphs flattened.
+
+    Attributes:
+        name: of the file.
+        nodes, edges: of the graph.
+        notes: what a file of Ranvier's says beyond NIR.
+        metadata: the rest of it, by key.
+        size: of the file in bytes; None without a file.
+    """
+
+    name: str
+    nodes: Nodes
+    edges: Edges
+    notes: NirNotes
+    metadata: dict[str, str]
+    size: int | None
+
+    @classmethod
+    def of(cls, source: Any) -> NirContents:
+        """Of the path of a ``.nir`` file, or a ``nir.NIRGraph``.
+
+        Raises:
+            GraphError: the file cannot be read, or its nodes and edges make no graph.
+        """
+        import nir
+
+        is_graph = isinstance(source, nir.NIRGraph)
+        graph, name = (source, "nir") if is_graph else (_read(Path(source)), Path(source).stem)
+        nodes, edges = _flattened(graph)
+        size = None if is_graph else Path(source).stat().st_size
+        return cls(name, nodes, edges, NirNotes.of(graph.metadata or {}), _metadata(graph, nodes), size)
+
+
+@dataclass(frozen=True, eq=False)
+class Unsaid:
+    """What running a network needs, and NIR does not store.
+
+    Attributes:
+        dt: whether the time step is not known.
+        resets: nodes of which the reset is not known.
+        closing: projections of which the delay is not known.
+    """
+
+    dt: bool
+    resets: list[str]
+    closing: list[Projection]
+
+    @property
+    def questions(self) -> list[str]:
+        questions = []
+        if self.dt:
+            questions.append(
+                "the time step: pass dt= in seconds (--dt), the one the network was trained or simulated with."
+            )
+        if self.resets:
+            questions.append(
+                f"how a neuron is reset, and no reset is given for {self.resets}: pass reset='zero' (--reset zero; v "
+                "becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, or a mapping "
+                "by node name."
+            )
+        if self.closing:
+            names = ", ".join(f"{p.name!r} ({p.source} -> {p.target})" for p in self.closing)
+            questions.append(
+                f"the delay of projections that close a cycle: {names}; pass recurrent_delay=1 (--recurrent-delay 1) "
+                "if they bring the spikes of the step before, as in most simulators, or the number of steps."
+            )
+        return questions
+
+    def __str__(self) -> str:
+        if len(self.questions) == 1:
+            return f"NIR does not store {self.questions[0]}"
+        return "\n".join(["NIR does not store, and this network needs:", *(f"  {q}" for q in self.questions)])
+
+
+def _time_step(dt: Any, notes: NirNotes) -> float | None:
+    """dt as given, or as the file says."""
+    if dt is None:
+        dt = notes.dt
+    if dt is None:
+        return None
+    if not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
+        raise GraphError(f"dt={dt!r} is no time step; a positive number of seconds is expected.")
+    if notes.dt is not None and abs(float(dt) - notes.dt) > 1e-9 * notes.dt:
+        raise GraphError(
+            f"dt={float(dt):g} s was given, and the file says {notes.dt:g} s, for which its delays hold; "
+            "leave dt out. For another network with that dt, change graph.dt afterwards."
+        )
+    return float(dt)
+
+
+def _whole_steps(recurrent_delay: Any) -> int | None:
+    if recurrent_delay is None:
+        return None
+    is_number = isinstance(recurrent_delay, Integral) and not isinstance(recurrent_delay, bool)
+    if not is_number or not 1 <= int(recurrent_delay) <= LONGEST_DELAY:
+        raise GraphError(
+            f"recurrent_delay={recurrent_delay!r} is no delay of a loop; a number of steps from 1 to {LONGEST_DELAY} "
+            "is expected."
+        )
+    return int(recurrent_delay)
+
+
+def _read(path: Path) -> Any:
+    import nir
+
+    if not path.is_file():
+        raise GraphError(f"there is no file {str(path)!r}.")
+    try:
+        probe(path)
+        graph = nir.read(path, type_check=False)
+    except TooLarge as error:
+        raise GraphError(f"{str(path)!r}: {error}.") from error
+    except Exception as error:  # a damaged file raises errors of many kinds
+        raise GraphError(f"{str(path)!r} cannot be read as NIR: {reason_text(error)}") from error
+    if not isinstance(graph, nir.NIRGraph):
+        raise GraphError(f"{str(path)!r} holds a {kind_of(graph)}; a NIRGraph is expected.")
+    return graph
+
+
+def _flattened(graph: Any) -> tuple[Nodes, Edges]:
+    """Nodes and edges, with the nodes of nested graphs in place of these."""
+    nodes, edges, ports = _with_ports(graph, "")
+    for port in ports:
+        before, after = [a for a, b in edges if b == port], [b for a, b in edges if a == port]
+        if port in before:
+            raise GraphError(f"node {port!r}: is in a cycle of inputs and outputs of nested graphs without neurons.")
+        edges = [edge for edge in edges if port not in edge] + [(a, b) for a in before for b in after]
+        del nodes[port]
+    for (a, b), count in Counter(edges).items():
+        if count > 1:
+            raise GraphError(
+                f"the edge {a!r} -> {b!r} is there {count} times; put a Scale of {count} between the nodes."
+            )
+    return nodes, edges
+
+
+def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
+    """Nodes and edges by their full names, with the inputs and outputs of nested graphs, and the names of these."""
+    nodes: Nodes = {}
+    edges: Edges = []
+    ports: list[str] = []
+    entry, leave = {}, {}
+    if prefix.count(".") > DEEPEST:
+        raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or in themselves, at {prefix[:60]!r}.")
+    for key, node in graph.nodes.items():
+        name = f"{prefix}{key}"
+        if kind_of(node) not in ("NIRGraph", "Input", "Output", *OPERATIONS, *NEURONS):
+            known = ", ".join(("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph"))
+            raise GraphError(
+                f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are {known}."
+            )
+        if name in nodes:
+            raise GraphError(f"two nodes are called {name!r}, one of them within a nested graph; rename one.")
+        if kind_of(node) != "NIRGraph":
+            check_values(name, node)
+            nodes[name] = node
+            continue
+        inner_nodes, inner_edges, inner_ports = _with_ports(node, f"{name}.")
+        if both := sorted(nodes.keys() & inner_nodes.keys()):
+            raise GraphError(f"two nodes are called {both[0]!r}, one of them within the graph {name!r}; rename one.")
+        nodes.update(inner_nodes)
+        edges += inner_edges
+        own = {
+            kind: [f"{name}.{k}" for k, n in node.nodes.items() if kind_of(n) == kind] for kind in ("Input", "Output")
+        }
+        ports += [*inner_ports, *own["Input"], *own["Output"]]
+        entry[name], leave[name] = own["Input"], own["Output"]
+    for edge in graph.edges:
+        if len(edge) != 2:
+            raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")
+        a, b = edge
+        ends = []
+        for key, table, kind in ((a, leave, "Output"), (b, entry, "Input")):
+            name = f"{prefix}{key}"
+            found = table.get(name, [name] if name in nodes else [])
+            if len(found) != 1:
+                raise GraphError(
+                    f"the edge {a!r} -> {b!r}: {name!r} is a graph with {len(found)} {kind} nodes, one is expected."
+                    if name in table
+                    else f"the edge {a!r} -> {b!r}: there is no node {name!r}."
+                )
+            ends += found
+        edges.append((ends[0], ends[1]))
+    return nodes, edges, ports
+
+
+def _choices(
+    nodes: Nodes, given: Mapping[str, Resets], notes: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Every choice of every node, as given, else as the file says, else as in NIR's equations; and the nodes of whose
+    reset nothing is known.
+    """
+    kinds = {name: NEURONS[kind_of(node)][0] for name, node in nodes.items() if kind_of(node) in NEURONS}
+    picked: dict[str, dict[str, str]] = {name: {} for name in kinds}
+    for choice, wanted in given.items():
+        concerned = [name for name, kind in kinds.items() if choice in kind.choice_names()]
+        by_name = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(concerned, wanted)
+        if unknown := [name for name in by_name if name not in concerned]:
+            raise GraphError(f"{choice} is given for {unknown}, but the nodes that have one are {concerned}.")
+        for name in concerned:
+            value = by_name.get(name) or notes.get(name, {}).get(choice) or PRESET.get(choice)
+            if value is not None:
+                picked[name][choice] = str(value)
+    unknown = [n for n, kind in kinds.items() if "reset" in kind.choice_names() and "reset" not in picked[n]]
+    return picked, unknown
+
+
+def _metadata(graph: Any, nodes: Nodes) -> dict[str, str]:
+    """Metadata of the graph by key, that of its nodes by ``node/key``, as text."""
+    found = {key: _text(value) for key, value in (graph.metadata or {}).items() if key != NOTES}
+    for name, node in nodes.items():
+        found.update({f"{name}/{key}": _text(value) for key, value in (node.metadata or {}).items()})
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=lambda x: np.asarray(x).tolist())

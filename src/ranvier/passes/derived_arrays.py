@@ -1,0 +1,83 @@
+"""Arrays that are made of parameters of the graph, as their numbers are taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..graph.elements import Projection
+from ..graph.operations import Operation
+from ..graph.shared import numbers_of, with_numbers
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Mapped
+
+
+def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Operation], Any]) -> Any:
+    """What a change that takes numbers of an operation's arrays makes of it, with the uses of parameters kept true.
+
+    Where an array is made of parameters, the change is made to an operation that holds, in place of its numbers, which
+    these are: so it is known where each has gone, also where it is zero.
+    """
+    operation, name = projection.operation, projection.name
+    uses = {label: use for label in operation.arrays if (use := graph.uses.pop((name, label), None)) is not None}
+    if not uses or isinstance(operation, Mapped):
+        return change(operation)
+    old = {label: numbers_of(value) for label, value in operation.arrays.items()}
+    starts = dict(zip(old, np.cumsum([1, *(value.size for value in old.values())]), strict=False))
+    counted = {k: (starts[k] + np.arange(v.size, dtype=np.float64)).reshape(v.shape) for k, v in old.items()}
+    places = {k: with_numbers(operation.arrays[k], v) for k, v in counted.items()}
+    changed: Any = change(operation.replace(**places))
+    values = np.concatenate([value.ravel() for value in old.values()])
+    numbers: dict[str, Any] = {}
+    for label, place in changed.arrays.items():
+        at = numbers_of(place).astype(np.int64)
+        numbers[label] = with_numbers(place, values[at - 1])
+        source = next(k for k in reversed(old) if at.size == 0 or at.ravel()[0] >= starts[k])
+        if source in uses:
+            graph.uses[name, label] = uses[source].taken(at - starts[source], old[source].shape)
+    return changed.replace(**numbers)
+
+
+def take_made(graph: SNNGraph, population: str, kept: np.ndarray) -> None:
+    """Follows parameters of neurons of which some, by their flat numbers, are kept."""
+    shape = graph.populations[population].shape
+    rest = (-1, *shape[1:])
+    for label, value in graph.populations[population].neuron.parameters.items():
+        use = graph.uses.get((population, label))
+        if use is not None and value.ndim:
+            graph.uses[population, label] = use.taken(kept.reshape(rest), shape)
+
+
+def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
+    """Takes the numbers of a parameter away that no array is made of; those that stay, or None where all do.
+
+    Whole rows and columns go where that is all; else what stays has one axis. A parameter that goes through a function
+    stays as it is.
+    """
+    uses = {array: use for array, use in graph.uses.items() if name in use.parameters}
+    value = graph.parameters[name]
+    if any(use.function is not None or use.index is None for use in uses.values()):
+        return None
+    used = np.zeros(value.size, bool)
+    for use in uses.values():
+        used[use.index] = True
+    if used.all():
+        return None
+    block = np.ix_(*_axes(used.reshape(value.shape)))
+    whole = used.reshape(value.shape)[block].all()
+    numbers = np.arange(value.size).reshape(value.shape)[block] if whole else np.flatnonzero(used)
+    graph.parameters[name] = value.ravel()[numbers]
+    place = np.full(value.size, -1)
+    place[numbers.ravel()] = np.arange(numbers.size)
+    graph.uses.update({array: use.moved(place) for array, use in uses.items()})
+    return numbers.ravel()
+
+
+def _axes(used: np.ndarray) -> list[np.ndarray]:
+    """Along every axis the places at which anything is used."""
+    return [
+        np.flatnonzero(used.any(axis=tuple(other for other in range(used.ndim) if other != axis)))
+        for axis in range(used.ndim)
+    ]

@@ -1,0 +1,292 @@
+"""Kinds of neurons by their states: what a traced population is if it is one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, I, Relay, Threshold
+from .match import Case, Match, Synapse
+from .probe import Probe, Unlike, is_close, simple
+from .spiking import Adaptation, Spike
+
+
+def _nothing(case: Case) -> Match:
+    """Without a state: a threshold, or a sum."""
+    probe = case.probe
+    if case.spike is None:
+        values = list(probe.outputs)
+        rows = [case.row(o) for o in values]
+        weights, gains = case.drive(rows)
+        if not all(is_close(g, np.ones(probe.size)) for g in gains):
+            weights = {k: w * gains[0] for k, w in weights.items()}
+        if any(not is_close(row[""], rows[0][""]) or not is_close(row[k], rows[0][k]) for row in rows for k in row):
+            raise Unlike(
+                "its outputs are different functions of its inputs",
+                about=values[-1],
+                remedy="give every output its own population",
+            )
+        bias = rows[0][""]
+        return Match(Relay(), None, weights=weights, bias=bias if np.any(bias) else None)
+    main = probe.inputs[0]
+    level = {}
+    for k in probe.inputs:
+        level[k] = simple(probe.onset(case.spike, k, np.ones(probe.size), {}))
+    weights = {k: simple(level[main] / level[k]) for k in probe.inputs}
+    return Match(Threshold(level[main]), case.spike, weights=weights)
+
+
+def _one(case: Case) -> Match:
+    """One state: LI, I, LIF, IF."""
+    probe = case.probe
+    (v,) = probe.states
+    row = case.row(v)
+    weights, (gain,) = case.drive([row])
+    decay, constant = row[v], row[""]
+    if case.spike is None:
+        neuron, bias = _leak(decay, gain, constant, case.dt)
+        return Match(neuron, None, {"v": v}, {"v": probe.population.initial_state()[v].ravel()}, weights, bias)
+    spike = Spike.of(case, v, main=_main(probe, weights))
+    leak, bias = _leak(decay, gain, constant - spike.shift * (1 - decay), case.dt)
+    return _spiking(case, leak, spike, v, weights, bias, {})
+
+
+def _two(case: Case) -> Match:
+    """Two states: a current and a potential, or a potential and an adaptation."""
+    probe = case.probe
+    a, b = probe.states
+    rows = {k: case.row(k) for k in (a, b)}
+    if not np.any(rows[a][b]) and not np.any(rows[b][a]):
+        return _adaptive(case, probe.states)
+    i, v = (a, b) if not np.any(rows[a][b]) else (b, a)
+    if np.any(rows[i][v]):
+        raise Unlike(f"its states {a!r} and {b!r} act on one another", about=i, remedy=f"let {v!r} not act on {i!r}")
+    return _current(case, i, v)
+
+
+def _current(case: Case, i: str, v: str) -> Match:
+    probe = case.probe
+    synapse, membrane = case.row(i), case.row(v)
+    weights, (gain, direct) = case.drive([synapse, membrane])
+    if np.any(synapse[""]):
+        raise Unlike(f"its current {i!r} moves on its own", about=i, remedy="let it fade to zero without input")
+    taken, current = membrane[i], "old"
+    if np.any(direct):
+        taken, current = membrane[i] / synapse[i], "new"
+        if not is_close(direct, taken * gain):
+            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
+    main = _main(probe, weights)
+    spike = None if case.spike is None else Spike.of(case, v, main=main if current == "new" else i)
+    shift = spike.shift if spike is not None else 0.0
+    decay = membrane[v]
+    if np.any(decay >= 1):
+        raise Unlike(
+            f"its potential {v!r} does not leak, which neurons with a current do",
+            about=v,
+            remedy="give it a time constant",
+        )
+    way = _way([synapse[i], decay], case.dt)
+    tau_syn, tau_mem = (_tau(d, way, case.dt) for d in (synapse[i], decay))
+    values = {
+        "tau_syn": tau_syn,
+        "tau_mem": tau_mem,
+        "w_in": simple(gain / (1 - synapse[i])),
+        "r": simple(taken / (1 - decay)),
+        "v_leak": simple((membrane[""] - shift * (1 - decay)) / (1 - decay)),
+    }
+    choices = {"integration": way, "current": current}
+    initial = {k: x.ravel() for k, x in probe.population.initial_state().items()}
+    if spike is None:
+        neuron = CubaLI(**values, **choices)
+        return Match(neuron, None, {"i": i, "v": v}, {"i": initial[i], "v": initial[v]}, weights)
+    neuron = CubaLIF(**values, **choices, **spike.fields)
+    states = {"i": i, **({"v": v} if spike.is_plain else {})}
+    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights, found=spike)
+
+
+def _three(case: Case) -> Match:
+    """A current in front of a potential with adaptation."""
+    probe = case.probe
+    for i in probe.states:
+        rest = tuple(s for s in probe.states if s != i)
+        alone = not any(np.any(case.row(i)[s]) for s in rest)
+        fed = [s for s in rest if np.any(case.row(s)[i])]
+        if alone and len(fed) == 1 and any(np.any(case.row(i)[k]) for k in probe.inputs):
+            return _adaptive(case, rest, i)
+    raise Unlike(
+        f"its states {list(probe.states)} are no current, potential and adaptation",
+        remedy="let input drive a current, the current a potential, and spikes an adaptation",
+    )
+
+
+def _adaptive(case: Case, states: tuple[str, ...], i: str | None = None) -> Match:
+    """A potential and an adaptation that raises its threshold, maybe with a current in front."""
+    probe = case.probe
+    if case.spike is None:
+        raise Unlike(
+            f"none of its outputs is a spike, and between its states {list(states)} there is one at most",
+            remedy="let the spike itself be read; a synapse behind a neuron is found where a projection, if only an "
+            "identity matrix, stands between them; no neuron with a name has a refractory time",
+        )
+    drives = probe.inputs if i is None else (*probe.inputs, i)
+    driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
+    if len(driven) != 1:
+        raise Unlike(
+            f"its states {list(states)} are both driven by the input",
+            about=states[-1],
+            remedy="let it drive one of them",
+        )
+    (v,) = driven
+    (a,) = (s for s in states if s != v)
+    fade, row = case.row(a)[a], case.row(v)
+    synapse, weights, gain = _synapse(case, i, v)
+    if np.any(case.row(a)[""]):
+        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
+    main = _main(probe, weights) if i is None or not synapse.delay else i
+    spike = Spike.of(case, v, main=main, at={a: np.zeros(probe.size)})
+    raised = [_raised(case, v, main, a, level) for level in (1.0, 2.0)]
+    slope = raised[0] - spike.threshold
+    if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
+        raise Unlike(
+            f"its threshold is no straight function of {a!r}",
+            about=case.spike,
+            remedy=f"compare with a threshold plus a factor times {a!r}",
+        )
+    jump = spike.jump(a)
+    if np.any(jump == 0):
+        raise Unlike(
+            f"a spike does not change {a!r} in its own step", about=a, remedy="let every spike add something to it"
+        )
+    beta = simple(slope * jump / (fade if spike.resets_later else 1.0))
+    leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
+    if not isinstance(leak, LI):
+        raise Unlike("its potential does not leak, which ALIF does", about=v, remedy="give it a time constant")
+    spike = replace(spike, adaptation=Adaptation(a, slope, jump, fade))
+    if not np.any(beta):
+        return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
+    tau_a = _tau(fade, leak.integration, case.dt)
+    match = _spiking(case, leak, spike, v, weights, bias, {"tau_a": tau_a, "beta": beta})
+    start = np.broadcast_to(probe.population.initial_state()[a].ravel(), (probe.size,))
+    if spike.resets_later:
+        start = fade * start + np.where(spike.is_due, jump, 0.0)
+    return replace(match, initial={**match.initial, "a": start / jump}, synapse=synapse)
+
+
+def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
+    """The threshold where a state has some value."""
+    try:
+        return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, level)}).threshold
+    except Unlike as unlike:
+        raise Unlike(
+            f"where {a!r} is {level:g}, {unlike}: it is no adaptation, but maybe a refractory time",
+            about=a,
+            remedy="neurons with a name have no refractory time",
+        ) from unlike
+
+
+def _synapse(case: Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
+    """The current in front of a potential, the weights of the inputs, and what the potential takes of the current."""
+    probe, membrane = case.probe, case.row(v)
+    if i is None:
+        weights, (gain,) = case.drive([membrane])
+        return None, weights, gain
+    row = case.row(i)
+    weights, (gain, direct) = case.drive([row, membrane])
+    taken, delay = membrane[i], 1
+    if np.any(direct):
+        taken, delay = membrane[i] / row[i], 0
+        if not is_close(direct, taken * gain):
+            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
+    leak, _ = _leak(row[i], gain, np.zeros(probe.size), case.dt)
+    if np.any(row[""]) or not isinstance(leak, LI):
+        raise Unlike(f"its current {i!r} does not fade to zero", about=i, remedy="give it a time constant and no rest")
+    initial = np.broadcast_to(probe.population.initial_state()[i].ravel(), (probe.size,))
+    return Synapse(leak, i, initial, delay), weights, taken
+
+
+def _main(probe: Probe, weights: dict[str, np.ndarray]) -> str:
+    return next(k for k in probe.inputs if is_close(weights[k], np.ones(probe.size)))
+
+
+def _spiking(
+    case: Case,
+    leak: LI | I,
+    spike: Spike,
+    v: str,
+    weights: dict[str, np.ndarray],
+    bias: np.ndarray | None,
+    adaptation: dict[str, np.ndarray],
+) -> Match:
+    """A neuron that leaks and fires."""
+    fields = {**leak.parameters, **leak.choices, **adaptation, **spike.fields}
+    kind = ALIF if adaptation else LIF if isinstance(leak, LI) else IF
+    initial = {"v": spike.start(case.probe.population.initial_state()[v].ravel())}
+    states = {"v": v} if spike.is_plain else {}
+    return Match(kind(**fields), case.spike, states, initial, weights, bias, found=spike)
+
+
+def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) -> tuple[LI | I, np.ndarray | None]:
+    """``v' = decay v + gain I + constant`` as a neuron without a spike, and what must be added to its input."""
+    if np.all(decay == 1):
+        return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
+    if np.any(decay == 1):
+        raise Unlike("some of its potentials leak and others do not", remedy="make two populations of it")
+    way = _way([decay], dt)
+    return (
+        LI(_tau(decay, way, dt), simple(gain / (1 - decay)), simple(constant / (1 - decay)), integration=way),
+        None,
+    )
+
+
+def _way(decays: list[np.ndarray], dt: float) -> Any:
+    """The integration that makes time constants simple numbers."""
+    if any(np.any((d <= 0) | (d >= 1)) for d in decays):
+        if any(np.any((d <= -1) | (d >= 1)) for d in decays):
+            raise Unlike(
+                "a state grows or alternates, which no leak does", remedy="keep its decay in a step between 0 and 1"
+            )
+        return "euler"
+
+    def digits(way: Any) -> float:
+        found = np.concatenate([np.ravel(_tau(d, way, dt)) for d in decays])
+        return float(np.mean([len(f"{x:.12g}") for x in found]))
+
+    return min(("exponential", "euler"), key=digits)
+
+
+def _tau(decay: np.ndarray, way: str, dt: float) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return simple(dt / (1 - decay) if way == "euler" else -dt / np.log(decay))
+
+
+KINDS: dict[int, Callable[[Case], Match]] = {0: _nothing, 1: _one, 2: _two, 3: _three}
+"""By the number of states."""
+
+
+def own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
+    """Outputs that are the neuron's output as well.
+
+    Raises:
+        Unlike: an output is something else.
+    """
+    for output in outputs:
+        row = probe.affine[output]
+        if isinstance(match.neuron, Relay):
+            continue
+        v = match.states.get("v")
+        if match.spike is not None or v is None or not all(is_close(row[k], probe.affine[v][k]) for k in row):
+            raise Unlike(
+                f"its output {output!r} is neither its spike nor its potential",
+                about=output,
+                remedy="return the spike, and compute what else is wanted from it",
+            )
+    return outputs
+
+
+def shared(values: np.ndarray) -> np.ndarray:
+    """One number where all neurons have the same."""
+    flat = np.ravel(values)
+    return flat[0] if flat.size and np.all(flat == flat[0]) else values

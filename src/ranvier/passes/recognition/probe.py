@@ -1,0 +1,208 @@
+"""What dynamics do, found by running them: affine where nothing fires, and from where on they fire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...graph.elements import Population
+from ...graph.traced import Traced, run_traced
+
+Values = dict[str, np.ndarray]
+"""By port or state, ``[size]``."""
+ATTEMPTS = (0.0, None, 1.0, -1.0, 10.0, -10.0, 100.0, -100.0)
+"""Values of states at which dynamics may be at rest; None: the initial ones."""
+EXACT = 1e-9
+"""Part of the size of what is compared up to which numbers count as equal."""
+SMALLEST_STEP, LARGEST_INPUT = 1e-15, 1e18
+
+
+class Unlike(Exception):
+    """Dynamics are no neuron with a name; the text says why.
+
+    Attributes:
+        about: the state or output that it is about, where it is about one.
+        remedy: what would help.
+    """
+
+    def __init__(self, reason: str, *, about: str | None = None, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.about, self.remedy = about, remedy
+
+
+class Curved(Unlike):
+    """Dynamics are not affine anywhere near rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """What dynamics give at some points, ``[points, size]`` by name."""
+
+    states: Values
+    outputs: Values
+
+
+class Probe:
+    """Dynamics of a population that can be run at any point.
+
+    Attributes:
+        inputs, states, outputs: names.
+        size: number of neurons.
+    """
+
+    def __init__(self, population: Population) -> None:
+        neuron = population.neuron
+        assert isinstance(neuron, Traced)
+        self.population, self.neuron = population, neuron
+        self.inputs, self.states, self.outputs = neuron.inputs, neuron.states, neuron.outputs
+        self.size = population.size
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return (*self.inputs, *self.states)
+
+    def __call__(self, points: Sequence[Mapping[str, np.ndarray]]) -> Response:
+        """The response at points that give some variables; the others are as at rest."""
+        full = [{**self.rest, **point} for point in points]
+        return self.run(full)
+
+    def run(self, points: Sequence[Mapping[str, np.ndarray]]) -> Response:
+        """The response at points that give all variables."""
+        count = -(-len(points) // 8) * 8  # few sizes, so that little is compiled
+        padded = [*points, *([points[-1]] * (count - len(points)))]
+        stacked = {k: np.stack([np.broadcast_to(p[k], (self.size,)) for p in padded]) for k in self.variables}
+        states, outputs = run_traced(
+            self.neuron,
+            self.population.shape,
+            {k: stacked[k] for k in self.inputs},
+            {k: stacked[k] for k in self.states},
+        )
+        return Response(*({k: v[: len(points)] for k, v in part.items()} for part in (states, outputs)))
+
+    @cached_property
+    def rest(self) -> Values:
+        """A point around which the dynamics are affine and nothing fires; if possible, one at which no state is being
+        reset.
+
+        Raises:
+            Unlike: there is none among those tried.
+        """
+        first = None
+        initial = {k: np.broadcast_to(v.ravel(), (self.size,)) for k, v in self.population.initial_state().items()}
+        zeros = {k: np.zeros(self.size) for k in self.inputs}
+        for value in ATTEMPTS:
+            states = initial if value is None else {k: np.full(self.size, value) for k in self.states}
+            point = {**zeros, **states}
+            if not self._is_quiet(point):
+                continue
+            steps = self._steps(point)
+            if self._is_affine_around(point, steps):
+                first = first or point
+                if self._lasts(point, steps):
+                    return point
+        if first is not None:
+            return first
+        raise Curved(
+            "around rest it is not affine: products of states or inputs, or a function that is curved",
+            remedy="below the threshold, leak and input have to be linear",
+        )
+
+    def _is_quiet(self, point: Values) -> bool:
+        """Whether nothing fires."""
+        outputs = self.run([point]).outputs
+        return not any(np.any(outputs[o]) for o in self.neuron.binary)
+
+    def _lasts(self, point: Values, steps: Values) -> bool:
+        """Whether every state decides something of the next one."""
+        found = self.run([point, *({**point, k: point[k] + steps[k]} for k in self.states)]).states
+        return all(np.any(found[k][1 + n] != found[k][0]) for n, k in enumerate(self.states))
+
+    def _steps(self, point: Values) -> Values:
+        """How far variables are moved: so little that nothing fires."""
+        steps = {k: 1e-3 * (1 + np.abs(point[k])) for k in self.variables}
+        for name, step in steps.items():
+            while step.max() > SMALLEST_STEP and not self._is_quiet({**point, name: point[name] + 2 * step}):
+                step = step / 10
+            while step.max() > SMALLEST_STEP and not self._is_quiet({**point, name: point[name] - 2 * step}):
+                step = step / 10
+            steps[name] = step
+        return steps
+
+    def _is_affine_around(self, point: Values, steps: Values) -> bool:
+        """Whether small changes add up."""
+        moved = [point]
+        for name in self.variables:
+            moved += [{**point, name: point[name] + k * steps[name]} for k in (-1, 1, 2)]
+        moved.append({name: point[name] + steps[name] for name in self.variables})
+        found = self.run(moved)
+        for values in (*found.states.values(), *found.outputs.values()):
+            scale = EXACT * (np.abs(values).max(0) + 1e-6)
+            slopes = [values[2 + 3 * k] - values[0] for k in range(len(self.variables))]
+            for k, slope in enumerate(slopes):
+                down, twice = values[1 + 3 * k] - values[0], values[3 + 3 * k] - values[0]
+                if np.any(np.abs(down + slope) > scale) or np.any(np.abs(twice - 2 * slope) > scale):
+                    return False
+            if np.any(np.abs(values[-1] - values[0] - sum(slopes, np.zeros(self.size))) > scale):
+                return False
+        return True
+
+    @cached_property
+    def affine(self) -> dict[str, dict[str, np.ndarray]]:
+        """Around rest: of every new state and output its slope by every variable, and under ``""`` the constant."""
+        steps = self._steps(self.rest)
+        found = self([{}, *({k: self.rest[k] + steps[k]} for k in self.variables)])
+        slopes: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in {**found.states, **found.outputs}.items():
+            row = {k: (values[1 + n] - values[0]) / steps[k] for n, k in enumerate(self.variables)}
+            row = {k: _clean(v) for k, v in row.items()}
+            row[""] = _clean(values[0] - sum((row[k] * self.rest[k] for k in self.variables), np.zeros(self.size)))
+            slopes[name] = row
+        return slopes
+
+    def fires(self, output: str, point: Mapping[str, np.ndarray]) -> np.ndarray:
+        return self([point]).outputs[output][0] != 0
+
+    def onset(self, output: str, variable: str, direction: np.ndarray, at: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The value of a variable from which on an output fires, moving away from rest.
+
+        Raises:
+            Unlike: it does not fire however far the variable goes.
+        """
+        start = np.broadcast_to({**self.rest, **at}[variable], (self.size,))
+        low, reach = np.zeros(self.size), np.full(self.size, 1e-3)
+        while True:
+            fired = self.fires(output, {**at, variable: start + direction * reach})
+            if fired.all():
+                break
+            low, reach = np.where(fired, low, reach), np.where(fired, reach, 2 * reach)
+            if reach.max() > LARGEST_INPUT:
+                remedy = "compare the potential with a threshold that a large input reaches"
+                raise Unlike(f"it does not fire, however far {variable!r} drives it up", about=output, remedy=remedy)
+        high = reach
+        for _ in range(200):
+            middle = (low + high) / 2
+            if np.all((middle == low) | (middle == high)):
+                break
+            fired = self.fires(output, {**at, variable: start + direction * middle})
+            low, high = np.where(fired, low, middle), np.where(fired, middle, high)
+        return start + direction * high
+
+
+def _clean(values: np.ndarray) -> np.ndarray:
+    """Slopes with what rounding left of zeros and ones taken away."""
+    values = np.where(np.abs(values) < 1e-10, 0.0, values)
+    return np.where(np.abs(values - 1) < 1e-10, 1.0, values)
+
+
+def is_close(a: np.ndarray, b: np.ndarray, scale: float | np.ndarray = 1.0) -> bool:
+    """Whether numbers are equal but for rounding."""
+    return bool(np.all(np.abs(a - b) <= 1e-8 * np.maximum(np.maximum(np.abs(a), np.abs(b)), scale)))
+
+
+def simple(values: np.ndarray, tolerance: float = 1e-8) -> np.ndarray:
+    """Numbers with few digits in place of those that differ from them by rounding alone."""
+    rounded = np.array([float(f"{v:.6g}") for v in np.ravel(values)]).reshape(np.shape(values))
+    return np.where(np.abs(rounded - values) <= tolerance * np.maximum(np.abs(values), 1e-12), rounded, values)

@@ -1,0 +1,126 @@
+"""Traced populations as neurons with names, where running both shows that they are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...graph.analysis.blame import curved_equation, result_equation, whole_array_equation
+from ...graph.elements import Population
+from ...graph.snn_graph import SNNGraph
+from ...graph.traced import Traced
+from .kinds import KINDS, own_values, shared
+from .match import Case, Match
+from .placing import check_uses, put_in_place
+from .probe import Curved, Probe, Unlike
+from .trial import try_points, verified
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a traced population.
+
+    Attributes:
+        population: its name.
+        neuron: the kind of neuron it is; None where it stays as it was.
+        reason: why it stays.
+        equation: primitive and source line of the equation that is in the way, where one is.
+        remedy: what would help.
+    """
+
+    population: str
+    neuron: str | None
+    reason: str = ""
+    equation: str | None = None
+    remedy: str = ""
+
+    @property
+    def diagnosis(self) -> str:
+        """Reason, equation and remedy."""
+        place = f" [{self.equation}]" if self.equation else ""
+        return f"{self.reason}{place}{'; ' if self.remedy else ''}{self.remedy}"
+
+    def __str__(self) -> str:
+        return f"{self.population}: {self.neuron or 'stays as traced, ' + self.diagnosis}"
+
+
+def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
+    """Traced populations as named neurons where they are such.
+
+    The dynamics are run: where nothing fires they must be affine, which gives time constants, resistances and
+    leaks; the input at which a spike comes gives the threshold, what a spike does gives the reset. The neuron found
+    must then do the same on random input, step by step; else the population stays as it is, and the finding says why.
+
+    A neuron's surrogate derivative is not part of this: the graph computes the same, but what is learned further on it
+    follows the surrogate of :func:`ranvier.lower`.
+
+    Args:
+        graph: from :func:`ranvier.SNNGraph.from_module`.
+
+    Returns:
+        A new graph and a finding for every traced population.
+    """
+    found, findings = graph.copy(), []
+    for name, population in graph.populations.items():
+        if not isinstance(population.neuron, Traced):
+            continue
+        try:
+            match = match_of(population, graph.dt)
+            check_uses(graph, name, match)
+            found = put_in_place(found, name, match)
+            findings.append(Finding(name, type(match.neuron).__name__))
+        except Unlike as unlike:
+            findings.append(Finding(name, None, str(unlike), _equation(population.neuron, unlike), unlike.remedy))
+    return found, findings
+
+
+def _equation(neuron: Traced, unlike: Unlike) -> str | None:
+    """The equation that is in the way of a name."""
+    if not neuron.by_position:
+        return whole_array_equation(neuron)
+    if isinstance(unlike, Curved):
+        return curved_equation(neuron)
+    results = [unlike.about] if unlike.about else [*neuron.states, *neuron.outputs]
+    return next((text for name in results if (text := result_equation(neuron, name))), None)
+
+
+def match_of(population: Population, dt: float) -> Match:
+    """The named neuron that does what a traced population does.
+
+    Raises:
+        Unlike: there is none.
+    """
+    neuron = population.neuron
+    assert isinstance(neuron, Traced)
+    if not neuron.by_position:
+        raise Unlike(
+            "it works on whole arrays, so it is no population of neurons",
+            remedy="compute every neuron from its own numbers, without norms, sorts or random numbers over all",
+        )
+    if len(neuron.states) not in KINDS:
+        raise Unlike(
+            f"it has {len(neuron.states)} states {list(neuron.states)}; neurons with a name have fewer",
+            remedy="neurons with a name have a current, a potential and an adaptation at most",
+        )
+    probe = Probe(population)
+    spikes = [o for o in neuron.outputs if _is_spike(probe, o)]
+    if len(spikes) > 1:
+        raise Unlike(f"it has several spikes, {spikes}", about=spikes[1], remedy="give every spike its own neurons")
+    spike = spikes[0] if spikes else None
+    match = KINDS[len(neuron.states)](Case(probe, spike, dt))
+    rest = [o for o in neuron.outputs if o != spike]
+    match = replace(match, values=tuple(own_values(probe, match, rest)))
+    try_points(probe, match)
+    match = replace(match, neuron=match.neuron.map(shared))
+    return verified(population, match, dt)
+
+
+def _is_spike(probe: Probe, output: str) -> bool:
+    """Whether an output is zero at rest whatever is moved a little, and one somewhere."""
+    row = probe.affine[output]
+    if any(np.any(v) for v in row.values()):
+        return False
+    far = [{v: np.full(probe.size, s * 10.0**k)} for v in probe.variables for s in (1, -1) for k in range(-1, 18, 2)]
+    values = probe(far).outputs[output]
+    return bool(np.any(values)) and bool(np.all((values == 0) | (values == 1)))

@@ -1,0 +1,187 @@
+"""A recognised neuron put to the test: both are run, at random points and on random input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...graph.elements import Input, Output, Population, Projection
+from ...graph.interpreter import interpret
+from ...graph.neurons import ALIF, IF, IN, LIF, CubaLIF, Threshold
+from ...graph.operations import Constant, Identity, Scale
+from ...graph.snn_graph import SNNGraph
+from .match import Match
+from .placing import in_shape, initial_states, put_synapse, shaped
+from .probe import Probe, Unlike, is_close
+
+POINTS = 16
+"""Random points at every scale."""
+STEPS, SAMPLES = 60, 32
+"""Of the run that compares a neuron with what it was recognised in."""
+ROUNDED, ROUNDED_OF_ONE = 2e-4, 5e-3
+"""Part of the spikes of all neurons, and of one of them, that may differ because a potential is at the threshold."""
+TIE = 1e-7
+"""Part of the threshold within which rounding may decide a spike."""
+PLAIN = "neurons with a name have no bounds, refractory times or other cases"
+ALONE = "neurons"
+"""Name of a population that is run by itself."""
+
+
+def try_points(probe: Probe, match: Match) -> None:
+    """One step from random states on random inputs, near rest and far from it.
+
+    Raises:
+        Unlike: what was seen around rest and at the threshold is not all that the dynamics do.
+    """
+    generator = np.random.default_rng(1)
+    reach = 1 + (np.abs(match.found.threshold) if match.found is not None else np.zeros(probe.size))
+    points = [
+        {k: probe.rest[k] + generator.normal(size=probe.size) * reach * scale for k in probe.variables}
+        for scale in (0.1, 1.0, 3.0, 10.0, 100.0)
+        for _ in range(POINTS)
+    ]
+    given = probe.run(points)
+    expected, clear = _expected(probe, match, {k: np.stack([p[k] for p in points]) for k in probe.variables})
+    for name, values in {**given.states, **given.outputs}.items():
+        apart = np.abs(values - expected[name]) > 1e-7 * np.maximum(np.abs(values), reach)
+        if np.any(apart & clear):
+            kind = type(match.neuron).__name__
+            raise Unlike(
+                f"on {np.mean(apart & clear):.1%} of random points {name!r} differs from that of {kind}",
+                about=name,
+                remedy=PLAIN,
+            )
+
+
+def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """New states and outputs as affine maps, threshold and reset have them, and where rounding does not decide."""
+    spike, start, clear = match.found, dict(at), np.ones(at[probe.variables[0]].shape, bool)
+
+    def affine(name: str) -> np.ndarray:
+        row = probe.affine[name]
+        return row[""] + sum((row[k] * start[k] for k in probe.variables), np.zeros(clear.shape))
+
+    if spike is None:
+        found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+        if isinstance(match.neuron, Threshold):
+            total = sum((match.weights[k] * at[k] for k in probe.inputs), np.zeros(clear.shape))
+            level = match.neuron.threshold
+            found[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
+        return found, clear
+    adaptation = spike.adaptation
+    if spike.resets_later:
+        raised = 0.0 if adaptation is None else adaptation.slope / adaptation.fade * at[adaptation.state]
+        before = at[spike.v] - spike.threshold - raised
+        start[spike.v] = spike.after(at[spike.v], before > 0)
+        clear = clear & (np.abs(before) > TIE * (np.abs(at[spike.v]) + np.abs(spike.threshold)))
+        if adaptation is not None:
+            more = np.where(before > 0, adaptation.jump / adaptation.fade, 0.0)
+            start[adaptation.state] = at[adaptation.state] + more
+    found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+    level = spike.threshold + (0.0 if adaptation is None else adaptation.slope * start[adaptation.state])
+    above = found[spike.v] - level
+    clear = clear & (np.abs(above) > TIE * (np.abs(found[spike.v]) + np.abs(level)))
+    found[str(match.spike)] = (above > 0) * 1.0
+    if not spike.resets_later:
+        found[spike.v] = spike.after(found[spike.v], above > 0)
+        if adaptation is not None:
+            found[adaptation.state] = found[adaptation.state] + np.where(above > 0, adaptation.jump, 0.0)
+    return found, clear
+
+
+def verified(population: Population, match: Match, dt: float) -> Match:
+    """The match with the comparison that it fires by, where both do the same on random input, with spikes.
+
+    Raises:
+        Unlike: they differ.
+    """
+    difference: str | None = None
+    for fires in (">=", ">") if match.spike is not None else (None,):
+        tried = match if fires is None else replace(match, neuron=match.neuron.replace(fires=fires))
+        difference = _difference(population, tried, dt)
+        if difference is None:
+            return tried
+    raise Unlike(difference or "it differs", about=match.spike, remedy=PLAIN)
+
+
+def _difference(population: Population, match: Match, dt: float) -> str | None:
+    traced = _alone(population, None, dt)
+    inputs = {_input_name(port): values for port, values in _inputs(population, match).items()}
+    output = match.spike or (match.values[0] if match.values else None) or match.states.get("v", "")
+    shape = population.shape
+    named = Population(population.name, shape, shaped(match.neuron, shape), initial_states(match, shape))
+    a = interpret(_read(traced, output), inputs).outputs["out"]
+    b = interpret(_alone(named, match, dt, population.neuron.inputs), inputs).outputs["out"]
+    if match.spike is None:
+        kind = type(match.neuron).__name__
+        same = is_close(a, b, np.abs(a).max(initial=1e-12))
+        return None if same else f"on random input its values differ from those of {kind}"
+    if not a.any():
+        return "it did not fire on random input"
+    apart = (a != b).reshape(-1, population.size)
+    kind = type(match.neuron).__name__
+    if apart.mean() <= ROUNDED and apart.mean(axis=0).max() <= ROUNDED_OF_ONE:
+        return None
+    return f"on random input {apart.mean():.1%} of its spikes differ from those of {kind}"
+
+
+def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
+    """Random input that makes the neurons fire now and then."""
+    generator = np.random.default_rng(0)
+    scale = np.ones(population.size)
+    if match.spike is not None and isinstance(match.neuron, (LIF, ALIF, IF, CubaLIF, Threshold)):
+        scale = _firing_input(match.neuron, population.size)
+    found = {}
+    for port in population.neuron.inputs:
+        weight = np.broadcast_to(match.weights.get(port, np.ones(population.size)), (population.size,))
+        weight = np.where(weight == 0, 1.0, weight)
+        level = generator.uniform(0.2, 3.0, (1, SAMPLES, 1)) / len(population.neuron.inputs)
+        drawn = generator.uniform(-0.5, 1.5, (STEPS, SAMPLES, population.size)) * level * scale / weight
+        found[port] = drawn.reshape(STEPS, SAMPLES, *population.shape)
+    return found
+
+
+def _firing_input(neuron: Any, size: int) -> np.ndarray:
+    """An input that, if it stood, would bring the neuron to its threshold."""
+    if isinstance(neuron, Threshold):
+        level = neuron.threshold
+    elif isinstance(neuron, IF):
+        level = neuron.v_threshold / (neuron.r * 1e-2)
+    else:
+        level = (neuron.v_threshold - neuron.v_leak) / neuron.r / getattr(neuron, "w_in", 1.0)
+    found = np.broadcast_to(np.ravel(level), (size,)) if np.ndim(level) else np.full(size, float(level))
+    return np.where(found == 0, 1.0, found)
+
+
+def _alone(population: Population, match: Match | None, dt: float, ports: tuple[str, ...] | None = None) -> SNNGraph:
+    """A population with nothing but inputs, under names that cannot be those of its states and ports."""
+    ports = ports or population.neuron.inputs
+    graph = SNNGraph(
+        name="alone",
+        dt=dt,
+        inputs=[Input(_input_name(port), population.shape) for port in ports],
+        populations=[population.replace(name=ALONE)],
+        outputs=[Output("out", population.shape)],
+    )
+    for port in ports:
+        operation = Identity() if match is None else Scale(in_shape(match.weights[port], population.shape))
+        projection = Projection(f"{port}->", _input_name(port), ALONE, operation)
+        graph.projections[projection.name] = projection.replace(target_port=port if match is None else IN)
+    if match is not None and match.bias is not None:
+        bias = Constant(in_shape(match.bias, population.shape))
+        graph.projections["bias"] = Projection("bias", _input_name(ports[0]), ALONE, bias)
+    if match is not None:
+        graph.projections["read"] = Projection("read", ALONE, "out", Identity())
+        put_synapse(graph, ALONE, match)
+    return graph
+
+
+def _input_name(port: str) -> str:
+    return f"into {port}"
+
+
+def _read(graph: SNNGraph, port: str) -> SNNGraph:
+    graph.projections["read"] = Projection("read", ALONE, "out", Identity(), source_port=port)
+    return graph

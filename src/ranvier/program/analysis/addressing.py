@@ -1,0 +1,251 @@
+"""The places that an equation can read or write when its indices change from step to step.
+
+A ring buffer is addressed by a counter: the slot that is written changes with every step, but is one of few. Each of
+these choices moves every value to one place, so all of them together say which elements can depend on which, and a
+derivative taken with the step's own indices picks the right one.
+
+The choices come from the *roots* of the indices: the integers from which arithmetic and moves alone lead to them. Where
+every root is known to take few values (a remainder by a constant, a clipped number), the indices are computed for each.
+Otherwise one open coordinate of the indices may take any place along its axis.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from .._jax import Atom, Equation, Literal, Var, dtype_of, is_key, shape_of
+from ..interpret import Environment, read, run_equations
+from ..primitives import Kind, rule_of
+
+Indices = dict[int, np.ndarray]
+"""Values of the operands that are indices, by number of the operand."""
+
+ConstantValue = Callable[[Atom], np.ndarray | None]
+
+MOST_CHOICES = 16
+"""More places than this are not told apart: each is a component of D at every position."""
+
+MOST_COMBINATIONS = 1024
+"""Combinations of root values that are tried."""
+
+
+def possible_indices(
+    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
+) -> list[Indices] | None:
+    """All values that the indices of an equation can have, as far as they lead to places inside the array.
+
+    Args:
+        eqn: an equation that reads or writes at indices.
+        operands: numbers of the operands that are indices.
+        constant_value: gives the value of constants.
+        producers: variable to the equation that computes it.
+
+    Returns:
+        The distinct choices; None where they are too many or not known.
+    """
+    found = bounded_indices(eqn, operands, constant_value, producers)
+    if found is None:
+        origin, atoms = _origin_of(eqn, operands, constant_value, producers)
+        choices = None if origin is None else _by_axis(eqn, origin, atoms)
+        found = _distinct(choices or (), operands)
+    return found if found and len(found) <= MOST_CHOICES else None
+
+
+def bounded_indices(
+    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
+) -> list[Indices] | None:
+    """As :func:`possible_indices`, where the step itself bounds the indices: all values that they ever have."""
+    origin, atoms = _origin_of(eqn, operands, constant_value, producers)
+    choices = None if origin is None else _by_roots(origin, atoms)
+    return None if choices is None else _distinct(choices, operands)
+
+
+def index_operands(eqn: Equation) -> list[int]:
+    """Numbers of the operands that address positions; none where the equation has no such."""
+    first = rule_of(eqn.primitive).index_operands
+    if first is None:
+        return []
+    return [1] if eqn.primitive.name.startswith("scatter") else list(range(first, len(eqn.invars)))
+
+
+def _origin_of(
+    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
+) -> tuple[_Origin | None, list[Atom]]:
+    """How the indices of an equation come about, None where they are no integers; and the indices."""
+    origin, atoms = _Origin(constant_value, producers), [eqn.invars[k] for k in operands]
+    return (origin if all(origin.follow(atom) for atom in atoms) else None), atoms
+
+
+@dataclass
+class _Origin:
+    """How indices come about: equations in order, from roots and constants."""
+
+    constant_value: ConstantValue
+    producers: Mapping[Var, Equation]
+    equations: dict[int, Equation] = field(default_factory=dict)
+    roots: dict[Var, range | None] = field(default_factory=dict)
+    constants: dict[Var, np.ndarray] = field(default_factory=dict)
+
+    def follow(self, atom: Atom) -> bool:
+        """Adds what an index is made of; False where it is no integer."""
+        if isinstance(atom, Literal) or atom in self.roots or atom in self.constants:
+            return True
+        if not is_integer(atom):
+            return False
+        if (value := self.constant_value(atom)) is not None:
+            self.constants[atom] = value
+            return True
+        eqn = self.producers.get(atom)
+        values = None if eqn is None else self._range(eqn)
+        is_flag = dtype_of(atom) == np.bool_
+        if eqn is None or values is not None or not _is_counted(eqn) or (is_flag and not self._is_bounded(atom)):
+            self.roots[atom] = range(2) if is_flag else values
+        elif id(eqn) not in self.equations:
+            for operand in eqn.invars:
+                self.follow(operand)
+            self.equations[id(eqn)] = eqn
+        return True
+
+    def _is_bounded(self, atom: Atom) -> bool:
+        """Whether all that an integer is made of takes few values."""
+        if isinstance(atom, Literal) or self.constant_value(atom) is not None:
+            return True
+        eqn = self.producers.get(atom)
+        if eqn is None or self._range(eqn) is not None:
+            return eqn is not None
+        return _is_counted(eqn) and all(map(self._is_bounded, eqn.invars))
+
+    def _range(self, eqn: Equation) -> range | None:
+        """The values that a result can take, where the equation itself bounds them."""
+        name, out = eqn.primitive.name, eqn.outvars[0]
+        if name in ("argmax", "argmin"):
+            return range(int(np.prod([shape_of(eqn.invars[0])[axis] for axis in eqn.params["axes"]])))
+        if name == "rem" and (bound := self._number(eqn.invars[1])):
+            return range(0 if np.issubdtype(dtype_of(out), np.unsignedinteger) else 1 - abs(bound), abs(bound))
+        if name == "clamp":
+            low, high = self._number(eqn.invars[0]), self._number(eqn.invars[2])
+            return None if low is None or high is None else range(low, high + 1)
+        masks = [self._number(a) for a in eqn.invars] if name == "and" else []
+        bounds = [mask for mask in masks if mask is not None and mask >= 0]
+        return range(min(bounds) + 1) if bounds else None
+
+    def _number(self, atom: Atom) -> int | None:
+        """The one integer that a constant holds everywhere."""
+        value = self.constant_value(atom) if is_integer(atom) else None
+        if value is None or not value.size or (value != value.reshape(-1)[0]).any():
+            return None
+        return int(value.reshape(-1)[0])
+
+    def computed(self, atoms: Sequence[Atom], values: Mapping[Var, np.ndarray]) -> list[np.ndarray]:
+        """The indices for several values of the roots, each ``[choices, *shape]``."""
+
+        def one(roots: list[jax.Array]) -> list[jax.Array]:
+            environment: Environment = dict(self.constants)
+            environment.update(zip(values, roots, strict=True))
+            run_equations(self.equations.values(), environment)
+            return [jax.numpy.asarray(read(environment, atom)) for atom in atoms]
+
+        with jax.ensure_compile_time_eval():
+            return [np.asarray(found) for found in jax.jit(jax.vmap(one))(list(values.values()))]
+
+    def open_entries(self, atoms: Sequence[Atom]) -> list[np.ndarray]:
+        """Which entries of the indices are made of roots."""
+        entries: Environment = {var: np.zeros(shape_of(var), bool) for var in self.constants}
+        entries.update({var: np.ones(shape_of(var), bool) for var in self.roots})
+
+        def of(atom: Atom) -> np.ndarray:
+            return np.zeros(shape_of(atom), bool) if isinstance(atom, Literal) else entries[atom]
+
+        for eqn in self.equations.values():
+            operands = [of(atom) for atom in eqn.invars]
+            move = rule_of(eqn.primitive).move
+            for out in eqn.outvars:
+                if rule_of(eqn.primitive).kind is Kind.ELEMENTWISE:
+                    spread = [np.broadcast_to(x, shape_of(out)) for x in operands]
+                    entries[out] = np.logical_or.reduce(spread)
+                elif move is not None:
+                    entries[out] = move(eqn.params, operands).reshape(shape_of(out))
+                else:
+                    entries[out] = np.full(shape_of(out), any(x.any() for x in operands))
+        return [of(atom) for atom in atoms]
+
+
+def is_integer(atom: Atom) -> bool:
+    dtype = dtype_of(atom)
+    return not is_key(dtype) and (dtype == np.bool_ or np.issubdtype(dtype, np.integer))
+
+
+def _is_counted(eqn: Equation) -> bool:
+    """Whether an equation does arithmetic with integers or moves them."""
+    return rule_of(eqn.primitive).kind in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and all(map(is_integer, eqn.invars))
+
+
+def _by_roots(origin: _Origin, atoms: Sequence[Atom]) -> list[tuple[np.ndarray, ...]] | None:
+    """The indices for every combination of what the roots can be."""
+    ranges = [values for values in origin.roots.values() if values is not None]
+    count = int(np.prod([len(values) for values in ranges], dtype=np.int64))
+    if len(ranges) < len(origin.roots) or not ranges or count > MOST_COMBINATIONS:
+        return None
+    grid = np.array(list(itertools.product(*ranges)))
+    values = {
+        root: np.broadcast_to(column.reshape(-1, *[1] * len(shape_of(root))), (count, *shape_of(root))).astype(
+            dtype_of(root)
+        )
+        for root, column in zip(origin.roots, grid.T, strict=True)
+    }
+    found = origin.computed(atoms, values)
+    several = any(shape_of(root) for root in origin.roots)
+    if several and _varying_coordinates(found) > 1:
+        return None  # one element of a root may decide one coordinate, and another element the other
+    return list(zip(*found, strict=True))
+
+
+def _varying_coordinates(found: Sequence[np.ndarray]) -> int:
+    """How many coordinates of the indices differ between choices; scalars are one coordinate each."""
+    columns = [x.reshape(x.shape[0], -1, x.shape[-1] if x.ndim > 1 else 1) for x in found]
+    return sum(int((x != x[:1]).any(axis=(0, 1)).sum()) for x in columns)
+
+
+def _by_axis(eqn: Equation, origin: _Origin, atoms: Sequence[Atom]) -> list[tuple[np.ndarray, ...]] | None:
+    """The indices with every place along the axis of the one coordinate that is not known."""
+    limits = _last_places(eqn)
+    zero = {root: np.zeros((1, *shape_of(root)), dtype_of(root)) for root in origin.roots}
+    values = [found[0] for found in origin.computed(atoms, zero)]
+    opened = origin.open_entries(atoms)
+    scalars = len(atoms) > 1 or not values[0].ndim
+    columns = opened if scalars else list(np.moveaxis(opened[0], -1, 0))
+    varying = [number for number, column in enumerate(columns) if column.any()]
+    if len(varying) != 1 or limits[varying[0]] >= MOST_CHOICES:
+        return None
+    choices = []
+    for place in range(limits[varying[0]] + 1):
+        choice = [np.where(is_open, place, x).astype(x.dtype) for x, is_open in zip(values, opened, strict=True)]
+        choices.append(tuple(choice))
+    return choices
+
+
+def _last_places(eqn: Equation) -> list[int]:
+    """For every coordinate of the indices the last place at which a window fits."""
+    shape = shape_of(eqn.invars[0])
+    if eqn.primitive.name == "dynamic_slice":
+        return [size - taken for size, taken in zip(shape, eqn.params["slice_sizes"], strict=True)]
+    if eqn.primitive.name == "dynamic_update_slice":
+        return [size - taken for size, taken in zip(shape, shape_of(eqn.invars[1]), strict=True)]
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive.name == "gather":
+        return [shape[axis] - eqn.params["slice_sizes"][axis] for axis in numbers.start_index_map]
+    missing = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    kept = [axis for axis in range(len(shape)) if axis not in missing]
+    window = dict(zip(kept, (shape_of(eqn.invars[2])[d] for d in numbers.update_window_dims), strict=True))
+    return [shape[axis] - window.get(axis, 1) for axis in numbers.scatter_dims_to_operand_dims]
+
+
+def _distinct(choices: Sequence[tuple[np.ndarray, ...]], operands: Sequence[int]) -> list[Indices]:
+    """The choices without repetition."""
+    found = {b"".join(x.tobytes() for x in choice): choice for choice in choices}
+    return [dict(zip(operands, choice, strict=True)) for choice in found.values()]

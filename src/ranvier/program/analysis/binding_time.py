@@ -1,0 +1,102 @@
+"""Of what a variable is made: constants alone, parameters, or data of the step."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating
+from ..declared import BACKWARD
+from ..folding import run_known
+from ..interpret import Environment
+from ..nested import contains, has_derivative
+from ..program import ModuleInfo
+from .cache import cached_by_program
+
+
+class Level(enum.IntEnum):
+    """How a variable's value is bound in time."""
+
+    CONSTANT = 0
+    """The same in every run."""
+    STATIC = 1
+    """Made of parameters and of states that the step never changes: fixed while weights are fixed."""
+    DYNAMIC = 2
+    """Made of inputs or changing states."""
+
+
+@dataclass(eq=False)
+class Levels:
+    """The level of every variable, and for each the set of operands it is made of, as a bit mask.
+
+    Attributes:
+        level: variable to level.
+        sources: variable to bit mask over ``bits``.
+        learned: variable to the part of ``sources`` from which a derivative passes.
+        bits: operand to its bit.
+        producers: variable to the equation that computes it.
+    """
+
+    level: dict[Var, Level]
+    sources: dict[Var, int]
+    learned: dict[Var, int]
+    bits: dict[Var, int]
+    producers: dict[Var, Equation]
+    _values: Environment = field(default_factory=dict)
+
+    def of(self, atom: Atom) -> Level:
+        return Level.CONSTANT if isinstance(atom, Literal) else self.level[atom]
+
+    def is_static(self, atom: Atom) -> bool:
+        return self.of(atom) is not Level.DYNAMIC
+
+    def learned_of(self, atom: Atom) -> int:
+        return 0 if isinstance(atom, Literal) else self.learned[atom]
+
+    def constant_value(self, atom: Atom) -> np.ndarray | None:
+        """The value of a constant variable; None for other levels. The first that is asked for computes all."""
+        if isinstance(atom, Literal):
+            return np.asarray(atom.val)
+        if self.level[atom] is not Level.CONSTANT:
+            return None
+        if atom not in self._values:
+            made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is Level.CONSTANT]
+            run_known(list(dict.fromkeys(made_here)), self._values)
+        return np.asarray(self._values[atom])
+
+
+@cached_by_program
+def levels_of(info: ModuleInfo) -> Levels:
+    """Levels and sources of all variables of a program."""
+    unchanged = _unchanged_states(info)
+    level: dict[Var, Level] = dict.fromkeys(info.jaxpr.invars, Level.DYNAMIC)
+    level.update(dict.fromkeys(info.weight_invars, Level.STATIC))
+    level.update(dict.fromkeys(unchanged, Level.STATIC))
+    level.update(dict.fromkeys(info.jaxpr.constvars, Level.CONSTANT))
+    bits = {var: 1 << k for k, var in enumerate(info.jaxpr.invars)}
+    sources = dict(bits) | dict.fromkeys(info.jaxpr.constvars, 0)
+    learned = dict(sources)
+    producers: dict[Var, Equation] = {}
+    for eqn in info.equations:
+        # A backward rule that is not linear takes the cotangents of a sequence one by one, not their sum.
+        made_of = Level.DYNAMIC if eqn.effects or contains(eqn, BACKWARD) else Level.CONSTANT
+        mask = learned_mask = 0
+        passes = has_derivative(eqn)
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal):
+                made_of, mask = max(made_of, level[atom]), mask | sources[atom]
+                if passes and is_floating(dtype_of(atom)):
+                    learned_mask |= learned[atom]
+        for var in eqn.outvars:
+            level[var], sources[var], producers[var] = made_of, mask, eqn
+            learned[var] = learned_mask if is_floating(dtype_of(var)) else 0
+    constants = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
+    return Levels(level, sources, learned, bits, producers, constants)
+
+
+def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:
+    pairs = zip(info.other_invars, info.other_outvars, strict=True)
+    return [before for before, after in pairs if after is before]

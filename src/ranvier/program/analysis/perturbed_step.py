@@ -1,0 +1,122 @@
+"""Running a step with perturbations added to its hidden states, so that learning signals come out partial.
+
+A perturbation of a new hidden state is seen by everything in the step except the computation of its own group's other
+states (design, section 3). So a variable between two states of a group has two versions: one for the group itself, and
+one for the rest of the step. A perturbation of an old hidden state is seen by everything except the computation of its
+own group's new states: it stands for what the state does to the outputs past them.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from .._jax import Equation, Literal, Var, located_at
+from ..interpret import Apply
+from ..program import ModuleInfo
+from ..while_loops import bind_both_ways
+from .hidden_groups import analyse_groups
+
+
+class PerturbedStep:
+    """Which variables are needed in which versions, a version being the set of perturbations it must not see, a bit
+    mask: for every group one bit for its new states, and one for its old states in ``old``. A new state is computed
+    without the perturbations of its own group."""
+
+    def __init__(self, info: ModuleInfo, old: Sequence[Var] = ()) -> None:
+        self.info = info
+        group_of = {j: g.index for g in analyse_groups(info).groups for j in g.state_indices}
+        wanted = set(old)
+        self.old_bit = {var: 2 << 2 * group_of[j] for j, var in enumerate(info.hidden_invars) if var in wanted}
+        self.old_mask = functools.reduce(operator.or_, self.old_bit.values(), 0)
+        self.own_bit = {
+            var: (1 << 2 * group_of[j]) | (2 << 2 * group_of[j]) & self.old_mask
+            for j, var in enumerate(info.hidden_outvars)
+        }
+        self.upstream = self._upstream()
+        self.versions = self._versions()
+
+    def _upstream(self) -> dict[Var, int]:
+        """For every variable, the perturbations it is made of."""
+        found: dict[Var, int] = dict(self.old_bit)
+        for eqn in self.info.equations:
+            mask = self._upstream_of(eqn, found)
+            for var in eqn.outvars:
+                own = self.own_bit.get(var, 0)
+                found[var] = (mask | own) & ~(own & self.old_mask)
+        return found
+
+    @staticmethod
+    def _upstream_of(eqn: Equation, found: Mapping[Var, int]) -> int:
+        mask = 0
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal):
+                mask |= found.get(atom, 0)
+        return mask
+
+    def _versions(self) -> dict[Var, set[int]]:
+        wanted: dict[Var, set[int]] = {}
+        for atom in self.info.jaxpr.outvars:
+            if not isinstance(atom, Literal):
+                wanted.setdefault(atom, set()).add(0)
+        for eqn in reversed(self.info.equations):
+            for version in self._runs(eqn, wanted):
+                for atom in eqn.invars:
+                    if not isinstance(atom, Literal):
+                        wanted.setdefault(atom, set()).add(version & self.upstream.get(atom, 0))
+        return wanted
+
+    def _runs(self, eqn: Equation, wanted: Mapping[Var, set[int]]) -> set[int]:
+        """The versions in which an equation runs."""
+        reaching = self._upstream_of(eqn, self.upstream)
+        runs = {
+            (version | self.own_bit.get(var, 0)) & reaching for var in eqn.outvars for version in wanted.get(var, ())
+        }
+        return runs | ({0} if eqn.effects else set())
+
+    @cached_property
+    def schedule(self) -> tuple[tuple[Equation, tuple[int, ...]], ...]:
+        """The equations in order, each with the versions in which it runs."""
+        return tuple((eqn, tuple(sorted(self._runs(eqn, self.versions)))) for eqn in self.info.equations)
+
+    def run(
+        self,
+        values: Mapping[Var, Any],
+        added: Mapping[Var, Any],
+        schedule: Sequence[tuple[Equation, Sequence[int]]] | None = None,
+        apply: Apply = bind_both_ways,
+    ) -> list[Any]:
+        """Results of the step, in the order of the jaxpr.
+
+        Args:
+            values: variable to value, for operands, constants and everything else that ``schedule`` does not compute.
+            added: variable to what is added to it: new hidden states, old ones, and any others.
+            schedule: the part of :attr:`schedule` to run; all of it by default.
+            apply: how to apply an equation.
+        """
+        known: dict[tuple[Var, int], Any] = {(v, 0): values[v] + p for v, p in added.items() if v in values}
+
+        def read(atom: Any, version: int) -> Any:
+            if isinstance(atom, Literal):
+                return atom.val
+            found = known.get((atom, version & self.upstream.get(atom, 0)))
+            return values[atom] if found is None else found
+
+        for eqn, runs in self.schedule if schedule is None else schedule:
+            results: dict[int, Sequence[Any]] = {}
+            for version in runs:
+                with located_at(eqn):
+                    results[version] = apply(eqn, [read(atom, version) for atom in eqn.invars])
+            reaching = self._upstream_of(eqn, self.upstream)
+            for number, var in enumerate(eqn.outvars):
+                own = self.own_bit.get(var, 0)
+                for version in self.versions.get(var, ()):
+                    if (version | own) & reaching not in results:
+                        continue
+                    value = results[(version | own) & reaching][number]
+                    seen = var in added and not version & own & ~self.old_mask
+                    known[var, version] = value + added[var] if seen else value
+        return [read(atom, 0) for atom in self.info.jaxpr.outvars]

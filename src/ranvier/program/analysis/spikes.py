@@ -1,0 +1,53 @@
+"""Which results of a function are spikes: zero or one, whatever its operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._jax import Equation, Literal, Var, dtype_of, open_jaxpr
+from ..nested import branches_of, called_body
+
+PASSED_ON = frozenset(["copy", "stop_gradient", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim"])
+HEAVISIDE = frozenset(["heaviside_surrogate_gradient"])
+"""Primitives of other libraries that give spikes."""
+
+
+def binary_results(closed: Any, given: frozenset[int] = frozenset()) -> list[bool]:
+    """Of every result whether it is zero or one.
+
+    Args:
+        closed: a jaxpr.
+        given: numbers of the operands that are.
+    """
+    jaxpr, _ = open_jaxpr(closed)
+    known = {var for k, var in enumerate(jaxpr.invars) if k in given}
+    for eqn in jaxpr.eqns:
+        known.update(out for out, found in zip(eqn.outvars, _results(eqn, known), strict=True) if found)
+    return [_is_binary(atom, known) for atom in jaxpr.outvars]
+
+
+def _is_binary(atom: Any, known: set[Var]) -> bool:
+    if isinstance(atom, Literal):
+        return bool(np.all((np.asarray(atom.val) == 0) | (np.asarray(atom.val) == 1)))
+    return atom in known or dtype_of(atom) == np.bool_
+
+
+def _results(eqn: Equation, known: set[Var]) -> list[bool]:
+    name, binary = eqn.primitive.name, [_is_binary(a, known) for a in eqn.invars]
+    if name in HEAVISIDE:
+        return [True]
+    if name in PASSED_ON:
+        return [binary[0]]
+    if name in ("mul", "max", "min", "and", "or"):
+        return [all(binary)]
+    if name == "select_n":
+        return [all(binary[1:])]
+    if name == "cond":
+        inner = frozenset(k - 1 for k in range(1, len(binary)) if binary[k])
+        return [all(found) for found in zip(*(binary_results(b, inner) for b in branches_of(eqn)), strict=True)]
+    body = called_body(eqn)
+    if body is None:
+        return [False for _ in eqn.outvars]
+    return binary_results(body, frozenset(k for k, found in enumerate(binary) if found))

@@ -1,0 +1,123 @@
+"""How inputs, populations and outputs are wired: the model as a graph of projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .._jax import Equation, Literal, Var, shape_of
+from ..nested import classify
+from ..paths import Path
+from ..primitives import Kind, rule_of
+from ..program import ModuleInfo
+from .binding_time import levels_of
+from .cache import cached_by_program
+from .hidden_groups import analyse_groups
+from .parameter_uses import Operation, OperationKind, operations_of
+
+Node = tuple[str, int]
+"""("input", k), ("group", k) or ("output", k)."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A connection between two nodes.
+
+    Attributes:
+        source: where it starts.
+        target: where it ends.
+        kind: the projection's kind, ``"direct"`` where nothing mixes in between.
+        parameters: names of the parameters of the projection, empty for a fixed one.
+        shapes: shapes of what the projection applies to the data.
+        delay: 0 where the source's value of this step is used, 1 for that of the previous step.
+        gated: True where another mixing operation of the same step stands between source and target.
+    """
+
+    source: Node
+    target: Node
+    kind: str
+    parameters: tuple[Path, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    delay: int
+    gated: bool
+
+
+@cached_by_program
+def wiring_of(info: ModuleInfo) -> list[Wire]:
+    """All wires of a program, without repetition, targets in order."""
+    finder = _WireFinder(info)
+    wires: dict[Wire, None] = {}
+    for group in analyse_groups(info).groups:
+        wires.update(dict.fromkeys(finder.into(("group", group.index), group.hidden_outvars)))
+    for k, atom in enumerate(info.output_outvars):
+        if not isinstance(atom, Literal):
+            wires.update(dict.fromkeys(finder.into(("output", k), [atom])))
+    return list(wires)
+
+
+class _WireFinder:
+    def __init__(self, info: ModuleInfo) -> None:
+        self.info = info
+        self.levels = levels_of(info)
+        groups = analyse_groups(info).groups
+        self.old = {var: ("group", g.index) for g in groups for var in g.hidden_invars}
+        self.new = {var: ("group", g.index) for g in groups for var in g.hidden_outvars}
+        self.inputs = {var: ("input", k) for k, var in enumerate(info.input_invars)}
+        self.operation_at = {id(eqn): op for op in operations_of(info) for eqn in op.equations}
+
+    def into(self, target: Node, variables: Sequence[Var]) -> Iterable[Wire]:
+        """Wires that end in the node which computes these variables."""
+        own = set(variables) if target[0] == "group" else set()
+        queue: list[tuple[Var, Operation | Equation | None, bool]] = [(var, None, False) for var in variables]
+        seen: set[tuple[Var, int, bool]] = set()
+        while queue:
+            var, through, gated = queue.pop(0)
+            key = (var, id(through), gated)
+            if key in seen:
+                continue
+            seen.add(key)
+            source = self._source(var, var in own and through is None)
+            if source is not None:
+                if source[0] != target or through is not None:
+                    yield self._wire(source, target, through, gated)
+                continue
+            eqn = self.levels.producers.get(var)
+            if eqn is not None:
+                queue += self._operands(eqn, through, gated)
+
+    def _source(self, var: Var, is_start: bool) -> tuple[Node, int] | None:
+        if var in self.inputs:
+            return self.inputs[var], 0
+        if var in self.old:
+            return self.old[var], 1
+        if var in self.new and not is_start:
+            return self.new[var], 0
+        return None
+
+    def _operands(
+        self, eqn: Equation, through: Operation | Equation | None, gated: bool
+    ) -> list[tuple[Var, Operation | Equation | None, bool]]:
+        mixing = classify(eqn) in (Kind.MIXING, Kind.OPAQUE) or id(eqn) in self.operation_at
+        here = self.operation_at.get(id(eqn), eqn) if mixing else None
+        if here is not None and through is not None and here is not through:
+            following, gated = through, True
+        else:
+            following = through if through is not None else here
+        return [
+            (atom, following, gated)
+            for atom in eqn.invars
+            if not isinstance(atom, Literal) and not self.levels.is_static(atom)
+        ]
+
+    def _wire(self, source: tuple[Node, int], target: Node, through: Operation | Equation | None, gated: bool) -> Wire:
+        node, delay = source
+        if through is None:
+            return Wire(node, target, "direct", (), (), delay, gated)
+        if isinstance(through, Operation):
+            paths = tuple(self.info.parameters[slot].path for slot in sorted(through.slots))
+            shapes = tuple(shape_of(var) for var in through.operands if len(shape_of(var)) > 1) or tuple(
+                shape_of(var) for var in through.operands
+            )
+            return Wire(node, target, through.kind.value, paths, shapes, delay, gated)
+        label = rule_of(through.primitive).operation or OperationKind.OTHER.value
+        return Wire(node, target, f"fixed {label}", (), (), delay, gated)

@@ -1,0 +1,1 @@
+"""Files, locks, limits, tables and other tools that know nothing of networks."""

@@ -1,0 +1,98 @@
+"""Inputs on which two graphs differ, with both graphs, in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import GraphError, reason_text
+from ..graph.provenance import Origins, Place
+from ..graph.snn_graph import SNNGraph
+from ..graph.storage import from_bytes, to_bytes
+from ..util.files import read_arrays, write_arrays
+from .promise import Promise
+
+GRAPHS = ("original", "optimized")
+INPUT = "input."
+ORIGIN = "origin."
+TOLD = "told"
+
+
+@dataclass(frozen=True, eq=False)
+class Counterexample:
+    """Two graphs and inputs on which they differ.
+
+    Attributes:
+        original, optimized: the graphs.
+        inputs: by name, ``[T, *shape]``.
+        origins: where the neurons of the original are in the other graph.
+        promise: that was broken; None where none was given.
+    """
+
+    original: SNNGraph
+    optimized: SNNGraph
+    inputs: Mapping[str, np.ndarray]
+    origins: Origins
+    promise: Promise | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes one .npz file, for :func:`ranvier.replay` and ``ranvier verify``."""
+        arrays = {f"{INPUT}{name}": np.asarray(values) for name, values in self.inputs.items()}
+        for name, graph in zip(GRAPHS, (self.original, self.optimized), strict=True):
+            arrays[name] = np.frombuffer(to_bytes(graph), np.uint8)
+        places = self.origins.places
+        arrays |= {f"{ORIGIN}{name}": place.numbers for name, place in places.items()}
+        told = {
+            "promise": None if self.promise is None else str(self.promise),
+            "populations": {name: place.population for name, place in places.items()},
+        }
+        arrays[TOLD] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+        write_arrays(Path(path), arrays)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Counterexample:
+        """What :meth:`save` wrote.
+
+        Raises:
+            GraphError: the file cannot be read, or holds no counterexample.
+        """
+        try:
+            arrays = read_arrays(Path(path))
+        except ValueError as error:
+            raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {error}.") from error
+        if not set(GRAPHS) <= set(arrays):
+            raise GraphError(
+                f"{os.fspath(path)!r} holds no counterexample: it has {sorted(arrays)}, not {list(GRAPHS)}."
+            )
+        if other := [name for name in arrays if name not in (*GRAPHS, TOLD) and not name.startswith((INPUT, ORIGIN))]:
+            raise GraphError(
+                f"{os.fspath(path)!r} holds no counterexample: {', '.join(map(repr, other))} is none of its arrays, "
+                f"which are {', '.join((*GRAPHS, TOLD))}, {INPUT}<name> and {ORIGIN}<population>."
+            )
+        inputs = {name.removeprefix(INPUT): value for name, value in arrays.items() if name.startswith(INPUT)}
+        size = Path(path).stat().st_size
+        graphs = [from_bytes(arrays[name].tobytes(), f"{name} in {os.fspath(path)!r}", size) for name in GRAPHS]
+        try:
+            promise, origins = _told(arrays, graphs[0], graphs[1])
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise GraphError(f"{os.fspath(path)!r} holds no counterexample: {reason_text(error)}.") from error
+        return cls(graphs[0], graphs[1], inputs, origins, promise)
+
+
+def _told(arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGraph) -> tuple[Promise | None, Origins]:
+    told = json.loads(arrays[TOLD].tobytes())
+    places = {}
+    for name, population in original.populations.items():
+        other, numbers = told["populations"][name], arrays[f"{ORIGIN}{name}"]
+        most = -1 if other is None else optimized.populations[other].size - 1
+        whole = numbers.shape == (population.size,) and np.issubdtype(numbers.dtype, np.integer)
+        if not whole or numbers.min() < -1 or numbers.max() > most:
+            raise ValueError(f"the places of {name!r} are not in the other graph")
+        places[name] = Place(other, numbers.astype(np.int64))
+    return None if told["promise"] is None else Promise[told["promise"].upper()], Origins(places)

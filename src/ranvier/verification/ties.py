@@ -1,0 +1,144 @@
+"""Spikes that rounding decides: they are told from others, and followed, so that what comes after them is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from ..graph.elements import Population
+from ..graph.interpreter import Nudge
+from ..graph.neurons import ALIF
+from ..graph.provenance import Origins
+from ..graph.recording import SUMMED, Simulation
+from ..graph.snn_graph import SNNGraph
+from ..graph.traced import Traced
+from .difference import Divergence, Trains, compared_trains, first_divergence, spiking
+
+Run = Callable[..., Simulation]
+"""``run(graph, inputs, record=names)``: :func:`ranvier.interpret` or :func:`ranvier.simulate`."""
+MOST = 100
+"""So many ties are followed in a run."""
+
+
+def followed(
+    original: SNNGraph,
+    optimized: SNNGraph,
+    given: Mapping[str, np.ndarray],
+    origins: Origins,
+    after: Simulation,
+    runs: tuple[Run, Run],
+    tie: float,
+    batched: bool,
+) -> tuple[Simulation, Trains, Divergence | None, tuple[Divergence, ...]]:
+    """Runs the original, and again with thresholds moved at ties, until it does what the other graph did, or parts from
+    it for another reason.
+
+    Returns:
+        What the original did, the spike trains of both, the first spike that only one has, and the ties before that.
+    """
+    ties: list[Divergence] = []
+    nudges: list[Nudge] = []
+    while True:
+        told = {"nudges": tuple(nudges)} if nudges else {}
+        before = runs[0](original, given, record=spiking(original), **told)
+        trains = compared_trains(original, origins, before, after, batched)
+        divergence = first_divergence(trains)
+        if divergence is None:
+            return before, trains, None, tuple(ties)
+        if isinstance(original.populations[divergence.population].neuron, Traced):
+            return before, trains, divergence, tuple(ties)
+        place = _Place.of(divergence, original, optimized, origins, given, batched, nudges)
+        margin, scale = place.margin(runs)
+        divergence = replace(divergence, margin=margin)
+        near = abs(margin) <= tie * scale and not place.fires_above(2 * tie * scale, runs)
+        if not near or len(ties) == MOST or not _takes_nudges(runs[0]):
+            return before, trains, divergence, tuple(ties)
+        ties.append(divergence)
+        amount = 2 * tie * scale * (1 if divergence.fired else -1)
+        nudges.append(Nudge(divergence.population, divergence.neuron, divergence.step, divergence.sample, amount))
+
+
+def _takes_nudges(run: Run) -> bool:
+    return "nudges" in signature(run).parameters
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """The neuron and the step of a divergence in both graphs.
+
+    Attributes:
+        silent: the graph without the spike: 0 the original, 1 the other.
+        graphs, names, numbers: by graph, the population's name and the neuron's number in it.
+        step: of the divergence.
+        inputs: of the sample concerned, up to that step.
+        nudges: what made the original follow the other graph until then.
+    """
+
+    silent: int
+    graphs: tuple[SNNGraph, SNNGraph]
+    names: tuple[str, str]
+    numbers: tuple[int, int]
+    step: int
+    inputs: dict[str, np.ndarray]
+    nudges: tuple[Nudge, ...]
+
+    @classmethod
+    def of(
+        cls,
+        found: Divergence,
+        original: SNNGraph,
+        optimized: SNNGraph,
+        origins: Origins,
+        given: Mapping[str, np.ndarray],
+        batched: bool,
+        nudges: Sequence[Nudge],
+    ) -> _Place:
+        place = origins.places[found.population]
+        assert place.population is not None
+        inputs = {n: (x[:, found.sample] if batched else x)[: found.step + 1] for n, x in given.items()}
+        numbers = found.neuron, int(place.numbers[found.neuron])
+        names = found.population, place.population
+        followed = tuple(replace(nudge, sample=0) for nudge in nudges if nudge.sample == found.sample)
+        return cls(int(found.fired), (original, optimized), names, numbers, found.step, inputs, followed)
+
+    def _run(self, runs: tuple[Run, Run], which: int, record: list[str], nudges: tuple[Nudge, ...] = ()) -> Simulation:
+        nudges = nudges + (self.nudges if which == 0 else ())
+        return runs[which](self.graphs[which], self.inputs, record=record, **({"nudges": nudges} if nudges else {}))
+
+    def margin(self, runs: tuple[Run, Run]) -> tuple[float, float]:
+        """The distance from the threshold in the graph without the spike, and the size of what is compared there."""
+        graph, name, number = self.graphs[self.silent], self.names[self.silent], self.numbers[self.silent]
+        population = graph.populations[name]
+        recorded = population.neuron.states or (SUMMED,)
+        states = self._run(runs, self.silent, [f"{name}.{state}" for state in recorded])
+        at = {state: states[f"{name}.{state}"].reshape(self.step + 1, -1)[:, number] for state in recorded}
+        compared = at["v"] if population.neuron.states else at[SUMMED]
+        threshold = _threshold(population, at, self.step, number)
+        return float(threshold - compared[self.step]), max(abs(threshold), float(np.abs(compared).max()))
+
+    def fires_above(self, amount: float, runs: tuple[Run, Run]) -> bool:
+        """Whether the graph with the spike has it also with a threshold higher by some amount; False if not known."""
+        firing = 1 - self.silent
+        if not _takes_nudges(runs[firing]):
+            return False
+        name, number = self.names[firing], self.numbers[firing]
+        found = self._run(runs, firing, [name], (Nudge(name, number, self.step, 0, amount),))
+        return bool(found[name].reshape(self.step + 1, -1)[self.step, number])
+
+
+def _threshold(population: Population, states: Mapping[str, np.ndarray], step: int, number: int) -> float:
+    """The threshold of one neuron at a step."""
+    neuron: Any = population.neuron
+
+    def of(value: np.ndarray) -> float:
+        return float(np.broadcast_to(value.ravel() if value.ndim else value, (population.size,))[number])
+
+    level = of(neuron.parameters[neuron.level])
+    if isinstance(neuron, ALIF):
+        a = states["a"][step - 1] if step else of(population.initial_state()["a"])
+        level += of(neuron.beta) * float(a)
+    return level
