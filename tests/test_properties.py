@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ranvier
 from ranvier.program._jax import Literal, bind, dtype_of, is_floating
-from ranvier.program.analysis.binding_time import levels_of
+from ranvier.program.analysis.binding_time import binding_times_of
 from ranvier.program.analysis.dependence import equation_dependences
 from tests.random_steps import SIZE, RandomStep, random_steps
 
@@ -103,7 +103,7 @@ def test_results_move_only_where_the_analysis_says(step: RandomStep, seed: int) 
     """Perturb one element of one operand; every result element that moves must be in a position map."""
     state, x = random_values(step, seed)
     info = ranvier.extract_module_info(ranvier.step_function(step, {}, state, name="random"), x)
-    values, levels = info.values(x), levels_of(info)
+    values, levels = info.values(x), binding_times_of(info)
     rng = np.random.default_rng(seed)
     for eqn in info.equations:
         if ranvier.classify(eqn) in (ranvier.Kind.MIXING, ranvier.Kind.OPAQUE):

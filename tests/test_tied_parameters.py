@@ -346,7 +346,7 @@ def test_recognised_neurons_keep_tied_weights_and_nir_says_that_it_cannot():
     graph, findings = ranvier.recognise(ranvier.SNNGraph.from_module(model, xs[0]))
     assert all(finding.neuron for finding in findings)
     assert list(graph.parameters) == ["w"]
-    assert len(graph.uses) == 2
+    assert len(graph.bindings) == 2
     (expected,) = ranvier.interpret(ranvier.SNNGraph.from_module(model, xs[0]), xs).outputs.values()
     (found,) = ranvier.interpret(graph, xs).outputs.values()
     np.testing.assert_allclose(found, expected, atol=1e-9)
@@ -420,7 +420,9 @@ def test_random_tied_graphs_stay_true_through_every_pass(seed):
             for (name, source, target, delay), at in zip(names, index, strict=True)
         ],
         parameters={"w": w},
-        uses={(n[0], "weight"): ranvier.ParameterUse(("w",), index=at) for n, at in zip(names, index, strict=True)},
+        bindings={
+            (n[0], "weight"): ranvier.ParameterBinding(("w",), index=at) for n, at in zip(names, index, strict=True)
+        },
     )
     xs = (generator.random((20, 3, N)) < 0.5).astype(float)
     (expected,) = ranvier.interpret(graph, xs).outputs.values()
@@ -447,7 +449,7 @@ def test_layers_and_parameters_of_a_graph_built_by_hand():
         outputs=[ranvier.Output("out", (N,))],
         projections=[ranvier.Projection(*names, ranvier.operations.Linear(w)) for names in ends],
         parameters={"w": w},
-        uses={(name, "weight"): ranvier.ParameterUse(("w",)) for name, _, _ in ends[:2]},
+        bindings={(name, "weight"): ranvier.ParameterBinding(("w",)) for name, _, _ in ends[:2]},
     )
     assert graph.total_params == 2 * N * N
     with pytest.raises(ranvier.GraphError, match="set_parameter"):

@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 _HOME = {
     "program.analysis.hidden_groups": ["HiddenGroup", "find_hidden_groups_from_minfo"],
     "program.analysis.memory": ["RuleMemory"],
-    "program.analysis.parameter_uses": ["Operation", "OperationKind"],
+    "program.analysis.parameter_uses": ["ParameterUse", "UseKind"],
     "program.analysis.perturbation": ["HiddenPerturbation", "SignalComparison", "add_hidden_perturbation_from_minfo"],
     "program.analysis.relations": ["Connection", "HiddenParamOpRelation", "find_hidden_param_op_relations_from_minfo"],
     "program.analysis.transition": ["EntryFacts", "Transition"],
-    "program.analysis.binding_time": ["Level"],
+    "program.analysis.binding_time": ["BindingTime"],
     "api.export": ["export_artifact", "export_source", "load_artifact"],
     "api.to_nir": ["to_nir"],
     "api.optimize": ["optimize"],
@@ -61,14 +61,14 @@ _HOME = {
     "graph.printer": ["to_text"],
     "graph.recording": ["Simulation"],
     "graph.layers": ["LayerNode"],
-    "graph.shared": ["ParameterUse"],
+    "graph.shared": ["ParameterBinding"],
     "graph.snn_graph": ["SNNGraph"],
     "graph.storage": ["load", "save"],
     "graph.verifier": ["Problem", "problems"],
     "util.limits": ["Limits", "limits"],
     "program.nested": ["classify"],
     "program.primitives": ["Kind", "register_family", "register_primitive"],
-    "program.program": ["ModuleInfo", "Program", "Role", "Slot"],
+    "program.program": ["ModuleInfo", "Program", "SlotRole", "Slot"],
     "learn.rules.by_parameter": ["ByParameter"],
     "learn.comparison.compare": ["Agreement", "RuleComparison", "RuleResult"],
     "learn.compare_rules": ["compare_rules"],
@@ -176,7 +176,7 @@ if TYPE_CHECKING:
     from .graph.parser import from_text as from_text
     from .graph.printer import to_text as to_text
     from .graph.recording import Simulation as Simulation
-    from .graph.shared import ParameterUse as ParameterUse
+    from .graph.shared import ParameterBinding as ParameterBinding
     from .graph.snn_graph import SNNGraph as SNNGraph
     from .graph.storage import load as load
     from .graph.storage import save as save
@@ -216,12 +216,12 @@ if TYPE_CHECKING:
     from .passes.pipeline import parse_pipeline as parse_pipeline
     from .passes.recognition.recognise import Finding as Finding
     from .passes.recognition.recognise import recognise as recognise
-    from .program.analysis.binding_time import Level as Level
+    from .program.analysis.binding_time import BindingTime as BindingTime
     from .program.analysis.hidden_groups import HiddenGroup as HiddenGroup
     from .program.analysis.hidden_groups import find_hidden_groups_from_minfo as find_hidden_groups_from_minfo
     from .program.analysis.memory import RuleMemory as RuleMemory
-    from .program.analysis.parameter_uses import Operation as Operation
-    from .program.analysis.parameter_uses import OperationKind as OperationKind
+    from .program.analysis.parameter_uses import ParameterUse as ParameterUse
+    from .program.analysis.parameter_uses import UseKind as UseKind
     from .program.analysis.perturbation import HiddenPerturbation as HiddenPerturbation
     from .program.analysis.perturbation import SignalComparison as SignalComparison
     from .program.analysis.perturbation import add_hidden_perturbation_from_minfo as add_hidden_perturbation_from_minfo
@@ -240,8 +240,8 @@ if TYPE_CHECKING:
     from .program.primitives import register_primitive as register_primitive
     from .program.program import ModuleInfo as ModuleInfo
     from .program.program import Program as Program
-    from .program.program import Role as Role
     from .program.program import Slot as Slot
+    from .program.program import SlotRole as SlotRole
     from .raising.raised import Raised as Raised
     from .raising.raised import raise_model as raise_model
     from .raising.raised import raise_program as raise_program

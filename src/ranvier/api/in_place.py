@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import InputError
 from ..frontends.step_function import StepFunction
 from ..graph.elements import Input
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
-from ..passes.optimizer_state import Carry, carry_of, moved_index
+from ..passes.optimizer_state import OptimizerStateMap, moved_index, optimizer_state_map
 from ..program.inputs import check_names
 from ..program.program import ModuleInfo
 from ..raising.raised import Raised, raise_model
@@ -27,7 +27,7 @@ Optimize = Callable[..., tuple[SNNGraph, OptimizationReport]]
 
 def optimize_model(
     run: Optimize, model: Any, inputs: Any, dt: float | None, calibration: Any
-) -> tuple[Any, OptimizationReport, Callable[[], Carry]]:
+) -> tuple[Any, OptimizationReport, Callable[[], OptimizerStateMap]]:
     """A smaller model of the same kind, the report, and a function that gives what takes optimizer states along.
 
     Args:
@@ -45,7 +45,7 @@ def optimize_model(
     return rebuilt(raised.info, graph, as_module=is_module), report, carry
 
 
-def _carry(raised: Raised, graph: SNNGraph, origins: Origins, is_module: bool) -> Carry:
+def _carry(raised: Raised, graph: SNNGraph, origins: Provenance, is_module: bool) -> OptimizerStateMap:
     """From the model's parameters to those of what came back."""
     shapes = {s.path: tuple(tuple(leaf.shape) for leaf in s.leaves) for s in raised.info.parameters}
     moved = moved_index(raised.graph, graph, origins)
@@ -53,7 +53,7 @@ def _carry(raised: Raised, graph: SNNGraph, origins: Origins, is_module: bool) -
         from ..frontends.step_module import attribute
 
         moved = {tuple(map(attribute, path)): index for path, index in moved.items()}
-    return carry_of(shapes, raised.index(), moved)
+    return optimizer_state_map(shapes, raised.index(), moved)
 
 
 def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PassError
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
 from ..passes.base import Pass
 from ..passes.canonicalize import Canonicalize
 from ..passes.levels import level_passes
 from ..passes.manager import PassManager, without_activity
-from ..passes.optimizer_state import Carry, carry_of, moved_index, own_index, trained_arrays
+from ..passes.optimizer_state import OptimizerStateMap, moved_index, optimizer_state_map, own_index, trained_arrays
 from ..passes.outcome import pass_results
 from ..passes.pipeline import parse_pipeline, pipeline_text
-from ..passes.search import Budget
+from ..passes.search import AccuracyBudget
 from ..report.optimization import OptimizationReport
 from ..report.warnings import warnings_of
 from ..simulation.profile import profile
@@ -125,9 +125,9 @@ def optimize(
     return optimized, replace(report, find_carry=carry)
 
 
-def _carry(before: SNNGraph, after: SNNGraph, origins: Origins) -> Carry:
+def _carry(before: SNNGraph, after: SNNGraph, origins: Provenance) -> OptimizerStateMap:
     shapes = {name: (value.shape,) for name, value in trained_arrays(before).items()}
-    return carry_of(shapes, own_index(before), moved_index(before, after, origins))
+    return optimizer_state_map(shapes, own_index(before), moved_index(before, after, origins))
 
 
 def _optimized(
@@ -159,7 +159,7 @@ def _optimized(
         trials=trials,
         counterexample=None if counterexample is None else Path(counterexample),
         calibration=data,
-        budget=Budget(BUDGET if budget is None else budget),
+        budget=AccuracyBudget(BUDGET if budget is None else budget),
         print_after_all=print_after_all,
         bisect_limit=bisect_limit,
         watch=tell,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
-from ..graph.shared import ParameterUse
+from ..graph.shared import ParameterBinding
 from ..graph.taking import Picked, Taking
 from ..program._jax import open_jaxpr, shape_of
 from ..program.analysis.explanations import equation_text
@@ -19,7 +19,7 @@ Keep = Callable[[str, np.ndarray], str]
 
 
 def statements_of(
-    use: ParameterUse, operands: Sequence[str], shapes: Sequence[tuple[int, ...]], name: str, keep: Keep
+    use: ParameterBinding, operands: Sequence[str], shapes: Sequence[tuple[int, ...]], name: str, keep: Keep
 ) -> list[str]:
     """Statements that make an array, the last of which gives it a name.
 
@@ -43,7 +43,7 @@ def statements_of(
     return lines if whole == name else [*lines, f"{name} = {whole}"]
 
 
-def _steps(use: ParameterUse, operands: Sequence[str], name: str, keep: Keep) -> list[str]:
+def _steps(use: ParameterBinding, operands: Sequence[str], name: str, keep: Keep) -> list[str]:
     assert use.function is not None
     try:
         formula = formula_of(use.function)

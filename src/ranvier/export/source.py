@@ -20,7 +20,7 @@ from ..graph.names import free_name
 from ..graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
 from ..graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
 from ..graph.order import Port, delayed_ports, input_ports, update_order
-from ..graph.shared import ArrayName, ParameterUse
+from ..graph.shared import ArrayName, ParameterBinding
 from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Traced
 from ..graph.verifier import check
@@ -212,7 +212,7 @@ class _Writer:
 
     def _array(self, element: str, label: str, value: Any) -> str:
         """An array as the text reads it; single numbers are written out."""
-        use = self.graph.uses.get((element, label))
+        use = self.graph.bindings.get((element, label))
         if use is not None and use.parameters:
             return self._made((element, label), use)
         array = np.asarray(value)
@@ -227,7 +227,7 @@ class _Writer:
         self.arrays[element, own] = array.astype(np.float32) if single else array
         return f"arrays[{element!a}][{own!a}]"
 
-    def _made(self, array: ArrayName, use: ParameterUse) -> str:
+    def _made(self, array: ArrayName, use: ParameterBinding) -> str:
         """A variable with an array that is made of parameters, at the start of the step."""
         if array not in self.made:
             element, label = array

@@ -18,7 +18,7 @@ from ..program.analysis.learning_states import other_states_that_learn
 from ..program.diagnostic import Diagnostic, DiagnosticKind
 from ..program.interpret import needed_equations
 from ..program.paths import Path, path_text
-from ..program.program import ModuleInfo, Role, Slot, shape_text, slot_of
+from ..program.program import ModuleInfo, Slot, SlotRole, shape_text, slot_of
 from .brainstate_time import Clock, at_time
 from .build import build_program, named_leaves
 from .units import unit_text
@@ -46,7 +46,7 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
     learning = _states_that_learn(info)
     if not learning:
         return info
-    return call.program(roles | dict.fromkeys(map(id, learning), Role.HIDDEN), learning)
+    return call.program(roles | dict.fromkeys(map(id, learning), SlotRole.HIDDEN), learning)
 
 
 def _states_that_learn(info: ModuleInfo) -> list[Any]:
@@ -88,7 +88,7 @@ class _Call:
         states = list({id(s): s for s in (*_parameters_of(model), *touched)}.values())
         return cls(model, inputs, clock, timed, function, touched, states, _state_paths(model, touched))
 
-    def program(self, roles: Mapping[int, Role], promoted: Sequence[Any] = ()) -> ModuleInfo:
+    def program(self, roles: Mapping[int, SlotRole], promoted: Sequence[Any] = ()) -> ModuleInfo:
         """The program with these roles of the states, by ``id``.
 
         Args:
@@ -96,12 +96,14 @@ class _Call:
             promoted: states that are hidden by use, not by class, for the notes.
         """
         name, timed = type(self.model).__name__, self.timed
-        by_role = {role: [s for s in self.states if roles[id(s)] is role] for role in Role}
-        slots = {role: [slot for s in by_role[role] for slot in _slots_of(s, self.paths[id(s)], role)] for role in Role}
-        notes = [*_notes(slots[Role.OTHER]), *(_promotion(self.paths[id(state)], state) for state in promoted)]
+        by_role = {role: [s for s in self.states if roles[id(s)] is role] for role in SlotRole}
+        slots = {
+            role: [slot for s in by_role[role] for slot in _slots_of(s, self.paths[id(s)], role)] for role in SlotRole
+        }
+        notes = [*_notes(slots[SlotRole.OTHER]), *(_promotion(self.paths[id(state)], state) for state in promoted)]
         if timed:
-            slots[Role.OTHER].append(self.clock.slot())
-        if not slots[Role.HIDDEN]:
+            slots[SlotRole.OTHER].append(self.clock.slot())
+        if not slots[SlotRole.HIDDEN]:
             raise ModelError(
                 f"{name} has no hidden state: none of the {len(self.touched)} states it uses is a "
                 "brainstate.HiddenState. Keep membrane potentials and currents in brainstate.HiddenState and read them "
@@ -110,27 +112,27 @@ class _Call:
 
         def step(args: Any, params: list[Any], hidden: list[Any], other: list[Any]) -> tuple[Any, list[Any], list[Any]]:
             number = other[-1] if timed else self.clock.first
-            values = _values(by_role, {Role.PARAMETER: params, Role.HIDDEN: hidden, Role.OTHER: other})
+            values = _values(by_role, {SlotRole.PARAMETER: params, SlotRole.HIDDEN: hidden, SlotRole.OTHER: other})
             now = (number, self.clock.time(number))
             old = [values[id(state)] for state in self.touched]
             new_values, output = self.function.jaxpr_call(old, *now, *args)
             values.update({id(state): new for state, new in zip(self.touched, new_values, strict=True)})
-            new_other = [*_leaves(by_role[Role.OTHER], values), *([number + 1] if timed else [])]
-            return output, _leaves(by_role[Role.HIDDEN], values), new_other
+            new_other = [*_leaves(by_role[SlotRole.OTHER], values), *([number + 1] if timed else [])]
+            return output, _leaves(by_role[SlotRole.HIDDEN], values), new_other
 
         return build_program(
             step,
             self.inputs,
-            slots[Role.PARAMETER],
-            slots[Role.HIDDEN],
-            slots[Role.OTHER],
+            slots[SlotRole.PARAMETER],
+            slots[SlotRole.HIDDEN],
+            slots[SlotRole.OTHER],
             name=name,
             notes=notes,
             remedy="check shapes and units of the inputs",
         )
 
 
-def _values(by_role: Mapping[Role, list[Any]], leaves_of: Mapping[Role, list[Any]]) -> dict[int, Any]:
+def _values(by_role: Mapping[SlotRole, list[Any]], leaves_of: Mapping[SlotRole, list[Any]]) -> dict[int, Any]:
     """``id`` of every state to its value, from the leaves by role."""
     values: dict[int, Any] = {}
     for role, leaves in leaves_of.items():
@@ -239,17 +241,17 @@ def _state_paths(model: Any, touched: Iterable[Any]) -> dict[int, Path]:
     return paths
 
 
-def _role(state: Any) -> Role:
+def _role(state: Any) -> SlotRole:
     """What a state holds; what a delay keeps of the past is a hidden state like those it is taken from."""
     if not isinstance(state, (brainstate.ParamState, brainstate.DelayState)):
-        return Role.HIDDEN if isinstance(state, brainstate.HiddenState) else Role.OTHER
+        return SlotRole.HIDDEN if isinstance(state, brainstate.HiddenState) else SlotRole.OTHER
     if not all(is_floating(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(state.value)):
-        return Role.OTHER
-    return Role.PARAMETER if isinstance(state, brainstate.ParamState) else Role.HIDDEN
+        return SlotRole.OTHER
+    return SlotRole.PARAMETER if isinstance(state, brainstate.ParamState) else SlotRole.HIDDEN
 
 
-def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
-    if role is not Role.HIDDEN:
+def _slots_of(state: Any, path: Path, role: SlotRole) -> list[Slot]:
+    if role is not SlotRole.HIDDEN:
         leaves, treedef = jax.tree.flatten(state.value)
         return [_slot(path, role, treedef, leaves, unit_text(state.value), state)]
     slots = []
@@ -262,7 +264,7 @@ def _slots_of(state: Any, path: Path, role: Role) -> list[Slot]:
     return slots
 
 
-def _slot(path: Path, role: Role, treedef: Any, leaves: list[Any], unit: str, state: Any) -> Slot:
+def _slot(path: Path, role: SlotRole, treedef: Any, leaves: list[Any], unit: str, state: Any) -> Slot:
     arrays = tuple(jnp.asarray(leaf) for leaf in leaves)
     avals = tuple(jax.typeof(array) for array in arrays)
     return slot_of(path, role, treedef, avals, arrays, unit, type(state).__name__, state)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ..errors import ModelError
 from ..program._jax import Tracer
 from ..program.paths import Path
-from ..program.program import Role, Slot, slot_of
+from ..program.program import Slot, SlotRole, slot_of
 
 NUMBER: Path = ("brainstate", "i")
 """The state that holds the number of the step."""
@@ -70,7 +70,9 @@ class Clock:
     def slot(self) -> Slot:
         """The state that counts the steps."""
         first = self.first
-        return slot_of(NUMBER, Role.OTHER, jax.tree.structure(0), (jax.typeof(first),), (first,), label="step number")
+        return slot_of(
+            NUMBER, SlotRole.OTHER, jax.tree.structure(0), (jax.typeof(first),), (first,), label="step number"
+        )
 
 
 def at_time(number: Any, time: Any) -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from ..program._jax import is_floating
 from ..program.analysis.learning_states import unchanged_states
 from ..program.diagnostic import Diagnostic, DiagnosticKind
 from ..program.paths import Path, leaf_path, path_text
-from ..program.program import ModuleInfo, Role, Slot, shape_text, slot_of
+from ..program.program import ModuleInfo, Slot, SlotRole, shape_text, slot_of
 from .build import build_program, named_leaves
 from .units import bare, unit_text
 
@@ -150,7 +150,7 @@ def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
     parameters, constants = [], []
     for path, leaf in named_leaves(model.params, "params"):
         trainable = is_floating(jnp.asarray(bare(leaf)).dtype)
-        role = Role.PARAMETER if trainable else Role.OTHER
+        role = SlotRole.PARAMETER if trainable else SlotRole.OTHER
         slot = array_slot(path, role, leaf, "parameter" if trainable else "constant")
         (parameters if trainable else constants).append(slot)
     return parameters, constants
@@ -161,11 +161,11 @@ def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diag
     for path, leaf in named_leaves(model.state, "state"):
         dtype = jnp.asarray(bare(leaf)).dtype
         if path in model.other:
-            carried.append(array_slot(path, Role.OTHER, leaf, "other state"))
+            carried.append(array_slot(path, SlotRole.OTHER, leaf, "other state"))
         elif is_floating(dtype):
-            hidden.append(array_slot(path, Role.HIDDEN, leaf, "hidden state"))
+            hidden.append(array_slot(path, SlotRole.HIDDEN, leaf, "hidden state"))
         else:
-            carried.append(array_slot(path, Role.OTHER, leaf, "other state"))
+            carried.append(array_slot(path, SlotRole.OTHER, leaf, "other state"))
             notes.append(
                 Diagnostic(
                     DiagnosticKind.NON_FLOATING_STATE,
@@ -176,7 +176,7 @@ def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diag
     return hidden, carried, notes
 
 
-def array_slot(path: Path, role: Role, leaf: Any, label: str) -> Slot:
+def array_slot(path: Path, role: SlotRole, leaf: Any, label: str) -> Slot:
     array = jnp.asarray(bare(leaf))
     return slot_of(path, role, jax.tree.structure(leaf), (jax.typeof(array),), (array,), unit_text(leaf), label)
 

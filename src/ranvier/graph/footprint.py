@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from ..errors import GraphError
-from ..util.limits import Budget, TooLarge, check_results, check_states
+from ..util.limits import MemoryBudget, TooLarge, check_results, check_states
 from .neurons import Delay
 from .order import delayed_ports
 from .recording import SUMMED, Recording
@@ -18,7 +18,7 @@ BYTES_PER_NEURON = 8
 """What a declared element of an input, population or output takes at least, once it is run."""
 
 
-def check_declared(graph: SNNGraph, budget: Budget, source: str) -> None:
+def check_declared(graph: SNNGraph, budget: MemoryBudget, source: str) -> None:
     """Passes where the shapes that a file declares are in proportion to its size.
 
     Raises:

@@ -249,7 +249,7 @@ class LayerNode:
             raise GraphError(
                 f"layer {self.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] is expected."
             )
-        use = graph.uses.get((projection.name, "weight"))
+        use = graph.bindings.get((projection.name, "weight"))
         if use is not None and use.parameters:
             raise GraphError(
                 f"layer {self.name!r}: its weights are made of {', '.join(map(repr, use.parameters))}, which others "
@@ -539,4 +539,4 @@ def _rename(graph: SNNGraph, old: str, new: str) -> None:
         renamed[projection.name] = name
         projections[name] = projection.replace(name=name, source=ends[0], target=ends[1])
     graph.projections = projections
-    graph.uses = {(renamed.get(name, name), label): use for (name, label), use in graph.uses.items()}
+    graph.bindings = {(renamed.get(name, name), label): use for (name, label), use in graph.bindings.items()}

@@ -16,12 +16,12 @@ from scipy import sparse
 
 from ..errors import GraphError, reason_text
 from ..program.formula import FUNCTIONS, Formula, Step
-from ..util.limits import Budget, TooLarge
+from ..util.limits import MemoryBudget, TooLarge
 from .elements import Activity, Input, Output, Population, Projection
 from .footprint import BYTES_PER_NEURON
 from .neurons import NEURONS
 from .operations import OPERATIONS
-from .shared import ArrayName, ParameterUse, array_at, numbers_of
+from .shared import ArrayName, ParameterBinding, array_at, numbers_of
 from .snn_graph import SNNGraph
 
 TOKEN = re.compile(
@@ -49,12 +49,12 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Use:
+class BindingText:
     """How the text says that an array is made.
 
     Attributes:
         token: where it says it.
-        parameters, index: as :class:`.shared.ParameterUse` has them, the index flat.
+        parameters, index: as :class:`.shared.ParameterBinding` has them, the index flat.
         formula: of the parameters, or None.
     """
 
@@ -63,7 +63,7 @@ class Use:
     formula: Formula | None
     index: np.ndarray | None
 
-    def of(self, graph: SNNGraph, array: ArrayName, budget: Budget) -> ParameterUse:
+    def of(self, graph: SNNGraph, array: ArrayName, budget: MemoryBudget) -> ParameterBinding:
         """The use by an array of the graph, whose shape its index gets."""
         value, index, function = array_at(graph, array), self.index, None
         shape = () if value is None else numbers_of(value).shape
@@ -77,7 +77,7 @@ class Use:
             except Exception as error:  # JAX raises errors of many kinds for operands that do not fit
                 line = self.token.line
                 raise GraphError(f"line {line}: the formula of {'.'.join(array)!r}: {reason_text(error)}.") from error
-        return ParameterUse(self.parameters, function, index)
+        return ParameterBinding(self.parameters, function, index)
 
 
 def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNGraph:
@@ -92,10 +92,10 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNG
             message names the line.
     """
     arrays = arrays or {}
-    return parse(text, arrays, Budget(len(text) + sum(value.nbytes for value in arrays.values())))
+    return parse(text, arrays, MemoryBudget(len(text) + sum(value.nbytes for value in arrays.values())))
 
 
-def parse(text: str, arrays: Mapping[str, np.ndarray], budget: Budget) -> SNNGraph:
+def parse(text: str, arrays: Mapping[str, np.ndarray], budget: MemoryBudget) -> SNNGraph:
     """As :func:`from_text`, where what is declared has to fit a budget."""
     return _Parser(_tokens(text), arrays, budget).graph()
 
@@ -115,7 +115,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 
 class _Parser:
-    def __init__(self, tokens: Iterator[Token], arrays: Mapping[str, np.ndarray], budget: Budget) -> None:
+    def __init__(self, tokens: Iterator[Token], arrays: Mapping[str, np.ndarray], budget: MemoryBudget) -> None:
         self.tokens, self.arrays, self.budget = tokens, arrays, budget
         self.peek = next(tokens)
 
@@ -143,9 +143,9 @@ class _Parser:
             readers[token.text]()
         if self.peek.kind != "end":
             self.fail(self.peek, "nothing more")
-        uses: dict[ArrayName, Use] = parts.pop("uses")
+        uses: dict[ArrayName, BindingText] = parts.pop("uses")
         graph = SNNGraph(**parts)
-        graph.uses = {array: use.of(graph, array, self.budget) for array, use in uses.items()}
+        graph.bindings = {array: use.of(graph, array, self.budget) for array, use in uses.items()}
         return graph
 
     def input(self) -> Input:
@@ -177,7 +177,7 @@ class _Parser:
         kind, options = self.call(OPERATIONS)
         return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **given)
 
-    def use(self) -> tuple[ArrayName, Use]:
+    def use(self) -> tuple[ArrayName, BindingText]:
         """Of which array, and how it is made."""
         token, array = self.peek, (self.string(), self.string())
         names, formula, index = [], None, None
@@ -192,7 +192,7 @@ class _Parser:
         elif self.peek.text == "@":
             self.next()
             index = self.referred(self.peek, self.string())
-        return array, Use(token, tuple(names), formula, index)
+        return array, BindingText(token, tuple(names), formula, index)
 
     def formula(self, count: int) -> Formula:
         """The steps between braces, of some operands."""

@@ -43,7 +43,7 @@ from ..program.formula import Formula, NoFormula, formula_of
 from .arrays import Matrix
 from .elements import Activity, Input, Population, Projection
 from .neurons import IN, OUT
-from .shared import ArrayName, ParameterUse
+from .shared import ArrayName, ParameterBinding
 from .snn_graph import SNNGraph
 
 INLINE = 16
@@ -79,7 +79,7 @@ class _Printer:
             yield from self._projection(projection)
         for name, value in graph.parameters.items():
             yield f"  parameter {_quoted(name)} {self._array(f'parameter {name}', value)}"
-        for array, use in graph.uses.items():
+        for array, use in graph.bindings.items():
             yield from self._use(array, use)
         for key, value in graph.metadata.items():
             yield f"  metadata {_quoted(key)} = {_quoted(value)}"
@@ -105,7 +105,7 @@ class _Printer:
         head = f"  projection {_quoted(name)} {ends} {_call(operation, operation.options)}"
         yield from self._block(head, name, operation.arrays)
 
-    def _use(self, array: ArrayName, use: ParameterUse) -> Iterator[str]:
+    def _use(self, array: ArrayName, use: ParameterBinding) -> Iterator[str]:
         head = f"  use {' '.join(map(_quoted, array))} ={''.join(f' {_quoted(name)}' for name in use.parameters)}"
         index = "" if use.index is None else f" {self._index('/'.join(array), use.index)}"
         if use.function is None:

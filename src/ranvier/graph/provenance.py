@@ -11,7 +11,7 @@ from .snn_graph import SNNGraph
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class NeuronPlace:
     """Where the neurons of a population are.
 
     Attributes:
@@ -24,7 +24,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Origins:
+class Provenance:
     """Where the neurons of the original graph are, and what its shared parameters have become.
 
     Attributes:
@@ -33,20 +33,20 @@ class Origins:
             of that name.
     """
 
-    places: dict[str, Place]
+    places: dict[str, NeuronPlace]
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: SNNGraph) -> Origins:
+    def of(cls, graph: SNNGraph) -> Provenance:
         """Everything where it is."""
-        places = {name: Place(name, np.arange(p.size)) for name, p in graph.populations.items()}
+        places = {name: NeuronPlace(name, np.arange(p.size)) for name, p in graph.populations.items()}
         return cls(places, {name: np.arange(value.size) for name, value in graph.parameters.items()})
 
-    def without(self, name: str) -> Origins:
+    def without(self, name: str) -> Provenance:
         """A present population is removed."""
         return self._moved(name, None, lambda numbers: np.full_like(numbers, -1))
 
-    def taken(self, name: str, kept: np.ndarray) -> Origins:
+    def taken(self, name: str, kept: np.ndarray) -> Provenance:
         """Of a present population, only the neurons ``kept`` are there still."""
 
         def place(numbers: np.ndarray) -> np.ndarray:
@@ -56,35 +56,35 @@ class Origins:
 
         return self._moved(name, name, place)
 
-    def merged(self, name: str, into: np.ndarray) -> Origins:
+    def merged(self, name: str, into: np.ndarray) -> Provenance:
         """The neurons of a present population are those ``into`` says."""
         return self._moved(name, name, lambda numbers: _through(numbers, into))
 
-    def joined(self, name: str, population: str, start: int) -> Origins:
+    def joined(self, name: str, population: str, start: int) -> Provenance:
         """A present population is a part of another one, from the neuron ``start`` on."""
         return self._moved(name, population, lambda numbers: np.where(numbers < 0, -1, numbers + start))
 
-    def then(self, later: Origins) -> Origins:
+    def then(self, later: Provenance) -> Provenance:
         """Places after further changes; ``later`` starts from the graph in which these places are."""
         found = {}
         for original, place in self.places.items():
             onward = later.places.get(place.population) if place.population is not None else None
-            gone = Place(None, np.full_like(place.numbers, -1))
+            gone = NeuronPlace(None, np.full_like(place.numbers, -1))
             found[original] = (
-                gone if onward is None else Place(onward.population, _through(place.numbers, onward.numbers))
+                gone if onward is None else NeuronPlace(onward.population, _through(place.numbers, onward.numbers))
             )
         numbers = {n: self.parameters[n][index] for n, index in later.parameters.items() if n in self.parameters}
-        return Origins(found, numbers)
+        return Provenance(found, numbers)
 
-    def with_numbers(self, name: str, numbers: np.ndarray) -> Origins:
+    def with_numbers(self, name: str, numbers: np.ndarray) -> Provenance:
         """Of a present parameter, only the numbers given are there still, by their places in it."""
         return replace(self, parameters={**self.parameters, name: self.parameters[name][numbers]})
 
-    def _moved(self, name: str, population: str | None, change: Callable[[np.ndarray], np.ndarray]) -> Origins:
+    def _moved(self, name: str, population: str | None, change: Callable[[np.ndarray], np.ndarray]) -> Provenance:
         found = dict(self.places)
         for original, place in self.places.items():
             if place.population == name:
-                found[original] = Place(population, change(place.numbers))
+                found[original] = NeuronPlace(population, change(place.numbers))
         return replace(self, places=found)
 
 

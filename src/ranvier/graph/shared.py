@@ -29,7 +29,7 @@ ArrayName = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
-class ParameterUse:
+class ParameterBinding:
     """How an array is made of parameters of the graph.
 
     Attributes:
@@ -60,14 +60,14 @@ class ParameterUse:
             values = [np.asarray(parameters[name], dtype) for name in self.parameters]
             return np.asarray(self(values, dtype), dtype)
 
-    def taken(self, index: np.ndarray, shape: tuple[int, ...]) -> ParameterUse:
+    def taken(self, index: np.ndarray, shape: tuple[int, ...]) -> ParameterBinding:
         """The use by an array that has the elements ``index`` of this one, which is of some shape."""
         own = np.arange(int(np.prod(shape))) if self.index is None else self.index.ravel()
-        return ParameterUse(self.parameters, self.function, own[index])
+        return ParameterBinding(self.parameters, self.function, own[index])
 
-    def moved(self, places: np.ndarray) -> ParameterUse:
+    def moved(self, places: np.ndarray) -> ParameterBinding:
         """The use after the elements of the parameter have moved to other places."""
-        return ParameterUse(self.parameters, self.function, places[self.index])
+        return ParameterBinding(self.parameters, self.function, places[self.index])
 
     @cached_property
     def content(self) -> Any:
@@ -103,7 +103,7 @@ def array_at(graph: SNNGraph, array: ArrayName) -> Matrix | None:
 
 def parameters_of(graph: SNNGraph, *elements: str) -> list[str]:
     """Names of the parameters that arrays of some projections or populations are made of."""
-    uses = [use for (element, _), use in graph.uses.items() if element in elements]
+    uses = [use for (element, _), use in graph.bindings.items() if element in elements]
     return list(dict.fromkeys(name for use in uses for name in use.parameters))
 
 
@@ -117,13 +117,13 @@ def trained_arrays(graph: SNNGraph) -> dict[Path, np.ndarray]:
     for name, population in graph.populations.items():
         parameters, trained = population.neuron.parameters, population.neuron.trained
         found.update({(name, key): value for key, value in parameters.items() if key in trained})
-    own = {path: value for path, value in found.items() if path not in graph.uses}
+    own = {path: value for path, value in found.items() if path not in graph.bindings}
     return {**own, **{(name,): value for name, value in graph.parameters.items()}}
 
 
 def remade(graph: SNNGraph, names: set[str]) -> None:
     """Gives the arrays that are made of some parameters the numbers that these now have."""
-    for array, use in graph.uses.items():
+    for array, use in graph.bindings.items():
         old = array_at(graph, array)
         if old is not None and not names.isdisjoint(use.parameters):
             set_array(graph, array, with_numbers(old, use.array(graph.parameters, old.dtype)))

@@ -14,7 +14,7 @@ from .arrays import Matrix, constant, in_float64
 from .elements import Input, Output, Population, Projection
 from .layers import LAYER_DT, LayerNode, Layers, chain, check_layers, replace_layers
 from .operations import Flatten, Identity, Select
-from .shared import ArrayName, ParameterUse, array_at, remade
+from .shared import ArrayName, ParameterBinding, array_at, remade
 
 Node = Input | Population | Output
 
@@ -38,8 +38,8 @@ class SNNGraph:
         projections: by name, in the order in which a target sums them.
         metadata: text by key, kept from the source of the graph.
         parameters: by name, what several arrays are made of, or one is by a function of it.
-        uses: how arrays are made of parameters, by the names of the projection or population and of the array; an array
-            that is not named here is a parameter of its own.
+        bindings: how arrays are made of parameters, by the names of the projection or population and of the array; an
+            array that is not named here is a parameter of its own.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SNNGraph:
         outputs: Iterable[Output] = (),
         metadata: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        uses: Mapping[ArrayName, ParameterUse] | None = None,
+        bindings: Mapping[ArrayName, ParameterBinding] | None = None,
     ) -> None:
         nodes = [] if layers is None else check_layers(layers)
         if nodes:
@@ -69,7 +69,7 @@ class SNNGraph:
         self.outputs: dict[str, Output] = _by_name(outputs)
         self.metadata = dict(metadata or {})
         self.parameters: dict[str, np.ndarray] = {k: constant(v) for k, v in (parameters or {}).items()}
-        self.uses: dict[ArrayName, ParameterUse] = dict(uses or {})
+        self.bindings: dict[ArrayName, ParameterBinding] = dict(bindings or {})
         for node in nodes:
             node.bind(self)
 
@@ -100,7 +100,7 @@ class SNNGraph:
         self.name, self.dt, self.metadata = other.name, other.dt, dict(other.metadata)
         self.inputs, self.populations = dict(other.inputs), dict(other.populations)
         self.projections, self.outputs = dict(other.projections), dict(other.outputs)
-        self.parameters, self.uses = dict(other.parameters), dict(other.uses)
+        self.parameters, self.bindings = dict(other.parameters), dict(other.bindings)
 
     def set_parameter(self, name: str, value: Any) -> None:
         """Gives a parameter another value, and all arrays that are made of it their new numbers."""
@@ -109,8 +109,8 @@ class SNNGraph:
 
     def forget_unused(self) -> None:
         """Drops what is known of arrays that are gone, and parameters that no array is made of."""
-        self.uses = {array: use for array, use in self.uses.items() if array_at(self, array) is not None}
-        used = {name for use in self.uses.values() for name in use.parameters}
+        self.bindings = {array: use for array, use in self.bindings.items() if array_at(self, array) is not None}
+        used = {name for use in self.bindings.values() for name in use.parameters}
         self.parameters = {name: value for name, value in self.parameters.items() if name in used}
 
     @property
@@ -165,7 +165,7 @@ class SNNGraph:
     def total_params(self) -> int:
         """Number of weights and biases that are stored; those that several projections share count once."""
         arrays = {(p.name, k): v for p in self.projections.values() for k, v in p.operation.arrays.items()}
-        uses = {array: use for array in arrays if (use := self.uses.get(array)) is not None and use.parameters}
+        uses = {array: use for array in arrays if (use := self.bindings.get(array)) is not None and use.parameters}
         shared = {name for use in uses.values() for name in use.parameters}
         own = sum(number_of(value) for array, value in arrays.items() if array not in uses)
         return own + sum(self.parameters[name].size for name in shared)

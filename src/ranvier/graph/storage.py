@@ -16,7 +16,7 @@ from ..util.files import open_archive, replacing, write_member
 from ..util.limits import TooLarge
 from .parser import parse
 from .printer import to_text
-from .shared import ParameterUse
+from .shared import ParameterBinding
 from .snn_graph import SNNGraph
 from .traced import Mapped, Traced
 from .verifier import check
@@ -47,7 +47,7 @@ def _check_named(graph: SNNGraph) -> None:
     """Raises GraphError where a graph holds programs, which text cannot."""
     traced = [p.name for p in graph.populations.values() if isinstance(p.neuron, Traced)]
     mapped = [p.name for p in graph.projections.values() if isinstance(p.operation, Mapped)]
-    made = [".".join(array) for array, use in graph.uses.items() if not _has_formula(use)]
+    made = [".".join(array) for array, use in graph.bindings.items() if not _has_formula(use)]
     if made and not traced and not mapped:
         raise GraphError(
             f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a "
@@ -62,7 +62,7 @@ def _check_named(graph: SNNGraph) -> None:
         )
 
 
-def _has_formula(use: ParameterUse) -> bool:
+def _has_formula(use: ParameterBinding) -> bool:
     try:
         return use.function is None or bool(formula_of(use.function).steps)
     except NoFormula:

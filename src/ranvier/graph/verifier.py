@@ -14,7 +14,7 @@ from .elements import Input, Output, Population, Projection
 from .neurons import CHOICES, Delay
 from .operations import ShapeError
 from .order import instant_cycle
-from .shared import ArrayName, ParameterUse, array_at, numbers_of, trained_arrays
+from .shared import ArrayName, ParameterBinding, array_at, numbers_of, trained_arrays
 from .snn_graph import Node, SNNGraph
 
 POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
@@ -194,13 +194,13 @@ def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
             yield Problem(name, "a parameter of the graph and another element have this name; give one another name")
         if not np.all(np.isfinite(value)):
             yield Problem(name, "the parameter has values that are not finite")
-    for array, use in graph.uses.items():
+    for array, use in graph.bindings.items():
         message = _of_use(graph, array, use)
         if message is not None:
             yield Problem(".".join(array), message)
 
 
-def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterUse) -> str | None:
+def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterBinding) -> str | None:
     """What is wrong with how an array is made of parameters; None where it is as it should be."""
     value = array_at(graph, array)
     unknown = [repr(parameter) for parameter in use.parameters if parameter not in graph.parameters]

@@ -8,22 +8,22 @@ from typing import Protocol
 
 import numpy as np
 
-from .linearization.dynamics import Dynamics
-from .uses.alignment import Lanes
-from .uses.traced_uses import Term
+from .linearization.dynamics import TraceDynamics
+from .uses.alignment import Alignment
+from .uses.traced_uses import TracedUse
 
 
 class EligibilityTrace(Protocol):
     """One use of a parameter, followed through the states of one group."""
 
     @property
-    def term(self) -> Term: ...
+    def term(self) -> TracedUse: ...
 
     @property
-    def lanes(self) -> Lanes: ...
+    def lanes(self) -> Alignment: ...
 
     @property
-    def dynamics(self) -> Dynamics: ...
+    def dynamics(self) -> TraceDynamics: ...
 
 
 @dataclass(frozen=True, eq=False)

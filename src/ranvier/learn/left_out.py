@@ -93,7 +93,7 @@ def merged(paths: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Use:
+class FollowedUse:
     """One place where a static variable made of parameters meets the changing part of a step.
 
     Attributes:
@@ -128,7 +128,7 @@ class _ByTrace:
     # What is followed
 
     @cached_property
-    def uses(self) -> tuple[Use, ...]:
+    def uses(self) -> tuple[FollowedUse, ...]:
         """All uses of all parameters, in program order."""
         entering = set(entering_variables(self.info))
         uses = [
@@ -141,7 +141,7 @@ class _ByTrace:
         uses += [self._use(var, None, 0) for var in self.info.hidden_outvars if var in entering]
         return tuple(uses)
 
-    def _use(self, variable: Var, eqn: Equation | None, operand: int) -> Use:
+    def _use(self, variable: Var, eqn: Equation | None, operand: int) -> FollowedUse:
         applied = [t for t in self.carried.traces if t.term.operand is variable and eqn in t.term.equations]
         traces = applied or [t for t in self.carried.traces if t.term.operand is variable and not t.term.equations]
         # A trace by position does not follow what the reading equation itself mixes.
@@ -149,7 +149,7 @@ class _ByTrace:
             traces = []
         results = (variable,) if eqn is None else tuple(eqn.outvars)
         starts = (applied[0].term.y,) if applied else results
-        return Use(variable, eqn, starts, tuple(traces), frozenset(slots_of(self.info, variable)))
+        return FollowedUse(variable, eqn, starts, tuple(traces), frozenset(slots_of(self.info, variable)))
 
     @cached_property
     def followed(self) -> dict[int, frozenset[int]]:
@@ -197,7 +197,7 @@ class _ByTrace:
                 if n >= hidden:
                     yield self._second_mixing(self.uses[n - hidden], detour, targets)
 
-    def _second_mixing(self, use: Use, detour: Detour, targets: int) -> LeftOut:
+    def _second_mixing(self, use: FollowedUse, detour: Detour, targets: int) -> LeftOut:
         names, states = self._names(use.slots), self._states(targets)
         if use.traces:
             kind, text = "mixed-path", f"{names}: its trace holds the direct way, not the one into {states} through"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..util.limits import Budget, TooLarge, how_to_allow
+from ..util.limits import MemoryBudget, TooLarge, how_to_allow
 from . import hdf5_inspection as inspection
 
 SECONDS = 20.0
@@ -22,7 +22,7 @@ def probe(path: Path) -> None:
         ValueError: it is damaged, or does what no NIR file needs.
     """
     size = path.stat().st_size
-    budget = Budget(size)
+    budget = MemoryBudget(size)
     seconds = SECONDS + size / BYTES_PER_SECOND
     command = [sys.executable, "-I", inspection.__file__, str(path.absolute()), str(budget.most)]
     try:

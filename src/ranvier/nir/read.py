@@ -21,7 +21,7 @@ from ..graph.elements import Projection
 from ..graph.footprint import check_declared
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import LONGEST_DELAY
-from ..util.limits import Budget, TooLarge
+from ..util.limits import MemoryBudget, TooLarge
 from .build import NirBuilder
 from .notes import NOTES, NirNotes
 from .probe import probe
@@ -111,7 +111,7 @@ def _graph(
     choices, without_reset = _choices(contents.nodes, wanted, contents.notes.choices)
     builder = NirBuilder(contents.nodes, contents.edges, dt, choices, contents.notes)
     if contents.size is not None:
-        check_declared(builder.unfinished, Budget(contents.size), repr(str(source)))
+        check_declared(builder.unfinished, MemoryBudget(contents.size), repr(str(source)))
     unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])
     graph = builder.graph(name or contents.name, recurrent_delay, is_complete=not unsaid.questions)
     graph.metadata.update(contents.metadata)

@@ -172,7 +172,7 @@ class _Exporter:
     def _made_of(self, parameter: str) -> list[str]:
         """Names of the projections and populations whose arrays are made of a parameter."""
         graph = self.graph
-        names = dict.fromkeys(name for (name, _), use in graph.uses.items() if parameter in use.parameters)
+        names = dict.fromkeys(name for (name, _), use in graph.bindings.items() if parameter in use.parameters)
         return [self._known_as(graph.projections[n]) if n in graph.projections else n for n in names]
 
 

@@ -16,7 +16,7 @@ from ..graph.elements import Projection
 from ..graph.names import free_name
 from ..graph.neurons import IN
 from ..graph.operations import Constant, Linear, Operation
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.shared import parameters_of
 from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
@@ -103,7 +103,7 @@ class Pass(abc.ABC):
         self, graph: SNNGraph, calibration: Calibration | None = None, facts: Facts | None = None
     ) -> Rewriting:
         """What the pass makes of a copy of a graph; ``facts`` are results of analyses that hold for the graph."""
-        rewriting = Rewriting(graph.copy(), self.name, Origins.of(graph), calibration, facts=dict(facts or {}))
+        rewriting = Rewriting(graph.copy(), self.name, Provenance.of(graph), calibration, facts=dict(facts or {}))
         self.run(rewriting)
         rewriting.settle_parameters()
         return rewriting
@@ -129,7 +129,7 @@ class Rewriting:
 
     graph: SNNGraph
     of: str
-    origins: Origins
+    origins: Provenance
     calibration: Calibration | None = None
     remarks: list[Remark] = field(default_factory=list)
     facts: Facts = field(default_factory=dict)
@@ -198,7 +198,7 @@ class Rewriting:
         self.facts.clear()
         operation = self.graph.projections.pop(name).operation
         for label in operation.arrays:
-            self.graph.uses.pop((name, label), None)
+            self.graph.bindings.pop((name, label), None)
 
     def set_projection(self, projection: Projection) -> None:
         """A new projection, or one in place of that of the same name."""
@@ -228,7 +228,7 @@ class Rewriting:
         """Adds a constant to what a population or output of one axis sums at every step."""
         for projection in self.graph.into(target):
             operation = projection.operation
-            made = (projection.name, "bias") in self.graph.uses
+            made = (projection.name, "bias") in self.graph.bindings
             if isinstance(operation, Linear) and projection.target_port == port and not made:
                 bias = amount if operation.bias is None else operation.bias + amount
                 self.set_projection(projection.replace(operation=Linear(operation.weight, bias)))

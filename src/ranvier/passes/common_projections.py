@@ -45,8 +45,8 @@ class CommonProjections(Pass):
             )
         common = first.replace(name=rewriting.new_name(f"{first.name}.common"), target=name, target_port=IN)
         rewriting.set_projection(common)
-        uses = {label: use for (element, label), use in graph.uses.items() if element == first.name}
-        graph.uses.update({(common.name, label): use for label, use in uses.items()})
+        uses = {label: use for (element, label), use in graph.bindings.items() if element == first.name}
+        graph.bindings.update({(common.name, label): use for label, use in uses.items()})
         told = f"the same operation as {', '.join(p.name for p in found[1:])}: one relay {name!r} for all"
         rewriting.did(first.name, told, Promise.BITWISE)
 
@@ -71,7 +71,7 @@ def _form(projection: Projection) -> Hashable:
 def _content(graph: SNNGraph, projection: Projection) -> Hashable:
     """The numbers in the arrays, and which parameters they are made of."""
     arrays = projection.operation.arrays
-    uses = tuple(use and use.content for use in (graph.uses.get((projection.name, label)) for label in arrays))
+    uses = tuple(use and use.content for use in (graph.bindings.get((projection.name, label)) for label in arrays))
     return *(_bytes(value) for value in arrays.values()), uses
 
 

@@ -21,7 +21,7 @@ def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Opera
     these are: so it is known where each has gone, also where it is zero.
     """
     operation, name = projection.operation, projection.name
-    uses = {label: use for label in operation.arrays if (use := graph.uses.pop((name, label), None)) is not None}
+    uses = {label: use for label in operation.arrays if (use := graph.bindings.pop((name, label), None)) is not None}
     if not uses or isinstance(operation, Mapped):
         return change(operation)
     old = {label: numbers_of(value) for label, value in operation.arrays.items()}
@@ -36,7 +36,7 @@ def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Opera
         numbers[label] = with_numbers(place, values[at - 1])
         source = next(k for k in reversed(old) if at.size == 0 or at.ravel()[0] >= starts[k])
         if source in uses:
-            graph.uses[name, label] = uses[source].taken(at - starts[source], old[source].shape)
+            graph.bindings[name, label] = uses[source].taken(at - starts[source], old[source].shape)
     return changed.replace(**numbers)
 
 
@@ -45,9 +45,9 @@ def take_made(graph: SNNGraph, population: str, kept: np.ndarray) -> None:
     shape = graph.populations[population].shape
     rest = (-1, *shape[1:])
     for label, value in graph.populations[population].neuron.parameters.items():
-        use = graph.uses.get((population, label))
+        use = graph.bindings.get((population, label))
         if use is not None and value.ndim:
-            graph.uses[population, label] = use.taken(kept.reshape(rest), shape)
+            graph.bindings[population, label] = use.taken(kept.reshape(rest), shape)
 
 
 def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
@@ -56,7 +56,7 @@ def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
     Whole rows and columns go where that is all; else what stays has one axis. A parameter that goes through a function
     stays as it is.
     """
-    uses = {array: use for array, use in graph.uses.items() if name in use.parameters}
+    uses = {array: use for array, use in graph.bindings.items() if name in use.parameters}
     value = graph.parameters[name]
     if any(use.function is not None or use.index is None for use in uses.values()):
         return None
@@ -71,7 +71,7 @@ def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
     graph.parameters[name] = value.ravel()[numbers]
     place = np.full(value.size, -1)
     place[numbers.ravel()] = np.arange(numbers.size)
-    graph.uses.update({array: use.moved(place) for array, use in uses.items()})
+    graph.bindings.update({array: use.moved(place) for array, use in uses.items()})
     return numbers.ravel()
 
 

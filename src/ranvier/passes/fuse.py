@@ -74,13 +74,13 @@ class Fuse(Pass):
         after: list[Projection],
         fused: list[Fused],
     ) -> None:
-        uses = dict(rewriting.graph.uses)
+        uses = dict(rewriting.graph.bindings)
         for projection, origin in fused:
             taken = projection.name in {p.name for p in after}
             new_name = projection.name if taken else rewriting.new_name(projection.name)
             rewriting.set_projection(projection.replace(name=new_name))
             made = {label: uses[origin, label] for label in projection.operation.arrays if (origin, label) in uses}
-            rewriting.graph.uses.update({(new_name, label): use for label, use in made.items()})
+            rewriting.graph.bindings.update({(new_name, label): use for label, use in made.items()})
         for projection in before:
             rewriting.remove_projection(projection.name)
         del rewriting.graph.populations[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import PassError
 from ..graph.printer import to_text
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import problems
@@ -25,7 +25,7 @@ from ..verification.ties import Run
 from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
 from .pipeline import pipeline_text
-from .search import Budget, is_searched, searched
+from .search import AccuracyBudget, is_searched, searched
 
 
 def without_activity(graph: SNNGraph) -> SNNGraph:
@@ -87,7 +87,7 @@ class Result:
     """
 
     graph: SNNGraph
-    origins: Origins
+    origins: Provenance
     runs: tuple[PassRun, ...]
     settled: bool = True
 
@@ -120,7 +120,7 @@ class PassManager:
     trials: Sequence[Trial] = ()
     counterexample: Path | None = None
     calibration: Calibration | None = None
-    budget: Budget | None = None
+    budget: AccuracyBudget | None = None
     print_after_all: bool = False
     bisect_limit: int | None = None
     watch: Watch | None = field(default=None)
@@ -133,7 +133,7 @@ class PassManager:
         Raises:
             PassError: a pass broke its promise, or made a graph that is not valid.
         """
-        current, origins, facts = graph, Origins.of(graph), {}
+        current, origins, facts = graph, Provenance.of(graph), {}
         size = GraphSize.of(graph)
         runs: list[PassRun] = []
         settled: set[int] = set()

@@ -15,7 +15,7 @@ from scipy import sparse
 from ..errors import InputError
 from ..graph.elements import Projection
 from ..graph.operations import Constant, Conv, Linear, Scale
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.shared import array_at, numbers_of, trained_arrays
 from ..graph.snn_graph import SNNGraph
 from ..program.paths import Path, path_text
@@ -26,7 +26,7 @@ comes from; -1 for nothing."""
 
 
 @dataclass(frozen=True, eq=False)
-class Carry:
+class OptimizerStateMap:
     """Takes what belongs to parameters over to the parameters of the optimized model.
 
     Attributes:
@@ -82,7 +82,9 @@ class Carry:
         }
 
 
-def carry_of(shapes: Mapping[Path, tuple[tuple[int, ...], ...]], first: Index, then: Index) -> Carry:
+def optimizer_state_map(
+    shapes: Mapping[Path, tuple[tuple[int, ...], ...]], first: Index, then: Index
+) -> OptimizerStateMap:
     """From parameters to the arrays of a graph, and from those to the arrays of an optimized graph.
 
     Args:
@@ -93,7 +95,7 @@ def carry_of(shapes: Mapping[Path, tuple[tuple[int, ...], ...]], first: Index, t
     """
     flat = np.concatenate([index.ravel() for index in first.values()]) if first else np.zeros(0, np.int64)
     found = {name: np.where(index >= 0, flat[np.maximum(index, 0)], -1) for name, index in then.items()}
-    return Carry(dict(shapes), found)
+    return OptimizerStateMap(dict(shapes), found)
 
 
 def own_index(graph: SNNGraph) -> Index:
@@ -108,7 +110,7 @@ def own_index(graph: SNNGraph) -> Index:
 def _with_made(graph: SNNGraph, own: Index) -> Index:
     """Likewise of arrays that are made of parameters: the numbers of these; -1 where a function makes them."""
     found = dict(own)
-    for array, use in graph.uses.items():
+    for array, use in graph.bindings.items():
         if use.function is not None:
             found[array] = np.full(numbers_of(array_at(graph, array)).shape, -1)
         elif use.parameters:
@@ -117,14 +119,14 @@ def _with_made(graph: SNNGraph, own: Index) -> Index:
     return found
 
 
-def moved_index(before: SNNGraph, after: SNNGraph, origins: Origins) -> Index:
+def moved_index(before: SNNGraph, after: SNNGraph, origins: Provenance) -> Index:
     """Where the numbers of an optimized graph's arrays are in the graph that it was made of."""
     own = _with_made(before, own_index(before))
     return {array: _moved(before, after, origins, array, value, own) for array, value in trained_arrays(after).items()}
 
 
 def _moved(
-    before: SNNGraph, after: SNNGraph, origins: Origins, array: Path, value: np.ndarray, own: Index
+    before: SNNGraph, after: SNNGraph, origins: Provenance, array: Path, value: np.ndarray, own: Index
 ) -> np.ndarray:
     nothing = np.full(value.shape, -1)
     if len(array) == 1:
@@ -149,7 +151,7 @@ def _moved(
     return nothing if found is None or found.shape != value.shape else found
 
 
-def _numbers(before: SNNGraph, after: SNNGraph, origins: Origins, old: str, new: str) -> np.ndarray | None:
+def _numbers(before: SNNGraph, after: SNNGraph, origins: Provenance, old: str, new: str) -> np.ndarray | None:
     """Of every element of a node the number of the one it was, the first where there are several; -1 for none."""
     if old not in before.populations:
         return np.arange(before.nodes[old].size) if old == new else None

@@ -17,7 +17,7 @@ TRIES = 8
 
 
 @dataclass(frozen=True)
-class Budget:
+class AccuracyBudget:
     """How much a network may change.
 
     Attributes:
@@ -42,7 +42,7 @@ def is_searched(one: Pass) -> bool:
 
 
 def searched(
-    one: Pass, graph: SNNGraph, original: SNNGraph, budget: Budget | None, calibration: Calibration | None
+    one: Pass, graph: SNNGraph, original: SNNGraph, budget: AccuracyBudget | None, calibration: Calibration | None
 ) -> tuple[Pass, Rewriting]:
     """The pass with the strongest value that the budget allows, and what it made of the graph.
 

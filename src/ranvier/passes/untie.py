@@ -24,9 +24,9 @@ class Untie(Pass):
     def run(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
         for name, value in graph.parameters.items():
-            arrays = [array for array, use in graph.uses.items() if name in use.parameters]
+            arrays = [array for array, use in graph.bindings.items() if name in use.parameters]
             sizes = sum(numbers_of(found).size for a in arrays if (found := array_at(graph, a)) is not None)
             told = f"its {len(arrays)} uses are parameters of their own: {', '.join('.'.join(a) for a in arrays)}"
             rewriting.did(name, f"{told}; {value.size} numbers are {sizes} now", Promise.BITWISE)
-        graph.uses = {array: use for array, use in graph.uses.items() if not use.parameters}
+        graph.bindings = {array: use for array, use in graph.bindings.items() if not use.parameters}
         graph.parameters = {}

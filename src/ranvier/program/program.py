@@ -23,7 +23,7 @@ from .remade import Recipe, Remade, check_pickles
 from .while_loops import bind_both_ways
 
 
-class Role(enum.Enum):
+class SlotRole(enum.Enum):
     """What a slot holds."""
 
     HIDDEN = "hidden"
@@ -47,7 +47,7 @@ class Slot:
     """
 
     path: Path
-    role: Role
+    role: SlotRole
     treedef: Any
     leaves: tuple[Any, ...]
     initial: tuple[Any, ...]
@@ -104,10 +104,14 @@ class OtherState(Slot):
     """A slot whose values are carried without a derivative, or only kept."""
 
 
-KINDS: dict[Role, type[Slot]] = {Role.HIDDEN: HiddenState, Role.PARAMETER: ParamState, Role.OTHER: OtherState}
+KINDS: dict[SlotRole, type[Slot]] = {
+    SlotRole.HIDDEN: HiddenState,
+    SlotRole.PARAMETER: ParamState,
+    SlotRole.OTHER: OtherState,
+}
 
 
-def slot_of(path: Path, role: Role, *fields: Any, **options: Any) -> Slot:
+def slot_of(path: Path, role: SlotRole, *fields: Any, **options: Any) -> Slot:
     """A slot of the class that its role names; arguments are those of :class:`Slot`."""
     return KINDS[role](path, role, *fields, **options)
 

@@ -15,12 +15,12 @@ from scipy import sparse
 from ..graph.operations import Conv, Linear, Operation
 from ..graph.traced import Mapped
 from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of, size_of, trace
-from ..program.analysis.parameter_uses import Operation as AffineMap
-from ..program.analysis.parameter_uses import OperationKind
+from ..program.analysis.parameter_uses import ParameterUse as AffineMap
+from ..program.analysis.parameter_uses import UseKind
 from ..program.paths import path_text
 from ..program.precision import TracedFunction
 from .references import node_shape
-from .roles import Roles
+from .roles import EquationKinds
 
 Static = Mapping[Var, Any]
 """Values of what does not change."""
@@ -33,7 +33,7 @@ LARGEST_PROBED = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class AffineOperation:
     """An operation, and where its arrays come from.
 
     Attributes:
@@ -52,14 +52,14 @@ class Form:
     make: Make
     learned: bool
     name: str = field(default="map")
-    taking: Callable[[np.ndarray, int], Form | None] | None = None
+    taking: Callable[[np.ndarray, int], AffineOperation | None] | None = None
 
     @property
     def is_dense(self) -> bool:
         """Whether rows and columns of a dense matrix can be taken."""
         return self.make is Linear_of
 
-    def part(self, rows: np.ndarray | None = None, columns: np.ndarray | None = None) -> Form:
+    def part(self, rows: np.ndarray | None = None, columns: np.ndarray | None = None) -> AffineOperation:
         """Some rows and columns of a dense matrix, in their order."""
         weight, bias = self.arrays["weight"], self.arrays.get("bias")
         arrays: dict[str, Derived] = {"weight": lambda static: _taken(weight(static), rows, columns)}
@@ -69,10 +69,10 @@ class Form:
         target = self.target if rows is None else (rows.size,)
         return replace(self, arrays=arrays, source=source, target=target)
 
-    def without_bias(self) -> Form:
+    def without_bias(self) -> AffineOperation:
         return replace(self, arrays={k: v for k, v in self.arrays.items() if k != "bias"})
 
-    def with_bias(self, bias: Derived) -> Form:
+    def with_bias(self, bias: Derived) -> AffineOperation:
         return replace(self, arrays={**self.arrays, "bias": bias})
 
 
@@ -85,7 +85,7 @@ def _taken(values: Any, rows: np.ndarray | None, columns: np.ndarray | None) -> 
     return values if columns is None else values[:, columns]
 
 
-def form_of(roles: Roles, operation: AffineMap) -> Form:
+def form_of(roles: EquationKinds, operation: AffineMap) -> AffineOperation:
     """The operation that an affine map is."""
     name = _name(roles, operation)
     for attempt in (_dense, _sparse, _conv, _fixed):
@@ -95,26 +95,26 @@ def form_of(roles: Roles, operation: AffineMap) -> Form:
     return replace(_mapped(roles, operation), name=name)
 
 
-def _name(roles: Roles, operation: AffineMap) -> str:
+def _name(roles: EquationKinds, operation: AffineMap) -> str:
     paths = [path_text(roles.info.parameters[slot].path) for slot in sorted(operation.slots)]
     return "+".join(paths) or roles.info.variable_names.get(operation.y, "map")
 
 
-def _learned(roles: Roles, operation: AffineMap) -> bool:
+def _learned(roles: EquationKinds, operation: AffineMap) -> bool:
     return any(roles.is_learned(var) for var in operation.operands)
 
 
 # Dense matrices ---------------------------------------------------------------------------------------------------
 
 
-def _dense(roles: Roles, operation: AffineMap) -> Form | None:
-    if operation.kind is not OperationKind.AFFINE and operation.equations[0].primitive.name != "dot_general":
+def _dense(roles: EquationKinds, operation: AffineMap) -> AffineOperation | None:
+    if operation.kind is not UseKind.AFFINE and operation.equations[0].primitive.name != "dot_general":
         return None
     arrays = _by_hand(operation) or _by_probing(operation)
     if arrays is None:
         return None
     (x,), y = operation.xs, operation.y
-    return Form((size_of(x),), (size_of(y),), arrays, Linear_of, _learned(roles, operation))
+    return AffineOperation((size_of(x),), (size_of(y),), arrays, Linear_of, _learned(roles, operation))
 
 
 def _by_hand(operation: AffineMap) -> dict[str, Derived] | None:
@@ -228,11 +228,11 @@ def _by_probing(operation: AffineMap) -> dict[str, Derived] | None:
 # Sparse matrices --------------------------------------------------------------------------------------------------
 
 
-def _sparse(roles: Roles, operation: AffineMap) -> Form | None:
+def _sparse(roles: EquationKinds, operation: AffineMap) -> AffineOperation | None:
     """A product with a sparse matrix whose stored numbers are one operand."""
     (x,) = operation.xs
     vectors = [v for v in operation.operands if is_floating(dtype_of(v))]
-    if operation.kind is not OperationKind.SPARSE or len(vectors) != 1:
+    if operation.kind is not UseKind.SPARSE or len(vectors) != 1:
         return None
     (w,) = vectors
     places = _added_up(roles, operation, w)
@@ -243,7 +243,7 @@ def _sparse(roles: Roles, operation: AffineMap) -> Form | None:
     return _sparse_form(places, w, _learned(roles, operation))
 
 
-def _sparse_form(places: Any, w: Var, learned: bool) -> Form:
+def _sparse_form(places: Any, w: Var, learned: bool) -> AffineOperation:
     """The form of a sparse matrix of stored weights, told by their numbers from 1 on."""
     order = places.data.astype(np.int64) - 1
     indices, indptr, shape = places.indices, places.indptr, places.shape
@@ -251,7 +251,7 @@ def _sparse_form(places: Any, w: Var, learned: bool) -> Form:
     def make(arrays: Mapping[str, np.ndarray]) -> Operation:
         return Linear(sparse.csr_array((arrays["weight"], indices, indptr), shape=shape))
 
-    def taking(index: np.ndarray, size: int) -> Form | None:
+    def taking(index: np.ndarray, size: int) -> AffineOperation | None:
         entries = places.tocoo()
         columns = index[entries.col]
         taken = columns >= 0
@@ -261,10 +261,10 @@ def _sparse_form(places: Any, w: Var, learned: bool) -> Form:
         return _sparse_form(sparse.csr_array((entries.data[taken], ends), shape=(shape[0], size)), w, learned)
 
     arrays = {"weight": lambda static: jnp.asarray(static[w]).reshape(-1)[order]}
-    return Form((shape[1],), (shape[0],), arrays, make, learned, taking=taking)
+    return AffineOperation((shape[1],), (shape[0],), arrays, make, learned, taking=taking)
 
 
-def _added_up(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
+def _added_up(roles: EquationKinds, operation: AffineMap, w: Var) -> Any | None:
     """As :func:`_places`, of elements that are multiplied by a weight each and added up by target."""
     (x,), y = operation.xs, operation.y
     if [eqn.primitive.name for eqn in operation.equations] != ["mul", "scatter-add"] or shape_of(w) != shape_of(x):
@@ -282,7 +282,7 @@ def _added_up(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
     return sparse.csr_array((np.arange(1.0, count + 1), (targets, np.arange(count))), shape=(size_of(y), count))
 
 
-def _places(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
+def _places(roles: EquationKinds, operation: AffineMap, w: Var) -> Any | None:
     """Sparse rows that hold, for every place of the matrix, the number of the stored weight, from 1 on."""
     (x,) = operation.xs
     dtype = dtype_of(w)
@@ -307,7 +307,7 @@ def _places(roles: Roles, operation: AffineMap, w: Var) -> Any | None:
 # Convolutions -----------------------------------------------------------------------------------------------------
 
 
-def _conv(roles: Roles, operation: AffineMap) -> Form | None:
+def _conv(roles: EquationKinds, operation: AffineMap) -> AffineOperation | None:
     """A convolution of one image with channels first."""
     first, *rest = operation.equations
     (x,), y = operation.xs, operation.y
@@ -334,13 +334,13 @@ def _conv(roles: Roles, operation: AffineMap) -> Form | None:
         return Conv(arrays["weight"], **options)
 
     arrays = {"weight": lambda static: jnp.asarray(static[w])}
-    return Form(shape_of(x)[1:], shape_of(y)[1:], arrays, make, _learned(roles, operation))
+    return AffineOperation(shape_of(x)[1:], shape_of(y)[1:], arrays, make, _learned(roles, operation))
 
 
 # Fixed sums -------------------------------------------------------------------------------------------------------
 
 
-def _fixed(roles: Roles, operation: AffineMap) -> Form | None:
+def _fixed(roles: EquationKinds, operation: AffineMap) -> AffineOperation | None:
     """A map along one axis that nothing is learned of, as sparse rows."""
     (x,), y = operation.xs, operation.y
     small = max(size_of(x), size_of(y)) <= LARGEST_PROBED and len(shape_of(x)) == 1 >= len(shape_of(y))
@@ -351,13 +351,13 @@ def _fixed(roles: Roles, operation: AffineMap) -> Form | None:
     zero = np.asarray(operation([jnp.zeros(shape_of(x), dtype_of(x))], operands)).reshape(-1)
     columns = np.asarray(jax.jit(jax.vmap(lambda one: operation([one], operands).reshape(-1)))(ones))
     linear = Linear(sparse.csr_array((columns - zero).T), zero if np.any(zero) else None)
-    return Form((size_of(x),), (size_of(y),), {}, lambda arrays: linear, False)
+    return AffineOperation((size_of(x),), (size_of(y),), {}, lambda arrays: linear, False)
 
 
 # All others -------------------------------------------------------------------------------------------------------
 
 
-def _mapped(roles: Roles, operation: AffineMap) -> Form:
+def _mapped(roles: EquationKinds, operation: AffineMap) -> AffineOperation:
     """The map as it stands, as a function of what is learned in it."""
     (x,), y = operation.xs, operation.y
     learned = [var for var in operation.operands if roles.is_learned(var)]
@@ -380,4 +380,4 @@ def _mapped(roles: Roles, operation: AffineMap) -> Form:
         return lambda static: jnp.asarray(static[var])
 
     arrays = {name: whole(var) for var, name in names.items()}
-    return Form(source, target, arrays, make, bool(learned))
+    return AffineOperation(source, target, arrays, make, bool(learned))

@@ -13,7 +13,7 @@ from ..program._jax import Equation, Literal, Var, dtype_of, is_key, shape_of, t
 from ..program.interpret import run_equations
 from ..program.precision import TracedFunction
 from .references import OldState, base, node_shape
-from .roles import Role, Roles, crosses
+from .roles import EquationKind, EquationKinds, crosses
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class Block:
         function: new states and outputs from ports, states and parameters.
     """
 
-    roles: Roles
+    roles: EquationKinds
     equations: list[Equation]
     states: list[OldState]
     outputs: list[Var]
@@ -90,9 +90,9 @@ def _packed_aval(var: Var) -> Any:
     return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(shape_of(var), dtype_of(var)))
 
 
-def blocks_of(roles: Roles) -> list[Block]:
+def blocks_of(roles: EquationKinds) -> list[Block]:
     """All blocks, in the order of their first equations."""
-    equations = [e for e in roles.equations if roles.role[id(e)] is Role.WHOLE]
+    equations = [e for e in roles.equations if roles.role[id(e)] is EquationKind.WHOLE]
     groups = _groups(roles, equations)
     made = {out: k for k, group in enumerate(groups) for e in group for out in e.outvars}
     states = _owned_states(roles, groups, made)
@@ -101,7 +101,7 @@ def blocks_of(roles: Roles) -> list[Block]:
     return [Block(roles, group, states[k], outputs[k]) for k, group in enumerate(groups)]
 
 
-def _groups(roles: Roles, equations: list[Equation]) -> list[list[Equation]]:
+def _groups(roles: EquationKinds, equations: list[Equation]) -> list[list[Equation]]:
     """Equations that hand each other what cannot leave a population go together."""
     leader = list(range(len(equations)))
 
@@ -125,7 +125,7 @@ def _groups(roles: Roles, equations: list[Equation]) -> list[list[Equation]]:
     return list(found.values())
 
 
-def _owned_states(roles: Roles, groups: list[list[Equation]], made: dict[Var, int]) -> list[list[OldState]]:
+def _owned_states(roles: EquationKinds, groups: list[list[Equation]], made: dict[Var, int]) -> list[list[OldState]]:
     """Of every block the states that cannot leave it."""
     found: list[list[OldState]] = [[] for _ in groups]
     for part in roles.components:
@@ -135,7 +135,7 @@ def _owned_states(roles: Roles, groups: list[list[Equation]], made: dict[Var, in
     return found
 
 
-def _read_outside(roles: Roles, groups: list[list[Equation]]) -> list[set[Var]]:
+def _read_outside(roles: EquationKinds, groups: list[list[Equation]]) -> list[set[Var]]:
     """Of every block what others read of its results."""
     of_block = {id(e): k for k, group in enumerate(groups) for e in group}
     found: list[set[Var]] = [set() for _ in groups]

@@ -26,19 +26,19 @@ from ..program.analysis.spikes import binary_results
 from ..program.interpret import needed_equations, run_equations
 from ..program.paths import path_text
 from ..program.program import ModuleInfo
-from .affine import Derived, Form, form_of
+from .affine import AffineOperation, Derived, form_of
 from .blocks import Block, blocks_of, packed
-from .clusters import Clusters, Place
-from .dynamics import Dynamics, Key
-from .references import Earlier, OldState, Root, Term, Terms, base, node_shape
-from .roles import Roles
+from .clusters import Clusters, PlannedPopulation
+from .dynamics import Key, PositionFunction
+from .references import Earlier, MovedSource, OldState, Root, Terms, base, node_shape
+from .roles import EquationKinds
 from .sharing import Sharing
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Held:
+class StateLocation:
     """Where a part of a state is in the graph.
 
     Attributes:
@@ -71,13 +71,13 @@ class Build:
     info: ModuleInfo
     dt: float
     derived: dict[tuple[str, str], Derived] = field(default_factory=dict)
-    held: dict[int, list[Held]] = field(default_factory=dict)
+    held: dict[int, list[StateLocation]] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.leaves: dict[str, int] = {}
         _check_real(self.info)
-        self.roles = Roles(self.info)
+        self.roles = EquationKinds(self.info)
         self.clusters = Clusters(self.roles)
         self.graph = SNNGraph(name=self.info.name, dt=self.dt)
         self.where: dict[Root, tuple[str, str, int]] = {}
@@ -107,7 +107,7 @@ class Build:
         for leaf in sharing.leaves:
             given[leaf] = free({*taken, *given.values()}, names[leaf])
             self.graph.parameters[given[leaf]] = constant(leaves[leaf])
-        self.graph.uses = {array: use(given) for array, use in sharing.uses.items()}
+        self.graph.bindings = {array: use(given) for array, use in sharing.uses.items()}
         self.leaves = {name: leaf for leaf, name in given.items()}
         self.derived, self.index = sharing.own, sharing.index
 
@@ -140,14 +140,14 @@ class Build:
             else:
                 self.demands.append((self.roles.of(atom), (name, IN), shape))
 
-    def _places(self) -> dict[Place, Dynamics]:
+    def _places(self) -> dict[PlannedPopulation, PositionFunction]:
         """What is computed where, leaving out what nobody reads."""
         roles, clusters = self.roles, self.clusters
-        states: dict[Place, list[OldState]] = {}
+        states: dict[PlannedPopulation, list[OldState]] = {}
         for part in roles.components:
             if clusters.member_of(part) is not None and part not in clusters.memories:
                 states.setdefault(clusters.place[part], []).append(part)
-        arithmetic: dict[Place, list[Any]] = {}
+        arithmetic: dict[PlannedPopulation, list[Any]] = {}
         for eqn in clusters.arithmetic:
             arithmetic.setdefault(clusters.place[id(eqn)], []).append(eqn)
         read = self._read_from_elsewhere()
@@ -158,7 +158,7 @@ class Build:
             mine = states.get(place, [])
             equations = self._live(arithmetic.get(place, []), outs, [roles.new_state(p) for p in mine])
             if mine or outs:
-                found[place] = Dynamics(clusters, place, equations, mine, outs)
+                found[place] = PositionFunction(clusters, place, equations, mine, outs)
         return found
 
     def _live(self, equations: list[Any], outputs: list[Var], new: list[Terms]) -> list[Any]:
@@ -179,7 +179,7 @@ class Build:
     def _numbers(self) -> dict[int, int]:
         return {id(e): k for k, e in enumerate(self.clusters.arithmetic)}
 
-    def _home(self, var: Var) -> Place:
+    def _home(self, var: Var) -> PlannedPopulation:
         return next(self.clusters.place[part] for part in self.clusters.old_states(var) or ())
 
     def _read_from_elsewhere(self) -> set[Var]:
@@ -195,7 +195,7 @@ class Build:
                     found.add(root)
         return found
 
-    def _population(self, place: Place, dynamics: Dynamics) -> None:
+    def _population(self, place: PlannedPopulation, dynamics: PositionFunction) -> None:
         roles = self.roles
         shape = self._shape(place, dynamics)
         name = free({*self.graph.nodes, *self.graph.projections}, self._name(place, dynamics))
@@ -227,7 +227,7 @@ class Build:
         for part, state in states.items():
             self.where[part] = name, state, 1
             elements = roles.components[part]
-            self.held.setdefault(part.state, []).append(Held(name, state, elements))
+            self.held.setdefault(part.state, []).append(StateLocation(name, state, elements))
         self._locate_results(name, dynamics, states, outputs)
         self._initial_outputs(name, dynamics, outputs)
         self._memories(name, place, outputs)
@@ -239,7 +239,7 @@ class Build:
         return np.asarray(self.roles.static[var]).reshape(shape if size_of(var) > 1 else ())
 
     def _locate_results(
-        self, name: str, dynamics: Dynamics, states: Mapping[OldState, str], outputs: Mapping[Var, str]
+        self, name: str, dynamics: PositionFunction, states: Mapping[OldState, str], outputs: Mapping[Var, str]
     ) -> None:
         """Where results are read: results that are a new state are read as the state."""
         for var in dynamics.outputs:
@@ -262,7 +262,7 @@ class Build:
         leaves = [leaf for slot in (*self.info.hidden, *self.info.other) for leaf in slot.initial]
         return leaves[state]
 
-    def _initial_outputs(self, name: str, dynamics: Dynamics, outputs: Mapping[Var, str]) -> None:
+    def _initial_outputs(self, name: str, dynamics: PositionFunction, outputs: Mapping[Var, str]) -> None:
         """What delayed outputs are before the first step: the same function of the initial states."""
         retimed = {v: label for v, label in outputs.items() if v in self.clusters.retimed}
         if not retimed:
@@ -279,7 +279,7 @@ class Build:
         initial = {**population.initial, **{k: v for k, v in found.items() if np.any(v)}}
         self.graph.populations[name] = population.replace(initial=initial)
 
-    def _memories(self, name: str, place: Place, outputs: Mapping[Var, str]) -> None:
+    def _memories(self, name: str, place: PlannedPopulation, outputs: Mapping[Var, str]) -> None:
         """Results that are kept for the next step are read a step later."""
         population = self.graph.populations[name]
         for part in sorted(self.clusters.memories, key=lambda part: (part.state, part.component)):
@@ -288,7 +288,7 @@ class Build:
             _, label, _ = self.where[self.roles.new_state(part)[0].root]
             self.where[part] = name, label, 1
             elements = self.roles.components[part]
-            self.held.setdefault(part.state, []).append(Held(name, label, elements, past=1))
+            self.held.setdefault(part.state, []).append(StateLocation(name, label, elements, past=1))
             initial = {**population.initial, **self._initial({part: label}, population.shape)}
             population = population.replace(initial=initial)
         self.graph.populations[name] = population
@@ -306,10 +306,10 @@ class Build:
         """What a port gets."""
         if isinstance(key, tuple):
             return self.roles.new_state(key[0])
-        terms = (Term(key),) if isinstance(key, OldState) else self.roles.of(key)
+        terms = (MovedSource(key),) if isinstance(key, OldState) else self.roles.of(key)
         if not isinstance(key, OldState) and size_of(key) == 1 and prod(shape) > 1:
             at = np.zeros(prod(shape), np.int64)
-            return tuple(Term(t.root, at if t.index is None else t.index[at]) for t in terms)
+            return tuple(MovedSource(t.root, at if t.index is None else t.index[at]) for t in terms)
         return terms
 
     def _block(self, block: Block) -> None:
@@ -341,7 +341,7 @@ class Build:
         if neuron.parameters:
             self.reserved.add(name)
         for part, label in states.items():
-            self.held.setdefault(part.state, []).append(Held(name, label, None))
+            self.held.setdefault(part.state, []).append(StateLocation(name, label, None))
         self.where.update({v: (name, label, 0) for v, label in outputs.items()})
         for var, port in ports.items():
             self.demands.append((self.roles.of(var), (name, port), shapes[port]))
@@ -354,9 +354,9 @@ class Build:
         for terms, port, shape in waiting:
             self._bring(terms, port, shape)
 
-    def _counted(self) -> dict[Root, list[Term]]:
+    def _counted(self) -> dict[Root, list[MovedSource]]:
         """Of every affine map what is read of it."""
-        found: dict[Root, list[Term]] = {}
+        found: dict[Root, list[MovedSource]] = {}
         read = [terms for terms, _, _ in self.demands]
         read += [self.roles.of(operation.xs[0]) for operation in self.roles.maps.values()]
         for terms in read:
@@ -381,10 +381,10 @@ class Build:
         for term in fixed:
             self._constant_of(term, port, shape)
 
-    def _is_like(self, form: Form, fixed: Term) -> bool:
+    def _is_like(self, form: AffineOperation, fixed: MovedSource) -> bool:
         return isinstance(fixed.root, Var) and self.roles.is_learned(fixed.root) == form.learned
 
-    def _goes_straight(self, term: Term, shape: Shape) -> bool:
+    def _goes_straight(self, term: MovedSource, shape: Shape) -> bool:
         """Whether an affine map can lead to a port itself, not by way of a relay."""
         form, uses = self.forms[term.root], self._uses[term.root]
         target = form.target if term.index is None else (term.index.size,)
@@ -398,7 +398,7 @@ class Build:
         taken = np.concatenate([p for p in parts if p is not None])
         return np.unique(taken).size == taken.size
 
-    def _rows(self, term: Term) -> Form:
+    def _rows(self, term: MovedSource) -> AffineOperation:
         form = self.forms[term.root]
         return form if term.index is None else form.part(rows=term.index)
 
@@ -413,7 +413,7 @@ class Build:
         self.where[root] = name, OUT, 0
         self._map(root, form, (name, IN))
 
-    def _map(self, root: Root, form: Form, port: Port) -> None:
+    def _map(self, root: Root, form: AffineOperation, port: Port) -> None:
         """An affine map into a port."""
         (x,) = self.roles.maps[root].xs
         terms = self.roles.of(x)
@@ -429,7 +429,7 @@ class Build:
             part = form if term.index is None else form.part(columns=_places_of(term, self.roles.sizes[term.root]))
             self._projection(part if k == 0 else part.without_bias(), source, port)
 
-    def _taking(self, terms: Terms, form: Form) -> tuple[Form, tuple[str, str, int]] | None:
+    def _taking(self, terms: Terms, form: AffineOperation) -> tuple[AffineOperation, tuple[str, str, int]] | None:
         """A sparse matrix that reads the source of gathered elements itself, and that source."""
         if form.taking is None or len(terms) != 1 or terms[0].index is None:
             return None
@@ -437,7 +437,7 @@ class Build:
         source = None if found is None else self._source(terms[0], found)
         return None if found is None or source is None else (replace(found, name=form.name), source)
 
-    def _is_split(self, terms: Terms, form: Form) -> bool:
+    def _is_split(self, terms: Terms, form: AffineOperation) -> bool:
         """Whether a matrix can be parted into one for every source."""
         if len(terms) == 1 and terms[0].index is None:
             return True
@@ -446,7 +446,7 @@ class Build:
             for t in terms
         )
 
-    def _source(self, term: Term, form: Form) -> tuple[str, str, int] | None:
+    def _source(self, term: MovedSource, form: AffineOperation) -> tuple[str, str, int] | None:
         """A node whose value a map can read as it is."""
         if self.roles.is_static(term.root):
             return None
@@ -455,7 +455,7 @@ class Build:
         wanted = form.source if term.index is None else (self.roles.sizes[term.root],)
         return found if self.graph.port_shape(name, port) == wanted else None
 
-    def _gathered(self, root: Root, terms: Terms, form: Form) -> tuple[str, str, int]:
+    def _gathered(self, root: Root, terms: Terms, form: AffineOperation) -> tuple[str, str, int]:
         """A relay with what a map reads."""
         name = free(self.graph.nodes, f"{form.name}.x")
         self.graph.populations[name] = Population(name, form.source, Relay())
@@ -475,18 +475,18 @@ class Build:
         name, port, delay = self.where[base(root)]
         return name, port, delay + (root.steps if isinstance(root, Earlier) else 0)
 
-    def _projection(self, form: Form, source: tuple[str, str, int], port: Port) -> None:
+    def _projection(self, form: AffineOperation, source: tuple[str, str, int], port: Port) -> None:
         arrays = {name: np.asarray(derived(self.roles.static)) for name, derived in form.arrays.items()}
         name = self._add(form.name, source, form.make(arrays), port, form.learned)
         if form.learned:
             self.derived.update({(name, label): derived for label, derived in form.arrays.items()})
 
-    def _move(self, term: Term, port: Port, shape: Shape) -> None:
+    def _move(self, term: MovedSource, port: Port, shape: Shape) -> None:
         name, of, _ = source = self._place_of(term.root)
         operation = _moving(term.index, self.graph.port_shape(name, of), shape)
         self._add(f"{name}->{port[0]}", source, operation, port, trained=False)
 
-    def _constant_of(self, term: Term, port: Port, shape: Shape) -> None:
+    def _constant_of(self, term: MovedSource, port: Port, shape: Shape) -> None:
         derived = _selected(term, shape)
         learned = isinstance(term.root, Var) and self.roles.is_learned(term.root)
         name = self._constant(np.asarray(derived(self.roles.static)), port, learned)
@@ -518,11 +518,11 @@ class Build:
                 is_read = base(term.root) in self.where
                 name, port, delay = self._place_of(term.root) if is_read else ("", "", 1)
                 own = filled if elements is None else elements[filled]
-                self.held.setdefault(part.state, []).append(Held(name, port, own, delay, taken))
+                self.held.setdefault(part.state, []).append(StateLocation(name, port, own, delay, taken))
 
     # Names
 
-    def _name(self, place: Place, dynamics: Dynamics) -> str:
+    def _name(self, place: PlannedPopulation, dynamics: PositionFunction) -> str:
         """That of the module, or of the first state; a letter where there is none."""
         if not dynamics.states:
             return self._letter(dynamics.outputs[0])
@@ -551,7 +551,7 @@ class Build:
         path = self.info.invar_to_weight_path.get(var)
         return path_text(path) if path is not None else self._letter(var)
 
-    def _shape(self, place: Place, dynamics: Dynamics) -> Shape:
+    def _shape(self, place: PlannedPopulation, dynamics: PositionFunction) -> Shape:
         """Of the first state that is whole, else of the first result."""
         for part in dynamics.states:
             if self.roles.components[part] is None:
@@ -571,7 +571,7 @@ def _moving(index: np.ndarray | None, source: Shape, target: Shape) -> Operation
     return Select(index.reshape(target))
 
 
-def _selected(term: Term, shape: Shape) -> Derived:
+def _selected(term: MovedSource, shape: Shape) -> Derived:
     """What a static term brings."""
 
     def derived(static: Mapping[Var, Any]) -> Any:
@@ -583,7 +583,7 @@ def _selected(term: Term, shape: Shape) -> Derived:
     return derived
 
 
-def _places_of(term: Term, size: int) -> np.ndarray:
+def _places_of(term: MovedSource, size: int) -> np.ndarray:
     """Of every element of a root its place in what it is moved to."""
     found = np.empty(size, np.int64)
     used = np.flatnonzero(term.index >= 0) if term.index is not None else np.arange(size)

@@ -10,18 +10,18 @@ from typing import Any
 from ..graph.order import strong_components
 from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, size_of, variables_of
 from .references import Earlier, OldState, Root, Terms, base, is_whole
-from .roles import Role, Roles, crosses
+from .roles import EquationKind, EquationKinds, crosses
 
 Member = int | OldState
 """The ``id`` of an equation, or a part of a state."""
 KEPT = -1
 """Stage of a part of a state that is kept apart from the arithmetic that it would have to wait for."""
-Cluster = Any
+ClusterKey = Any
 """What stands for all members of a cluster."""
 
 
 @dataclass(frozen=True)
-class Place:
+class PlannedPopulation:
     """A population to be: some arithmetic of a cluster, or a part of a state that only keeps what it gets.
 
     Attributes:
@@ -29,7 +29,7 @@ class Place:
         stage: number of the part of the cluster, in the order of the step.
     """
 
-    cluster: Cluster
+    cluster: ClusterKey
     stage: int = 0
 
 
@@ -44,8 +44,8 @@ class Clusters:
             one, so they are an output that is read one step later.
     """
 
-    roles: Roles
-    place: dict[Member, Place] = field(default_factory=dict)
+    roles: EquationKinds
+    place: dict[Member, PlannedPopulation] = field(default_factory=dict)
     retimed: set[Var] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Clusters:
 
     # Clusters
 
-    def find(self, member: Member) -> Cluster:
+    def find(self, member: Member) -> ClusterKey:
         """The cluster of an equation or a part of a state."""
         self._leader.setdefault(member, member)
         while self._leader[member] != member:
@@ -74,7 +74,7 @@ class Clusters:
 
     @cached_property
     def arithmetic(self) -> list[Equation]:
-        return [e for e in self.roles.equations if self.roles.role[id(e)] is Role.ARITHMETIC]
+        return [e for e in self.roles.equations if self.roles.role[id(e)] is EquationKind.ARITHMETIC]
 
     @cached_property
     def maker(self) -> dict[Root, Equation]:
@@ -159,7 +159,7 @@ class Clusters:
         roles = self.roles
         for eqn in roles.equations:
             role = roles.role[id(eqn)]
-            if role is Role.WHOLE:
+            if role is EquationKind.WHOLE:
                 yield from (roles.of(a) for a in variables_of(eqn.invars))
         for operation in roles.maps.values():
             yield from (roles.of(x) for x in operation.xs)
@@ -210,16 +210,16 @@ class Clusters:
     # Order within a step
 
     def _assign(self) -> None:
-        self.place = {id(eqn): Place(self.find(id(eqn))) for eqn in self.arithmetic}
+        self.place = {id(eqn): PlannedPopulation(self.find(id(eqn))) for eqn in self.arithmetic}
         cyclic = self._cyclic()
         depth = self._depths()
         for eqn in reversed(self.arithmetic):
             cluster = self.find(id(eqn))
             if cluster in cyclic:
-                self.place[id(eqn)] = Place(cluster, self._stage(eqn, depth))
+                self.place[id(eqn)] = PlannedPopulation(cluster, self._stage(eqn, depth))
         for part in self.roles.components:
             home = self.own_result(part)
-            kept = Place(part, KEPT) if self.find(part) in cyclic else Place(part)
+            kept = PlannedPopulation(part, KEPT) if self.find(part) in cyclic else PlannedPopulation(part)
             self.place[part] = kept if home is None else self.place[id(home)]
 
     def _stage(self, eqn: Equation, depth: dict[Any, int]) -> int:
@@ -257,20 +257,20 @@ class Clusters:
 
         for eqn in roles.equations:
             role = roles.role[id(eqn)]
-            if role is Role.MAP:
+            if role is EquationKind.MAP:
                 (x,) = roles.maps[eqn.outvars[0]].xs
                 depth[eqn.outvars[0]] = of(roles.of(x))
-            elif role in (Role.ARITHMETIC, Role.WHOLE):
+            elif role in (EquationKind.ARITHMETIC, EquationKind.WHOLE):
                 found = 0
                 for atom in variables_of(eqn.invars):
                     if roles.levels.is_static(atom):
                         continue
-                    root = self.inner(eqn, atom) if role is Role.ARITHMETIC else None
+                    root = self.inner(eqn, atom) if role is EquationKind.ARITHMETIC else None
                     found = max(found, of(roles.of(atom)) if root is None else depth.get(root, 0))
                 depth.update(dict.fromkeys(eqn.outvars, found))
         return depth
 
-    def _cyclic(self) -> set[Cluster]:
+    def _cyclic(self) -> set[ClusterKey]:
         """Clusters that, as one population, would wait for themselves."""
         edges: list[tuple[Any, Any]] = []
 
@@ -285,14 +285,14 @@ class Clusters:
         roles = self.roles
         for eqn in roles.equations:
             role = roles.role[id(eqn)]
-            if role is Role.MAP:
+            if role is EquationKind.MAP:
                 (x,) = roles.maps[eqn.outvars[0]].xs
                 read(eqn.outvars[0], roles.of(x))
-            elif role is Role.ARITHMETIC:
+            elif role is EquationKind.ARITHMETIC:
                 for atom in variables_of(eqn.invars):
                     if not roles.levels.is_static(atom) and self.inner(eqn, atom) is None:
                         read(self.find(id(eqn)), roles.of(atom))
-            elif role is Role.WHOLE:
+            elif role is EquationKind.WHOLE:
                 for out in eqn.outvars:
                     for atom in variables_of(eqn.invars):
                         read(out, roles.of(atom))

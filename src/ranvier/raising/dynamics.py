@@ -13,7 +13,7 @@ from ..program._jax import Equation, Literal, Tracer, Var, dtype_of, located_at,
 from ..program.nested import called_body, has_own_derivative
 from ..program.precision import TracedFunction
 from ..program.scalar import apply_to_numbers, forward_of
-from .clusters import Clusters, Place
+from .clusters import Clusters, PlannedPopulation
 from .references import OldState, Root
 
 Key = Any  # Var | OldState | tuple[OldState, str]
@@ -26,7 +26,7 @@ def kept(part: OldState) -> Key:
 
 
 @dataclass(eq=False)
-class Dynamics:
+class PositionFunction:
     """The arithmetic of a place.
 
     Attributes:
@@ -42,7 +42,7 @@ class Dynamics:
     """
 
     clusters: Clusters
-    place: Place
+    place: PlannedPopulation
     equations: list[Equation]
     states: list[OldState]
     outputs: list[Var]

@@ -25,10 +25,10 @@ from ..program.paths import Path
 from ..program.program import ModuleInfo
 from ..program.remade import Recipe
 from ..simulation.lower import PAST, nested, past_key
-from .build import Build, Held
+from .build import Build, StateLocation
 
 
-def _read(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], part: Held) -> Any:
+def _read(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], part: StateLocation) -> Any:
     """A part of a state among those of the populations; None where it is not there."""
     own = state.get(part.population, {})
     if not part.past:
@@ -166,7 +166,7 @@ def _same_elements(graph: SNNGraph, other: SNNGraph) -> bool:
 
 
 def _elements(graph: SNNGraph) -> list[Any]:
-    parts = (graph.inputs, graph.populations, graph.projections, graph.outputs, graph.parameters, graph.uses)
+    parts = (graph.inputs, graph.populations, graph.projections, graph.outputs, graph.parameters, graph.bindings)
     return [
         graph.name,
         graph.dt,

@@ -48,7 +48,7 @@ def base(root: Root) -> Root:
 
 
 @dataclass(frozen=True, eq=False)
-class Term:
+class MovedSource:
     """Elements of a root, moved.
 
     Attributes:
@@ -60,10 +60,10 @@ class Term:
     root: Root
     index: np.ndarray | None = None
 
-    def moved(self, by: PositionMap, root_size: int) -> Term:
+    def moved(self, by: PositionMap, root_size: int) -> MovedSource:
         """The term after a further move."""
         found = by.after(PositionMap(self.index), root_size)
-        return Term(self.root, found.index)
+        return MovedSource(self.root, found.index)
 
     @property
     def is_injective(self) -> bool:
@@ -71,13 +71,13 @@ class Term:
         return self.index is None or np.unique(used := self.index[self.index >= 0]).size == used.size
 
 
-Terms = tuple[Term, ...]
+Terms = tuple[MovedSource, ...]
 """A sum of moved roots."""
 
 
-def joined(terms: Sequence[Term], sizes: dict[Root, int]) -> Terms:
+def joined(terms: Sequence[MovedSource], sizes: dict[Root, int]) -> Terms:
     """Terms with those of one root that fill different elements put together."""
-    found: list[Term] = []
+    found: list[MovedSource] = []
     for term in terms:
         for k, other in enumerate(found):
             both = _together(other, term, sizes[term.root]) if other.root == term.root else None
@@ -89,13 +89,13 @@ def joined(terms: Sequence[Term], sizes: dict[Root, int]) -> Terms:
     return tuple(found)
 
 
-def _together(first: Term, second: Term, root_size: int) -> Term | None:
+def _together(first: MovedSource, second: MovedSource, root_size: int) -> MovedSource | None:
     if first.index is None or second.index is None:
         return None
     if np.any((first.index >= 0) & (second.index >= 0)):
         return None
     index = np.where(first.index >= 0, first.index, second.index)
-    return Term(first.root, PositionMap.of(index, root_size).index)
+    return MovedSource(first.root, PositionMap.of(index, root_size).index)
 
 
 def node_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..program._jax import Literal, Var, dtype_of, is_real, variables_of
-from .references import Earlier, OldState, Root, Term, Terms, is_whole, joined
+from .references import Earlier, MovedSource, OldState, Root, Terms, is_whole, joined
 
 if TYPE_CHECKING:
-    from .roles import Roles
+    from .roles import EquationKinds
 
 MOST_TAPS = 16
 """Where something reads more steps of one line at once, a state that holds them all is simpler than so many
@@ -41,7 +41,7 @@ class Register:
     element: np.ndarray
     steps: np.ndarray
 
-    def terms(self, index: np.ndarray | None) -> list[Term]:
+    def terms(self, index: np.ndarray | None) -> list[MovedSource]:
         """What some elements are made up of."""
         chosen = np.arange(self.source.size) if index is None else index
         source = np.where(chosen >= 0, self.source[chosen], NOTHING)
@@ -49,11 +49,11 @@ class Register:
         for number, root in enumerate(self.sources):
             for steps in np.unique(self.steps[chosen[source == number]]):
                 here = (source == number) & (self.steps[chosen] == steps)
-                found.append(Term(Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
+                found.append(MovedSource(Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
         return found
 
 
-def registers_of(roles: Roles) -> dict[OldState, Register]:
+def registers_of(roles: EquationKinds) -> dict[OldState, Register]:
     """The parts of states that only pass values on, none of which is read at too many steps at once."""
     found = _registers(roles, {part for part in roles.components if _only_moves(roles, part)})
     while True:
@@ -67,7 +67,7 @@ def substituted(terms: Terms, registers: Mapping[OldState, Register], sizes: dic
     """Terms without the old states that are registers."""
     if not any(term.root in registers for term in terms):
         return terms
-    parts: list[Term] = []
+    parts: list[MovedSource] = []
     for term in terms:
         parts += registers[term.root].terms(term.index) if term.root in registers else [term]
     for term in parts:
@@ -76,14 +76,14 @@ def substituted(terms: Terms, registers: Mapping[OldState, Register], sizes: dic
     return tuple(_plain(term, sizes) for term in joined(parts, sizes))
 
 
-def _plain(term: Term, sizes: Mapping[Root, int]) -> Term:
+def _plain(term: MovedSource, sizes: Mapping[Root, int]) -> MovedSource:
     """A term without an index where it moves nothing."""
     size = sizes[term.root]
     whole = term.index is not None and term.index.size == size and np.array_equal(term.index, np.arange(size))
-    return Term(term.root) if whole else term
+    return MovedSource(term.root) if whole else term
 
 
-def _only_moves(roles: Roles, part: OldState) -> bool:
+def _only_moves(roles: EquationKinds, part: OldState) -> bool:
     """Whether a part of a state starts from zero and gets moved values only, one for each element."""
     old, new = roles.state_vars[part.state]
     if isinstance(new, Literal) or not is_real(dtype_of(old)) or np.any(_initial(roles, part)):
@@ -98,14 +98,14 @@ def _only_moves(roles: Roles, part: OldState) -> bool:
     return changing and bool(np.all(filled <= 1))
 
 
-def _initial(roles: Roles, part: OldState) -> np.ndarray:
+def _initial(roles: EquationKinds, part: OldState) -> np.ndarray:
     leaves = [leaf for slot in (*roles.info.hidden, *roles.info.other) for leaf in slot.initial]
     value = np.asarray(leaves[part.state]).reshape(-1)
     elements = roles.components[part]
     return value if elements is None else value[elements]
 
 
-def _from_zero(roles: Roles, root: Root) -> bool:
+def _from_zero(roles: EquationKinds, root: Root) -> bool:
     """Whether what a root was before the first step is zero, as a register has it that starts from zero."""
     if root in roles.noise or not is_real(_dtype(roles, root)):
         return False
@@ -115,11 +115,11 @@ def _from_zero(roles: Roles, root: Root) -> bool:
     return not any(np.any(_initial(roles, part)) for part in new)
 
 
-def _dtype(roles: Roles, root: Root) -> Any:
+def _dtype(roles: EquationKinds, root: Root) -> Any:
     return dtype_of(roles.state_vars[root.state][0] if isinstance(root, OldState) else root)
 
 
-def _registers(roles: Roles, parts: set[OldState]) -> dict[OldState, Register]:
+def _registers(roles: EquationKinds, parts: set[OldState]) -> dict[OldState, Register]:
     """Follows elements of the parts to what is none of them; what only goes round is left out."""
     starts, size = {}, 0
     for part in parts:
@@ -155,7 +155,7 @@ def _registers(roles: Roles, parts: set[OldState]) -> dict[OldState, Register]:
     return found
 
 
-def _taps(roles: Roles, part: OldState, register: Register) -> int:
+def _taps(roles: EquationKinds, part: OldState, register: Register) -> int:
     """How many steps of a line are read at once."""
     most = 0
     for terms in _reads(roles):
@@ -165,7 +165,7 @@ def _taps(roles: Roles, part: OldState, register: Register) -> int:
     return most
 
 
-def _reads(roles: Roles) -> list[Terms]:
+def _reads(roles: EquationKinds) -> list[Terms]:
     """What is read by all that does not only move it."""
     atoms: dict[Var, None] = {}
     for eqn in roles.equations:

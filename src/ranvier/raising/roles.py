@@ -25,17 +25,17 @@ from ..program._jax import (
     size_of,
     variables_of,
 )
-from ..program.analysis.binding_time import Levels, levels_of
+from ..program.analysis.binding_time import BindingTimes, binding_times_of
 from ..program.analysis.dependence import Dependences, equation_dependences
 from ..program.analysis.hidden_groups import analyse_groups
-from ..program.analysis.parameter_uses import Operation, OperationKind, operations_of
+from ..program.analysis.parameter_uses import ParameterUse, UseKind, parameter_uses_of
 from ..program.analysis.position_map import ONLY_IDENTITY, PositionMap
 from ..program.interpret import Apply, Environment, needed_equations, run_equations
 from ..program.nested import classify
 from ..program.primitives import Kind, rule_of
 from ..program.program import ModuleInfo
 from ..program.scalar import is_scalable
-from .references import Earlier, OldState, Root, Term, Terms, joined
+from .references import Earlier, MovedSource, OldState, Root, Terms, joined
 from .registers import Register, registers_of, substituted
 
 MOVES = frozenset(
@@ -66,7 +66,7 @@ MOVES = frozenset(
 SUMS = frozenset(["add", "add_any"])
 
 
-class Role(enum.Enum):
+class EquationKind(enum.Enum):
     """What an equation is for a graph."""
 
     ARITHMETIC = "arithmetic"
@@ -82,7 +82,7 @@ class Role(enum.Enum):
 
 
 @dataclass(eq=False)
-class Roles:
+class EquationKinds:
     """The equations of a step that change from step to step, with their roles.
 
     Attributes:
@@ -99,8 +99,8 @@ class Roles:
 
     info: ModuleInfo
     equations: list[Equation] = field(init=False)
-    role: dict[int, Role] = field(default_factory=dict)
-    maps: dict[Var, Operation] = field(default_factory=dict)
+    role: dict[int, EquationKind] = field(default_factory=dict)
+    maps: dict[Var, ParameterUse] = field(default_factory=dict)
     terms: dict[Var, Terms] = field(default_factory=dict)
     sizes: dict[Root, int] = field(default_factory=dict)
     noise: set[Var] = field(default_factory=set)
@@ -115,9 +115,9 @@ class Roles:
         maps = self._maps()
         for eqn in self.equations:
             self.role[id(eqn)] = maps.get(id(eqn)) or self._role(eqn)
-            if self.role[id(eqn)] is Role.MOVE:
+            if self.role[id(eqn)] is EquationKind.MOVE:
                 self._move(eqn)
-            elif self.role[id(eqn)] is not Role.INSIDE:
+            elif self.role[id(eqn)] is not EquationKind.INSIDE:
                 for out in eqn.outvars:
                     self._root(out, out)
         self._pass_by_registers()
@@ -132,15 +132,15 @@ class Roles:
     @cached_property
     def arithmetic_results(self) -> set[Var]:
         """What is computed position by position."""
-        return {out for e in self.equations if self.role[id(e)] is Role.ARITHMETIC for out in e.outvars}
+        return {out for e in self.equations if self.role[id(e)] is EquationKind.ARITHMETIC for out in e.outvars}
 
     def is_move(self, eqn: Equation) -> bool:
         """Whether an equation only moves values."""
-        return self.role[id(eqn)] is Role.MOVE
+        return self.role[id(eqn)] is EquationKind.MOVE
 
     @cached_property
-    def levels(self) -> Levels:
-        return levels_of(self.info)
+    def levels(self) -> BindingTimes:
+        return binding_times_of(self.info)
 
     @cached_property
     def consumers(self) -> dict[Var, int]:
@@ -191,7 +191,7 @@ class Roles:
         """What a variable is made up of."""
         if self.levels.is_static(atom):
             self.sizes.setdefault(atom, size_of(atom))
-            return (Term(atom),)
+            return (MovedSource(atom),)
         return self.terms[atom]
 
     def new_state(self, part: OldState) -> Terms:
@@ -204,7 +204,7 @@ class Roles:
         found = []
         for term in self.of(new):
             index = elements if term.index is None else term.index[elements]
-            found.append(Term(term.root, PositionMap.of(index, self.sizes[term.root]).index))
+            found.append(MovedSource(term.root, PositionMap.of(index, self.sizes[term.root]).index))
         return tuple(t for t in found if t.index is None or np.any(t.index >= 0))
 
     def is_static(self, root: Root) -> bool:
@@ -213,7 +213,7 @@ class Roles:
 
     def _root(self, var: Var, root: Root) -> None:
         self.sizes[root] = size_of(var)
-        self.terms[var] = (Term(root),)
+        self.terms[var] = (MovedSource(root),)
 
     def _inputs_and_states(self) -> None:
         for var in self.info.input_invars:
@@ -226,11 +226,11 @@ class Roles:
             self.sizes[part] = elements.size
             index = np.full(size_of(old), -1)
             index[elements] = np.arange(elements.size)
-            self.terms[old] = (*self.terms.get(old, ()), Term(part, index))
+            self.terms[old] = (*self.terms.get(old, ()), MovedSource(part, index))
 
     def _move(self, eqn: Equation) -> None:
         for out, found in zip(eqn.outvars, self._dependences(eqn), strict=True):
-            terms: list[Term] = []
+            terms: list[MovedSource] = []
             for (operand, _), maps in found.items():
                 for term in self.of(eqn.invars[operand]):
                     moved = [term.moved(position_map, self.sizes[term.root]) for position_map in maps or ()]
@@ -240,16 +240,16 @@ class Roles:
     def _dependences(self, eqn: Equation) -> list[Dependences]:
         return equation_dependences(eqn, self.levels.constant_value)
 
-    def _role(self, eqn: Equation) -> Role:
+    def _role(self, eqn: Equation) -> EquationKind:
         changing = [a for a in variables_of(eqn.invars) if not self.levels.is_static(a)]
         if eqn.effects or any(not crosses(dtype_of(a)) for a in (*changing, *eqn.outvars)) or self._is_noise(eqn):
             self.noise.update(eqn.outvars)
-            return Role.WHOLE
+            return EquationKind.WHOLE
         if self._is_move(eqn) or (eqn.primitive.name in SUMS and self._is_sum_of_maps(eqn)):
-            return Role.MOVE
+            return EquationKind.MOVE
         if is_scalable(eqn) and self._is_at_positions(eqn):
-            return Role.ARITHMETIC
-        return Role.WHOLE
+            return EquationKind.ARITHMETIC
+        return EquationKind.WHOLE
 
     def _is_noise(self, eqn: Equation) -> bool:
         """Whether an equation shapes random numbers and nothing else."""
@@ -309,11 +309,11 @@ class Roles:
                     return False
         return True
 
-    def _maps(self) -> dict[int, Role]:
-        """Roles of the equations of affine maps."""
-        found: dict[int, Role] = {}
-        for operation in operations_of(self.info):
-            if operation.kind in (OperationKind.AFFINE, OperationKind.CONV, OperationKind.SPARSE):
+    def _maps(self) -> dict[int, EquationKind]:
+        """EquationKinds of the equations of affine maps."""
+        found: dict[int, EquationKind] = {}
+        for operation in parameter_uses_of(self.info):
+            if operation.kind in (UseKind.AFFINE, UseKind.CONV, UseKind.SPARSE):
                 self._try_map(operation, found)
         for eqn in self.equations:
             changing = {a for a in variables_of(eqn.invars) if not self.levels.is_static(a)}
@@ -323,8 +323,8 @@ class Roles:
                     continue
                 static = tuple(dict.fromkeys(a for a in variables_of(eqn.invars) if a not in changing))
                 y, reason = eqn.outvars[0], "mixes one operand"
-                operation = Operation(
-                    OperationKind.OTHER, y, tuple(changing), static, (eqn,), frozenset(), 0, reason, self.info
+                operation = ParameterUse(
+                    UseKind.OTHER, y, tuple(changing), static, (eqn,), frozenset(), 0, reason, self.info
                 )
                 self._try_map(operation, found)
         return found
@@ -334,7 +334,7 @@ class Roles:
         reached = {operand for found in self._dependences(eqn) for operand, _ in found}
         return all(k in reached for k in (0, 2) if not isinstance(eqn.invars[k], Literal))
 
-    def _try_map(self, operation: Operation, found: dict[int, Role]) -> None:
+    def _try_map(self, operation: ParameterUse, found: dict[int, EquationKind]) -> None:
         atoms = (operation.y, *operation.xs)
         if len(operation.xs) != 1 or not all(is_real(dtype_of(a)) for a in atoms):
             return
@@ -342,15 +342,15 @@ class Roles:
             return
         if any(id(e) not in self._numbers for e in operation.equations) or not self._is_affine(operation):
             return
-        found.update((id(e), Role.INSIDE) for e in operation.equations)
-        found[id(operation.equations[-1])] = Role.MAP
+        found.update((id(e), EquationKind.INSIDE) for e in operation.equations)
+        found[id(operation.equations[-1])] = EquationKind.MAP
         self.maps[operation.y] = operation
 
     @cached_property
     def _numbers(self) -> dict[int, int]:
         return {id(eqn): number for number, eqn in enumerate(self.equations)}
 
-    def _is_affine(self, operation: Operation) -> bool:
+    def _is_affine(self, operation: ParameterUse) -> bool:
         """Whether an operation keeps sums and multiples, tried on random values."""
         (x,) = operation.xs
         dtype = dtype_of(x)

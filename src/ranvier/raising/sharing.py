@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..graph.shared import ArrayName, ParameterUse
+from ..graph.shared import ArrayName, ParameterBinding
 from ..program._jax import Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
 from ..program.interpret import needed_equations, read, run_equations
 from ..program.precision import TracedFunction, in_float64
 from .affine import Derived
-from .roles import Roles
+from .roles import EquationKinds
 
 NOWHERE = -1
 """In place of the number of a parameter, where an element is not one number of one."""
@@ -41,9 +41,9 @@ class Recipe:
     function: TracedFunction | None = None
     index: np.ndarray | None = None
 
-    def __call__(self, names: Mapping[int, str]) -> ParameterUse:
+    def __call__(self, names: Mapping[int, str]) -> ParameterBinding:
         """The use, with names for the leaves."""
-        return ParameterUse(tuple(names[leaf] for leaf in self.leaves), self.function, self.index)
+        return ParameterBinding(tuple(names[leaf] for leaf in self.leaves), self.function, self.index)
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class Sharing:
         derived: by array how it is made of what does not change.
     """
 
-    roles: Roles
+    roles: EquationKinds
     derived: Mapping[ArrayName, Derived]
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..program._jax import Literal, Var
 from ..program.analysis.explanations import equation_text, opaque_diagnostics
 from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups
-from ..program.analysis.reachability import Reach, reach_by_any, reach_by_gradient, reach_onward
+from ..program.analysis.reachability import Reaches, reach_by_any, reach_by_gradient, reach_onward
 from ..program.analysis.relations import Connection, HiddenParamOpRelation, analyse_relations
 from ..program.nested import classify
 from ..program.paths import Path, path_text
@@ -79,7 +79,7 @@ class _Explainer:
         return lines
 
     @staticmethod
-    def _reaches(reached: Reach, leaves: Sequence[Var], group: HiddenGroup) -> bool:
+    def _reaches(reached: Reaches, leaves: Sequence[Var], group: HiddenGroup) -> bool:
         wanted = set(group.state_indices)
         return any(wanted & set(reached.hidden(var)) for var in leaves)
 

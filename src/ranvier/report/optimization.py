@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import PassError
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Traced
@@ -18,7 +18,7 @@ from ..passes.base import Remark
 from ..passes.dead_neurons import DeadNeurons
 from ..passes.manager import PassRun
 from ..passes.merge_neurons import MergeNeurons
-from ..passes.optimizer_state import Carry
+from ..passes.optimizer_state import OptimizerStateMap
 from ..passes.outcome import PassResult
 from ..util.table import table
 from ..verification.promise import Promise
@@ -55,17 +55,17 @@ class OptimizationReport:
     optimized: SNNGraph = field(default_factory=SNNGraph)
     pipeline: str = ""
     runs: tuple[PassRun, ...] = ()
-    origins: Origins = field(default_factory=lambda: Origins.of(SNNGraph()))
+    origins: Provenance = field(default_factory=lambda: Provenance.of(SNNGraph()))
     checks: tuple[Verification, ...] = ()
     accuracy: tuple[float, float] | None = None
     data: str | None = None
     seconds: float = 0.0
     settled: bool = True
     warnings: tuple[str, ...] = ()
-    find_carry: Callable[[], Carry] | None = None
+    find_carry: Callable[[], OptimizerStateMap] | None = None
 
     @cached_property
-    def carry(self) -> Carry:
+    def carry(self) -> OptimizerStateMap:
         """Takes an optimizer's state along: ``carry(state)`` is one for the optimized model's parameters."""
         if self.find_carry is None:
             raise PassError("this report does not know the parameters; ranvier.optimize gives one that does.")

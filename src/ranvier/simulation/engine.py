@@ -34,7 +34,7 @@ SHORTEST = 1
 """Steps of a stretch at least."""
 
 
-class Held(NamedTuple):
+class PartState(NamedTuple):
     """What a part keeps from step to step.
 
     Attributes:
@@ -46,11 +46,11 @@ class Held(NamedTuple):
     pasts: dict[Port, Any]
 
 
-class Carry(NamedTuple):
+class LoopState(NamedTuple):
     """What a stretch of time hands on to the next.
 
     Attributes:
-        states, pasts: of all parts, as in :class:`Held`.
+        states, pasts: of all parts, as in :class:`PartState`.
         tails: by port, the last values that delayed projections into other parts have still to bring, oldest first.
     """
 
@@ -125,13 +125,13 @@ class Engine:
 
     # What was before a stretch
 
-    def _start(self) -> Carry:
+    def _start(self) -> LoopState:
         states = {}
         for ensemble in (ensemble for part in self.parts for ensemble in part.ensembles):
             own = [self._first_states(name) for name in ensemble.names]
             states[ensemble.name] = {key: ensemble.join([values[key] for values in own]) for key in own[0]}
         pasts = {port: self._before(port, past.kept) for port, past in self._inner_pasts.items() if past.kept}
-        return Carry(states, pasts, {port: self._before(port, depth) for port, depth in self._outer_delays.items()})
+        return LoopState(states, pasts, {port: self._before(port, depth) for port, depth in self._outer_delays.items()})
 
     def _first_states(self, name: str) -> dict[str, Any]:
         """Of the neurons, ``[samples, *shape]``."""
@@ -160,14 +160,14 @@ class Engine:
 
     # A stretch of time
 
-    def _run_stretch(self, apply: Mapping[str, Apply], carry: Carry, inputs: Mapping[str, Any]) -> Any:
+    def _run_stretch(self, apply: Mapping[str, Apply], carry: LoopState, inputs: Mapping[str, Any]) -> Any:
         values: Values = {(name, OUT): jnp.asarray(x, self.dtype) for name, x in inputs.items()}
         summed: Values = {}
         states, pasts, tails = dict(carry.states), dict(carry.pasts), carry.tails
         steps = len(next(iter(inputs.values())))
         for part in self.parts:
             drives = {port: self._brought(apply, into, values, tails) for port, into in part.outer.items()}
-            held = Held(
+            held = PartState(
                 {e.name: states[e.name] for e in part.ensembles}, {p: x for p, x in pasts.items() if p[0] in part.names}
             )
             held, found = self._run_part(apply, part, held, drives, steps)
@@ -182,7 +182,7 @@ class Engine:
             zeros = jnp.zeros((steps, self.samples, *shape), self.dtype)
             outputs[name] = self._brought(apply, into, values, tails) if into else zeros
         later = {port: self._with_tail(tail, port, values)[-len(tail) :] for port, tail in tails.items()}
-        return Carry(states, pasts, later), (outputs, self.wanted.pick(values, summed))
+        return LoopState(states, pasts, later), (outputs, self.wanted.pick(values, summed))
 
     def _brought(
         self, apply: Mapping[str, Apply], into: Sequence[Projection], values: Values, tails: Mapping[Port, Any]
@@ -207,11 +207,11 @@ class Engine:
         return jnp.concatenate([tail, jnp.asarray(values[port], self.dtype)])
 
     def _run_part(
-        self, apply: Mapping[str, Apply], part: Part, held: Held, drives: Mapping[Port, Any], steps: int
-    ) -> tuple[Held, tuple[Values, Values]]:
+        self, apply: Mapping[str, Apply], part: Part, held: PartState, drives: Mapping[Port, Any], steps: int
+    ) -> tuple[PartState, tuple[Values, Values]]:
         """Runs a part over a stretch: what it is then, what is read of it and what it got, as far as asked for."""
 
-        def one(held: Held, given: Any) -> Any:
+        def one(held: PartState, given: Any) -> Any:
             after, values, summed = self._step_part(apply, part, held, given)
             return after, (_picked(values, self._read), _picked(summed, self._heard))
 
@@ -233,8 +233,8 @@ class Engine:
         return {(name, IN) for name, port in self.wanted.wanted.values() if port == SUMMED}
 
     def _step_part(
-        self, apply: Mapping[str, Apply], part: Part, held: Held, drives: Mapping[Port, Any]
-    ) -> tuple[Held, Values, Values]:
+        self, apply: Mapping[str, Apply], part: Part, held: PartState, drives: Mapping[Port, Any]
+    ) -> tuple[PartState, Values, Values]:
         """One step of a part, for all samples: what it is then, the values of its ports, and what they got."""
         before = _by_port(part.ensembles, held.states)
         values: Values = {}
@@ -258,7 +258,7 @@ class Engine:
             values.update(_by_port([ensemble], {ensemble.name: {**after, **out}}))
         newest = {p: (before if self._inner_pasts[p].of_state else values)[p] for p in held.pasts}
         pasts = {p: self._inner_pasts[p].pushed(x, jnp.asarray(newest[p], self.dtype)) for p, x in held.pasts.items()}
-        return Held(states, pasts), values, summed
+        return PartState(states, pasts), values, summed
 
     def _total(self, port: Port, parts: Sequence[Any], drives: Mapping[Port, Any]) -> Any:
         """What a port gets in a step: zeros where nothing leads to it."""

@@ -103,7 +103,7 @@ class GraphStep:
 
     def _is_learned(self, name: str, label: str) -> bool:
         """Whether an array of a projection is a parameter, or is made of some."""
-        use = self.graph.uses.get((name, label))
+        use = self.graph.bindings.get((name, label))
         return self.graph.projections[name].trained if use is None else bool(use.parameters)
 
     def _initial(self, name: str) -> dict[str, np.ndarray]:
@@ -179,7 +179,7 @@ class GraphStep:
     def with_made(self, params: Mapping[str, Any]) -> dict[str, Values]:
         """By projection or population, the arrays that are parameters, and those that are made of parameters."""
         found = {name: dict(own) for name, own in params.items() if name not in self.graph.parameters}
-        for (name, label), use in self.graph.uses.items():
+        for (name, label), use in self.graph.bindings.items():
             if use.parameters:
                 found.setdefault(name, {})[label] = use([params[key] for key in use.parameters], self.dtype)
         return found
@@ -264,7 +264,7 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
         raise GraphError(
             f"params has {', '.join(unknown)}, which {graph.name} has not; lower(graph).params has all there are."
         )
-    made = {path_text(path): use for path in given if (use := graph.uses.get(path)) is not None and use.parameters}
+    made = {path_text(path): use for path in given if (use := graph.bindings.get(path)) is not None and use.parameters}
     for name, use in made.items():
         raise GraphError(f"{name} is made of {', '.join(map(repr, use.parameters))}; give the value of that.")
     for path, value in given.items():

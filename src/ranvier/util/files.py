@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..errors import reason_text
-from .limits import Budget, TooLarge
+from .limits import MemoryBudget, TooLarge
 
 NUMBERS = "biufc"
 """Kinds of dtypes that are read."""
@@ -52,7 +52,7 @@ class Archive:
         budget: what is left of the memory that the file may take.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, budget: Budget) -> None:
+    def __init__(self, archive: zipfile.ZipFile, budget: MemoryBudget) -> None:
         self._archive, self.budget = archive, budget
         members = archive.infolist()
         self.names = [member.filename for member in members]
@@ -110,7 +110,7 @@ def open_archive(source: Path | io.BytesIO, size: int | None = None) -> Generato
     """
     own = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
     with zipfile.ZipFile(source) as archive:
-        yield Archive(archive, Budget(own if size is None else size))
+        yield Archive(archive, MemoryBudget(own if size is None else size))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -162,7 +162,7 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """An .npz file; compressed, unless it would be so small that it could not be read within the limits."""
     content = _npz(arrays, zipfile.ZIP_DEFLATED)
     needed = sum(np.asarray(value).nbytes for value in arrays.values())
-    return content if 2 * needed < Budget(len(content)).most else _npz(arrays, zipfile.ZIP_STORED)
+    return content if 2 * needed < MemoryBudget(len(content)).most else _npz(arrays, zipfile.ZIP_STORED)
 
 
 def _npz(arrays: Mapping[str, np.ndarray], compression: int) -> bytes:

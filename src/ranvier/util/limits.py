@@ -109,7 +109,7 @@ def how_to_allow(name: str, needed: float) -> str:
 
 
 @dataclass
-class Budget:
+class MemoryBudget:
     """Bytes that what is read from one file may take in memory.
 
     Attributes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GraphError, reason_text
-from ..graph.provenance import Origins, Place
+from ..graph.provenance import NeuronPlace, Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.storage import from_bytes, to_bytes
 from ..util.files import read_arrays, write_arrays
@@ -37,7 +37,7 @@ class Counterexample:
     original: SNNGraph
     optimized: SNNGraph
     inputs: Mapping[str, np.ndarray]
-    origins: Origins
+    origins: Provenance
     promise: Promise | None = None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -85,7 +85,9 @@ class Counterexample:
         return cls(graphs[0], graphs[1], inputs, origins, promise)
 
 
-def _told(arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGraph) -> tuple[Promise | None, Origins]:
+def _told(
+    arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGraph
+) -> tuple[Promise | None, Provenance]:
     told = json.loads(arrays[TOLD].tobytes())
     places = {}
     for name, population in original.populations.items():
@@ -94,5 +96,5 @@ def _told(arrays: Mapping[str, np.ndarray], original: SNNGraph, optimized: SNNGr
         whole = numbers.shape == (population.size,) and np.issubdtype(numbers.dtype, np.integer)
         if not whole or numbers.min() < -1 or numbers.max() > most:
             raise ValueError(f"the places of {name!r} are not in the other graph")
-        places[name] = Place(other, numbers.astype(np.int64))
-    return None if told["promise"] is None else Promise[told["promise"].upper()], Origins(places)
+        places[name] = NeuronPlace(other, numbers.astype(np.int64))
+    return None if told["promise"] is None else Promise[told["promise"].upper()], Provenance(places)

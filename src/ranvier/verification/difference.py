@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph.order import update_order
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.recording import Simulation
 from ..graph.snn_graph import SNNGraph
 
@@ -97,7 +97,9 @@ Trains = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """By population of the original: numbers of the neurons there, their spike trains before and after, ``[T, S, n]``."""
 
 
-def compared_trains(graph: SNNGraph, origins: Origins, before: Simulation, after: Simulation, samples: bool) -> Trains:
+def compared_trains(
+    graph: SNNGraph, origins: Provenance, before: Simulation, after: Simulation, samples: bool
+) -> Trains:
     """The spike trains of all neurons that both graphs have."""
     found = {}
     for name in spiking(graph):

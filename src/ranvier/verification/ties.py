@@ -12,7 +12,7 @@ import numpy as np
 from ..graph.elements import Population
 from ..graph.interpreter import Nudge
 from ..graph.neurons import ALIF
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.recording import SUMMED, Simulation
 from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Traced
@@ -28,7 +28,7 @@ def followed(
     original: SNNGraph,
     optimized: SNNGraph,
     given: Mapping[str, np.ndarray],
-    origins: Origins,
+    origins: Provenance,
     after: Simulation,
     runs: tuple[Run, Run],
     tie: float,
@@ -92,7 +92,7 @@ class _Place:
         found: Divergence,
         original: SNNGraph,
         optimized: SNNGraph,
-        origins: Origins,
+        origins: Provenance,
         given: Mapping[str, np.ndarray],
         batched: bool,
         nudges: Sequence[Nudge],

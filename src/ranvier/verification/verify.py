@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import GraphError
 from ..graph.interpreter import interpret
-from ..graph.provenance import Origins
+from ..graph.provenance import Provenance
 from ..graph.recording import Simulation, batched_inputs
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check_is_graph
@@ -111,7 +111,7 @@ def verify(
     optimized: SNNGraph,
     inputs: Any,
     *,
-    origins: Origins | None = None,
+    origins: Provenance | None = None,
     told: str = "the inputs given",
     runs: tuple[Run, Run] = (interpret, interpret),
     tie: float | None = None,
@@ -173,9 +173,9 @@ def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
         raise GraphError(f"the graphs have different time steps, {original.dt:g} s and {optimized.dt:g} s.")
 
 
-def same_names(original: SNNGraph, optimized: SNNGraph) -> Origins:
+def same_names(original: SNNGraph, optimized: SNNGraph) -> Provenance:
     """Neurons are taken for the same where their populations have one name and size."""
-    origins = Origins.of(original)
+    origins = Provenance.of(original)
     for name, population in original.populations.items():
         other = optimized.populations.get(name)
         if other is None or other.shape != population.shape:

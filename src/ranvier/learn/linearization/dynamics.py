@@ -17,7 +17,7 @@ import numpy as np
 
 from ...program.analysis.transition import EntryFacts
 from ...program.interpret import Environment
-from ..uses.alignment import Lanes
+from ..uses.alignment import Alignment
 from .same_step import SameStep
 
 Entries = dict[tuple[int, int], jax.Array]
@@ -29,7 +29,7 @@ FEW_TERMS = 256
 """Up to this many products of entries are computed one by one."""
 
 
-class Dynamics(abc.ABC):
+class TraceDynamics(abc.ABC):
     """Components at every position of a group, with D, f and L: what eligibility traces are carried by.
 
     Attributes:
@@ -51,15 +51,15 @@ class Dynamics(abc.ABC):
         """D of one step, ``[P]`` or ``[1]`` where uniform."""
 
     @abc.abstractmethod
-    def f(self, lanes: Lanes, values: Environment) -> Components:
+    def f(self, lanes: Alignment, values: Environment) -> Components:
         """f of one step in the connection's order of lanes, ``[lanes]`` or ``[1]``, for the components y reaches."""
 
     @abc.abstractmethod
-    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+    def uniform_f(self, lanes: Alignment) -> Mapping[int, bool]:
         """The components that y reaches within the step, and whether f is the same at all lanes."""
 
     @abc.abstractmethod
-    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+    def constant_f(self, lanes: Alignment) -> Mapping[int, float] | None:
         """f by component, where it is one constant for each; else None."""
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class Dynamics(abc.ABC):
         """The components whose trace of a step is read in later ones."""
         return frozenset(self.components)
 
-    def reached(self, lanes: Lanes) -> tuple[int, ...]:
+    def reached(self, lanes: Alignment) -> tuple[int, ...]:
         """The components that y reaches now or later."""
         return self.reached_from(self.uniform_f(lanes))
 
@@ -86,7 +86,7 @@ class Dynamics(abc.ABC):
             found |= more
         return tuple(sorted(found))
 
-    def factorised(self, lanes: Lanes) -> frozenset[int]:
+    def factorised(self, lanes: Alignment) -> frozenset[int]:
         """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
         reached, even = set(self.reached(lanes)), self.uniform_f(lanes)
         found = {a for a in reached if even.get(a, True)}

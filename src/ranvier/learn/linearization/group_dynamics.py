@@ -15,13 +15,13 @@ from ...program.analysis.memory import reachable_components
 from ...program.analysis.relations import Connection
 from ...program.analysis.transition import EntryFacts, take_component
 from ...program.interpret import Environment
-from ..uses.alignment import Lanes
-from .dynamics import Components, Dynamics, Entries
+from ..uses.alignment import Alignment
+from .dynamics import Components, Entries, TraceDynamics
 from .same_step import SameStep
 
 
 @dataclass(frozen=True, eq=False)
-class GroupDynamics(Dynamics):
+class GroupDynamics(TraceDynamics):
     """The part of a group's dynamics that its traces need.
 
     Attributes:
@@ -76,17 +76,17 @@ class GroupDynamics(Dynamics):
             return jnp.full(1, fact.value, self.dtype)
         return (found[:1] if fact.uniform else found).astype(self.dtype)
 
-    def f(self, lanes: Lanes, values: Environment) -> Components:
+    def f(self, lanes: Alignment, values: Environment) -> Components:
         path, facts = lanes.connection.path, lanes.connection.facts
         (y,) = path.sources_from(values)
         known = all(fact.value is not None for fact in facts.values())
         found = {} if known else lanes.connection.columns_at(y, path.residuals_from(values))
         return {a: self._value(fact, found.get(a)) for a, fact in facts.items()}
 
-    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+    def uniform_f(self, lanes: Alignment) -> Mapping[int, bool]:
         return {a: fact.uniform for a, fact in lanes.connection.facts.items()}
 
-    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+    def constant_f(self, lanes: Alignment) -> Mapping[int, float] | None:
         facts = lanes.connection.facts
         known = {a: fact.value for a, fact in facts.items() if fact.value is not None}
         return known if len(known) == len(facts) else None

@@ -32,7 +32,7 @@ from ...program.program import ModuleInfo
 from ...program.while_loops import bind_both_ways
 from ..step.schedule import is_costly
 from ..step.stages import Stages, over_steps, stages_of
-from ..uses.traced_uses import Term, entering_variables
+from ..uses.traced_uses import TracedUse, entering_variables
 
 Loss = Callable[[Any, Any], Any]
 
@@ -74,7 +74,7 @@ class SameStepPass:
     """
 
     info: ModuleInfo
-    terms: tuple[Term, ...]
+    terms: tuple[TracedUse, ...]
 
     @cached_property
     def _stages(self) -> Stages:

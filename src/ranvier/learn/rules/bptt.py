@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ...errors import RuleError
 from ...program._jax import dtype_of, source_line
-from ...program.analysis.binding_time import levels_of
+from ...program.analysis.binding_time import binding_times_of
 from ...program.analysis.memory import MemorySizes, RuleMemory
 from ...program.analysis.reachability import reach_by_gradient
 from ...program.interpret import Environment
@@ -51,7 +51,7 @@ class BPTT(Rule):
 
 def _check_reversible(info: ModuleInfo) -> None:
     """Raises :class:`RuleError` for ``while`` loops between states or parameters and what learning looks at."""
-    felt, made_of = reach_by_gradient(info), levels_of(info)
+    felt, made_of = reach_by_gradient(info), binding_times_of(info)
     sources = sum(made_of.bits[var] for var in (*info.hidden_invars, *info.other_invars, *info.weight_invars))
     whiles = [
         eqn

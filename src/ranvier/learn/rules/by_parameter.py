@@ -86,7 +86,7 @@ class ByParameter(Rule):
         parts = []
         for rule, parameters in self.of_parameters(info).items():
             prepared = rule.prepare(info)
-            parts.append(Part(rule.name, parameters, rule.kernel(prepared).only(parameters)))
+            parts.append(RulePart(rule.name, parameters, rule.kernel(prepared).only(parameters)))
         return PartedKernel(info, tuple(parts))
 
 
@@ -95,7 +95,7 @@ def _text(path: Path | str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class RulePart:
     """One rule's part of the parameters.
 
     Attributes:
@@ -143,7 +143,7 @@ class PartedKernel(Kernel):
     """
 
     info: ModuleInfo
-    parts: tuple[Part, ...]
+    parts: tuple[RulePart, ...]
 
     @property
     def chunked(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -13,9 +13,9 @@ from ..traces.feedback import Feedback
 from ..traces.filters import (
     check_kept_together,
     feedback_equations,
+    filtered_readout_outputs_of,
     filtered_readouts,
     readout_decay,
-    readout_emissions_of,
     with_filters,
 )
 from ..traces.traces import TraceKernel, traces_of
@@ -63,12 +63,12 @@ class EProp(Rule):
         check_number("EProp(feedback_decay=", self.feedback_decay, "it is the part lost with every chunk", most=1)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
-        decays = {emission.var: self._decay(info, emission) for emission in readout_emissions_of(info)}
+        decays = {emission.var: self._decay(info, emission) for emission in filtered_readout_outputs_of(info)}
         decays = {var: decay for var, decay in decays.items() if decay}
         if not decays:
             return info
         filtered = with_filters(info, decays)
-        check_kept_together(info, filtered, [e for e in readout_emissions_of(info) if e.var in decays])
+        check_kept_together(info, filtered, [e for e in filtered_readout_outputs_of(info) if e.var in decays])
         return filtered
 
     def _decay(self, info: ModuleInfo, emission) -> float:

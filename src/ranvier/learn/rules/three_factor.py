@@ -15,14 +15,14 @@ from ...program.analysis.memory import MemorySizes, RuleMemory, batch_size
 from ...program.analysis.transition import EntryFacts
 from ...program.interpret import Environment
 from ...program.program import ModuleInfo
-from ..linearization.dynamics import Components, Dynamics, Entries
+from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
 from ..linearization.same_step import SameStep
 from ..options import check_function, check_number
 from ..rule import Rule
-from ..traces.filters import FILTERED, emissions_of, with_filters
+from ..traces.filters import FILTERED, filtered_outputs_of, with_filters
 from ..traces.traces import Trace, TraceKernel, traces_of
-from ..uses.alignment import Lanes
+from ..uses.alignment import Alignment
 
 Modulator = Callable[[Any, Any], Any]
 
@@ -55,7 +55,7 @@ class ThreeFactor(Rule):
             check_function("modulator", self.modulator, ("output", "target"), example, RuleError)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
-        decays = {emission.var: self.decay for emission in emissions_of(info)}
+        decays = {emission.var: self.decay for emission in filtered_outputs_of(info)}
         if not decays:
             raise RuleError(
                 f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
@@ -83,7 +83,7 @@ class ThreeFactor(Rule):
 
 
 @dataclass(frozen=True, eq=False)
-class _Modulated(Dynamics):
+class _Modulated(TraceDynamics):
     """The filtered emissions of a group alone, with the modulator as their learning signal."""
 
     inner: GroupDynamics
@@ -119,13 +119,13 @@ class _Modulated(Dynamics):
     def d(self, values: Environment) -> Entries:
         return self.inner.d(values)
 
-    def f(self, lanes: Lanes, values: Environment) -> Components:
+    def f(self, lanes: Alignment, values: Environment) -> Components:
         return {a: value for a, value in self.inner.f(lanes, values).items() if a in self.components}
 
-    def uniform_f(self, lanes: Lanes) -> Mapping[int, bool]:
+    def uniform_f(self, lanes: Alignment) -> Mapping[int, bool]:
         return {a: uniform for a, uniform in self.inner.uniform_f(lanes).items() if a in self.components}
 
-    def constant_f(self, lanes: Lanes) -> Mapping[int, float] | None:
+    def constant_f(self, lanes: Alignment) -> Mapping[int, float] | None:
         known = self.inner.constant_f(lanes)
         return None if known is None else {a: value for a, value in known.items() if a in self.components}
 

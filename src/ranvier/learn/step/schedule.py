@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...program._jax import Equation, Literal, Var, variables_of
-from ...program.analysis.binding_time import Levels
+from ...program.analysis.binding_time import BindingTimes
 from ...program.nested import bodies, classify
 from ...program.primitives import Kind
 from .sparse_products import sparse_product
@@ -55,7 +55,7 @@ def schedule(
     equations: Sequence[Equation],
     states: Sequence[tuple[Var, Any]],
     recorded: Sequence[Var],
-    levels: Levels,
+    levels: BindingTimes,
 ) -> list[Phase]:
     """Phases for the changing equations of a step.
 
@@ -123,7 +123,7 @@ def _tasks(
     at: int,
     made: Mapping[Var, int],
     producer: Mapping[Var, Equation],
-    levels: Levels,
+    levels: BindingTimes,
 ) -> Iterator[tuple[Task, int]]:
     """The tasks of an equation and their phases: a product in a loop leaves early pieces to an earlier phase."""
     found = _concatenated(eqn, producer, levels) if at % 2 == 1 else None
@@ -141,7 +141,7 @@ def _tasks(
 
 
 def _concatenated(
-    eqn: Equation, producer: Mapping[Var, Equation], levels: Levels
+    eqn: Equation, producer: Mapping[Var, Equation], levels: BindingTimes
 ) -> tuple[int, tuple[Any, ...]] | None:
     """Number of the operand of a product that is a concatenation along the summed axis, and its pieces; None where the
     other operand changes, and may not be there when early pieces are."""

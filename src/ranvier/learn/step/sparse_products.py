@@ -27,7 +27,7 @@ from ...program._jax import (
     size_of,
     variables_of,
 )
-from ...program.analysis.binding_time import Levels
+from ...program.analysis.binding_time import BindingTimes
 from ...program.gather_scatter import added_at, picked
 from ...program.interpret import read
 from ...util.active_sources import SMALLEST, SourceBlocks, whichever
@@ -124,7 +124,7 @@ class MatrixProduct(SparseProduct):
 
 
 def sparse_product(
-    eqn: Equation, producer: Mapping[Var, Equation], levels: Levels, *, in_loop: bool
+    eqn: Equation, producer: Mapping[Var, Equation], levels: BindingTimes, *, in_loop: bool
 ) -> SparseProduct | None:
     """The task of an equation that is such a product, where there is a faster way than the equations'.
 
@@ -153,7 +153,7 @@ def sparse_product(
 
 
 def _kind(
-    add: Equation, product: Equation, pick: Equation, levels: Levels, in_loop: bool
+    add: Equation, product: Equation, pick: Equation, levels: BindingTimes, in_loop: bool
 ) -> type[SparseProduct] | None:
     """What is fastest for a product; None for the equations themselves."""
     (*samples, synapses), sources = shape_of(pick.outvars[0]), shape_of(pick.invars[0])[-1]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...program._jax import Equation, Literal, Var, dtype_of, is_key
-from ...program.analysis.binding_time import Level, levels_of
+from ...program.analysis.binding_time import BindingTime, binding_times_of
 from ...program.analysis.cache import cached_by_program
 from ...program.analysis.uniformity import all_equal
 from ...program.interpret import Environment, read, run_equations
@@ -53,12 +53,12 @@ class Stages:
         made = {var for eqn in self.static if self._is_known(eqn) for var in eqn.outvars}
         read_by = [atom for eqn in (*self.static, *self.changing) if not self._is_known(eqn) for atom in eqn.invars]
         atoms = dict.fromkeys(a for a in (*read_by, *self.info.jaxpr.outvars) if not isinstance(a, Literal))
-        values = {var: levels_of(self.info).constant_value(var) for var in atoms if var in made}
+        values = {var: binding_times_of(self.info).constant_value(var) for var in atoms if var in made}
         return {var: (value, all_equal(value)) for var, value in values.items() if value is not None}
 
     def _is_known(self, eqn: Equation) -> bool:
-        levels = levels_of(self.info)
-        known = (levels.of(var) is Level.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
+        levels = binding_times_of(self.info)
+        known = (levels.of(var) is BindingTime.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
         return bool(eqn.outvars) and not eqn.effects and all(known)
 
     @cached_property
@@ -80,7 +80,7 @@ class Stages:
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        return schedule(self.changing, self._states, self._costly, levels_of(self.info))
+        return schedule(self.changing, self._states, self._costly, binding_times_of(self.info))
 
     @property
     def recorded(self) -> tuple[Var, ...]:
@@ -194,10 +194,10 @@ def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more:
 @cached_by_program
 def stages_of(info: ModuleInfo) -> Stages:
     """The stages of a program."""
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     static, changing = [], []
     for eqn in info.equations:
-        is_static = not eqn.effects and all(levels.of(var) is not Level.DYNAMIC for var in eqn.outvars)
+        is_static = not eqn.effects and all(levels.of(var) is not BindingTime.DYNAMIC for var in eqn.outvars)
         (static if is_static else changing).append(eqn)
     return Stages(info, tuple(static), tuple(changing))
 

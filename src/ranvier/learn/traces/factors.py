@@ -20,18 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from ...program._jax import Var, dtype_of, size_of
-from ...program.analysis.binding_time import Level
+from ...program.analysis.binding_time import BindingTime
 from ...program.interpret import Environment
 from ...program.program import ModuleInfo, shape_text
 from ..carried import Traces
 from ..kernel import Chunk, ChunkResult, Kernel, Loss
-from ..linearization.dynamics import Components, Dynamics, Entries
+from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.same_step import SameStep, SameStepPass, bypassing_states
 from ..state import LearnerState
 from ..step.blocks import reversed_scan
 from ..step.stages import over_steps, stages_of
 from ..uses.bilinear import Sparse
-from ..uses.traced_uses import Term
+from ..uses.traced_uses import TracedUse
 from .traces import Trace
 
 Memory = dict[str, Any]
@@ -55,7 +55,7 @@ class FactorKernel(Kernel):
     in_cache = True
 
     @cached_property
-    def terms(self) -> tuple[Term, ...]:
+    def terms(self) -> tuple[TracedUse, ...]:
         return tuple(dict.fromkeys(trace.term for trace in self.traces))
 
     @cached_property
@@ -63,7 +63,7 @@ class FactorKernel(Kernel):
         return SameStepPass(self.info, self.terms)
 
     @cached_property
-    def _pre(self) -> tuple[tuple[Term, float], ...]:
+    def _pre(self) -> tuple[tuple[TracedUse, float], ...]:
         """The presynaptic traces: term and decay."""
         return tuple(dict.fromkeys((trace.term, a) for trace, a in zip(self.traces, self.decays, strict=True)))
 
@@ -108,7 +108,7 @@ class FactorKernel(Kernel):
         felt = {key: fact for key, fact in entries.items() if key[1] in reached}
         if self.postsynaptic:
             return decay == 0 and not felt
-        steady = all(fact.level is not Level.DYNAMIC for fact in trace.lanes.connection.facts.values())
+        steady = all(fact.level is not BindingTime.DYNAMIC for fact in trace.lanes.connection.facts.values())
         # One constant decay for every component that y reaches, and nothing between them: then e = f (x) eps_x.
         alike = all(a == b and fact.value == decay for (a, b), fact in felt.items()) and (decay == 0 or len(felt) > 0)
         direct = reached == set(trace.dynamics.uniform_f(trace.lanes)) and {a for a, _ in felt} in (reached, set())
@@ -166,7 +166,7 @@ class FactorKernel(Kernel):
         return {"x": new_x, "f": new_f}, (told, new_f)
 
     def _signals(
-        self, term: Term, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
+        self, term: TracedUse, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
     ) -> Signals:
         """The cotangents of y: L on the traces of a step, R on those of the step before."""
         found = Signals()
@@ -190,14 +190,14 @@ class FactorKernel(Kernel):
             found.direct.append(self._beside_the_traces(term, same, held))
         return found
 
-    def _numbers(self, term: Term) -> dict[float, int]:
+    def _numbers(self, term: TracedUse) -> dict[float, int]:
         """By decay, the numbers of a term's presynaptic traces."""
         return {a: n for n, (t, a) in enumerate(self._pre) if t is term}
 
-    def _of(self, term: Term) -> list[tuple[Trace, float]]:
+    def _of(self, term: TracedUse) -> list[tuple[Trace, float]]:
         return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.term is term]
 
-    def _beside_the_traces(self, term: Term, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
+    def _beside_the_traces(self, term: TracedUse, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
         """The cotangent of y on the paths of the same step that no trace holds."""
         held = sum(direct[1:], direct[0])
         return same.results[term.y] - held if term.equations else -held
@@ -272,7 +272,7 @@ class PostsynapticTrace:
         trace: the only trace it is for where f is no constant; then it is kept by lane.
     """
 
-    dynamics: Dynamics
+    dynamics: TraceDynamics
     decay: float
     constant: tuple[tuple[int, float], ...] | None
     uniform: frozenset[int]

@@ -24,9 +24,9 @@ from ...program.nested import classify_derivative, has_derivative
 from ...program.normalize import normalize
 from ...program.paths import Path, path_text
 from ...program.primitives import Kind
-from ...program.program import ModuleInfo, Role, Slot, slot_of
+from ...program.program import ModuleInfo, Slot, SlotRole, slot_of
 from ..step.stages import stages_of
-from ..uses.traced_uses import terms_of
+from ..uses.traced_uses import traced_uses_of
 from .readouts import is_plain_move, readouts_of, way_out
 
 FILTERED = "filtered emission"
@@ -34,7 +34,7 @@ FILTERED = "filtered emission"
 
 
 @dataclass(frozen=True, eq=False)
-class Emission:
+class FilteredOutput:
     """One emission of a group.
 
     Attributes:
@@ -49,23 +49,23 @@ class Emission:
 
 
 @cached_by_program
-def emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
+def filtered_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
     """What the groups that carry traces emit at a step towards the outputs."""
     return _emissions(info, past=False)
 
 
 @cached_by_program
-def readout_emissions_of(info: ModuleInfo) -> tuple[Emission, ...]:
-    """As :func:`emissions_of`, and what groups emit of earlier steps: old spikes, the end of a delay line."""
+def filtered_readout_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
+    """As :func:`filtered_outputs_of`, and what groups emit of earlier steps: old spikes, the end of a delay line."""
     return _emissions(info, past=True)
 
 
-def _emissions(info: ModuleInfo, *, past: bool) -> tuple[Emission, ...]:
-    groups = dict.fromkeys(c.group for term in terms_of(info) for c in term.connections)
+def _emissions(info: ModuleInfo, *, past: bool) -> tuple[FilteredOutput, ...]:
+    groups = dict.fromkeys(c.group for term in traced_uses_of(info) for c in term.connections)
     return tuple(emission for group in groups for emission in _emissions_of_group(info, group, past))
 
 
-def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> list[Emission]:
+def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> list[FilteredOutput]:
     outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
     others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
     emitted = _emitted(info, group, past)
@@ -80,12 +80,14 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> lis
             projects = mixing and sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
             if projects or readouts_of(info, var, eqn):
                 found.setdefault(var, []).append(eqn)
-    return [Emission(group, var, tuple(eqns)) for var, eqns in found.items()]
+    return [FilteredOutput(group, var, tuple(eqns)) for var, eqns in found.items()]
 
 
 def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None]:
     """Variables that the group's projections and states reach position by position, in order."""
-    starts = [term.y for term in terms_of(info) if any(c.group is group for c in term.connections) and term.equations]
+    starts = [
+        term.y for term in traced_uses_of(info) if any(c.group is group for c in term.connections) and term.equations
+    ]
     found = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
     most = group.positions.size * (group.num_state if past else 1)
     for eqn in info.equations:
@@ -109,7 +111,7 @@ def _stays_apart(eqn: Equation, moves: bool) -> bool:
     return moves and is_plain_move(eqn)
 
 
-def readout_decay(info: ModuleInfo, emission: Emission) -> float:
+def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
     """The constant decay of the readouts that an emission drives; zero where they have no memory, or are no leaky
     integrators of the emission that the rest of the step sees through their new states alone.
 
@@ -139,7 +141,7 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
         detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
             the step does not read it. Otherwise the projections towards the outputs read the emission through it.
     """
-    found = emissions_of(info) if detached else readout_emissions_of(info)
+    found = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)
     emissions = {e.var: e for e in found if e.var in decays}
     counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
     end = sum(counts)
@@ -166,16 +168,16 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
     return replace(info, closed_jaxpr=closed, hidden=(*info.hidden, *slots))
 
 
-def filter_path(emission: Emission, number: int) -> Path:
+def filter_path(emission: FilteredOutput, number: int) -> Path:
     """Name of the hidden state that filters an emission."""
     return (*emission.group.hidden_paths[0], f"filter{number}")
 
 
-def _slot(emission: Emission, number: int) -> Slot:
+def _slot(emission: FilteredOutput, number: int) -> Slot:
     zeros = jnp.zeros(shape_of(emission.var), dtype_of(emission.var))
     path = filter_path(emission, number)
     treedef = jax.tree.structure(0)
-    return slot_of(path, Role.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
+    return slot_of(path, SlotRole.HIDDEN, treedef, (jax.typeof(zeros),), (zeros,), label=FILTERED)
 
 
 def _run_filtered(
@@ -183,7 +185,7 @@ def _run_filtered(
     values: Environment,
     filters: Mapping[Var, Any],
     decays: Mapping[Var, float],
-    emissions: Mapping[Var, Emission],
+    emissions: Mapping[Var, FilteredOutput],
 ) -> list[Any]:
     """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
     filtered = {var: decays[var] * filters[var] + values[var] for var in emissions if var in values}
@@ -225,14 +227,14 @@ def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
             filtered.update(eqn.outvars)
     ways = [
         way_out(info, emission.var, eqn)
-        for emission in readout_emissions_of(info)
+        for emission in filtered_readout_outputs_of(info)
         for eqn in emission.equations
         if emission.var in filtered and readouts_of(info, emission.var, eqn)
     ]
     return frozenset(id(eqn) for way in ways for eqn, _ in way if classify_derivative(eqn) is Kind.MIXING)
 
 
-def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[Emission]) -> None:
+def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[FilteredOutput]) -> None:
     """Raises :class:`RuleError` where a filter feels states of the emission's group and is no state of that group.
 
     What the group's projections emit without its states, as ``tanh(x @ w)``, has a filter that stands by itself.
@@ -254,8 +256,8 @@ def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
     found: dict[int, tuple[Equation, int]] = {}
     sequential = {id(e) for e in stages_of(info).changing}
-    emitted = {emission.var for emission in readout_emissions_of(info)}
-    for emission in readout_emissions_of(info):
+    emitted = {emission.var for emission in filtered_readout_outputs_of(info)}
+    for emission in filtered_readout_outputs_of(info):
         for eqn in emission.equations:
             operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
             if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:

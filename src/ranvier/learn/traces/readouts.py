@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...program._jax import Equation, Literal, Var, dtype_of, is_floating
-from ...program.analysis.binding_time import Level, Levels, levels_of
+from ...program.analysis.binding_time import BindingTime, BindingTimes, binding_times_of
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
 from ...program.analysis.reachability import feeds_of, reach_by_gradient
 from ...program.analysis.relations import connections_of
@@ -52,7 +52,7 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
         if len(components) > 1:
             return ()
         found += [Readout(group, a) for a in components]
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     linear = all(is_linear(e, operands, levels) for e, operands in way_out(info, var, eqn))
     return tuple(found) if linear or _has_steady_gain(info, eqn) else ()
 
@@ -71,7 +71,7 @@ def way_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, l
     return found
 
 
-def is_linear(eqn: Equation, operands: Sequence[int], levels: Levels) -> bool:
+def is_linear(eqn: Equation, operands: Sequence[int], levels: BindingTimes) -> bool:
     """Whether the results are linear in these operands, with coefficients that no data change."""
     rule, name = rule_of(eqn.primitive), eqn.primitive.name
     steady = all(k in operands or levels.is_static(atom) for k, atom in enumerate(eqn.invars))
@@ -95,5 +95,5 @@ def is_plain_move(eqn: Equation) -> bool:
 def _has_steady_gain(info: ModuleInfo, eqn: Equation) -> bool:
     """Whether a projection acts on readouts position by position with a gain that does not change."""
     found = [c for out in eqn.outvars for c in connections_of(info, out, feeds_of(info))]
-    steady = all(fact.level is not Level.DYNAMIC for c in found for fact in c.facts.values())
+    steady = all(fact.level is not BindingTime.DYNAMIC for c in found for fact in c.facts.values())
     return bool(found) and classify_derivative(eqn) is Kind.MIXING and steady

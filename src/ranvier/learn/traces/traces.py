@@ -28,15 +28,15 @@ from ...program.program import ModuleInfo, shape_text
 from ...program.while_loops import bind_both_ways
 from ..carried import Traces
 from ..kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
-from ..linearization.dynamics import Components, Dynamics, Entries
+from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
 from ..linearization.same_step import SameStep, SameStepPass, bypassing_states
 from ..state import LearnerState
 from ..step.blocks import backward, block_length, reversed_scan
 from ..step.stages import over_steps, stages_of
-from ..uses.alignment import Lanes
-from ..uses.bilinear import Form, Zeros, stacked, weighted
-from ..uses.traced_uses import Term, entering_variables, terms_of
+from ..uses.alignment import Alignment
+from ..uses.bilinear import BilinearMap, Zeros, stacked, weighted
+from ..uses.traced_uses import TracedUse, entering_variables, traced_uses_of
 from .feedback import Feedback
 
 
@@ -50,12 +50,12 @@ class Trace:
         dynamics: the group's dynamics.
     """
 
-    term: Term
-    lanes: Lanes
-    dynamics: Dynamics
+    term: TracedUse
+    lanes: Alignment
+    dynamics: TraceDynamics
 
     @property
-    def form(self) -> Form:
+    def form(self) -> BilinearMap:
         return self.term.form
 
     @property
@@ -217,11 +217,11 @@ class TraceKernel(Kernel):
     remarks: tuple[str, ...] = ()
 
     @cached_property
-    def terms(self) -> tuple[Term, ...]:
+    def terms(self) -> tuple[TracedUse, ...]:
         return tuple(dict.fromkeys(trace.term for trace in self.traces))
 
     @cached_property
-    def dynamics(self) -> tuple[Dynamics, ...]:
+    def dynamics(self) -> tuple[TraceDynamics, ...]:
         return tuple(dict.fromkeys(trace.dynamics for trace in self.traces))
 
     @cached_property
@@ -344,7 +344,7 @@ class TraceKernel(Kernel):
         return presynaptic, d, f
 
     def _cotangent(
-        self, term: Term, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
+        self, term: TracedUse, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
     ) -> jax.Array:
         """The cotangent of y, ``[K, *y]``: of the same step, and of the future through the traces' dynamics."""
         parts = [same.results[term.y]] if term.equations else []
@@ -424,7 +424,7 @@ def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:
     return {key: jnp.where(token == token, value, token.astype(value.dtype)) for key, value in values.items()}
 
 
-def dynamics_bytes(found: Sequence[Dynamics]) -> int:
+def dynamics_bytes(found: Sequence[TraceDynamics]) -> int:
     """D, L, adjoints and propagators of one step, about."""
     itemsize, total = jnp.zeros(0).dtype.itemsize, 0
     for dynamics in found:
@@ -459,7 +459,7 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     Raises:
         RuleError: D of a group is not known by position.
     """
-    terms = terms_of(info)
+    terms = traced_uses_of(info)
     by_group: dict[HiddenGroup, list[Connection]] = {}
     for term in terms:
         for connection in term.connections:

@@ -18,7 +18,7 @@ from ...program.analysis.relations import Connection
 
 
 @dataclass(frozen=True, eq=False)
-class Lanes:
+class Alignment:
     """The lanes from a result y into one group.
 
     Attributes:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...program._jax import Equation, Var, bind, dtype_of, operand, shape_of
-from ...program.analysis.parameter_uses import Operation
+from ...program.analysis.parameter_uses import ParameterUse
 from ...program.gather_scatter import picked
 
 FEW = 4
@@ -33,7 +33,7 @@ AT_ONCE = 8
 """Steps of a sum that are written out in one round of a loop."""
 
 
-class Form(abc.ABC):
+class BilinearMap(abc.ABC):
     """``y = form(X, w)``, linear in each of the two.
 
     Attributes:
@@ -95,7 +95,7 @@ class Zeros(dict[Var, Any]):
 
 
 @dataclass(frozen=True, eq=False)
-class Elementwise(Form):
+class Elementwise(BilinearMap):
     """y is w itself; X is the number one."""
 
     w: Var
@@ -122,7 +122,7 @@ class Elementwise(Form):
 
 
 @dataclass(frozen=True, eq=False)
-class Einsum(Form):
+class Einsum(BilinearMap):
     """A product of X and w given by axis letters; a trace has y's axes and those that only w and X share.
 
     Attributes:
@@ -230,7 +230,7 @@ class Product(Einsum):
         return values[self.source].astype(dtype_of(self.y))
 
 
-def product_form(eqn: Equation, number: int) -> Product:
+def product_map(eqn: Equation, number: int) -> Product:
     """The form of a ``dot_general`` equation in one of its two operands."""
     (contracted, batch) = eqn.params["dimension_numbers"]
     letters = iter(string.ascii_lowercase)
@@ -273,7 +273,7 @@ class Rows(Einsum):
         return jax.nn.one_hot(first, self.w_shape[0], dtype=dtype_of(self.y))
 
 
-def rows_form(eqn: Equation) -> Rows | None:
+def rows_map(eqn: Equation) -> Rows | None:
     """The form of a ``gather`` of whole rows, as ``w[index]`` makes it; None for other gathers."""
     shape, out = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     numbers, sizes = eqn.params["dimension_numbers"], tuple(eqn.params["slice_sizes"])
@@ -288,7 +288,7 @@ def rows_form(eqn: Equation) -> Rows | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Convolution(Form):
+class Convolution(BilinearMap):
     """A convolution; a trace keeps, for every element of y, the patch of the image under the kernel."""
 
     w: Var
@@ -366,7 +366,7 @@ class Convolution(Form):
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse(Form):
+class Sparse(BilinearMap):
     """Every element of w joins one element of X's data with one element of y, in each of ``copies`` samples.
 
     Attributes:
@@ -422,12 +422,12 @@ class Sparse(Form):
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Form):
+class Dense(BilinearMap):
     """Any differentiable operation: X is the Jacobian dy/dw itself, ``[*y, *w]``."""
 
     w: Var
     y: Var
-    operation: Operation
+    operation: ParameterUse
     name = "dense Jacobian"
 
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...program._jax import Literal, Var, dtype_of, is_floating, shape_of, size_of
-from ...program.analysis.binding_time import Level, levels_of
-from ...program.analysis.parameter_uses import Operation
+from ...program.analysis.binding_time import BindingTime, binding_times_of
+from ...program.analysis.parameter_uses import ParameterUse
 from ...program.analysis.uniformity import all_equal
 from ...program.program import ModuleInfo
 from .bilinear import Sparse
@@ -21,7 +21,7 @@ EXACT = 2**24
 """Whole numbers up to here are exact in float32, so they can stand for indices."""
 
 
-def sparse_form(info: ModuleInfo, operation: Operation, number: int, static: Sequence[Any]) -> Sparse | None:
+def sparse_map(info: ModuleInfo, operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse | None:
     """The sparse form of an operation in one operand, or None where it has none.
 
     The operation is pulled back with whole numbers in place of data and cotangents: where every weight joins one
@@ -41,7 +41,7 @@ def sparse_form(info: ModuleInfo, operation: Operation, number: int, static: Seq
     return found or _form(operation, number, static)
 
 
-def _form(operation: Operation, number: int, static: Sequence[Any]) -> Sparse | None:
+def _form(operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse | None:
     (source,) = operation.xs
     x_shape, y_shape = shape_of(source), shape_of(operation.y)
     if max(size_of(source), size_of(operation.y)) >= EXACT:
@@ -91,15 +91,15 @@ def _form(operation: Operation, number: int, static: Sequence[Any]) -> Sparse | 
     return Sparse(operation.operands[number], operation.y, source, x_index, y_index, scale)
 
 
-def _before_picking(info: ModuleInfo, operation: Operation) -> Operation:
+def _before_picking(info: ModuleInfo, operation: ParameterUse) -> ParameterUse:
     """The operation from the data that its own is picked from at places that never change, where that is smaller.
 
     So a trace has one number per neuron, not one per synapse.
     """
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     while (eqn := levels.producers.get(operation.xs[0])) is not None and eqn.primitive.name == "gather":
         data, places = eqn.invars
-        still = isinstance(places, Literal) or levels.of(places) is Level.CONSTANT
+        still = isinstance(places, Literal) or levels.of(places) is BindingTime.CONSTANT
         if not still or not isinstance(data, Var) or size_of(data) > size_of(operation.xs[0]):
             break
         operation = replace(operation, xs=(data,), equations=(eqn, *operation.equations))

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 from ...program._jax import Equation, Literal, Var, shape_of
 from ...program._jax import operand as operand_of
-from ...program.analysis.binding_time import Level, levels_of
+from ...program.analysis.binding_time import BindingTime, binding_times_of
 from ...program.analysis.cache import cached_by_program
-from ...program.analysis.parameter_uses import Operation, OperationKind, mixes, operations_of
+from ...program.analysis.parameter_uses import ParameterUse, UseKind, mixes, parameter_uses_of
 from ...program.analysis.reachability import feeds_past_static, paths_through_mixing, reach_by_gradient
 from ...program.analysis.relations import Connection, connections_of
 from ...program.program import ModuleInfo
 from ..step.stages import stages_of
-from .alignment import Lanes
-from .bilinear import Convolution, Dense, Elementwise, Form, product_form, rows_form
-from .probing import sparse_form
+from .alignment import Alignment
+from .bilinear import BilinearMap, Convolution, Dense, Elementwise, product_map, rows_map
+from .probing import sparse_map
 
 
 @dataclass(frozen=True, eq=False)
-class Term:
+class TracedUse:
     """One static operand of one projection, with the groups that its result reaches without mixing.
 
     Attributes:
@@ -33,11 +33,11 @@ class Term:
         slots: indices of the parameters that the operand is made of.
     """
 
-    form: Form
+    form: BilinearMap
     operand: Var
     y: Var
     equations: tuple[Equation, ...]
-    lanes: tuple[Lanes, ...]
+    lanes: tuple[Alignment, ...]
     is_direct: bool
     slots: tuple[int, ...]
 
@@ -47,16 +47,16 @@ class Term:
 
 
 @cached_by_program
-def terms_of(info: ModuleInfo) -> tuple[Term, ...]:
+def traced_uses_of(info: ModuleInfo) -> tuple[TracedUse, ...]:
     """All terms of a program that reach a group, in program order."""
     found = []
-    for operation in operations_of(info):
+    for operation in parameter_uses_of(info):
         if _connections(info, operation.y):
             found += _terms_of_operation(info, operation)
     return tuple(found)
 
 
-def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term]:
+def _terms_of_operation(info: ModuleInfo, operation: ParameterUse) -> Iterator[TracedUse]:
     parts = list(_parts(info, operation))
     if all(_connections(info, y) for _, y, _, _ in parts):
         for operand, y, equations, form in parts:
@@ -64,15 +64,15 @@ def _terms_of_operation(info: ModuleInfo, operation: Operation) -> Iterator[Term
         return
     static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
     for number, operand in enumerate(operation.operands):
-        if levels_of(info).learned_of(operand) and slots_of(info, operand):
-            form = sparse_form(info, operation, number, static) or Dense(operand, operation.y, operation)
+        if binding_times_of(info).learned_of(operand) and slots_of(info, operand):
+            form = sparse_map(info, operation, number, static) or Dense(operand, operation.y, operation)
             yield _term(info, operation, operand, operation.y, operation.equations, form)
 
 
-Part = tuple[Var, Var, tuple[Equation, ...], Form | None]
+Part = tuple[Var, Var, tuple[Equation, ...], BilinearMap | None]
 
 
-def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
+def _parts(info: ModuleInfo, operation: ParameterUse) -> Iterator[Part]:
     """For every operand with parameters: itself, the result of the equation that applies it, the equation, its form."""
     if not operation.equations:
         yield operation.y, operation.y, (), Elementwise(operation.y, operation.y)
@@ -88,43 +88,52 @@ def _parts(info: ModuleInfo, operation: Operation) -> Iterator[Part]:
                         yield operand, operand, (), Elementwise(operand, operand)
 
 
-def _form_of(operation: Operation, eqn: Equation, operand: int) -> Form | None:
+def _form_of(operation: ParameterUse, eqn: Equation, operand: int) -> BilinearMap | None:
     name, params = eqn.primitive.name, eqn.params
     if name == "dot_general" and eqn.invars[0] is not eqn.invars[1]:
-        return product_form(eqn, operand)
+        return product_map(eqn, operand)
     if name == "conv_general_dilated" and operand == 1 and params["batch_group_count"] == 1:
         return Convolution(operand_of(eqn, 1), eqn.outvars[0], eqn)
     if name == "gather" and operand == 0:
-        return rows_form(eqn)
+        return rows_map(eqn)
     return None
 
 
 def _term(
-    info: ModuleInfo, operation: Operation, operand: Var, y: Var, equations: tuple[Equation, ...], form: Form | None
-) -> Term:
+    info: ModuleInfo,
+    operation: ParameterUse,
+    operand: Var,
+    y: Var,
+    equations: tuple[Equation, ...],
+    form: BilinearMap | None,
+) -> TracedUse:
     if form is None:
         form = _form_by_running(info, operation, operand, y, equations)
-    lanes = tuple(Lanes(connection, shape_of(y)) for connection in _connections(info, y))
-    return Term(form, operand, y, equations, lanes, _is_direct(info, y, lanes), slots_of(info, operand))
+    lanes = tuple(Alignment(connection, shape_of(y)) for connection in _connections(info, y))
+    return TracedUse(form, operand, y, equations, lanes, _is_direct(info, y, lanes), slots_of(info, operand))
 
 
 def _form_by_running(
-    info: ModuleInfo, operation: Operation, operand: Var, y: Var, equations: tuple[Equation, ...]
-) -> Form:
+    info: ModuleInfo, operation: ParameterUse, operand: Var, y: Var, equations: tuple[Equation, ...]
+) -> BilinearMap:
     (eqn,) = equations
-    static = tuple(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and levels_of(info).is_static(a)))
+    static = tuple(
+        dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and binding_times_of(info).is_static(a))
+    )
     xs = tuple(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and a not in static))
-    part = Operation(operation.kind, y, xs, static, equations, operation.slots, operation.pairs, operation.reason, info)
+    part = ParameterUse(
+        operation.kind, y, xs, static, equations, operation.slots, operation.pairs, operation.reason, info
+    )
     number = static.index(operand)
     found = None
-    if operation.kind is OperationKind.SPARSE:
-        found = sparse_form(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
+    if operation.kind is UseKind.SPARSE:
+        found = sparse_map(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
     return found or Dense(operand, y, part)
 
 
 def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
     """Indices of the parameters from which a derivative reaches the operand."""
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     mask = levels.learned_of(operand)
     by_slot = info.weight_path_to_invars
     return tuple(
@@ -147,7 +156,7 @@ def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
     return connections_of(info, y, feeds_past_static(info))
 
 
-def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Lanes]) -> bool:
+def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Alignment]) -> bool:
     """Whether y acts within the step through the new states of its groups alone."""
     reach = reach_by_gradient(info)
     connected = {lane.connection.group.state_indices[s] for lane in lanes for s in lane.connection.states}
@@ -158,8 +167,8 @@ def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Lanes]) -> bool:
 @cached_by_program
 def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
     """Static variables made of parameters that the step's changing part, its outputs or its states read."""
-    levels, stages = levels_of(info), stages_of(info)
+    levels, stages = binding_times_of(info), stages_of(info)
     read = [a for eqn in stages.changing for a in eqn.invars]
     atoms = [*read, *info.jaxpr.outvars]
     found = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
-    return tuple(v for v in found if levels.of(v) is Level.STATIC and slots_of(info, v))
+    return tuple(v for v in found if levels.of(v) is BindingTime.STATIC and slots_of(info, v))

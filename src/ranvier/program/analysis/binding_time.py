@@ -17,7 +17,7 @@ from ..program import ModuleInfo
 from .cache import cached_by_program
 
 
-class Level(enum.IntEnum):
+class BindingTime(enum.IntEnum):
     """How a variable's value is bound in time."""
 
     CONSTANT = 0
@@ -29,7 +29,7 @@ class Level(enum.IntEnum):
 
 
 @dataclass(eq=False)
-class Levels:
+class BindingTimes:
     """The level of every variable, and for each the set of operands it is made of, as a bit mask.
 
     Attributes:
@@ -40,18 +40,18 @@ class Levels:
         producers: variable to the equation that computes it.
     """
 
-    level: dict[Var, Level]
+    level: dict[Var, BindingTime]
     sources: dict[Var, int]
     learned: dict[Var, int]
     bits: dict[Var, int]
     producers: dict[Var, Equation]
     _values: Environment = field(default_factory=dict)
 
-    def of(self, atom: Atom) -> Level:
-        return Level.CONSTANT if isinstance(atom, Literal) else self.level[atom]
+    def of(self, atom: Atom) -> BindingTime:
+        return BindingTime.CONSTANT if isinstance(atom, Literal) else self.level[atom]
 
     def is_static(self, atom: Atom) -> bool:
-        return self.of(atom) is not Level.DYNAMIC
+        return self.of(atom) is not BindingTime.DYNAMIC
 
     def learned_of(self, atom: Atom) -> int:
         return 0 if isinstance(atom, Literal) else self.learned[atom]
@@ -60,29 +60,29 @@ class Levels:
         """The value of a constant variable; None for other levels. The first that is asked for computes all."""
         if isinstance(atom, Literal):
             return np.asarray(atom.val)
-        if self.level[atom] is not Level.CONSTANT:
+        if self.level[atom] is not BindingTime.CONSTANT:
             return None
         if atom not in self._values:
-            made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is Level.CONSTANT]
+            made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is BindingTime.CONSTANT]
             run_known(list(dict.fromkeys(made_here)), self._values)
         return np.asarray(self._values[atom])
 
 
 @cached_by_program
-def levels_of(info: ModuleInfo) -> Levels:
-    """Levels and sources of all variables of a program."""
+def binding_times_of(info: ModuleInfo) -> BindingTimes:
+    """BindingTimes and sources of all variables of a program."""
     unchanged = _unchanged_states(info)
-    level: dict[Var, Level] = dict.fromkeys(info.jaxpr.invars, Level.DYNAMIC)
-    level.update(dict.fromkeys(info.weight_invars, Level.STATIC))
-    level.update(dict.fromkeys(unchanged, Level.STATIC))
-    level.update(dict.fromkeys(info.jaxpr.constvars, Level.CONSTANT))
+    level: dict[Var, BindingTime] = dict.fromkeys(info.jaxpr.invars, BindingTime.DYNAMIC)
+    level.update(dict.fromkeys(info.weight_invars, BindingTime.STATIC))
+    level.update(dict.fromkeys(unchanged, BindingTime.STATIC))
+    level.update(dict.fromkeys(info.jaxpr.constvars, BindingTime.CONSTANT))
     bits = {var: 1 << k for k, var in enumerate(info.jaxpr.invars)}
     sources = dict(bits) | dict.fromkeys(info.jaxpr.constvars, 0)
     learned = dict(sources)
     producers: dict[Var, Equation] = {}
     for eqn in info.equations:
         # A backward rule that is not linear takes the cotangents of a sequence one by one, not their sum.
-        made_of = Level.DYNAMIC if eqn.effects or contains(eqn, BACKWARD) else Level.CONSTANT
+        made_of = BindingTime.DYNAMIC if eqn.effects or contains(eqn, BACKWARD) else BindingTime.CONSTANT
         mask = learned_mask = 0
         passes = has_derivative(eqn)
         for atom in eqn.invars:
@@ -94,7 +94,7 @@ def levels_of(info: ModuleInfo) -> Levels:
             level[var], sources[var], producers[var] = made_of, mask, eqn
             learned[var] = learned_mask if is_floating(dtype_of(var)) else 0
     constants = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
-    return Levels(level, sources, learned, bits, producers, constants)
+    return BindingTimes(level, sources, learned, bits, producers, constants)
 
 
 def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:

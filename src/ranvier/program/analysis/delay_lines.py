@@ -25,7 +25,7 @@ from ..normalize import normalize
 from ..primitives import rule_of
 from ..program import ModuleInfo
 from .addressing import bounded_indices, index_operands, is_integer
-from .binding_time import Levels, levels_of
+from .binding_time import BindingTimes, binding_times_of
 from .cache import cached_by_program
 from .positions import MAX_COMPONENTS
 
@@ -106,7 +106,7 @@ def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
 
 def delay_lines_of(info: ModuleInfo) -> list[DelayLine]:
     """The hidden states that are ring buffers addressed by one counter."""
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     found = []
     for state, var in enumerate(info.hidden_invars):
         sizes = {size for size in shape_of(var) if 1 < size <= MAX_COMPONENTS}
@@ -141,7 +141,7 @@ MOVED_WHOLE = ("copy", "transpose")
 """Equations that leave the slots of a ring buffer whole."""
 
 
-def _delay_line(info: ModuleInfo, levels: Levels, state: int, size: int, counter: int) -> DelayLine | None:
+def _delay_line(info: ModuleInfo, levels: BindingTimes, state: int, size: int, counter: int) -> DelayLine | None:
     """A state as a delay line of a size along one axis, seen from a counter; None where it is not one."""
     start = int([leaf for slot in info.other for leaf in slot.initial][counter])
     seen = _Seen.of(info, levels, counter, start, size)
@@ -240,14 +240,14 @@ class _Seen:
     """
 
     info: ModuleInfo
-    levels: Levels
+    levels: BindingTimes
     counter: Var
     size: int
     orbit: np.ndarray
     residues: dict[Var, Residues]
 
     @classmethod
-    def of(cls, info: ModuleInfo, levels: Levels, counter: int, start: int, size: int) -> _Seen:
+    def of(cls, info: ModuleInfo, levels: BindingTimes, counter: int, start: int, size: int) -> _Seen:
         var = info.other_invars[counter]
         orbit = _orbit(info, levels, counter, start)
         return cls(info, levels, var, size, orbit, {} if orbit.size else residues_of(info, levels, var, size))
@@ -278,7 +278,7 @@ class _Seen:
         )
 
 
-def _orbit(info: ModuleInfo, levels: Levels, counter: int, start: int) -> np.ndarray:
+def _orbit(info: ModuleInfo, levels: BindingTimes, counter: int, start: int) -> np.ndarray:
     """All values that a counter takes, in order; none where they are many, or where other data change it."""
     var, new = info.other_invars[counter], info.other_outvars[counter]
     following = _function_of(info, levels, new, var)
@@ -293,7 +293,9 @@ def _orbit(info: ModuleInfo, levels: Levels, counter: int, start: int) -> np.nda
     return np.zeros(0, np.int64)
 
 
-def _at_values(info: ModuleInfo, levels: Levels, atom: Var, counter: Var, values: np.ndarray) -> np.ndarray | None:
+def _at_values(
+    info: ModuleInfo, levels: BindingTimes, atom: Var, counter: Var, values: np.ndarray
+) -> np.ndarray | None:
     """A variable at these values of a counter, ``[values, *shape]``; None where it is made of other data too."""
     function = _function_of(info, levels, atom, counter)
     if function is None:
@@ -301,7 +303,7 @@ def _at_values(info: ModuleInfo, levels: Levels, atom: Var, counter: Var, values
     return np.asarray(jax.jit(jax.vmap(function))(jnp.asarray(values, dtype_of(counter)))).astype(np.int64)
 
 
-def _function_of(info: ModuleInfo, levels: Levels, atom: Atom, counter: Var) -> Callable[[Any], Any] | None:
+def _function_of(info: ModuleInfo, levels: BindingTimes, atom: Atom, counter: Var) -> Callable[[Any], Any] | None:
     """A variable as a function of a counter; None where it is made of other data too."""
     bit = levels.bits[counter]
     if isinstance(atom, Literal) or levels.sources[atom] & ~bit:
@@ -318,7 +320,7 @@ def _function_of(info: ModuleInfo, levels: Levels, atom: Atom, counter: Var) -> 
     return function
 
 
-def residues_of(info: ModuleInfo, levels: Levels, counter: Var, size: int) -> dict[Var, Residues]:
+def residues_of(info: ModuleInfo, levels: BindingTimes, counter: Var, size: int) -> dict[Var, Residues]:
     """What integers of a step are modulo a size, as far as they are constants or the counter with an offset."""
     found = {counter: Residues(np.ones((), bool), np.zeros((), np.int64))}
     for eqn in info.equations:
@@ -333,7 +335,7 @@ def residues_of(info: ModuleInfo, levels: Levels, counter: Var, size: int) -> di
     return found
 
 
-def _residue(atom: Atom, residues: dict[Var, Residues], levels: Levels) -> Residues | None:
+def _residue(atom: Atom, residues: dict[Var, Residues], levels: BindingTimes) -> Residues | None:
     if not isinstance(atom, Literal) and atom in residues:
         return residues[atom]
     value = levels.constant_value(atom) if is_integer(atom) else None

@@ -10,8 +10,8 @@ from ..nested import bodies, classify_derivative, has_own_derivative, tangents_o
 from ..paths import Path, path_text
 from ..primitives import Kind, is_known
 from ..program import ModuleInfo, shape_text
-from .binding_time import Levels, levels_of
-from .reachability import Reach, bits_of, paths_through_mixing, reach_by_any, reach_by_gradient
+from .binding_time import BindingTimes, binding_times_of
+from .reachability import Reaches, bits_of, paths_through_mixing, reach_by_any, reach_by_gradient
 
 
 def equation_text(eqn: Equation) -> str:
@@ -31,7 +31,7 @@ def mixing_text(eqn: Equation) -> str:
 
 def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     """One diagnostic for every opaque equation that stands between parameters or states and results."""
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
     found = []
@@ -57,7 +57,7 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
 def backward_only(info: ModuleInfo) -> list[str]:
     """Functions on the way from parameters or old states to new states whose declared derivative has no forward mode:
     equation and reason of each."""
-    levels, reached = levels_of(info), reach_by_gradient(info)
+    levels, reached = binding_times_of(info), reach_by_gradient(info)
     learned = sum(levels.bits[var] for var in (*info.weight_invars, *info.hidden_invars))
     found = []
     for eqn in info.equations:
@@ -100,7 +100,7 @@ def _opaque_message(eqn: Equation, known: bool) -> str:
     return f"no derivative passes through {eqn.primitive.name}, which hides these from learning; {remedy}."
 
 
-def _hidden_behind(eqn: Equation, levels: Levels, names: Mapping[Var, Path]) -> tuple[Path, ...]:
+def _hidden_behind(eqn: Equation, levels: BindingTimes, names: Mapping[Var, Path]) -> tuple[Path, ...]:
     mask = 0
     for atom in eqn.invars:
         if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
@@ -181,8 +181,8 @@ def parameter_diagnostics(info: ModuleInfo, related: Collection[Path]) -> list[D
 def _reason(
     path: Path,
     leaves: list[Var],
-    by_gradient: Reach,
-    by_any: Reach,
+    by_gradient: Reaches,
+    by_any: Reaches,
     behind_opaque: set[Path],
 ) -> tuple[DiagnosticKind, str]:
     if not any(by_any.anything(var) for var in leaves):

@@ -9,9 +9,9 @@ from .._jax import shape_of, size_of
 from ..nested import classify
 from ..primitives import Kind
 from ..program import ModuleInfo
-from .binding_time import Level, levels_of
+from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
-from .parameter_uses import OperationKind
+from .parameter_uses import UseKind
 from .relations import Connection, HiddenParamOpRelation, analyse_relations
 
 
@@ -141,7 +141,7 @@ def _term(relation: HiddenParamOpRelation, connection: Connection) -> TraceTerm:
     operation = relation.operation
     lanes = int(connection.y_index.size)
     per_element = operation.pairs / max(size_of(operation.y), 1)
-    pairs = lanes if operation.kind is OperationKind.ELEMENTWISE else round(per_element * lanes)
+    pairs = lanes if operation.kind is UseKind.ELEMENTWISE else round(per_element * lanes)
     return TraceTerm(pairs, sum(map(size_of, operation.xs)), lanes, len(reachable_components(connection)))
 
 
@@ -158,9 +158,9 @@ def reachable_components(connection: Connection) -> frozenset[int]:
 
 
 def _results(info: ModuleInfo) -> int:
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     mixing = [e for e in info.equations if classify(e) in (Kind.MIXING, Kind.OPAQUE)]
-    return sum(size_of(var) for eqn in mixing for var in eqn.outvars if levels.level.get(var) is Level.DYNAMIC)
+    return sum(size_of(var) for eqn in mixing for var in eqn.outvars if levels.level.get(var) is BindingTime.DYNAMIC)
 
 
 def size_text(count: int) -> str:

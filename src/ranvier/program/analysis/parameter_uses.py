@@ -17,11 +17,11 @@ from ..nested import mixes as derivative_mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
 from ..while_loops import bind_both_ways
-from .binding_time import Level, Levels, levels_of
+from .binding_time import BindingTime, BindingTimes, binding_times_of
 from .reachability import Feeds, feeds_of
 
 
-class OperationKind(enum.Enum):
+class UseKind(enum.Enum):
     """What kind of projection a parameter takes part in."""
 
     AFFINE = "affine"
@@ -43,16 +43,16 @@ class OperationKind(enum.Enum):
 
 
 _BY_OPERATION = {
-    "affine": OperationKind.AFFINE,
-    "conv": OperationKind.CONV,
-    "sparse": OperationKind.SPARSE,
-    "embedding": OperationKind.EMBEDDING,
-    "slice": OperationKind.EMBEDDING,
+    "affine": UseKind.AFFINE,
+    "conv": UseKind.CONV,
+    "sparse": UseKind.SPARSE,
+    "embedding": UseKind.EMBEDDING,
+    "slice": UseKind.EMBEDDING,
 }
 
 
 @dataclass(eq=False)
-class Operation:
+class ParameterUse:
     """One projection: ``y = op(xs, operands)``.
 
     Attributes:
@@ -66,7 +66,7 @@ class Operation:
         reason: why it has this kind.
     """
 
-    kind: OperationKind
+    kind: UseKind
     y: Var
     xs: tuple[Var, ...]
     operands: tuple[Var, ...]
@@ -87,7 +87,7 @@ class Operation:
     @cached_property
     def _fixed(self) -> Mapping[Var, Any]:
         """Values of the constants that the equations read."""
-        levels = levels_of(self._info)
+        levels = binding_times_of(self._info)
         computed = {var for eqn in self.equations for var in eqn.outvars} | {*self.xs, *self.operands}
         atoms = {a for eqn in self.equations for a in eqn.invars if not isinstance(a, Literal)} - computed
         return {atom: levels.constant_value(atom) for atom in atoms}
@@ -107,12 +107,12 @@ class Operation:
 
     @cached_property
     def transform_equations(self) -> list[Equation]:
-        levels = levels_of(self._info)
+        levels = binding_times_of(self._info)
         static = [e for e in self._info.equations if all(levels.is_static(var) for var in e.outvars)]
         return needed_equations([e for e in static if not e.effects], self.operands)
 
 
-def operations_of(info: ModuleInfo) -> list[Operation]:
+def parameter_uses_of(info: ModuleInfo) -> list[ParameterUse]:
     """All operations whose operand is made of parameters, in program order."""
     return _Finder(info).find()
 
@@ -122,14 +122,14 @@ class _Finder:
     info: ModuleInfo
 
     def __post_init__(self) -> None:
-        self.levels: Levels = levels_of(self.info)
-        self.users: dict[int, Operation] = {}
+        self.levels: BindingTimes = binding_times_of(self.info)
+        self.users: dict[int, ParameterUse] = {}
         self.feeds: Feeds = feeds_of(self.info)
         self.slot_of_bit = self._slot_bits()
         self.results = {a for a in self.info.jaxpr.outvars if not isinstance(a, Literal)}
-        self.nodes: dict[Operation, None] = {}
+        self.nodes: dict[ParameterUse, None] = {}
 
-    def find(self) -> list[Operation]:
+    def find(self) -> list[ParameterUse]:
         entering: dict[Var, None] = {}
         for eqn in self.info.equations:
             static = self._parameter_operands(eqn)
@@ -142,7 +142,7 @@ class _Finder:
             if mixed:
                 self._add_mixing(eqn, [eqn.invars[k] for k in mixed])
         for var in self.info.hidden_outvars:
-            if self.levels.of(var) is Level.STATIC and self._slots_of(var):
+            if self.levels.of(var) is BindingTime.STATIC and self._slots_of(var):
                 entering[var] = None
         self._grow()
         self._add_elementwise(entering)
@@ -168,7 +168,7 @@ class _Finder:
         return [
             k
             for k, atom in enumerate(eqn.invars)
-            if self.levels.of(atom) is Level.STATIC and self._has_parameters(atom)
+            if self.levels.of(atom) is BindingTime.STATIC and self._has_parameters(atom)
         ]
 
     def _has_parameters(self, atom: Atom) -> bool:
@@ -184,20 +184,20 @@ class _Finder:
     def _add_mixing(self, eqn: Equation, operands: list[Var]) -> None:
         dynamic = [a for a in eqn.invars if not isinstance(a, Literal) and not self.levels.is_static(a)]
         slots = frozenset().union(*(self._slots_of(var) for var in operands))
-        static = [a for a in eqn.invars if self.levels.of(a) is Level.STATIC and not isinstance(a, Literal)]
+        static = [a for a in eqn.invars if self.levels.of(a) is BindingTime.STATIC and not isinstance(a, Literal)]
         kind, reason = _kind_of(eqn)
         for y in eqn.outvars:
             pairs = _count_pairs(kind, eqn, y, operands)
             xs = tuple(dict.fromkeys(dynamic))
-            self._add(Operation(kind, y, xs, tuple(dict.fromkeys(static)), (eqn,), slots, pairs, reason, self.info))
+            self._add(ParameterUse(kind, y, xs, tuple(dict.fromkeys(static)), (eqn,), slots, pairs, reason, self.info))
 
-    def _add(self, node: Operation) -> None:
+    def _add(self, node: ParameterUse) -> None:
         self.nodes[node] = None
         self.users.update((id(eqn), node) for eqn in node.equations)
 
     def _grow(self) -> None:
         """Joins products and biases of one parameter, and products in a row, into one operation each."""
-        owner: dict[Var, Operation] = {}
+        owner: dict[Var, ParameterUse] = {}
         pending = list(self.nodes)
         while pending:
             node = pending.pop()
@@ -235,17 +235,17 @@ class _Finder:
     def _passes_through(self, eqn: Equation, y: Var) -> bool:
         """Whether the equation is linear in y alone, with constants: a reshape, a unit conversion."""
         rest = [a for a in eqn.invars if a is not y]
-        constant = all(self.levels.of(a) is Level.CONSTANT for a in rest)
+        constant = all(self.levels.of(a) is BindingTime.CONSTANT for a in rest)
         scaled = eqn.primitive.name in ("mul", "div") and eqn.invars[0] is y
         return constant and (rule_of(eqn.primitive).linear or scaled) and classify_derivative(eqn) is not Kind.MIXING
 
     def _join(
-        self, node: Operation, y: Var, eqn: Equation, chain: list[Equation], owner: dict[Var, Operation]
-    ) -> Operation | None:
+        self, node: ParameterUse, y: Var, eqn: Equation, chain: list[Equation], owner: dict[Var, ParameterUse]
+    ) -> ParameterUse | None:
         rest = [a for a in eqn.invars if a is not y and not isinstance(a, Literal)]
         if eqn.primitive.name in ("add", "add_any", "sub") and len(rest) == 1:
             other = rest[0]
-            if self.levels.of(other) is Level.STATIC and self._slots_of(other) == node.slots:
+            if self.levels.of(other) is BindingTime.STATIC and self._slots_of(other) == node.slots:
                 return self._replace([node], [*chain, eqn], eqn.outvars[0], (other,), size_of(eqn.outvars[0]))
             second = owner.get(other)
             if second is not None and second in self.nodes and self._are_parts_of_one(node, second):
@@ -253,22 +253,22 @@ class _Finder:
                 return self._replace([node, second], [*chain, *between, eqn], eqn.outvars[0], (), 0)
         return self._join_product(node, eqn, chain)
 
-    def _are_parts_of_one(self, first: Operation, second: Operation) -> bool:
+    def _are_parts_of_one(self, first: ParameterUse, second: ParameterUse) -> bool:
         """Whether two products come from different leaves of one parameter; one weight used twice stays two."""
         if first is second or first.slots != second.slots:
             return False
         return not self._leaves_of(first) & self._leaves_of(second)
 
-    def _leaves_of(self, node: Operation) -> int:
+    def _leaves_of(self, node: ParameterUse) -> int:
         mask = 0
         for var in node.operands:
             mask |= self.levels.learned_of(var)
         return mask & self._parameter_mask
 
-    def _join_product(self, node: Operation, eqn: Equation, chain: list[Equation]) -> Operation | None:
+    def _join_product(self, node: ParameterUse, eqn: Equation, chain: list[Equation]) -> ParameterUse | None:
         """``(x @ A) @ B``: a product with a low-rank matrix."""
         following = self.users.get(id(eqn))
-        affine = node.kind is OperationKind.AFFINE and eqn.primitive.name == "dot_general"
+        affine = node.kind is UseKind.AFFINE and eqn.primitive.name == "dot_general"
         if following is None or following is node or not affine:
             return None
         if len(node.equations) != 1 or len(following.equations) != 1:
@@ -289,14 +289,14 @@ class _Finder:
         return found[::-1]
 
     def _replace(
-        self, nodes: list[Operation], more: Iterable[Equation], y: Var, operands: tuple[Var, ...], pairs: int
-    ) -> Operation:
+        self, nodes: list[ParameterUse], more: Iterable[Equation], y: Var, operands: tuple[Var, ...], pairs: int
+    ) -> ParameterUse:
         equations = dict.fromkeys((id(e), e) for node in nodes for e in node.equations) | dict.fromkeys(
             (id(e), e) for e in more
         )
         ordered = sorted((e for _, e in equations), key=self._number)
         first = nodes[0]
-        joined = Operation(
+        joined = ParameterUse(
             kind=first.kind,
             y=y,
             xs=tuple(dict.fromkeys(x for node in nodes for x in node.xs)),
@@ -323,8 +323,8 @@ class _Finder:
                 self._add(product)
                 continue
             self._add(
-                Operation(
-                    OperationKind.ELEMENTWISE,
+                ParameterUse(
+                    UseKind.ELEMENTWISE,
                     var,
                     (),
                     (var,),
@@ -340,7 +340,7 @@ class _Finder:
         """Whether an equation that belongs to no operation reads the variable."""
         return any(id(self.info.equations[k]) not in self.users for k in self.feeds.consumers.get(var, ()))
 
-    def _summed_product(self, w: Var) -> Operation | None:
+    def _summed_product(self, w: Var) -> ParameterUse | None:
         """A matrix product written as an elementwise product and a sum: ``(w * x).sum(axis)``, or into constant places
         as ``jnp.zeros(n).at[post].add(w * x[pre])`` and ``jax.ops.segment_sum`` have it."""
         eqn = self._only_consumer(w)
@@ -357,16 +357,16 @@ class _Finder:
             if kind is not None:
                 size, slots = size_of(eqn.outvars[0]), self._slots_of(w)
                 reason = "an elementwise product that is summed is a matrix product"
-                return Operation(kind, y, tuple(xs), (w,), tuple(equations), slots, size, reason, self.info)
+                return ParameterUse(kind, y, tuple(xs), (w,), tuple(equations), slots, size, reason, self.info)
         return None
 
-    def _sums(self, eqn: Equation, y: Var) -> OperationKind | None:
+    def _sums(self, eqn: Equation, y: Var) -> UseKind | None:
         """The kind of matrix product that an equation makes of elementwise products."""
         if eqn.primitive.name == "reduce_sum":
-            return OperationKind.AFFINE
-        constant = all(self.levels.of(a) is Level.CONSTANT for a in eqn.invars if a is not y)
+            return UseKind.AFFINE
+        constant = all(self.levels.of(a) is BindingTime.CONSTANT for a in eqn.invars if a is not y)
         if eqn.primitive.name == "scatter-add" and eqn.invars[2] is y and constant:
-            return OperationKind.SPARSE
+            return UseKind.SPARSE
         return None
 
 
@@ -401,30 +401,30 @@ def _body_mixes(eqn: Equation, body: Any, operand: int) -> bool:
     return False
 
 
-def _kind_of(eqn: Equation) -> tuple[OperationKind, str]:
+def _kind_of(eqn: Equation) -> tuple[UseKind, str]:
     name = eqn.primitive.name
     if name == "cond":
-        return OperationKind.BRANCH, "mixes inside a cond, which is differentiated as a whole, branch by branch"
+        return UseKind.BRANCH, "mixes inside a cond, which is differentiated as a whole, branch by branch"
     if is_loop(eqn):
-        return OperationKind.LOOP, "mixes inside a loop that is not unrolled, which is differentiated as a whole"
+        return UseKind.LOOP, "mixes inside a loop that is not unrolled, which is differentiated as a whole"
     operation = rule_of(eqn.primitive).operation
-    kind = _BY_OPERATION.get(operation or "", OperationKind.OTHER)
+    kind = _BY_OPERATION.get(operation or "", UseKind.OTHER)
     return kind, f"is an operand of {name}"
 
 
-def _count_pairs(kind: OperationKind, eqn: Equation, y: Var, operands: Sequence[Var]) -> int:
+def _count_pairs(kind: UseKind, eqn: Equation, y: Var, operands: Sequence[Var]) -> int:
     """(element of y, weight element) pairs; an upper bound where the operation is not known in detail."""
     size = size_of(y)
     weights = sum(size_of(var) for var in operands)
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return size * int(np.prod([shape_of(eqn.invars[0])[d] for d in contracted], dtype=np.int64))
-    if kind is OperationKind.CONV:
+    if kind is UseKind.CONV:
         features = eqn.params["dimension_numbers"].rhs_spec[0]
         return size * (weights // max(shape_of(eqn.invars[1])[features], 1))
-    if kind is OperationKind.SPARSE:
+    if kind is UseKind.SPARSE:
         return weights * max(1, size // max(shape_of(y)[0], 1)) if len(shape_of(y)) > 1 else weights
-    if kind is OperationKind.EMBEDDING:
+    if kind is UseKind.EMBEDDING:
         picked = int(np.prod(eqn.params.get("slice_sizes", (1,)), dtype=np.int64))
         return size * max(1, weights // max(picked, 1))
     return size * weights

@@ -13,7 +13,7 @@ from .._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of
 from ..nested import classify, classify_derivative, has_derivative
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
-from .binding_time import Levels, levels_of
+from .binding_time import BindingTimes, binding_times_of
 from .dependence import equation_dependences
 
 AT_ONCE = 256
@@ -35,7 +35,7 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
     Returns:
         bool ``[elements of all targets, elements of all sources]``; False only where the derivative is always zero.
     """
-    levels, total = levels_of(info), sum(map(size_of, sources))
+    levels, total = binding_times_of(info), sum(map(size_of, sources))
     starts = np.cumsum([0, *map(size_of, sources)])
 
     def marks(element: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def _mark(found: dict[Var, Any], atom: Any) -> jax.Array:
     return found[atom]
 
 
-def _marked(eqn: Equation, found: dict[Var, Any], levels: Levels) -> dict[Var, Any]:
+def _marked(eqn: Equation, found: dict[Var, Any], levels: BindingTimes) -> dict[Var, Any]:
     marks = [_mark(found, atom) for atom in eqn.invars]
     results = _moved(eqn, marks, levels)
     outvars = [var for var in eqn.outvars if is_floating(dtype_of(var))]
@@ -69,7 +69,7 @@ def _marked(eqn: Equation, found: dict[Var, Any], levels: Levels) -> dict[Var, A
     return {var: (mark > 0).astype(jnp.float32) for var, mark in zip(outvars, results, strict=True)}
 
 
-def _moved(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:
+def _moved(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
     """Marks of the results by the kind of the equation; None where all results depend on all operands."""
     if rule_of(eqn.primitive).kind is Kind.NESTED:
         return _through_bodies(eqn, marks, levels)
@@ -88,7 +88,7 @@ def _moved(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Ar
     return None
 
 
-def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:
+def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
     """Marks where the derivative of an elementwise equation with bodies, or the one it declares, takes them."""
     if classify_derivative(eqn) is not Kind.ELEMENTWISE:
         return None
@@ -112,7 +112,7 @@ def _taken(marks: jax.Array, index: np.ndarray) -> jax.Array:
     return jnp.where(index >= 0, marks[np.maximum(index, 0)], 0.0)
 
 
-def _through_products(eqn: Equation, marks: list[jax.Array], levels: Levels) -> list[jax.Array] | None:
+def _through_products(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
     """Marks through an operation that is linear in each floating-point operand, all others set to one."""
     operands: list[Any] = []
     for atom in eqn.invars:

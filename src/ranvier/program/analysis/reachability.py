@@ -9,7 +9,7 @@ from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
 from ..nested import classify_derivative, has_derivative, mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
-from .binding_time import Level, levels_of
+from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
 from .dependence import Sources, equation_dependences
 from .dependences import Dependences, add_dependence
@@ -56,13 +56,13 @@ def feeds_past_static(info: ModuleInfo) -> Feeds:
 
     What a parameter feeds by way of a static value that is made of it is that value's own.
     """
-    levels = levels_of(info)
-    changing = [e for e in info.equations if e.effects or any(levels.of(v) is Level.DYNAMIC for v in e.outvars)]
+    levels = binding_times_of(info)
+    changing = [e for e in info.equations if e.effects or any(levels.of(v) is BindingTime.DYNAMIC for v in e.outvars)]
     return _feeds(info, changing)
 
 
 def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
-    levels = levels_of(info)
+    levels = binding_times_of(info)
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
@@ -101,7 +101,7 @@ def _consumers(info: ModuleInfo) -> dict[Var, list[int]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Reach:
+class Reaches:
     """Bit masks of what each variable can affect, through any equation.
 
     Bits below ``num_hidden`` stand for the new hidden states in order; then come one bit for the outputs
@@ -140,19 +140,19 @@ def bits_of(mask: int) -> list[int]:
 
 
 @cached_by_program
-def reach_by_gradient(info: ModuleInfo) -> Reach:
+def reach_by_gradient(info: ModuleInfo) -> Reaches:
     """What variables reach with a derivative, up to the first new hidden state."""
     return reach(info, by_gradient=True, past_hidden=False)
 
 
 @cached_by_program
-def reach_onward(info: ModuleInfo) -> Reach:
+def reach_onward(info: ModuleInfo) -> Reaches:
     """What variables reach with a derivative, past new hidden states too."""
     return reach(info, by_gradient=True, past_hidden=True)
 
 
 @cached_by_program
-def reach_by_any(info: ModuleInfo) -> Reach:
+def reach_by_any(info: ModuleInfo) -> Reaches:
     """What variables reach in any way."""
     return reach(info, by_gradient=False, past_hidden=True)
 
@@ -164,7 +164,7 @@ def reach(
     past_hidden: bool,
     closed: frozenset[int] = frozenset(),
     without: frozenset[int] = frozenset(),
-) -> Reach:
+) -> Reaches:
     """Computes what variables reach.
 
     Args:
@@ -191,7 +191,7 @@ def reach(
             for atom in eqn.invars:
                 if not isinstance(atom, Literal) and (not by_gradient or is_floating(dtype_of(atom))):
                     masks[atom] = masks.get(atom, 0) | mask
-    return Reach(masks, count)
+    return Reaches(masks, count)
 
 
 @cached_by_program

@@ -16,12 +16,12 @@ from ..diagnostic import Diagnostic
 from ..paths import Path, path_text
 from ..program import ModuleInfo, Slot
 from ..remade import Recipe, Remade
-from .binding_time import Level, levels_of
+from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
 from .colouring import colour
 from .explanations import parameter_diagnostics, second_mixing_diagnostics
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
-from .parameter_uses import Operation, operations_of
+from .parameter_uses import ParameterUse, parameter_uses_of
 from .reachability import Feeds, feeds_of, reach_by_gradient
 from .slices import Slice, slice_between
 from .transition import EntryFacts, take_component
@@ -122,11 +122,11 @@ class Connection:
     def facts(self) -> dict[int, EntryFacts]:
         """What is known of f before any data is seen, by component."""
         (source,), residuals = self.path.sources, self.path.residuals
-        levels = levels_of(self._info)
+        levels = binding_times_of(self._info)
         traced = trace(
             lambda y, *rest: list(self.columns_at(y, rest).values()), [var.aval for var in (source, *residuals)]
         )
-        given = [Level.DYNAMIC, *(levels.of(var) for var in residuals)]
+        given = [BindingTime.DYNAMIC, *(levels.of(var) for var in residuals)]
         constants = [None, *(levels.constant_value(var) for var in residuals)]
         found = jaxpr_facts(traced, given, constants)
         return {a: EntryFacts(*fact) for a, fact in zip(self.components, found, strict=True)}
@@ -170,7 +170,7 @@ class HiddenParamOpRelation(Remade):
 
     path: Path
     leaves: tuple[Var, ...]
-    operation: Operation
+    operation: ParameterUse
     connections: tuple[Connection, ...]
     indirect_groups: tuple[HiddenGroup, ...]
     _info: ModuleInfo
@@ -307,11 +307,11 @@ def find_hidden_param_op_relations_from_minfo(
 @cached_by_program
 def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     """Relations with the diagnostics about parameters that have none."""
-    levels, place = levels_of(info), _places(info)
+    levels, place = binding_times_of(info), _places(info)
     indirect = reach_by_gradient(info)
     relations: list[HiddenParamOpRelation] = []
     notes: list[Diagnostic] = []
-    for operation in operations_of(info):
+    for operation in parameter_uses_of(info):
         connections = connections_of(info, operation.y, feeds_of(info))
         reached = dict.fromkeys(place[j][0] for j in indirect.hidden(operation.y))
         rest = tuple(g for g in reached if all(g is not c.group for c in connections))

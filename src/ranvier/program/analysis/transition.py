@@ -15,7 +15,7 @@ from ...errors import AnalysisError
 from .._jax import Var, trace
 from ..paths import path_text
 from ..program import ModuleInfo
-from .binding_time import Level, levels_of
+from .binding_time import BindingTime, binding_times_of
 from .colouring import colour
 from .positions import Component, Edges, Positions
 from .reachability import feeds_of
@@ -33,7 +33,7 @@ class EntryFacts:
         value: its value where it is constant and uniform.
     """
 
-    level: Level
+    level: BindingTime
     uniform: bool
     value: float | None = None
 
@@ -41,7 +41,9 @@ class EntryFacts:
         if self.value is not None:
             return f"{self.value:.6g}"
         spread = " (uniform)" if self.uniform else ""
-        return {Level.CONSTANT: "const", Level.STATIC: "param", Level.DYNAMIC: "varies"}[self.level] + spread
+        return {BindingTime.CONSTANT: "const", BindingTime.STATIC: "param", BindingTime.DYNAMIC: "varies"}[
+            self.level
+        ] + spread
 
 
 Entry = EntryFacts | None
@@ -208,15 +210,15 @@ class Transition:
             return {}
         sources, residuals = self.path.sources, self.path.residuals
         if any(maps is None for maps in self._edges.values()):
-            return dict.fromkeys(order, EntryFacts(Level.DYNAMIC, False))
+            return dict.fromkeys(order, EntryFacts(BindingTime.DYNAMIC, False))
 
         def entries(*operands: Any) -> list[Any]:
             columns = self.columns_at(operands[: len(sources)], operands[len(sources) :])
             return [columns[key] for key in order]
 
         traced = trace(entries, [var.aval for var in (*sources, *residuals)])
-        levels = levels_of(self.info)
-        given = [Level.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
+        levels = binding_times_of(self.info)
+        given = [BindingTime.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
         constants = [None] * len(sources) + [levels.constant_value(var) for var in residuals]
         found = jaxpr_facts(traced, given, constants)
         facts = {key: EntryFacts(*fact) for key, fact in zip(order, found, strict=True)}

@@ -12,14 +12,14 @@ from ..folding import run_known
 from ..interpret import needed_equations
 from ..nested import classify
 from ..primitives import Kind
-from .binding_time import Level
+from .binding_time import BindingTime
 
-Fact = tuple[Level, bool, float | None]
-"""Level, whether all positions are equal, and the value where it is one known number."""
+Fact = tuple[BindingTime, bool, float | None]
+"""BindingTime, whether all positions are equal, and the value where it is one known number."""
 
 
 def jaxpr_facts(
-    closed: Any, operand_levels: Sequence[Level], operand_values: Sequence[np.ndarray | None]
+    closed: Any, operand_levels: Sequence[BindingTime], operand_values: Sequence[np.ndarray | None]
 ) -> list[Fact]:
     """Facts about the results of a jaxpr.
 
@@ -29,43 +29,43 @@ def jaxpr_facts(
         operand_values: value of each constant operand, None for the rest.
     """
     jaxpr, consts = open_jaxpr(closed)
-    level: dict[Var, Level] = dict(zip(jaxpr.invars, operand_levels, strict=True))
-    level.update(dict.fromkeys(jaxpr.constvars, Level.CONSTANT))
+    level: dict[Var, BindingTime] = dict(zip(jaxpr.invars, operand_levels, strict=True))
+    level.update(dict.fromkeys(jaxpr.constvars, BindingTime.CONSTANT))
     known = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: x for v, x in zip(jaxpr.invars, operand_values, strict=True) if x is not None})
     uniform: dict[Var, bool] = {var: size_of(var) == 1 for var in jaxpr.invars}
     uniform.update({var: all_equal(value) for var, value in known.items()})
 
     for eqn in jaxpr.eqns:
-        made_of = max((_level(level, atom) for atom in eqn.invars), default=Level.CONSTANT)
+        made_of = max((_level(level, atom) for atom in eqn.invars), default=BindingTime.CONSTANT)
         even = _stays_uniform(eqn) and all(_uniform(uniform, atom) for atom in eqn.invars)
         for var in eqn.outvars:
             level[var], uniform[var] = made_of, even or size_of(var) == 1
 
-    constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is Level.CONSTANT]
+    constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is BindingTime.CONSTANT]
     if constant:
         run_known(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
     return [_fact(atom, level, uniform, known) for atom in jaxpr.outvars]
 
 
-def _fact(atom: Atom, level: dict[Var, Level], uniform: dict[Var, bool], known: dict[Var, Any]) -> Fact:
+def _fact(atom: Atom, level: dict[Var, BindingTime], uniform: dict[Var, bool], known: dict[Var, Any]) -> Fact:
     if isinstance(atom, Literal):
         value = np.asarray(atom.val)
-        return Level.CONSTANT, True, None if np.iscomplexobj(value) else float(value)
-    if level[atom] is not Level.CONSTANT:
+        return BindingTime.CONSTANT, True, None if np.iscomplexobj(value) else float(value)
+    if level[atom] is not BindingTime.CONSTANT:
         return level[atom], uniform[atom], None
     value = np.asarray(known[atom])
     even = all_equal(value)
     real = even and not np.iscomplexobj(value)
-    return Level.CONSTANT, even, float(value.reshape(-1)[0]) if real else None
+    return BindingTime.CONSTANT, even, float(value.reshape(-1)[0]) if real else None
 
 
-def _is_constant(eqn: Equation, level: dict[Var, Level]) -> bool:
-    return all(level[var] is Level.CONSTANT for var in eqn.outvars)
+def _is_constant(eqn: Equation, level: dict[Var, BindingTime]) -> bool:
+    return all(level[var] is BindingTime.CONSTANT for var in eqn.outvars)
 
 
-def _level(level: dict[Var, Level], atom: Atom) -> Level:
-    return Level.CONSTANT if isinstance(atom, Literal) else level[atom]
+def _level(level: dict[Var, BindingTime], atom: Atom) -> BindingTime:
+    return BindingTime.CONSTANT if isinstance(atom, Literal) else level[atom]
 
 
 def _uniform(uniform: dict[Var, bool], atom: Atom) -> bool:

@@ -10,10 +10,10 @@ from ..nested import classify
 from ..paths import Path
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
-from .binding_time import levels_of
+from .binding_time import binding_times_of
 from .cache import cached_by_program
 from .hidden_groups import analyse_groups
-from .parameter_uses import Operation, OperationKind, operations_of
+from .parameter_uses import ParameterUse, UseKind, parameter_uses_of
 
 Node = tuple[str, int]
 """("input", k), ("group", k) or ("output", k)."""
@@ -58,17 +58,17 @@ def wiring_of(info: ModuleInfo) -> list[Wire]:
 class _WireFinder:
     def __init__(self, info: ModuleInfo) -> None:
         self.info = info
-        self.levels = levels_of(info)
+        self.levels = binding_times_of(info)
         groups = analyse_groups(info).groups
         self.old = {var: ("group", g.index) for g in groups for var in g.hidden_invars}
         self.new = {var: ("group", g.index) for g in groups for var in g.hidden_outvars}
         self.inputs = {var: ("input", k) for k, var in enumerate(info.input_invars)}
-        self.operation_at = {id(eqn): op for op in operations_of(info) for eqn in op.equations}
+        self.operation_at = {id(eqn): op for op in parameter_uses_of(info) for eqn in op.equations}
 
     def into(self, target: Node, variables: Sequence[Var]) -> Iterable[Wire]:
         """Wires that end in the node which computes these variables."""
         own = set(variables) if target[0] == "group" else set()
-        queue: list[tuple[Var, Operation | Equation | None, bool]] = [(var, None, False) for var in variables]
+        queue: list[tuple[Var, ParameterUse | Equation | None, bool]] = [(var, None, False) for var in variables]
         seen: set[tuple[Var, int, bool]] = set()
         while queue:
             var, through, gated = queue.pop(0)
@@ -95,8 +95,8 @@ class _WireFinder:
         return None
 
     def _operands(
-        self, eqn: Equation, through: Operation | Equation | None, gated: bool
-    ) -> list[tuple[Var, Operation | Equation | None, bool]]:
+        self, eqn: Equation, through: ParameterUse | Equation | None, gated: bool
+    ) -> list[tuple[Var, ParameterUse | Equation | None, bool]]:
         mixing = classify(eqn) in (Kind.MIXING, Kind.OPAQUE) or id(eqn) in self.operation_at
         here = self.operation_at.get(id(eqn), eqn) if mixing else None
         if here is not None and through is not None and here is not through:
@@ -109,15 +109,17 @@ class _WireFinder:
             if not isinstance(atom, Literal) and not self.levels.is_static(atom)
         ]
 
-    def _wire(self, source: tuple[Node, int], target: Node, through: Operation | Equation | None, gated: bool) -> Wire:
+    def _wire(
+        self, source: tuple[Node, int], target: Node, through: ParameterUse | Equation | None, gated: bool
+    ) -> Wire:
         node, delay = source
         if through is None:
             return Wire(node, target, "direct", (), (), delay, gated)
-        if isinstance(through, Operation):
+        if isinstance(through, ParameterUse):
             paths = tuple(self.info.parameters[slot].path for slot in sorted(through.slots))
             shapes = tuple(shape_of(var) for var in through.operands if len(shape_of(var)) > 1) or tuple(
                 shape_of(var) for var in through.operands
             )
             return Wire(node, target, through.kind.value, paths, shapes, delay, gated)
-        label = rule_of(through.primitive).operation or OperationKind.OTHER.value
+        label = rule_of(through.primitive).operation or UseKind.OTHER.value
         return Wire(node, target, f"fixed {label}", (), (), delay, gated)
