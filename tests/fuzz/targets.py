@@ -25,8 +25,8 @@ from ranvier.graph.operations import Linear
 from ranvier.learn.training.checkpoint import Checkpoints
 from ranvier.nir.notes import NOTES
 from ranvier.passes.pipeline import parse_pipeline
+from tests.support.random_graphs import random_graph
 
-from ..random_graphs import random_graph
 from .mutation import Generator, Mutate, in_archive, in_bytes, in_hdf5, in_json, in_words, pick, zipped
 
 SMALL = 20_000
