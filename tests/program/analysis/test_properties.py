@@ -13,7 +13,7 @@ import ranvier
 from ranvier.program._jax import Literal, bind, dtype_of, is_floating
 from ranvier.program.analysis.binding_time import binding_times_of
 from ranvier.program.analysis.dependence import equation_dependences
-from tests.random_steps import SIZE, RandomStep, random_steps
+from tests.support.random_steps import SIZE, RandomStep, random_steps
 
 pytestmark = pytest.mark.usefixtures("float64")
 
