@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
-from ranvier.learn.traces.traces.traces import TraceKernel, traces_of
 
 import ranvier
 from ranvier.learn.sensitivity.stepwise import StepwiseKernel
+from ranvier.learn.traces.traces import TraceKernel, traces_of
 from tests.support.learning import learning, loss, phases
 from tests.support.random_learners import RandomLearner, random_learners, random_model
 
