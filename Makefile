@@ -4,12 +4,16 @@ LATEST := .venv-latest/bin
 SHORT := tests/program/test_program.py tests/program/analysis/test_groups.py tests/program/analysis/test_relations.py \
 	tests/program/analysis/test_perturbation.py tests/learn/test_learner.py tests/graph/test_layers.py tests/compat/test_seeds.py
 
-.PHONY: demo test fuzz test-latest test-latest-short check lint format docs bench clean
+.PHONY: demo test test-all fuzz test-latest test-latest-short check lint format docs bench clean
 
 demo: .venv/ready
 	$(BIN)/ranvier demo
 
+# What a newcomer runs; make check runs the slow tests as well, and properties on more examples.
 test: .venv/ready
+	$(BIN)/pytest -m "not slow"
+
+test-all: .venv/ready
 	$(BIN)/pytest
 
 # The newest releases of JAX and its companions, which need Python 3.12 or newer.
@@ -24,7 +28,7 @@ SECONDS ?= 120
 fuzz: .venv/ready
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
-check: lint test
+check: lint test-all
 
 lint: .venv/ready
 	$(BIN)/ruff check

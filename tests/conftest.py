@@ -12,6 +12,12 @@ if version("jaxlib") < "0.11":
 
 import jax
 
+from tests.support import examples
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    examples.quick = "not slow" in config.getoption("markexpr")
+
 
 @pytest.fixture
 def float64() -> Iterator[None]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import ranvier
 from ranvier.cli.main import app
 from ranvier.models import alif_stp
+from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
@@ -57,7 +58,7 @@ def test_a_step_function_with_several_inputs_and_outputs(tmp_path: Path) -> None
 
 
 @given(seeds)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 def test_graphs_run_as_they_are_simulated(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed, steps=8, samples=2)

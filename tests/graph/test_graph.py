@@ -13,6 +13,7 @@ import ranvier
 from ranvier.graph.elements import Input, Output, Population, Projection
 from ranvier.graph.neurons import IF, LIF, Relay
 from ranvier.graph.operations import Conv, Identity, Linear, Scale
+from tests.support.examples import examples
 from tests.support.random_graphs import image_graph, inputs_of, random_graph, seeds
 
 
@@ -121,7 +122,7 @@ def test_lif_by_hand() -> None:
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_simulation_is_what_the_interpreter_says(seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed)
@@ -137,7 +138,7 @@ def test_simulation_is_what_the_interpreter_says(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_images(seed: int) -> None:
     graph = image_graph(seed)
     inputs = inputs_of(graph, seed, steps=10)
@@ -167,7 +168,7 @@ def test_random_graphs_are_alive() -> None:
 
 
 @given(seeds)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 def test_samples_are_simulated_alike(seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed, steps=15, samples=3)

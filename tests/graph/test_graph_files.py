@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ranvier
+from tests.support.examples import examples
 from tests.support.random_graphs import image_graph, inputs_of, random_graph, seeds
 
 TEXT = """
@@ -42,7 +43,7 @@ def test_a_text_is_read() -> None:
 
 
 @given(seeds, st.sampled_from([0, 4, 100]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_text_comes_back(seed: int, inline: int) -> None:
     graph = random_graph(seed) if seed % 4 else image_graph(seed)
     text, arrays = ranvier.to_text(graph, inline=inline)
@@ -53,7 +54,7 @@ def test_text_comes_back(seed: int, inline: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_files_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     graph = random_graph(seed)
     path = tmp_path_factory.mktemp("graphs") / "graph.snn"
@@ -97,7 +98,7 @@ def test_a_wrong_text_says_where(old: str, new: str, told: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_texts_are_errors(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(TEXT) - 1))
     length = data.draw(st.integers(0, 20))
@@ -111,7 +112,7 @@ def test_damaged_texts_are_errors(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=30), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_damaged_files_are_errors(tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes, cut: bool) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     good = ranvier.save(random_graph(3), folder / "good.snn").read_bytes()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import ranvier
 from tests.support.dense_d_rtrl import DenseDRTRL
+from tests.support.examples import examples
 from tests.support.learning import difference, flat, gradient, learning, part, phases
 from tests.support.learning import loss as loss_of
 from tests.support.random_steps import SIZE, RandomStep, random_steps
@@ -20,7 +21,7 @@ pytestmark = learning
 STEPS = 7
 
 run = settings(
-    max_examples=15,
+    max_examples=examples(15),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -80,7 +81,7 @@ def test_rtrl_is_bptt(step: RandomStep, seed: int) -> None:
     assert difference(gradient(info, ranvier.RTRL(), xs, chunk=2), exact) < 1e-9
 
 
-@settings(run, max_examples=10)
+@settings(run, max_examples=examples(10))
 @given(random_steps(), st.integers(0, 1000), st.integers(1, STEPS))
 def test_d_rtrl_is_its_definition(step: RandomStep, seed: int, chunk: int) -> None:
     model, xs = random_model(step, seed)
@@ -119,7 +120,7 @@ def layered(step: RandomStep, memory: bool, p, state: dict, x):
     return {**new, "r": r}, r
 
 
-@settings(run, max_examples=30)
+@settings(run, max_examples=examples(30))
 @given(random_steps(moving=True), st.booleans(), st.sampled_from(RULES), st.integers(0, 1000))
 def test_a_rule_that_leaves_nothing_out_is_bptt(step: RandomStep, memory: bool, rule, seed: int) -> None:
     model, xs = random_model(step, seed)

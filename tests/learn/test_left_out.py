@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import ranvier
 from ranvier.learn.sensitivity.stepwise import StepwiseKernel
 from ranvier.learn.traces.traces import TraceKernel, traces_of
+from tests.support.examples import examples
 from tests.support.learning import learning, loss, phases
 from tests.support.random_learners import RandomLearner, random_learners, random_model
 
@@ -22,7 +23,7 @@ pytestmark = learning
 STEPS = 6
 
 run = settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 import nir
 import ranvier
 from ranvier.graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
+from tests.support.examples import examples
 from tests.support.random_graphs import image_graph, inputs_of, random_graph, seeds
 
 KINDS = (LIF, CubaLIF, IF, LI, I, CubaLI, Threshold, Relay, Delay)
@@ -83,7 +84,7 @@ def test_a_recurrent_graph_by_hand() -> None:
 
 
 @given(seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_graphs_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     graph = random_graph(seed, KINDS, nir=True) if seed % 4 else image_graph(seed)
     path = tmp_path_factory.mktemp("nir") / "graph.nir"
@@ -96,7 +97,7 @@ def test_graphs_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -
 
 
 @given(seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_nir_comes_back(seed: int) -> None:
     graph = random_graph(seed, KINDS, nir=True) if seed % 4 else image_graph(seed)
     assume(not has_double_edge(graph))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 import nir
 import ranvier
+from tests.support.examples import examples
 from tests.support.nir_by_hand import Edge, by_hand
 from tests.support.random_graphs import seeds
 
@@ -287,7 +288,7 @@ def test_a_delay_of_another_shape() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_random_networks_with_delays(seed: int) -> None:
     """Chains of random operations between random neurons; every loop holds a delay of at least a step."""
     rng = np.random.default_rng(seed)

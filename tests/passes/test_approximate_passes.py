@@ -11,6 +11,7 @@ import ranvier
 from ranvier.graph.neurons import LI, LIF, Delay, Relay
 from ranvier.graph.operations import Conv, Flatten, Identity, Linear, Scale, SumPool
 from ranvier.verification.promise import Promise
+from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
@@ -341,7 +342,7 @@ def test_populations_side_by_side_become_one(recurrent: bool) -> None:
     ],
 )
 @given(seed=seeds)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_approximate_passes_keep_the_graph_valid(pipeline: str, seed: int) -> None:
     graph = random_graph(seed)
     inputs = inputs_of(graph, seed, steps=10, samples=3)

@@ -14,6 +14,7 @@ from ranvier import Input, Output, Population, Projection, SNNGraph, interpret, 
 from ranvier.graph.analysis.bundles import bundles
 from ranvier.graph.neurons import IF, LIF, Relay
 from ranvier.graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Scale, SumPool
+from tests.support.examples import examples
 
 CHANNELS = 6
 
@@ -73,7 +74,7 @@ def with_dead_channels(graph: SNNGraph, dead: list[int], how: str) -> SNNGraph:
 
 @pytest.mark.parametrize("how", ["silent", "not read"])
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_planted_dead_channels_go_and_nothing_else(how: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     dead = sorted(rng.choice(CHANNELS, rng.integers(1, CHANNELS), replace=False).tolist())
@@ -111,7 +112,7 @@ def with_copies(graph: SNNGraph, of: np.ndarray) -> SNNGraph:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_planted_copies_of_channels_merge_and_nothing_else(seed: int) -> None:
     rng = np.random.default_rng(seed)
     of = rng.permutation(np.concatenate([np.arange(CHANNELS), rng.integers(0, CHANNELS, 3)]))

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from ranvier.graph.operations import AvgPool, Conv, Identity, Linear, Operation, Scale, SumPool
 from ranvier.passes.composition import composed
+from tests.support.examples import examples
 
 
 def affine(operation: Operation, source: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ def matrix(rng: np.random.Generator, rows: int, columns: int) -> Any:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_matrices_and_scales(seed: int) -> None:
     rng = np.random.default_rng(seed)
 
@@ -67,7 +68,7 @@ def conv(rng: np.random.Generator, channels: int) -> Conv:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_images(seed: int) -> None:
     rng = np.random.default_rng(seed)
     source = (int(rng.integers(1, 4)), int(rng.integers(7, 12)), int(rng.integers(7, 12)))

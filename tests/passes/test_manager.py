@@ -15,6 +15,7 @@ from ranvier.graph.operations import Linear
 from ranvier.passes.levels import LEVELS, level_passes
 from ranvier.passes.pipeline import parse_pipeline
 from ranvier.verification.promise import Promise
+from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 from .test_passes import with_waste
@@ -265,7 +266,7 @@ def test_a_budget_in_accuracy() -> None:
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_levels_keep_what_they_promise(seed: int) -> None:
     graph = with_waste(seed)
     made, report = ranvier.optimize(graph, level="O1", verify_each=False)

@@ -15,6 +15,7 @@ from ranvier.passes.base import Pass, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
 from ranvier.verification.promise import Promise
+from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
@@ -49,7 +50,7 @@ EXACT = [name for name in BUILT_IN if pass_class(name).promise <= Promise.ALGEBR
 
 @pytest.mark.parametrize("name", EXACT)
 @given(seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_promises_are_kept(name: str, seed: int) -> None:
     graph = with_waste(seed)
     before, _ = ranvier.to_text(graph)
@@ -121,7 +122,7 @@ def _add_difference(graph: ranvier.SNNGraph, rng: np.random.Generator, source: s
 
 @pytest.mark.parametrize("name", EXACT)
 @given(seed=seeds)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_delayed_and_undelayed_projections_are_told_apart(name: str, seed: int) -> None:
     graph = with_differences(seed)
     assert ranvier.problems(graph) == []
@@ -319,7 +320,7 @@ def blown_up(graph: ranvier.SNNGraph, name: str, copies: np.ndarray, seed: int) 
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_planted_duplicates_are_found_and_nothing_else(seed: int) -> None:
     rng = np.random.default_rng(seed)
     base = random_graph(seed)

@@ -12,6 +12,7 @@ from scipy import sparse
 import ranvier
 from ranvier.graph.neurons import LIF
 from ranvier.graph.operations import Linear
+from tests.support.examples import examples
 from tests.support.random_graphs import seeds
 
 N_IN, N_OUT = 6, 4
@@ -77,7 +78,7 @@ def planted(seed: int, *, traps: bool = True) -> Planted:
 
 
 @given(seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_exactly_what_was_planted_goes(seed: int) -> None:
     found = planted(seed)
     small, report = ranvier.optimize(found.graph, level="O1", verify_each=False)

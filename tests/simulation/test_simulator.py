@@ -12,6 +12,7 @@ import ranvier
 from ranvier.graph.neurons import LI, LIF, Relay
 from ranvier.graph.operations import Conv, Identity, Linear, Scale
 from ranvier.simulation import convolutions, engine, parts, products
+from tests.support.examples import examples
 from tests.support.random_graphs import random_graph
 
 SIZE = 300
@@ -140,7 +141,7 @@ def test_what_is_given_before_the_first_step():
     samples=st.integers(1, 3),
     bias=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_convolutions_by_tiles(kernel, stride, dilation, padding, channels, samples, bias) -> None:
     rng = np.random.default_rng(0)
     stride = (1, 1) if padding == "same" else stride

@@ -12,6 +12,7 @@ import ranvier
 from ranvier.graph.neurons import LIF
 from ranvier.graph.operations import Identity, Linear
 from ranvier.verification.inputs import adversarial_trial, random_trial, trials_of
+from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
@@ -99,7 +100,7 @@ def test_a_tie_that_rounding_decides_is_no_difference() -> None:
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_float32_is_the_interpreter_up_to_ties(seed: int) -> None:
     graph = random_graph(seed)
     runs = (ranvier.interpret, ranvier.simulate)

@@ -12,6 +12,7 @@ from ranvier.graph.analysis.bounds import bounds
 from ranvier.graph.analysis.observability import observable_neurons
 from ranvier.graph.neurons import ALIF, IF, LI, LIF, CubaLIF, Threshold
 from ranvier.graph.operations import Identity, Linear
+from tests.support.examples import examples
 from tests.support.random_graphs import random_graph, seeds
 
 
@@ -35,7 +36,7 @@ def one(neuron: Any, weight: float, *, bias: float = 0.0, low: float = 0.0, high
 
 
 @given(seeds)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_bounds_hold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     low, high = sorted(rng.uniform(-1, 1.5, 2))

@@ -9,6 +9,7 @@ import ranvier
 from ranvier.graph.analysis.partition import neuron_classes
 from ranvier.graph.neurons import IF, LIF
 from ranvier.graph.operations import Linear
+from tests.support.examples import examples
 from tests.support.random_graphs import seeds
 
 
@@ -74,7 +75,7 @@ def _gets(graph: ranvier.SNNGraph, neuron: tuple[str, int], classes: dict) -> ob
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_classes_are_those_of_the_plain_refinement(seed: int) -> None:
     graph = symmetric_graph(seed)
     expected = plain_classes(graph)

@@ -13,12 +13,15 @@ import ranvier
 from ranvier.program._jax import Literal, bind, dtype_of, is_floating
 from ranvier.program.analysis.binding_time import binding_times_of
 from ranvier.program.analysis.dependence import equation_dependences
+from tests.support.examples import examples
 from tests.support.random_steps import SIZE, RandomStep, random_steps
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 run = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
