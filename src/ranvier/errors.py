@@ -1,8 +1,19 @@
 """Every error Ranvier raises on purpose. The message says what was passed, why it fails, what to write."""
 
 
+def printable(text: str) -> str:
+    """A text with escapes in place of what does not print, lines and tabs aside.
+
+    Names come from files, and can hold what moves a terminal's cursor or turns the direction of a line around.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 class RanvierError(Exception):
     """Base class of all errors raised by Ranvier."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ModelError(RanvierError):

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..errors import printable
+
 
 @contextmanager
 def steps_shown(console: Console) -> Generator[Callable[[str], None]]:
     """A bar with what is being done and for how long; it is gone afterwards."""
-    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         # How many steps there will be is not known: passes run until nothing changes.
         task = bar.add_task("starting", total=None)
-        yield lambda text: bar.update(task, description=text)
+        yield lambda text: bar.update(task, description=printable(text))

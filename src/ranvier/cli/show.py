@@ -32,7 +32,7 @@ def show_model(
     model, inputs = locate_model(spec, input_specs)
     info = extract_module_info(model, *inputs)
     if as_json:
-        print(json.dumps(program_as_dict(info, rule_memory(info)), indent=2, ensure_ascii=False))
+        print(json.dumps(program_as_dict(info, rule_memory(info)), indent=2))
     elif explain:
         print_plain(console, explain_program(info))
     else:

@@ -20,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from ..errors import ExportError, InputError, reason_text
+from ..errors import ExportError, InputError, printable, reason_text
+from ..graph.names import free_name
 from ..program._jax import is_key, stable_custom_calls
 from ..program.analysis.explanations import equation_text
 from ..program.inputs import inputs_by_name
 from ..program.interpret import evaluate
 from ..program.kernels import check_kernels
 from ..program.nested import bodies
-from ..program.paths import leaf_path, path_text
+from ..program.paths import full_text, leaf_path
 from ..program.program import ModuleInfo
 from ..program.random import fold_in, is_random
 from ..util.extras import require
@@ -143,7 +144,9 @@ def _arrays(treedef: Any, avals: Any, preset: str, given: Sequence[str] | None =
     paths = [leaf_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(numbered)[0]]
     if preset == "input" and treedef.num_nodes and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
-    names = given or [path_text(path) if path else preset for path in paths]
+    names = list(given or ())
+    for path in paths[len(names) :]:
+        names.append(free_name(names, full_text(path) if path else preset))
     return [Array(name, tuple(aval.shape), str(aval.dtype)) for name, aval in zip(names, avals, strict=True)]
 
 
@@ -348,7 +351,7 @@ class Artifact:
         def told(arrays: list[Array]) -> str:
             return ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in arrays)
 
-        return f"Artifact({self.name!r}: {told(self.inputs)} -> {told(self.outputs)})"
+        return printable(f"Artifact({self.name!r}: {told(self.inputs)} -> {told(self.outputs)})")
 
 
 def _array(entry: Mapping[str, Any]) -> Array:

@@ -75,7 +75,8 @@ def _call(step: Step, operands: list[str]) -> str:
 
 def _number(value: np.ndarray) -> str:
     """A number with its dtype, which the functions of ``lax`` insist on."""
-    return f"np.{_single(value.dtype.name)}({value.item()!r})"
+    plain = value.item()
+    return f"np.{_single(value.dtype.name)}({plain!r})" if np.isfinite(plain) else f"np.float32({str(plain)!r})"
 
 
 def _single(option: Any) -> Any:

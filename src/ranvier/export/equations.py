@@ -150,4 +150,6 @@ def _number(value: Any) -> str:
     if np.issubdtype(array.dtype, np.integer):
         return repr(int(array))
     single = float(str(np.float32(array))) if np.float32(array) == array else float(array)
+    if not np.isfinite(single):
+        return f"float({str(single)!r})"
     return repr(single) if single >= 0 else f"({single!r})"

@@ -181,7 +181,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """A JSON string that keeps what prints as it is."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))
 
 
 def _value(value: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ..errors import GraphError, reason_text
+from ..errors import GraphError, printable, reason_text
 from .elements import Input, Output, Population, Projection
 from .neurons import CHOICES, Delay
 from .operations import ShapeError
@@ -36,7 +36,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.node}: {self.message}" if self.node else self.message
+        return printable(f"{self.node}: {self.message}" if self.node else self.message)
 
 
 def problems(graph: SNNGraph) -> list[Problem]:

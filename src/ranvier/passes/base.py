@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import PassError
+from ..errors import PassError, printable
 from ..graph.elements import Projection
 from ..graph.names import free_name
 from ..graph.neurons import IN
@@ -70,7 +70,7 @@ class Remark:
 
     def __str__(self) -> str:
         kind = f" [{self.promise}]" if self.promise is not None else ""
-        return f"{self.of}: {self.about}: {self.message}{kind}"
+        return printable(f"{self.of}: {self.about}: {self.message}{kind}")
 
 
 @dataclass(frozen=True)

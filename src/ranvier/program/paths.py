@@ -7,12 +7,22 @@ from typing import Any
 import jax
 
 Path = tuple[Any, ...]
+LONGEST = 32
+"""Characters of a part that is made of a type or an object; brainpy has such keys."""
 
 
 def path_text(path: Path) -> str:
-    """The path for a person: parts joined by dots, long generated parts shortened to an ellipsis."""
-    parts = [str(part) for part in path]
-    return ".".join(part if len(part) <= 32 and " " not in part else "…" for part in parts) or "value"
+    """The path for a person: parts joined by dots, those that a library generated shortened to an ellipsis."""
+    return ".".join("…" if _is_generated(part) else part for part in map(str, path)) or "value"
+
+
+def full_text(path: Path) -> str:
+    """The path with all its parts, which tells it from others."""
+    return ".".join(map(str, path)) or "value"
+
+
+def _is_generated(part: str) -> bool:
+    return len(part) > LONGEST and not {"(", "<", "{"}.isdisjoint(part)
 
 
 def leaf_path(key_path: tuple[Any, ...]) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from ..errors import PictureError
+from ..errors import PictureError, printable
 from ..program.analysis.wiring import Node, Wire
 from ..program.paths import path_text
 from ..program.program import shape_text
@@ -72,7 +72,7 @@ def figure_of(boxes: dict[Node, Box], wires: Sequence[Wire], legend: str) -> Any
     _draw_wires(axes, boxes, list(wires), layers)
     for box in boxes.values():
         _draw_box(axes, box)
-    axes.text(0.1, -0.1, legend, fontsize=7, color="#444444", ha="left", va="top", linespacing=1.5)
+    _write(axes, (0.1, -0.1), legend, fontsize=7, color="#444444", ha="left", va="top", linespacing=1.5)
     return figure
 
 
@@ -101,10 +101,16 @@ def _draw_box(axes: Any, box: Box) -> None:
     )  # fmt: skip
     axes.add_patch(shape)
     for k, line in enumerate(box.lines):
-        axes.text(
-            box.x, box.y + box.height / 2 - LINE * (k + 1), _fitted(line, 36), ha="center", va="center",
+        place = box.x, box.y + box.height / 2 - LINE * (k + 1)
+        _write(
+            axes, place, _fitted(" ".join(line.splitlines()), 36), ha="center", va="center",
             fontsize=9 if k == 0 else 8, fontweight="bold" if k == 0 else "normal", zorder=4,
         )  # fmt: skip
+
+
+def _write(axes: Any, place: Point, text: str, **options: Any) -> None:
+    """A text, in which a dollar sign does not begin a formula."""
+    axes.text(*place, printable(text), parse_math=False, **options)
 
 
 def _fitted(text: str, length: int) -> str:
@@ -190,8 +196,8 @@ def _draw_arrow(axes: Any, route: Route, wires: list[Wire]) -> None:
     axes.add_patch(arrow)
     text = "\n".join(dict.fromkeys(_fitted(_wire_text(w), 30) for w in wires if w.kind != "direct"))
     if text:
-        axes.text(
-            *route.label, text, fontsize=7, ha=route.align, va="center", zorder=5,
+        _write(
+            axes, route.label, text, fontsize=7, ha=route.align, va="center", zorder=5,
             bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.9},
         )  # fmt: skip
 
@@ -257,4 +263,4 @@ pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
 </body>
 </html>
 """
-    return page.encode()
+    return printable(page).encode()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..errors import PassError
+from ..errors import PassError, printable
 from ..graph.provenance import Provenance
 from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
@@ -137,7 +137,7 @@ class OptimizationReport:
         if not self.settled:
             lines += ["", "stopped while passes were still changing something"]
         promise = f"what was done is {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
-        return "\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"])
+        return printable("\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"]))
 
     def size_rows(self) -> list[tuple[str, ...]]:
         """Names, counts before and after, and what is left."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PictureError
+from ..errors import PictureError, printable
 from ..util.files import write_atomically
 from ..verification.difference import Trains
 from ..verification.verify import Verification
@@ -71,7 +71,7 @@ def page(report: OptimizationReport, trains: Trains, told: str) -> str:
         _rates(report.checks),
         _remarks(report),
     ]
-    return (
+    return printable(
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}: optimization</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n{''.join(sections)}\n</body>\n</html>\n"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError
+from ..errors import GraphError, printable
 from ..graph.interpreter import interpret
 from ..graph.provenance import Provenance
 from ..graph.recording import Simulation, batched_inputs
@@ -103,7 +103,7 @@ class Verification:
             lines.append(f"  first divergence: {self.divergence}")
         if self.untested:
             lines.append(f"  not tested, because it stayed at zero: {', '.join(self.untested)}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def verify(

@@ -16,7 +16,7 @@ import jax
 from ...errors import RuleError
 from ...program._jax import Var, dtype_of, is_floating
 from ...program.interpret import Environment
-from ...program.paths import Path, path_text
+from ...program.paths import Path, full_text, path_text
 from ...program.program import ModuleInfo
 from ..kernel import Chunk, ChunkResult, Kernel, Loss
 from ..rule import Rule
@@ -63,21 +63,26 @@ class ByParameter(Rule):
         Raises:
             RuleError: a path is no parameter, or a parameter has no rule.
         """
-        by_text = {path_text(slot.path): number for number, slot in enumerate(info.parameters)}
-        named = {_text(path): rule for path, rule in self.rules if path is not ...}
+        paths = [slot.path for slot in info.parameters]
+        named: dict[int, Rule] = {}
+        unknown = []
+        for path, rule in self.rules:
+            numbers = [] if path is ... else _numbers(path, paths)
+            named.update(dict.fromkeys(numbers, rule))
+            unknown += [] if numbers or path is ... else [_text(path)]
         default = next((rule for path, rule in self.rules if path is ...), None)
-        unknown = [text for text in named if text not in by_text]
-        lacking = [text for text in by_text if text not in named] if default is None else []
+        lacking = [_text(path) for k, path in enumerate(paths) if k not in named] if default is None else []
         if unknown or lacking:
+            known = ", ".join(map(_text, paths)) or "none"
             faults = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
             faults += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
             raise RuleError(
-                f"{'; '.join(faults)}; the parameters of {info.name} are {', '.join(by_text) or 'none'}, and the key "
-                "... gives a rule to all that are not named."
+                f"{'; '.join(faults)}; the parameters of {info.name} are {known}, and the key ... gives a rule to all "
+                "that are not named."
             )
         parameters: dict[Rule, set[int]] = {}
-        for text, number in by_text.items():
-            rule = named.get(text, default)
+        for number in range(len(paths)):
+            rule = named.get(number, default)
             assert rule is not None
             parameters.setdefault(rule, set()).add(number)
         return {rule: frozenset(numbers) for rule, numbers in parameters.items()}
@@ -92,6 +97,17 @@ class ByParameter(Rule):
 
 def _text(path: Path | str) -> str:
     return path if isinstance(path, str) else path_text(path)
+
+
+def _numbers(path: Path | str, paths: Sequence[Path]) -> list[int]:
+    """The parameters that a path names: as it is, else by its text, in full or as it is printed."""
+    if path in paths:
+        return [paths.index(path)]
+    text = path if isinstance(path, str) else full_text(path)
+    for write in (full_text, path_text):
+        if numbers := [number for number, one in enumerate(paths) if write(one) == text]:
+            return numbers
+    return []
 
 
 @dataclass(frozen=True, eq=False)
