@@ -21,6 +21,7 @@ _HOME = {
     "api.export": ["export_artifact", "export_source", "load_artifact"],
     "api.to_nir": ["to_nir"],
     "api.optimize": ["optimize"],
+    "compat.brainscale": ["ETraceGraph", "compile_etrace_graph"],
     "compat.sc_neurocore": [
         "SNNOptimizer",
         "dead_neuron_elimination",
@@ -145,6 +146,8 @@ if TYPE_CHECKING:
     from .api.export import load_artifact as load_artifact
     from .api.optimize import optimize as optimize
     from .api.to_nir import to_nir as to_nir
+    from .compat.brainscale import ETraceGraph as ETraceGraph
+    from .compat.brainscale import compile_etrace_graph as compile_etrace_graph
     from .compat.sc_neurocore import SNNOptimizer as SNNOptimizer
     from .compat.sc_neurocore import dead_neuron_elimination as dead_neuron_elimination
     from .compat.sc_neurocore import layer_fusion as layer_fusion

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -191,3 +192,18 @@ def test_graphs_with_traced_programs_say_why_they_are_not_pickled() -> None:
     whole.graph.metadata["by"] = "hand"
     with pytest.raises(pickle.PicklingError, match="a program that JAX traced"):
         pickle.dumps(whole)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, np.float16])
+def test_lowered_graphs_and_their_learners_are_pickled(dtype: Any) -> None:
+    weights = np.random.default_rng(0).normal(1, 1, (4, 3))
+    graph = ranvier.SNNGraph(layers=[ranvier.LayerNode("a", 3, 4, 3 * weights)])
+    lowered = ranvier.lower(graph, dtype=dtype)
+    again = pickle.loads(pickle.dumps(lowered))
+    x = jnp.ones(3)
+    jax.tree.map(np.testing.assert_array_equal, again.params, lowered.params)
+    before, after = (m.step(m.params, m.state, x) for m in (lowered, again))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert jax.tree.leaves(after[0])[0].dtype == dtype
+    learner = pickle.loads(pickle.dumps(ranvier.compile(lowered, ranvier.D_RTRL(), x)))
+    assert learner.info.name == graph.name

@@ -50,6 +50,25 @@ def test_model_information(guide):
     assert len(info.closed_jaxpr.eqns) > 10
 
 
+def test_all_analyses_at_once(guide):
+    net, x, info = guide
+    graph = ranvier.compile_etrace_graph(net, x)
+    assert list(graph.dict()) == [
+        "module_info",
+        "hidden_groups",
+        "hid_path_to_group",
+        "hidden_param_op_relations",
+        "hidden_perturb",
+    ]
+    assert set(graph.module_info.retrieved_model_states) == set(net.states())
+    assert graph.module_info.num_var_out == len(jax.tree.leaves(net(x)))
+    assert graph.module_info.num_var_out + graph.module_info.num_var_state == len(info.closed_jaxpr.jaxpr.outvars)
+    assert [g.hidden_paths for g in graph.hidden_groups] == [tuple(graph.hid_path_to_group)]
+    assert [relation.path for relation in graph.hidden_param_op_relations] == list(info.weight_path_to_invars)
+    assert len(graph.hidden_perturb.perturb_vars) == 5
+    assert ranvier.compile_etrace_graph(net, x, include_hidden_perturb=False).hidden_perturb is None
+
+
 def test_state_groups(guide):
     net, _, info = guide
     hidden_groups, hid_path_to_group = ranvier.find_hidden_groups_from_minfo(info)

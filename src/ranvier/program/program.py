@@ -279,6 +279,21 @@ class ModuleInfo(Remade):
         """All slots by path."""
         return {slot.path: slot for slot in (*self.hidden, *self.parameters, *self.other)}
 
+    @property
+    def retrieved_model_states(self) -> dict[Path, Slot]:
+        """All slots by path, also those that the step neither reads nor writes."""
+        return self.slots
+
+    @property
+    def num_var_out(self) -> int:
+        """Number of leaves of the outputs, the first results of ``closed_jaxpr``."""
+        return len(self.output_outvars)
+
+    @property
+    def num_var_state(self) -> int:
+        """Number of leaves of new states, the other results; brainscale counts parameters among these."""
+        return len(self.jaxpr.outvars) - self.num_var_out
+
     @cached_property
     def compiled_model_states(self) -> tuple[Slot, ...]:
         """Slots that the step reads or writes: hidden states, parameters, then other states."""

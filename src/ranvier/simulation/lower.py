@@ -101,6 +101,9 @@ class GraphStep:
         }
         self.state = {name: found for name in graph.nodes if (found := self._initial(name))}
 
+    def __reduce__(self) -> Any:
+        return GraphStep, (self.graph, np.dtype(self.dtype))
+
     def _is_learned(self, name: str, label: str) -> bool:
         """Whether an array of a projection is a parameter, or is made of some."""
         use = self.graph.bindings.get((name, label))

@@ -1,0 +1,52 @@
+"""Names of brainscale that stand for several of Ranvier's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..frontends.extract import extract_module_info
+from ..program.analysis.hidden_groups import HiddenGroup, find_hidden_groups_from_minfo
+from ..program.analysis.perturbation import HiddenPerturbation, add_hidden_perturbation_from_minfo
+from ..program.analysis.relations import HiddenParamOpRelation, find_hidden_param_op_relations_from_minfo
+from ..program.paths import Path
+from ..program.program import ModuleInfo
+
+
+@dataclass(frozen=True, eq=False)
+class ETraceGraph:
+    """All analyses of a model, by the names that brainscale has for them.
+
+    Attributes:
+        module_info: the program.
+        hidden_groups: groups of hidden states.
+        hid_path_to_group: the group of every hidden state, by the path of the state.
+        hidden_param_op_relations: relations of parameters to groups.
+        hidden_perturb: the program with perturbed hidden states; None where it was not asked for.
+    """
+
+    module_info: ModuleInfo
+    hidden_groups: list[HiddenGroup]
+    hid_path_to_group: Mapping[Path, HiddenGroup]
+    hidden_param_op_relations: list[HiddenParamOpRelation]
+    hidden_perturb: HiddenPerturbation | None
+
+    def dict(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return dict(vars(self))
+
+
+def compile_etrace_graph(model: Any, *inputs: Any, include_hidden_perturb: bool = True) -> ETraceGraph:
+    """All analyses of a model at once, as in brainscale; :func:`ranvier.analyse` gives more.
+
+    Args:
+        model: what :func:`ranvier.extract_module_info` takes.
+        *inputs: example inputs of one step.
+        include_hidden_perturb: whether to perturb the hidden states as well.
+    """
+    info = extract_module_info(model, *inputs)
+    groups, by_path = find_hidden_groups_from_minfo(info)
+    relations = find_hidden_param_op_relations_from_minfo(info, by_path)
+    perturbation = add_hidden_perturbation_from_minfo(info) if include_hidden_perturb else None
+    return ETraceGraph(info, groups, by_path, relations, perturbation)
