@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..api.optimize import optimize
 from ..errors import PassError
-from ..graph.snn_graph import SNNGraph
+from ..graph.snn_graph import SNNGraph, check_is_graph
 from ..passes.base import Pass
 from ..passes.common_projections import CommonProjections
 from ..passes.connections import Connections
@@ -68,6 +68,7 @@ def redundant_connection_removal(graph: SNNGraph) -> PassResult:
 
 
 def _run(graph: SNNGraph, name: str, passes: Sequence[Pass]) -> PassResult:
+    check_is_graph(graph)
     result = PassManager(passes, trials=trials_of(graph)).run(graph)
     graph.become(result.graph)
     return PassResult.of(name, result.runs)

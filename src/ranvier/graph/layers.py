@@ -369,6 +369,8 @@ def replace_layers(graph: SNNGraph, layers: Iterable[LayerNode]) -> None:
 
 
 def check_layers(layers: Iterable[Any]) -> list[LayerNode]:
+    if not isinstance(layers, Iterable):
+        raise GraphError(f"{layers!r:.60} is no list of layers; write SNNGraph(layers=[LayerNode(...)]).")
     nodes = list(layers)
     for node in nodes:
         if not isinstance(node, LayerNode):
@@ -438,7 +440,7 @@ def neuron_of(name: str, kind: str | Neuron) -> Neuron:
     """
     if isinstance(kind, Neuron):
         return kind
-    if kind not in DEFAULTS:
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise GraphError(
             f"layer {name!r}: neuron_type {kind!r} is none of {', '.join(DEFAULTS)}; another kind is given as a "
             "neuron, as in neuron_type=ranvier.neurons.ALIF(tau=0.02, tau_a=0.2, beta=0.1)."

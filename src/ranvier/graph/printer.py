@@ -44,7 +44,7 @@ from .arrays import Matrix
 from .elements import Activity, Input, Population, Projection
 from .neurons import IN, OUT
 from .shared import ArrayName, ParameterBinding
-from .snn_graph import SNNGraph
+from .snn_graph import SNNGraph, check_is_graph
 
 INLINE = 16
 """Up to this many numbers are written out."""
@@ -57,6 +57,7 @@ def to_text(graph: SNNGraph, *, inline: int = INLINE) -> tuple[str, dict[str, np
         graph: any graph, also one that is not valid.
         inline: arrays of up to so many numbers are written out.
     """
+    check_is_graph(graph)
     printer = _Printer(inline)
     return "\n".join(printer.lines(graph)) + "\n", printer.arrays
 

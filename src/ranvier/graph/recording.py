@@ -108,7 +108,8 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     given = {name: np.asarray(x) for name, x in inputs_by_name(inputs, list(graph.inputs), "the graph").items()}
     for name, values in given.items():
         if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
-            raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected.")
+            hint = f"; ranvier.Calibration.load({inputs!r}, graph) reads a file" if isinstance(inputs, str) else ""
+            raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected{hint}.")
         if not _is_finite(values):
             raise InputError(f"input {name!r} has values that are not finite; a step with them is not defined.")
     leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in given.items()}

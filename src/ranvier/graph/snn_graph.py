@@ -201,6 +201,15 @@ def _raising() -> Any:
     return importlib.import_module("ranvier.raising.raised")
 
 
+def check_is_graph(value: object) -> None:
+    """Raises :class:`GraphError` for what is no graph."""
+    if not isinstance(value, SNNGraph):
+        raise GraphError(
+            f"a SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files, "
+            "ranvier.from_nir reads .nir files, and ranvier.raise_model(model, *inputs).graph is that of a model."
+        )
+
+
 def number_of(array: Matrix) -> int:
     """Numbers that are stored."""
     return array.nnz if sparse.issparse(array) else array.size

@@ -15,7 +15,7 @@ from .neurons import CHOICES, Delay
 from .operations import ShapeError
 from .order import instant_cycle
 from .shared import ArrayName, ParameterBinding, array_at, numbers_of, trained_arrays
-from .snn_graph import Node, SNNGraph
+from .snn_graph import Node, SNNGraph, check_is_graph
 
 POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
 """Parameters that divide."""
@@ -41,6 +41,7 @@ class Problem:
 
 def problems(graph: SNNGraph) -> list[Problem]:
     """All that is wrong with a graph; empty for a valid one."""
+    check_is_graph(graph)
     return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph), *_of_parameters(graph)]
 
 
@@ -50,20 +51,10 @@ def check(graph: SNNGraph) -> None:
     Raises:
         GraphError: with all problems, a line each.
     """
-    check_is_graph(graph)
     found = problems(graph)
     if found:
         many = f"{len(found)} problems" if len(found) > 1 else "a problem"
         raise GraphError("\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in found)]))
-
-
-def check_is_graph(value: object) -> None:
-    """Raises :class:`GraphError` for what is no graph."""
-    if not isinstance(value, SNNGraph):
-        raise GraphError(
-            f"a SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files and "
-            "ranvier.from_nir reads .nir files."
-        )
 
 
 def _of_graph(graph: SNNGraph) -> Iterator[Problem]:

@@ -373,8 +373,8 @@ class Learner(Remade):
                 f"steps along its first axis, but got a {type(xs).__name__}."
             )
         given = (xs,) if len(arguments) == 1 else tuple(xs) if arguments else ()
-        if isinstance(xs, tuple) and len(arguments) == len(xs) == 1 and jax.tree.structure(xs) == info.input_treedef:
-            given = xs
+        if isinstance(xs, (tuple, list)) and len(arguments) == len(xs) == 1:
+            given = tuple(xs) if jax.tree.structure(tuple(xs)) == info.input_treedef else given
         leaves, treedef = jax.tree.flatten(given)
         expected = ", ".join(f"[T,{shape_text(aval.shape)[1:]}" for aval in info.input_avals) or "none"
         found = ", ".join(shape_text(jnp.shape(leaf)) for leaf in leaves) or "none"

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..util.table import table
 from ._jax import Var, open_jaxpr
 from .diagnostic import Diagnostic
@@ -379,6 +379,15 @@ class ModuleInfo(Remade):
 
 
 Program = ModuleInfo
+
+
+def check_is_program(value: object) -> None:
+    """Raises :class:`ModelError` for what is no program."""
+    if not isinstance(value, ModuleInfo):
+        raise ModelError(
+            f"a program is expected, not {type(value).__name__} {value!r:.60}; "
+            "ranvier.extract_module_info(model, *inputs) makes one of a model."
+        )
 
 
 def _leaf_text(aval: Any) -> str:

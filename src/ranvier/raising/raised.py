@@ -22,7 +22,7 @@ from ..program.interpret import evaluate
 from ..program.kernels import check_kernels
 from ..program.normalize import UNROLL_EQUATIONS, normalize
 from ..program.paths import Path
-from ..program.program import ModuleInfo
+from ..program.program import ModuleInfo, check_is_program
 from ..program.remade import Recipe
 from ..simulation.lower import PAST, nested, past_key
 from .build import Build, StateLocation
@@ -148,6 +148,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     Raises:
         ModelError: the program holds what no graph can, such as complex states, or runs on a package that is missing.
     """
+    check_is_program(info)
     check_kernels(info)
     info = _written_out(info)
     build = Build(with_delay_lines(info), time_step() or DT if dt is None else dt)

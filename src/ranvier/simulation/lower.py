@@ -18,7 +18,7 @@ from ..graph.names import free_name
 from ..graph.neurons import IN, OUT, Delay, Neuron
 from ..graph.order import Port, delayed_ports, input_ports, update_order
 from ..graph.shared import array_at, numbers_of, set_array, trained_arrays, with_numbers
-from ..graph.snn_graph import SNNGraph
+from ..graph.snn_graph import SNNGraph, check_is_graph
 from ..graph.traced import Traced
 from ..graph.verifier import check
 from ..program.inputs import inputs_by_name
@@ -259,6 +259,7 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     Raises:
         GraphError: there is no such weight, or its shape differs.
     """
+    check_is_graph(graph)
     found = graph.copy()
     known = trained_arrays(graph)
     given = flat(params)

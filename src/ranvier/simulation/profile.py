@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph.elements import Activity, Population
 from ..graph.neurons import OUT
-from ..graph.snn_graph import SNNGraph
+from ..graph.snn_graph import SNNGraph, check_is_graph
 from ..verification.calibration import Calibration
 from .simulate import simulate
 
@@ -33,6 +33,7 @@ def profile(graph: SNNGraph, data: Any) -> SNNGraph:
         GraphError: the graph is not valid.
         InputError: the data does not fit.
     """
+    check_is_graph(graph)
     calibration = Calibration.of(graph, data, run=simulate)
     names = [name for name, p in graph.populations.items() if _has_rates(p)]
     sums = {name: _Sums.of(graph, name) for name in names}

@@ -12,8 +12,7 @@ from ..errors import GraphError, printable
 from ..graph.interpreter import interpret
 from ..graph.provenance import Provenance
 from ..graph.recording import Simulation, batched_inputs
-from ..graph.snn_graph import SNNGraph
-from ..graph.verifier import check_is_graph
+from ..graph.snn_graph import SNNGraph, check_is_graph
 from .counterexample import Counterexample
 from .difference import Divergence, OutputDifference, SpikeDifference, spiking
 from .promise import Promise

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...graph.analysis.blame import curved_equation, result_equation, whole_array_equation
 from ...graph.elements import Population
-from ...graph.snn_graph import SNNGraph
+from ...graph.snn_graph import SNNGraph, check_is_graph
 from ...graph.traced import Traced
 from .kinds import KINDS, own_values, shared
 from .match import Case, Match
@@ -61,6 +61,7 @@ def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
     Returns:
         A new graph and a finding for every traced population.
     """
+    check_is_graph(graph)
     found, findings = graph.copy(), []
     for name, population in graph.populations.items():
         if not isinstance(population.neuron, Traced):

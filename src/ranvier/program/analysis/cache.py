@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..program import ModuleInfo
+from ..program import ModuleInfo, check_is_program
 
 Result = TypeVar("Result")
 
@@ -16,6 +16,7 @@ def cached_by_program(analysis: Callable[[ModuleInfo], Result]) -> Callable[[Mod
 
     @functools.wraps(analysis)
     def cached(info: ModuleInfo) -> Result:
+        check_is_program(info)
         results: dict[Any, Any] = info.__dict__.setdefault("_analyses", {})
         if cached not in results:
             results[cached] = analysis(info)
