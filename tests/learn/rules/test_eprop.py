@@ -303,6 +303,42 @@ def test_a_pool_that_spikes_decide_is_listed() -> None:
     assert "reduce_max" in line
 
 
+# Readouts that are none -------------------------------------------------------------------------------------------
+
+
+def second_layer(z, state, params):
+    b = 0.7 * state["b"] + z @ params["u"]
+    return b, 0.7 * state["r"] + jnp.tanh(b) @ params["w_out"]
+
+
+def linear_cascade(z, state, params):
+    b = 0.7 * state["b"] + z @ params["u"]
+    return b, 0.7 * state["r"] + b @ params["w_out"]
+
+
+def synapse_and_membrane(z, state, params):
+    b = 0.7 * state["b"] + z @ params["w_out"]
+    return b, 0.7 * state["r"] + b
+
+
+@pytest.mark.parametrize("onward", [second_layer, linear_cascade, synapse_and_membrane])
+def test_what_integrates_and_feeds_another_state_is_no_readout(onward) -> None:
+    """Both integrators have one decay, but one filter of the spikes does not stand for two of them in a row."""
+
+    def step(params, state, x):
+        v = ALPHA * state["v"] + x @ params["w_in"]
+        b, r = onward(jnp.tanh(v), state, params)
+        return {"v": v, "b": b, "r": r}, r
+
+    width = N_OUT if onward is synapse_and_membrane else N_REC
+    params = LIF.params | {"u": normal(7, N_REC, N_REC, dtype=jnp.float64)}
+    state = zeros(jnp.float64, v=(N_REC,), b=(width,), r=(N_OUT,))
+    model = ranvier.step_function(step, params, state)
+    (line,) = learner_of(model, ranvier.EProp(), 4).plan.dropped
+    assert line.startswith("projection: v into group 1")
+    assert difference(gradient(model, ranvier.EProp(), 4), gradient(model, ranvier.BPTT())) > 1e-2
+
+
 # What is refused --------------------------------------------------------------------------------------------------
 
 

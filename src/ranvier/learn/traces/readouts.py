@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ...program._jax import Equation, Literal, Var, dtype_of, is_floating
 from ...program.analysis.binding_time import BindingTime, BindingTimes, binding_times_of
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
-from ...program.analysis.reachability import feeds_of, reach_by_gradient
+from ...program.analysis.lasting import lasting_states
+from ...program.analysis.reachability import feeds_of, reach_by_gradient, reach_onward
 from ...program.analysis.relations import connections_of
 from ...program.nested import classify_derivative, has_derivative
 from ...program.primitives import Kind, rule_of
@@ -23,7 +24,7 @@ PRODUCTS = frozenset(["mul", "dot_general", "conv_general_dilated"])
 
 @dataclass(frozen=True)
 class Readout:
-    """A component of a group that feeds no other one."""
+    """A component of a group that feeds no other state."""
 
     group: HiddenGroup
     component: int
@@ -39,12 +40,14 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
     """The leaky readouts that an equation carries a variable into; none where it also leads elsewhere.
 
     All that the step computes feels the variable past this equation, and the readouts' old states, through their new
-    states only.
+    states only, and these feed no further state: behind a second integrator one filter of the variable is not enough.
     """
     reached = reach_by_gradient(info)
     indices = {j for out in eqn.outvars for j in reached.hidden(out)}
     felt = [*eqn.outvars, *(info.hidden_invars[j] for j in indices)]
     if any(reached.outputs(v) or reached.other(v) or set(reached.hidden(v)) - indices for v in felt):
+        return ()
+    if any(_feeds_other_states(info, j) for j in indices):
         return ()
     found = []
     for group in analyse_groups(info).groups:
@@ -55,6 +58,13 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
     levels = binding_times_of(info)
     linear = all(is_linear(e, operands, levels) for e, operands in way_out(info, var, eqn))
     return tuple(found) if linear or _has_steady_gain(info, eqn) else ()
+
+
+def _feeds_other_states(info: ModuleInfo, state: int) -> bool:
+    """Whether the new value of a hidden state acts within the step on the new values of other states that last."""
+    output = 1 << len(info.hidden)
+    others = lasting_states(info) & ~(output | 1 << state)
+    return bool(reach_onward(info).mask(info.hidden_outvars[state]) & others)
 
 
 def way_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, list[int]]]:
