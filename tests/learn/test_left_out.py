@@ -240,3 +240,31 @@ def test_states_that_no_parameter_reaches_are_named_and_do_no_harm() -> None:
     scaled = ranvier.compile(replace(model, state={**state, "scale": jnp.full(4, 0.1)}), ranvier.EProp(), xs[0])
     assert off(scaled.grad(loss, xs, phases(STEPS))[0], exact) > 0.1
     assert "no parameter reaches" not in str(gradients(*small_model(two_ways)[:1], ranvier.D_RTRL(), xs)[0])
+
+
+# The result of a projection that is itself a new state --------------------------------------------------------------
+
+
+def never_read(p, s, x):
+    y = x @ p["w"]
+    return {"a": 0.8 * s["a"] + y, "b": y}, s["a"]
+
+
+def of_the_last_step(p, s, x):
+    y = x @ p["w"]
+    a = 0.8 * s["a"] + jnp.tanh(y) + 0.1 * s["b"]
+    return {"a": a, "b": y}, a + jnp.sin(y)
+
+
+def multiplied(p, s, x):
+    y = x @ p["w"]
+    return {"a": 0.8 * s["a"] + s["b"] * y, "b": y}, s["a"] * y
+
+
+@pytest.mark.parametrize("step", [never_read, of_the_last_step, multiplied])
+def test_a_projection_that_is_a_new_state_and_drives_others(step) -> None:
+    model, xs = small_model(step)
+    for rule in (ranvier.D_RTRL(), ranvier.EProp(), ranvier.SnAp(1)):
+        plan, found, exact = gradients(model, rule, xs)
+        assert not plan.dropped
+        assert off(found, exact) < 1e-12, rule

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
 from ..errors import RuleError
 from ..frontends.extract import extract_module_info
-from ..program._jax import dtype_of, is_key
+from ..program._jax import Equation, dtype_of, is_key, open_jaxpr, source_line
 from ..program.analysis.delay_lines import with_delay_lines
 from ..program.analysis.explanations import backward_only, opaque_diagnostics
 from ..program.batching import batched
 from ..program.kernels import check_kernels
+from ..program.nested import bodies
 from ..program.program import ModuleInfo
 from .comparison.choose import candidates_for, choose
 from .comparison.compare import compared, random_sample
@@ -103,6 +104,8 @@ def _compiled(
     def make(rule: Rule, batch_size: int | None, program: ModuleInfo | None) -> Learner:
         if rule.looks_ahead:
             check_forward(one, rule)
+        if rule.looks_ahead or batch_size is not None:
+            check_callbacks(one)
         if batch_size is not None and batch_size not in own_programs:
             own_programs[batch_size] = batched(one, batch_size)
         own = own_programs[batch_size]
@@ -146,6 +149,26 @@ def check_forward(info: ModuleInfo, rule: Rule) -> None:
             f"{'; '.join(found)}. A backward rule must be linear in its cotangent and made of operations that JAX can "
             "transpose; or use BPTT."
         )
+
+
+def check_callbacks(info: ModuleInfo) -> None:
+    """Raises :class:`RuleError` for calls of the host, inside branches, loops and declared functions, that say nothing
+    of several steps or samples at once."""
+    for eqn in info.equations:
+        for inner in _inside(eqn):
+            if inner.params.get("vmap_method", "") is None:
+                raise RuleError(
+                    f"{info.name} calls {inner.primitive.name} at {source_line(inner)}, inside {eqn.primitive.name}, "
+                    "for several steps or samples at once, and it does not say how; write "
+                    "jax.pure_callback(..., vmap_method='sequential')."
+                )
+
+
+def _inside(eqn: Equation) -> Iterator[Equation]:
+    for body in bodies(eqn):
+        for inner in open_jaxpr(body)[0].eqns:
+            yield inner
+            yield from _inside(inner)
 
 
 def check_differentiable(info: ModuleInfo) -> None:

@@ -41,8 +41,14 @@ def open_jaxpr(closed: Any) -> tuple[Any, list[Any]]:
 
 
 def bind(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
-    """Applies the equation's primitive to new operands, custom derivative rules included."""
-    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    """Applies the equation's primitive to new operands, custom derivative rules included.
+
+    A call that says nothing of batches, of the host, say, is made for one step and one sample after the other.
+    """
+    params = eqn.params
+    if params.get("vmap_method", "") is None:
+        params = params | {"vmap_method": "sequential"}
+    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return list(results) if eqn.primitive.multiple_results else [results]
 
 

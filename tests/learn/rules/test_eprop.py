@@ -339,6 +339,29 @@ def test_what_integrates_and_feeds_another_state_is_no_readout(onward) -> None:
     assert difference(gradient(model, ranvier.EProp(), 4), gradient(model, ranvier.BPTT())) > 1e-2
 
 
+def largest_of_pairs(z, state, params):
+    """Which of two neurons the readout sees changes with the data."""
+    return jax.lax.stop_gradient(state["b"]), 0.7 * state["r"] + z[: 2 * N_OUT].reshape(N_OUT, 2).max(-1)
+
+
+def weights_by_data(z, state, params):
+    return 0.9 * state["b"], 0.7 * state["r"] + z @ (params["w_out"] * state["b"][:N_OUT])
+
+
+@pytest.mark.parametrize("onward", [largest_of_pairs, weights_by_data])
+def test_what_data_change_between_neurons_and_readout_is_not_filtered(onward) -> None:
+    def step(params, state, x):
+        v = ALPHA * state["v"] + x @ params["w_in"]
+        b, r = onward(jnp.tanh(v), state, params)
+        return {"v": v, "b": b, "r": r}, r
+
+    state = {"v": jnp.zeros(N_REC), "b": normal(7, N_REC, dtype=jnp.float64), "r": jnp.zeros(N_OUT)}
+    model = ranvier.step_function(step, LIF.params, state)
+    dropped = learner_of(model, ranvier.EProp(), 4).plan.dropped
+    assert any(line.startswith("projection: v into group") for line in dropped)
+    assert difference(gradient(model, ranvier.EProp(), 4), gradient(model, ranvier.BPTT())) > 1e-2
+
+
 # What is refused --------------------------------------------------------------------------------------------------
 
 

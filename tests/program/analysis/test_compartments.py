@@ -16,6 +16,7 @@ NEURONS, COMPARTMENTS, STEPS = 4, 3, 9
 _RNG = np.random.default_rng(0)
 MATRIX = 0.5 * np.eye(COMPARTMENTS) + 0.3 * _RNG.normal(size=(COMPARTMENTS, COMPARTMENTS))
 INPUT = _RNG.normal(size=(3, NEURONS))
+CABLE = np.array([[0.0, -0.1, -0.1], [1.2, 1.3, 1.2], [-0.1, -0.1, 0.0]])
 XS = _RNG.normal(size=(STEPS, 3))
 Mix = Callable[[Any, Any], Any]
 
@@ -34,6 +35,11 @@ MIXING: dict[str, Mix] = {
     "a parameter that does not learn": lambda v, p: v @ jax.lax.stop_gradient(p["A"]).T,
     "a sum": lambda v, p: 0.5 * v + 0.1 * v.sum(axis=1, keepdims=True),
     "a mean": lambda v, p: 0.5 * v - 0.2 * (v - v.mean(axis=1, keepdims=True)),
+    "a convolution": lambda v, p: jax.vmap(lambda one: jnp.convolve(one, np.array([0.2, 0.5, 0.3]), mode="same"))(v),
+    "an implicit step": lambda v, p: jnp.linalg.solve(np.eye(COMPARTMENTS) + 0.3 * MATRIX, v.T).T,
+    "a cable": lambda v, p: jax.lax.linalg.tridiagonal_solve(*(jnp.asarray(d) for d in CABLE), v.T).T,
+    "a running sum": lambda v, p: 0.4 * jnp.cumsum(v, axis=1),
+    "a window": lambda v, p: 0.3 * jax.lax.reduce_window(v, 0.0, jax.lax.add, (1, 2), (1, 1), "SAME"),
     "one matrix for all elements": lambda v, p: (jnp.kron(jnp.eye(NEURONS), MATRIX) @ v.reshape(-1)).reshape(v.shape),
 }
 

@@ -152,24 +152,25 @@ class SameStepPass:
             apply: how to apply equations, for rules with feedback weights of their own.
         """
         entering = {var: static[var] for var in self.entering}
-        zeros = {
-            var: jnp.zeros((weights.shape[0], *shape_of(var)), dtype_of(var))
-            for var in (*self.info.hidden_outvars, *self.bypassing, *self.results)
-        }
+        # The result of a projection can be a new state itself, whose signal is partial while that of y is not.
+        states = (*self.info.hidden_outvars, *self.bypassing)
+        zeros = [jnp.zeros((weights.shape[0], *shape_of(var)), dtype_of(var)) for var in (*states, *self.results)]
 
         def total(entering: list[Any], added: list[Any]) -> tuple[jax.Array, Any]:
             fixed = {**static, **dict(zip(self.entering, entering, strict=True))}
 
             def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
-                output = self._output({**given, **fixed}, given, dict(zip(zeros, plus, strict=True)), apply)
+                by_state, by_result = plus[: len(states)], plus[len(states) :]
+                perturbed = dict(zip(states, by_state, strict=True)), dict(zip(self.results, by_result, strict=True))
+                output = self._output({**given, **fixed}, given, *perturbed, apply)
                 return weight * scalar_loss(loss, output, target), output
 
             losses, outputs = over_steps(one, at_steps, added, targets, weights)
             return losses.sum(), (losses, outputs)
 
-        _, pull, (losses, outputs) = jax.vjp(total, list(entering.values()), list(zeros.values()), has_aux=True)
+        _, pull, (losses, outputs) = jax.vjp(total, list(entering.values()), zeros, has_aux=True)
         by_entering, by_added = pull(jnp.ones_like(losses.sum()))
-        added = dict(zip(zeros, by_added, strict=True))
+        by_state = dict(zip(states, by_added[: len(states)], strict=True))
         return SameStep(
             losses=losses,
             outputs=outputs,
@@ -177,12 +178,19 @@ class SameStepPass:
             weights=weights,
             errors=lambda: output_errors(loss, outputs, targets, weights),
             entering=dict(zip(entering, by_entering, strict=True)),
-            signals={var: added[var] for var in self.info.hidden_outvars},
-            bypasses={var: added[var] for var in self.bypassing},
-            results={var: added[var] for var in self.results},
+            signals={var: by_state[var] for var in self.info.hidden_outvars},
+            bypasses={var: by_state[var] for var in self.bypassing},
+            results=dict(zip(self.results, by_added[len(states) :], strict=True)),
         )
 
-    def _output(self, values: Environment, known: Environment, added: Mapping[Var, Any], apply: Apply) -> Any:
+    def _output(
+        self,
+        values: Environment,
+        known: Environment,
+        by_state: Mapping[Var, Any],
+        by_result: Mapping[Var, Any],
+        apply: Apply,
+    ) -> Any:
         def applied(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
             if held := self.held.get(id(eqn)):
                 operands = [
@@ -193,7 +201,7 @@ class SameStepPass:
                 return with_values([known[var] for var in eqn.outvars], eqn, operands, apply)
             return apply(eqn, operands)
 
-        results = self._step.run(values, added, self._schedule, applied)
+        results = self._step.run(values, by_state, self._schedule, applied, by_result)
         leaves = [jnp.asarray(x) for x in results[: len(self.info.output_avals)]]
         return jax.tree.unflatten(self.info.output_treedef, leaves)
 

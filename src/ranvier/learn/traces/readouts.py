@@ -56,8 +56,10 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
             return ()
         found += [Readout(group, a) for a in components]
     levels = binding_times_of(info)
-    linear = all(is_linear(e, operands, levels) for e, operands in way_out(info, var, eqn))
-    return tuple(found) if linear or _has_steady_gain(info, eqn) else ()
+    way = way_out(info, var, eqn)
+    linear = all(is_linear(e, operands, levels) for e, operands in way)
+    steady = _has_steady_gain(info, eqn) and all(is_linear(e, operands, levels) for e, operands in way if e is eqn)
+    return tuple(found) if linear or steady else ()
 
 
 def _feeds_other_states(info: ModuleInfo, state: int) -> bool:

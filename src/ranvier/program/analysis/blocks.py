@@ -2,18 +2,21 @@
 
 ``V @ A.T`` for ``V [neurons, compartments]`` is a mixing operation, but what it mixes stays within the neuron, and the
 block D holds it. Each of its position maps says where the m-th element of the sum comes from, counted from the
-element's own place, so that every map is one to one where the matrix is square.
+element's own place, so that every map is one to one where the matrix is square. Other linear equations, such as the
+convolution with a constant kernel or the solution of a constant system of equations, are written out as the matrix that
+they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .._jax import Atom, Equation, Var, shape_of, size_of, variables_of
+from .._jax import Atom, Equation, Var, bind, dtype_of, is_real, shape_of, size_of, variables_of
 from .position_map import Maps, PositionMap
 
 MAX_MIXED = 8
@@ -21,6 +24,13 @@ MAX_MIXED = 8
 
 MAX_LENGTH = 64
 """Longest sum that is looked at; where a constant matrix has zeros, few of its elements count."""
+
+SOLUTIONS = frozenset(["triangular_solve", "tridiagonal_solve", "custom_linear_solve"])
+LINEAR = SOLUTIONS | {"conv_general_dilated", "cumsum", "reduce_window_sum"}
+"""Mixing equations that are linear in each operand that can be data."""
+
+MAX_MATRIX = 2**20
+"""Elements that the matrix of such an equation may have."""
 
 
 def sums_within_positions(
@@ -43,6 +53,8 @@ def sums_within_positions(
         made = next((producers[var] for var in variables_of(eqn.invars) if var in producers), None)
         is_product = made is not None and made.primitive.name == "mul" and not any(map(is_fixed, made.invars))
         return {} if is_product else _of_sum(eqn, samples)
+    if eqn.primitive.name in LINEAR:
+        return _of_linear(eqn, constant_value, is_fixed, samples)
     if eqn.primitive.name != "dot_general":
         return {}
     fixed = [is_fixed(atom) for atom in eqn.invars]
@@ -81,9 +93,54 @@ def _of_product(eqn: Equation, side: int, matrix: np.ndarray | None, samples: in
         index = index if side == 0 else np.moveaxis(index, 1, 2)
         if (index >= 0).any():
             maps.append(PositionMap.of(index, size_of(eqn.invars[side])))
-    size = size_of(eqn.invars[side])
-    has_parts = len(maps) <= MAX_MIXED and _parts(maps, size, size_of(eqn.outvars[0])) > samples
+    return _where_parts(maps, eqn, side, samples)
+
+
+def _where_parts(maps: Sequence[PositionMap], eqn: Equation, operand: int, samples: int) -> tuple[PositionMap, ...]:
+    """The maps, or none where they are too many or lead everywhere from everywhere."""
+    size = size_of(eqn.invars[operand])
+    has_parts = 0 < len(maps) <= MAX_MIXED and _parts(maps, size, size_of(eqn.outvars[0])) > samples
     return tuple(maps) if has_parts else ()
+
+
+def _of_linear(
+    eqn: Equation,
+    constant_value: Callable[[Atom], np.ndarray | None],
+    is_fixed: Callable[[Atom], bool],
+    samples: int,
+) -> dict[int, Maps]:
+    """The maps of an equation that is linear in its one operand that is not constant."""
+    values = [constant_value(atom) for atom in eqn.invars]
+    data = [k for k, value in enumerate(values) if value is None]
+    if len(data) != 1 or len(eqn.outvars) != 1 or is_fixed(eqn.invars[data[0]]):
+        return {}
+    (k,) = data
+    size, result = size_of(eqn.invars[k]), size_of(eqn.outvars[0])
+    if not is_real(dtype_of(eqn.invars[k])) or not 0 < size * result <= MAX_MATRIX:
+        return {}
+
+    def column(unit: jax.Array) -> jax.Array:
+        operands = [unit.reshape(shape_of(eqn.invars[k])) if value is None else value for value in values]
+        return bind(eqn, operands)[0].reshape(-1)
+
+    with jax.ensure_compile_time_eval():
+        columns = np.asarray(jax.jit(jax.vmap(column))(np.eye(size, dtype=dtype_of(eqn.invars[k]))))
+    maps = _where_parts(_one_to_one(columns.T != 0), eqn, k, samples)
+    return {k: maps} if maps else {}
+
+
+def _one_to_one(nonzero: np.ndarray) -> list[PositionMap]:
+    """Maps, one to one each, that together lead from every row to all columns where the matrix is not zero."""
+    rows, columns = nonzero.shape
+    if nonzero.sum(axis=1).max(initial=0) > MAX_MIXED or nonzero.sum(axis=0).max(initial=0) > MAX_MIXED:
+        return []
+    of_row, of_column = np.zeros((2 * MAX_MIXED, rows), bool), np.zeros((2 * MAX_MIXED, columns), bool)
+    index = np.full((2 * MAX_MIXED, rows), -1)
+    for row, column in zip(*np.nonzero(nonzero), strict=True):
+        free = int(np.argmin(of_row[:, row] | of_column[:, column]))
+        of_row[free, row] = of_column[free, column] = True
+        index[free, row] = column
+    return [PositionMap.of(places, columns) for places in index if (places >= 0).any()]
 
 
 def _parts(maps: Sequence[PositionMap], source_size: int, target_size: int) -> int:

@@ -30,7 +30,10 @@ def mixing_text(eqn: Equation) -> str:
 
 
 def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
-    """One diagnostic for every opaque equation that stands between parameters or states and results."""
+    """One diagnostic for every opaque equation that stands between parameters or states and results.
+
+    What reaches it past ``stop_gradient`` alone does not count: no derivative is lost there.
+    """
     levels = binding_times_of(info)
     anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
@@ -104,7 +107,7 @@ def _hidden_behind(eqn: Equation, levels: BindingTimes, names: Mapping[Var, Path
     mask = 0
     for atom in eqn.invars:
         if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
-            mask |= levels.sources[atom]
+            mask |= levels.learned_of(atom)
     return tuple(dict.fromkeys(path for var, path in names.items() if mask & levels.bits[var]))
 
 

@@ -88,15 +88,19 @@ class PerturbedStep:
         added: Mapping[Var, Any],
         schedule: Sequence[tuple[Equation, Sequence[int]]] | None = None,
         apply: Apply = bind_both_ways,
+        everywhere: Mapping[Var, Any] | None = None,
     ) -> list[Any]:
         """Results of the step, in the order of the jaxpr.
 
         Args:
             values: variable to value, for operands, constants and everything else that ``schedule`` does not compute.
-            added: variable to what is added to it: new hidden states, old ones, and any others.
+            added: new or old hidden state to what is added to it in the versions that see it.
             schedule: the part of :attr:`schedule` to run; all of it by default.
             apply: how to apply an equation.
+            everywhere: variable to what is added to it in all versions, even where it is itself a new state: results
+                of equations.
         """
+        results_of = everywhere or {}
         known: dict[tuple[Var, int], Any] = {(v, 0): values[v] + p for v, p in added.items() if v in values}
 
         def read(atom: Any, version: int) -> Any:
@@ -117,6 +121,7 @@ class PerturbedStep:
                     if (version | own) & reaching not in results:
                         continue
                     value = results[(version | own) & reaching][number]
+                    value = value + results_of[var] if var in results_of else value
                     seen = var in added and not version & own & ~self.old_mask
                     known[var, version] = value + added[var] if seen else value
         return [read(atom, 0) for atom in self.info.jaxpr.outvars]
