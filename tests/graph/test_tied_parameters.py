@@ -75,6 +75,43 @@ def _scaled(p, s, x):
     return {"h": h}, h
 
 
+def _cell(weight):
+    """A recurrent step whose one matrix is a function of the parameter."""
+
+    def step(p, s, x):
+        w = weight(p["w"])
+        h = jnp.tanh(x @ w + s["h"] @ w)
+        return {"h": h}, h
+
+    step.__name__ = weight.__name__
+    return step
+
+
+def _without_diagonal(w):
+    return w.at[jnp.arange(N), jnp.arange(N)].set(0.0)
+
+
+def _rows_added(w):
+    return w.at[jnp.array([0, 2, 0])].add(jnp.abs(w)[jnp.array([3, 1, 1])])
+
+
+def _softmax(w):
+    return jax.nn.softmax(w, axis=1)
+
+
+def _standardised(w):
+    return (w - w.mean(0)) / jnp.sqrt(w.var(0) + 1e-5)
+
+
+def _sorted_products(w):
+    return jnp.cumprod(jnp.sort(w, axis=0), axis=1) * jnp.prod(jnp.abs(w), axis=0)
+
+
+def _shifted_block(w):
+    return jax.lax.dynamic_update_slice(jnp.sin(w), jax.lax.dynamic_slice(jnp.cos(w), (1, 0), (2, 2)), (0, 2))
+
+
+OF_CELLS = [_without_diagonal, _rows_added, _softmax, _standardised, _sorted_products, _shifted_block]
 MODELS = [
     _recurrent,
     _transposed,
@@ -85,6 +122,7 @@ MODELS = [
     _overlapping,
     _symmetric,
     _scaled,
+    *map(_cell, OF_CELLS),
 ]
 KINDS = [pytest.param(step, id=step.__name__.strip("_")) for step in MODELS]
 
@@ -102,7 +140,7 @@ def _model(step, seed=0):
 def _loss(model, params, xs, run=None):
     def one(state, x):
         state, y = model.step(params, state, x)
-        return state, jnp.sum(jnp.tanh(y) * jnp.arange(1.0, 1 + y.size))
+        return state, jnp.sum(jnp.tanh(y).ravel() * jnp.arange(1.0, 1 + y.size))
 
     return jax.lax.scan(one, jax.tree.map(jnp.asarray, model.state), xs)[1].sum()
 
@@ -287,26 +325,60 @@ def _imported(path):
     return module
 
 
-@pytest.mark.parametrize("step", KINDS)
-def test_source_has_the_one_parameter_and_its_gradient(step, tmp_path):
-    model, xs = _model(step), _array(1, 4, N)
-    if step in (_convolved,):
-        pytest.skip("maps without a name are not written as source")
-    module = _imported(ranvier.export_source(model, tmp_path / "model.py", xs[0]))
+def _gradient_of_source(module, xs):
+    """Of the parameter ``w`` of an exported program."""
     arrays = module.load()
-    learned = [value for entries in arrays.values() for label, value in entries.items() if label == "value"]
-    assert [value.shape for value in learned] == [(N, N)]
 
     def loss(value):
         own = {**arrays, "w": {**arrays["w"], "value": value}}
         state, total = module.initial_state(own), 0.0
         for x in xs:
             state, y = module.step(own, state, jnp.asarray(x, jnp.float32))
-            total += jnp.sum(jnp.tanh(y) * jnp.arange(1.0, 1 + y.size))
+            total += jnp.sum(jnp.tanh(y).ravel() * jnp.arange(1.0, 1 + y.size))
         return total
 
-    found = jax.grad(loss)(arrays["w"]["value"])
+    return jax.grad(loss)(arrays["w"]["value"])
+
+
+@pytest.mark.parametrize("step", KINDS)
+def test_source_has_the_one_parameter_and_its_gradient(step, tmp_path):
+    model, xs = _model(step), _array(1, 4, N)
+    if step in (_convolved,):
+        pytest.skip("maps without a name are not written as source")
+    module = _imported(ranvier.export_source(model, tmp_path / "model.py", xs[0]))
+    learned = [value for entries in module.load().values() for label, value in entries.items() if label == "value"]
+    assert [value.shape for value in learned] == [(N, N)]
+    found = _gradient_of_source(module, xs)
     np.testing.assert_allclose(found, _gradient(model, xs)["w"], rtol=2e-3, atol=1e-4)
+
+
+def _layers_of_convolutions(p, s, x):
+    """One kernel before both layers."""
+    kernel = p["w"].reshape(1, 1, 4, 4)[..., :3, :3]
+
+    def conv(image):
+        return jax.lax.conv_general_dilated(image[None], kernel, (1, 1), "SAME")[0]
+
+    v = 0.5 * s["v"] + conv(x)
+    u = 0.3 * s["u"] + conv(jnp.tanh(v))
+    return {"v": v, "u": u}, u
+
+
+def test_a_kernel_of_two_convolutions_stays_one(tmp_path):
+    model = ranvier.step_function(
+        _layers_of_convolutions, {"w": _array(0, N, N)}, {"v": np.zeros((1, 4, 4)), "u": np.zeros((1, 4, 4))}
+    )
+    xs = _array(1, 4, 1, 4, 4)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    assert [p.name for p in graph.projections.values() if isinstance(p.operation, ranvier.operations.Conv)]
+    assert list(graph.parameters) == ["w"]
+    expected = _gradient(model, xs)["w"]
+    lowered = ranvier.lower(graph, dtype=jnp.float64)
+    np.testing.assert_allclose(_gradient(lowered, xs)["w"], expected, rtol=1e-9, atol=1e-12)
+    small, _ = ranvier.optimize(model, level="O2", inputs=xs[0], calibration=xs[:, None])
+    np.testing.assert_allclose(_losses(small, xs), _losses(model, xs), rtol=1e-6)
+    module = _imported(ranvier.export_source(model, tmp_path / "model.py", xs[0]))
+    np.testing.assert_allclose(_gradient_of_source(module, xs), expected, rtol=2e-3, atol=1e-4)
 
 
 def test_an_artifact_has_the_one_parameter(tmp_path):

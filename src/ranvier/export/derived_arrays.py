@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..graph.shared import ParameterBinding
 from ..graph.taking import Picked, Taking
 from ..program._jax import open_jaxpr, shape_of
 from ..program.analysis.explanations import equation_text
-from ..program.formula import FUNCTIONS, LISTED, NoFormula, Step, formula_of
+from ..program.formula import FUNCTIONS, NUMBERED, NoFormula, Step, formula_of, listed, parted_options
 
 Keep = Callable[[str, np.ndarray], str]
 """Puts an array that does not change under a name beside the text, and says how the text reads it."""
@@ -67,10 +67,16 @@ def _steps(use: ParameterBinding, operands: Sequence[str], name: str, keep: Keep
 
 
 def _call(step: Step, operands: list[str]) -> str:
-    function, known = FUNCTIONS[step.operation]
-    given = [f"[{', '.join(operands)}]"] if step.operation in LISTED else operands
-    options = [f"{key}={_single(value)!r}" for key, value in step.options.items() if key in known]
-    return f"{function}({', '.join([*given, *options])})"
+    function, _ = FUNCTIONS[step.operation]
+    given = listed(step.operation, operands, lambda rest: f"[{', '.join(rest)}]")
+    numbers, options = parted_options(step)
+    if numbers:
+        given = [*given, f"{NUMBERED[step.operation][0]}({_options(numbers)})"]
+    return f"{function}({', '.join([*given, *([_options(options)] if options else [])])})"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={_single(value)!r}" for key, value in options.items())
 
 
 def _number(value: np.ndarray) -> str:

@@ -191,7 +191,7 @@ class _Writer:
             entries = {k: self._start(name, f"initial {k}", v) for k, v in population.initial_state().items()}
             if isinstance(population.neuron, Delay):
                 longest = int(population.neuron.steps.max())
-                entries["queue"] = f"jnp.zeros({(longest, *population.shape)!r})"
+                entries["queue"] = _zeros((longest, *population.shape))
             if entries:
                 yield f"        {name!a}: {_table(entries)},"
         for (name, port), depth in self.delayed.items():
@@ -207,7 +207,7 @@ class _Writer:
 
     def _start(self, name: str, label: str, value: np.ndarray) -> str:
         if not np.any(value):
-            return f"jnp.zeros({tuple(value.shape)!r})"
+            return _zeros(value.shape)
         return self._array(name, label, value)
 
     def _array(self, element: str, label: str, value: Any) -> str:
@@ -262,7 +262,7 @@ class _Writer:
             variable = self.names.variable(name)
             self.known[name, OUT] = variable
             value = "inputs" if len(self.graph.inputs) == 1 else f"inputs[{name!a}]"
-            yield f"    {variable} = {value}"
+            yield f"    {variable} = jnp.asarray({value}, jnp.float32)"
         for name in update_order(self.graph):
             yield ""
             yield from self._population(self.graph.populations[name])
@@ -326,7 +326,7 @@ class _Writer:
     def _summed(self, port: Port) -> str:
         into = [p for p in self.graph.projections.values() if (p.target, p.target_port) == port]
         if not into:
-            return f"jnp.zeros({tuple(input_ports(self.graph)[port])!r})"
+            return _zeros(input_ports(self.graph)[port])
         terms = [self._projection(p) for p in into]
         if len(terms) <= MOST_IN_A_SUM:
             return " + ".join(terms)
@@ -342,6 +342,10 @@ class _Writer:
                 "export_artifact(model, path) writes any model."
             )
         return write(self, projection, x, self.graph.source_shape(projection))
+
+
+def _zeros(shape: tuple[int, ...]) -> str:
+    return f"jnp.zeros({tuple(shape)!r}, jnp.float32)"
 
 
 def _table(values: Mapping[str, str]) -> str:

@@ -22,6 +22,32 @@ from .precision import TracedFunction
 
 MODULES = {"jnp": jnp, "lax": lax, "jax.nn": jax.nn}
 """Where the functions of operations are, by the name that source text has for it."""
+GATHER = (
+    "offset_dims",
+    "collapsed_slice_dims",
+    "start_index_map",
+    "operand_batching_dims",
+    "start_indices_batching_dims",
+)
+SCATTER = (
+    "update_window_dims",
+    "inserted_window_dims",
+    "scatter_dims_to_operand_dims",
+    "operand_batching_dims",
+    "scatter_indices_batching_dims",
+)
+SCATTERS = frozenset(["scatter", "scatter_add", "scatter_mul"])
+NUMBERED = {
+    "gather": ("lax.GatherDimensionNumbers", GATHER),
+    **dict.fromkeys(SCATTERS, ("lax.ScatterDimensionNumbers", SCATTER)),
+}
+"""By operation the class of its dimension numbers, the operand after the arrays, and which options are fields of it."""
+MODES = {
+    lax.GatherScatterMode.CLIP: "clip",
+    lax.GatherScatterMode.FILL_OR_DROP: "fill",
+    lax.GatherScatterMode.PROMISE_IN_BOUNDS: "promise_in_bounds",
+}
+"""What is done about places outside of an array."""
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{name: (f"lax.{name}", ()) for name in (
         "add", "sub", "mul", "div", "rem", "pow", "max", "min", "neg", "abs", "sign", "floor", "ceil", "round", "exp",
@@ -49,7 +75,15 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "reduce_sum": ("lax.reduce_sum", ("axes",)),
     "reduce_max": ("lax.reduce_max", ("axes",)),
     "reduce_min": ("lax.reduce_min", ("axes",)),
-    "cumsum": ("lax.cumsum", ("axis", "reverse")),
+    **{name: (f"lax.{name}", ("axis", "reverse")) for name in (
+        "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp",
+    )},
+    **{name: (f"lax.{name}", ("axes",)) for name in ("reduce_prod", "reduce_and", "reduce_or")},
+    "sort": ("lax.sort", ("dimension", "is_stable", "num_keys")),
+    "dynamic_slice": ("lax.dynamic_slice", ("slice_sizes",)),
+    "dynamic_update_slice": ("lax.dynamic_update_slice", ()),
+    "gather": ("lax.gather", (*GATHER, "slice_sizes", "mode")),
+    **{name: (f"lax.{name}", (*SCATTER, "unique_indices", "mode")) for name in sorted(SCATTERS)},
     "logaddexp": ("jnp.logaddexp", ()),
     "relu": ("jax.nn.relu", ()),
 }  # fmt: skip
@@ -57,8 +91,10 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 functions with a derivative of their own."""
 WITH_DERIVATIVE = {"logaddexp": 2, "relu": 1}
 """Functions with a derivative of their own, and how many operands they take."""
-LISTED = frozenset(["concatenate"])
-"""Operations whose operands are one list."""
+AS_IT_IS = {name: {"allow_negative_indices": False} for name in ("dynamic_slice", "dynamic_update_slice")}
+"""Options that are always the same: starts are counted from the end by steps of their own, which stand before."""
+LISTED = {"concatenate": 0, "dynamic_slice": 1, "dynamic_update_slice": 2}
+"""Operations that take a list of operands, and how many come before it."""
 
 
 class NoFormula(RanvierError):
@@ -138,11 +174,30 @@ class Formula:
 
 def apply_step(step: Step, operands: list[Any]) -> Any:
     """The result of a step in JAX."""
-    path, known = FUNCTIONS[step.operation]
+    path, _ = FUNCTIONS[step.operation]
     module, _, name = path.rpartition(".")
-    given = [operands] if step.operation in LISTED else operands
-    options = {key: value for key, value in step.options.items() if key in known}
+    given = listed(step.operation, operands, lambda rest: rest)
+    numbers, options = parted_options(step)
+    if numbers:
+        given = [*given, getattr(lax, NUMBERED[step.operation][0].rpartition(".")[2])(**numbers)]
     return getattr(MODULES[module], name)(*given, **options)
+
+
+def listed(operation: str, operands: list[Any], together: Callable[[list[Any]], Any]) -> list[Any]:
+    """The operands of an operation, those of a list put together."""
+    if operation not in LISTED:
+        return operands
+    first = LISTED[operation]
+    return [*operands[:first], together(operands[first:])]
+
+
+def parted_options(step: Step) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a step that are dimension numbers, and the others; those that its operation has not left out."""
+    known = {key: value for key, value in step.options.items() if key in FUNCTIONS[step.operation][1]}
+    fields = NUMBERED.get(step.operation, ("", ()))[1]
+    numbers = {key: value for key, value in known.items() if key in fields}
+    others = {key: value for key, value in known.items() if key not in numbers}
+    return numbers, {**others, **AS_IT_IS.get(step.operation, {})}
 
 
 def formula_of(function: TracedFunction) -> Formula:
@@ -173,16 +228,26 @@ def _walk(closed: Any, operands: list[Any], count: int, steps: list[Step]) -> li
             continue
         if name is None or len(eqn.outvars) != 1 or any(is_key(dtype_of(v)) for v in eqn.outvars):
             raise NoFormula(eqn)
-        options = {key: _plain(eqn.params[key]) for key in FUNCTIONS[name][1] if eqn.params.get(key) is not None}
-        steps.append(Step(name, tuple(given), options))
+        steps.append(Step(name, tuple(given), _options(name, eqn)))
         known[eqn.outvars[0]] = count + len(steps) - 1
     return [np.asarray(a.val) if isinstance(a, Literal) else known[a] for a in jaxpr.outvars]
 
 
+def _options(name: str, eqn: Equation) -> dict[str, Any]:
+    """The options of the operation that an equation is."""
+    params = dict(eqn.params)
+    if name in NUMBERED:
+        numbers = params["dimension_numbers"]
+        params.update({key: getattr(numbers, key) for key in NUMBERED[name][1]})
+        params["mode"] = MODES.get(params["mode"])
+    return {key: _plain(params[key]) for key in FUNCTIONS[name][1] if params.get(key) is not None}
+
+
 def _name(eqn: Equation) -> str | None:
     """The operation that an equation is."""
-    if eqn.primitive.name in FUNCTIONS or not has_own_derivative(eqn):
-        return eqn.primitive.name if eqn.primitive.name in FUNCTIONS else None
+    name = eqn.primitive.name.replace("-", "_")
+    if name in FUNCTIONS or not has_own_derivative(eqn):
+        return name if name in FUNCTIONS else None
     return next((known for known in WITH_DERIVATIVE if _is_call_of(known, eqn)), None)
 
 
