@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import subprocess
 import sys
 import zipfile
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
+import jax.ffi
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -210,3 +215,41 @@ def test_a_graph_without_states_is_exported(tmp_path: Path) -> None:
     )
     artifact = ranvier.load_artifact(ranvier.export_artifact(graph, tmp_path / "graph.rva"))
     np.testing.assert_array_equal(artifact.run(np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.4]]))["out"], [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("target", ["xla_ffi_python_cpu_callback", "somebodys_kernel"])
+def test_a_step_that_calls_into_the_process_is_refused(target: str, tmp_path: Path) -> None:
+    """A file made by hand, with the hash that its content has."""
+
+    def honest(params: Any, state: Any, x: Any) -> Any:
+        return {"v": state["v"] + x @ params["w"]}, state["v"]
+
+    model = ranvier.step_function(honest, {"w": jnp.ones((3, 2))}, {"v": jnp.zeros(2)})
+    path = ranvier.export_artifact(model, tmp_path / "m.rva", jnp.ones(3))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+
+    def planted(calls: bool) -> Path:
+        def step(params: Any, state: Any, inputs: Any) -> Any:
+            v = state[0]
+            called = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(v.shape, v.dtype))(v) if calls else v
+            return [called], [called]
+
+        (samples,) = jax.export.symbolic_shape("samples")
+        shapes = [[(3, 2)], [(samples, 2)], [(samples, 3)]]
+        arguments = [[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in part] for part in shapes]
+        allowed = [jax.export.DisabledSafetyCheck.custom_call(target)]
+        step = bytes(jax.export.export(jax.jit(step), disabled_checks=allowed)(*arguments).serialize())
+        digest = hashlib.sha256(step)
+        for name in ("params.0.npy", "state.0.npy"):
+            value = np.load(io.BytesIO(members[name]))
+            digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+        manifest = {**json.loads(members["artifact.json"]), "sha256": digest.hexdigest()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**members, "step.bin": step, "artifact.json": json.dumps(manifest)}.items():
+                archive.writestr(name, content)
+        return path
+
+    assert ranvier.load_artifact(planted(calls=False)).run(np.ones((2, 3), np.float32))["output"].shape == (2, 2)
+    with pytest.raises(ranvier.ExportError, match=f"calls '{target}'"):
+        ranvier.load_artifact(planted(calls=True))
