@@ -171,7 +171,28 @@ class NirBuilder:
             name = next((k for k in unknown if not self.before[k]), unknown[0])
             why = "is in a cycle without neurons, so no shape is known" if self.before[name] else NO_SHAPE
             raise GraphError(f"node {name!r}: {why}.")
+        shapes.update({k: self._output_shape(k, shapes) for k, n in self.nodes.items() if kind_of(n) == "Output"})
         return shapes
+
+    def _output_shape(self, name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """As it says, without axes of an exporter's batch of one where what leads to it has none."""
+        found = {shapes[k] for k in self.before[name]}
+        (given, *others) = found or {shapes[name]}
+        return given if not others and given in _without_batch_axes(shapes[name]) else shapes[name]
+
+    def _input_shape(self, name: str, declared: tuple[int, ...]) -> tuple[int, ...]:
+        """As it says, without axes of an exporter's batch of one where no node after it takes them."""
+        fitting = (s for s in _without_batch_axes(declared) if all(self._takes(k, s) for k in self.after[name]))
+        return next(fitting, declared)
+
+    def _takes(self, name: str, shape: tuple[int, ...]) -> bool:
+        if name not in self.operations:
+            return kind_of(self.nodes[name]) == "Output" or self._own_shape(name) in (shape, None)
+        try:
+            self.operations[name][0].target_shape(shape)
+        except ShapeError:
+            return False
+        return True
 
     def _own_shape(self, name: str) -> tuple[int, ...] | None:
         node = self.nodes[name]
@@ -180,7 +201,8 @@ class NirBuilder:
             return None
         if kind in ("Input", "Output"):
             declared = node.input_type.get("input") if kind == "Input" else node.output_type.get("output")
-            return None if declared is None else tuple(int(n) for n in np.ravel(declared))
+            shape = None if declared is None else tuple(int(n) for n in np.ravel(declared))
+            return self._input_shape(name, shape) if shape is not None and kind == "Input" else shape
         shapes = {np.shape(getattr(node, parameter)) for parameter in NEURONS[kind][1]} - {()}
         if len(shapes) > 1:
             raise GraphError(f"node {name!r} ({kind}): parameters have the shapes {sorted(map(list, shapes))}.")
@@ -210,6 +232,12 @@ class NirBuilder:
             return kind(**values, **self.choices[name])
         except (TypeError, ValueError) as error:
             raise GraphError(f"node {name!r} ({kind_of(node)}): {reason_text(error)}") from error
+
+
+def _without_batch_axes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """A shape, then with fewer and fewer of the axes of length one that it begins with."""
+    ones = next((k for k, n in enumerate(shape) if n != 1), len(shape) - 1)
+    return [shape[k:] for k in range(max(ones, 0) + 1)]
 
 
 def _taken(names: set[str], wanted: str) -> str:
