@@ -97,11 +97,13 @@ class PerturbedStep:
             added: new or old hidden state to what is added to it in the versions that see it.
             schedule: the part of :attr:`schedule` to run; all of it by default.
             apply: how to apply an equation.
-            everywhere: variable to what is added to it in all versions, even where it is itself a new state: results
-                of equations.
+            everywhere: any variable to what is added to it in all versions, even where it is itself a new state.
         """
-        results_of = everywhere or {}
-        known: dict[tuple[Var, int], Any] = {(v, 0): values[v] + p for v, p in added.items() if v in values}
+        in_all = everywhere or {}
+        known: dict[tuple[Var, int], Any] = {}
+        for var, plus in (*added.items(), *in_all.items()):
+            if var in values:
+                known[var, 0] = known.get((var, 0), values[var]) + plus
 
         def read(atom: Any, version: int) -> Any:
             if isinstance(atom, Literal):
@@ -121,7 +123,7 @@ class PerturbedStep:
                     if (version | own) & reaching not in results:
                         continue
                     value = results[(version | own) & reaching][number]
-                    value = value + results_of[var] if var in results_of else value
+                    value = value + in_all[var] if var in in_all else value
                     seen = var in added and not version & own & ~self.old_mask
                     known[var, version] = value + added[var] if seen else value
         return [read(atom, 0) for atom in self.info.jaxpr.outvars]
