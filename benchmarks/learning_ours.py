@@ -43,7 +43,7 @@ def gradient(variant: Variant, size: Size, rule: Rule, chunk: int | None = None,
 
 def make_learner(
     model: RecurrentNetwork, batch: int, rule: Rule, x: jax.Array, chunk: int | None = None
-) -> ranvier.Learner:
+) -> ranvier.types.Learner:
     """A learner of the network, batched by its states."""
     brainstate.nn.init_all_states(model, batch_size=batch)
     return ranvier.compile(model, rule, x, chunk=chunk)

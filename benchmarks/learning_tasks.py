@@ -235,7 +235,7 @@ def run(task: Task, method: Method, seed: int) -> Run:
 
 
 def compiled_update(
-    learner: ranvier.Learner, optimizer: optax.GradientTransformation, example: Batch
+    learner: ranvier.types.Learner, optimizer: optax.GradientTransformation, example: Batch
 ) -> tuple[Any, Any]:
     """A compiled update ``(state, xs, ys, mask) -> (state, loss)``, and the first state: parameters and optimizer."""
 
@@ -266,7 +266,7 @@ def program_bytes(executable: Any) -> int:
     return used - found.alias_size_in_bytes
 
 
-def carried_bytes(learner: ranvier.Learner, steps: int) -> int:
+def carried_bytes(learner: ranvier.types.Learner, steps: int) -> int:
     """What the rule carries for a batch."""
     if not isinstance(learner.rule, ranvier.BPTT):
         return learner.plan.memory_bytes

@@ -21,7 +21,7 @@ def step(params: Any, state: Any, x: Any) -> Any:
     return {"v": v}, v
 
 
-def model(step: Any = step) -> ranvier.StepFunction:
+def model(step: Any = step) -> ranvier.types.StepFunction:
     return ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"v": jnp.arange(4.0)})
 
 
@@ -90,7 +90,7 @@ def recurrent(params: Any, state: Any, x: Any) -> Any:
     return {"v": v}, v
 
 
-def learner(rule: Any, **options: Any) -> ranvier.Learner:
+def learner(rule: Any, **options: Any) -> ranvier.types.Learner:
     params = {"w": jnp.ones((3, 4)), "w_rec": 0.1 * jnp.eye(4)}
     made = ranvier.step_function(recurrent, params, {"v": jnp.zeros(4)})
     return ranvier.compile(made, rule, XS[0], **options)
@@ -139,7 +139,7 @@ def test_learners_of_closures_say_why_they_are_not_pickled() -> None:
     assert copy.deepcopy(made).plan is made.plan
 
 
-def raised() -> ranvier.Raised:
+def raised() -> ranvier.types.Raised:
     params = {"w": jnp.ones((3, 4)), "w_rec": 0.1 * jnp.eye(4)}
     return ranvier.raise_model(ranvier.step_function(recurrent, params, {"v": jnp.zeros(4)}), XS[0], dt=2e-3)
 

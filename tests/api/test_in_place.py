@@ -168,7 +168,7 @@ def test_a_step_function_comes_back_with_smaller_pytrees():
     generator = np.random.default_rng(0)
     data = {"a": generator.uniform(0, 1, (20, 4, 3)), "b": np.zeros((20, 4, 6))}
     small, report = ranvier.optimize(model, level="O2", inputs=example, calibration=({**data},))
-    assert isinstance(small, ranvier.StepFunction)
+    assert isinstance(small, ranvier.types.StepFunction)
     assert max(x.shape[-1] for x in jax.tree.leaves(small.state)) < 6
     state, other = model.state, small.state
     for t in range(20):

@@ -102,7 +102,7 @@ def test_text_that_prints_is_shown_as_it_is() -> None:
 LONG, SPACED = "a weight with a name of more than thirty-two characters", "second weight"
 
 
-def _spaced() -> ranvier.StepFunction:
+def _spaced() -> ranvier.types.StepFunction:
     def step(params: Any, state: Any, x: Any) -> Any:
         h = jnp.tanh(0.5 * state["h"] + x["first input"] @ params[LONG] + x["second input"] @ params[SPACED])
         return {"h": h}, {"an output": h, "another output": 2 * h}

@@ -27,7 +27,7 @@ from tests.support.examples import examples
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
-def recurrent() -> tuple[ranvier.StepFunction, jax.Array]:
+def recurrent() -> tuple[ranvier.types.StepFunction, jax.Array]:
     keys = jax.random.split(jax.random.key(0), 2)
 
     def step(p: Any, s: Any, x: Any) -> Any:

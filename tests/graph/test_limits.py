@@ -162,7 +162,7 @@ def test_limits_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ranvier.GraphError):
         ranvier.from_text(text)
     with ranvier.limits(file_bytes=1e9) as raised:
-        assert raised.file_ratio == ranvier.Limits().file_ratio
+        assert raised.file_ratio == ranvier.types.Limits().file_ratio
         assert ranvier.from_text(text).inputs["x"].size == 40_000_000
     with pytest.raises(ranvier.GraphError):
         ranvier.from_text(text)

@@ -493,7 +493,8 @@ def test_random_tied_graphs_stay_true_through_every_pass(seed):
         ],
         parameters={"w": w},
         bindings={
-            (n[0], "weight"): ranvier.ParameterBinding(("w",), index=at) for n, at in zip(names, index, strict=True)
+            (n[0], "weight"): ranvier.types.ParameterBinding(("w",), index=at)
+            for n, at in zip(names, index, strict=True)
         },
     )
     xs = (generator.random((20, 3, N)) < 0.5).astype(float)
@@ -521,7 +522,7 @@ def test_layers_and_parameters_of_a_graph_built_by_hand():
         outputs=[ranvier.Output("out", (N,))],
         projections=[ranvier.Projection(*names, ranvier.operations.Linear(w)) for names in ends],
         parameters={"w": w},
-        bindings={(name, "weight"): ranvier.ParameterBinding(("w",)) for name, _, _ in ends[:2]},
+        bindings={(name, "weight"): ranvier.types.ParameterBinding(("w",)) for name, _, _ in ends[:2]},
     )
     assert graph.total_params == 2 * N * N
     with pytest.raises(ranvier.GraphError, match="set_parameter"):

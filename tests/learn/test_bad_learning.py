@@ -20,11 +20,11 @@ def linear(params, state, x):
     return {"v": v}, v
 
 
-def model() -> ranvier.StepFunction:
+def model() -> ranvier.types.StepFunction:
     return ranvier.step_function(linear, {"w": jnp.ones((N_IN, N_OUT))}, {"v": jnp.zeros(N_OUT)}, name="linear")
 
 
-def learner(**options) -> ranvier.Learner:
+def learner(**options) -> ranvier.types.Learner:
     return ranvier.compile(model(), ranvier.D_RTRL(), jnp.ones(N_IN), **options)
 
 

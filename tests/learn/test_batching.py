@@ -17,7 +17,7 @@ ROUNDING = 1e-11
 STEPS, SIZE, N_IN, N_REC, N_OUT = 8, 3, 3, 4, 2
 
 
-def network() -> ranvier.StepFunction:
+def network() -> ranvier.types.StepFunction:
     """Recurrent adaptive LIF neurons and a leaky readout with a bias."""
 
     def step(params, state, x):
@@ -41,11 +41,11 @@ def data() -> tuple[jax.Array, jax.Array]:
     return xs, normal(6, STEPS, SIZE, N_OUT, dtype=jnp.float64)
 
 
-def learner_of(rule, batch_size=None, chunk=None, **options) -> ranvier.Learner:
+def learner_of(rule, batch_size=None, chunk=None, **options) -> ranvier.types.Learner:
     return ranvier.compile(network(), rule, jnp.ones(N_IN), batch_size=batch_size, chunk=chunk, **options)
 
 
-def by_sample(rule, chunk=None, **options) -> tuple[dict, ranvier.Aux]:
+def by_sample(rule, chunk=None, **options) -> tuple[dict, ranvier.types.Aux]:
     """Gradients of the samples, ``[SIZE, ...]``."""
     learner = learner_of(rule, chunk=chunk, **options)
     return jax.vmap(lambda xs, ys: learner.grad(loss, xs, ys), in_axes=1)(*data())

@@ -33,7 +33,7 @@ def encoded(p: Any, s: Any, x: Any) -> Any:
     return {"v": v}, v
 
 
-def model_of(step: Any) -> ranvier.StepFunction:
+def model_of(step: Any) -> ranvier.types.StepFunction:
     return ranvier.step_function(step, {"w": jnp.asarray(XS[:N])}, {"v": jnp.zeros(N)}, name=step.__name__)
 
 
@@ -71,7 +71,7 @@ def test_what_a_derivative_passes_may_not() -> None:
         ranvier.compile(model_of(step), ranvier.D_RTRL(), XS[0])
 
 
-def declared(**options: Any) -> ranvier.StepFunction:
+def declared(**options: Any) -> ranvier.types.StepFunction:
     @jax.custom_jvp
     def squashed(v: Any) -> Any:
         return on_host(np.tanh, v, **options)

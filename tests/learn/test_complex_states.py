@@ -11,7 +11,7 @@ import ranvier
 N_IN, N_REC, STEPS = 3, 5, 12
 
 
-def linear_recurrent_unit(squash: bool) -> ranvier.StepFunction:
+def linear_recurrent_unit(squash: bool) -> ranvier.types.StepFunction:
     """h = lambda h + B x with complex lambda, B and h; the readout is the real part of C h."""
 
     def step(params, state, x):

@@ -31,7 +31,7 @@ STEPS: dict[str, Step] = {
 }
 
 
-def learner(step: Step, rule: Any) -> ranvier.Learner:
+def learner(step: Step, rule: Any) -> ranvier.types.Learner:
     keys = jax.random.split(jax.random.key(3), 2)
     params = {
         "w": jax.random.normal(keys[0], (3, 4)),

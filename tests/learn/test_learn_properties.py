@@ -28,7 +28,7 @@ run = settings(
 )
 
 
-def random_model(step: RandomStep, seed: int) -> tuple[ranvier.StepFunction, jax.Array]:
+def random_model(step: RandomStep, seed: int) -> tuple[ranvier.types.StepFunction, jax.Array]:
     """The step behind an input weight, a recurrent weight, a bias and a decay of the states; all states are seen."""
     rng = np.random.default_rng(seed)
     params = {

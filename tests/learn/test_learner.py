@@ -262,7 +262,7 @@ def test_write_back_makes_a_new_step_function() -> None:
     learner, _ = network()
     before = {name: np.asarray(value) for name, value in learner.model.params.items()}
     model = learner.write_back({("u",): 2 * learner.params["u",]})
-    assert isinstance(model, ranvier.StepFunction)
+    assert isinstance(model, ranvier.types.StepFunction)
     np.testing.assert_array_equal(model.params["u"], 2 * before["u"])
     np.testing.assert_array_equal(model.params["w"], before["w"])
     np.testing.assert_array_equal(learner.model.params["u"], before["u"])

@@ -17,7 +17,7 @@ def square_loss(output: Any, target: Any) -> Any:
     return ((output - target) ** 2).sum()
 
 
-def linear_model(out: Any, *, dtype: Any = jnp.float32, flat: bool = False) -> ranvier.StepFunction:
+def linear_model(out: Any, *, dtype: Any = jnp.float32, flat: bool = False) -> ranvier.types.StepFunction:
     def step(params: Any, state: Any, x: Any) -> Any:
         v = 0.9 * state["v"] + x @ params["w"]
         y = jnp.tanh(v) @ params["out"]
@@ -177,7 +177,7 @@ def test_the_first_bad_state_is_that_of_the_run() -> None:
 def test_a_concatenation_meets_a_weight_that_changes_in_the_step(rule: Any, batch: int | None) -> None:
     """As the same sum in two products."""
 
-    def network(together: bool) -> ranvier.StepFunction:
+    def network(together: bool) -> ranvier.types.StepFunction:
         def step(params: Any, state: Any, x: Any) -> Any:
             w = params["w"] * (1 + state["s"])
             y = jnp.concatenate([x, state["v"]]) @ w if together else x @ w[:3] + state["v"] @ w[3:]

@@ -236,7 +236,7 @@ def test_states_that_no_parameter_reaches_are_named_and_do_no_harm() -> None:
     assert "seen; if it is no state of a neuron" in str(plan)
     info = ranvier.extract_module_info(model, xs[0])
     assert {slot.path for slot in info.hidden} == {("seen",), ("v",), ("r",)}
-    assert [n.paths for n in info.notes if n.kind is ranvier.DiagnosticKind.UNCHANGED_STATE] == [(("scale",),)]
+    assert [n.paths for n in info.notes if n.kind is ranvier.types.DiagnosticKind.UNCHANGED_STATE] == [(("scale",),)]
     scaled = ranvier.compile(replace(model, state={**state, "scale": jnp.full(4, 0.1)}), ranvier.EProp(), xs[0])
     assert off(scaled.grad(loss, xs, phases(STEPS))[0], exact) > 0.1
     assert "no parameter reaches" not in str(gradients(*small_model(two_ways)[:1], ranvier.D_RTRL(), xs)[0])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 N_IN, N_REC, N_OUT = 20, 30, 2
 
 
-def network(detached: bool = True, recurrent: bool = True) -> ranvier.StepFunction:
+def network(detached: bool = True, recurrent: bool = True) -> ranvier.types.StepFunction:
     """LIF neurons, with or without gradient through the reset, and a leaky readout; D of the neurons is a constant
     without it."""
 
@@ -33,16 +33,16 @@ def network(detached: bool = True, recurrent: bool = True) -> ranvier.StepFuncti
     return ranvier.step_function(step, params, state, name="network")
 
 
-def plan_of(rule=ranvier.D_RTRL(), model=None, **options) -> ranvier.Plan:  # noqa: B008
+def plan_of(rule=ranvier.D_RTRL(), model=None, **options) -> ranvier.types.Plan:  # noqa: B008
     return ranvier.compile(model or network(), rule, jnp.ones(N_IN), **options).plan
 
 
-def zoo_plan(name: str, rule=ranvier.D_RTRL()) -> ranvier.Plan:  # noqa: B008
+def zoo_plan(name: str, rule=ranvier.D_RTRL()) -> ranvier.types.Plan:  # noqa: B008
     model, inputs = MODELS[name].build(jnp.float32)
     return ranvier.compile(model, rule, *inputs).plan
 
 
-def row(plan: ranvier.Plan, name: str) -> str:
+def row(plan: ranvier.types.Plan, name: str) -> str:
     """The line of the printed plan that starts with a name."""
     (found,) = (line for line in str(plan).splitlines() if line.split()[:1] == [name])
     return found

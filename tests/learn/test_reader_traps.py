@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 from tests.support.learning import difference, learning
 
 pytestmark = learning
@@ -34,7 +34,7 @@ def loss(output: Any, target: Any) -> Any:
     return ((output - 0.3) ** 2).sum()
 
 
-def reference(model: ranvier.StepFunction) -> dict:
+def reference(model: ranvier.types.StepFunction) -> dict:
     """BPTT by hand."""
 
     def total(p: Any) -> Any:
@@ -47,7 +47,7 @@ def reference(model: ranvier.StepFunction) -> dict:
     return {(name,): value for name, value in jax.grad(total)(model.params).items()}
 
 
-def check(model: ranvier.StepFunction, rule: Any, names: tuple[str, ...] = ()) -> bool:
+def check(model: ranvier.types.StepFunction, rule: Any, names: tuple[str, ...] = ()) -> bool:
     """Whether the rule is exact; where it is not, its plan has to say so."""
     learner = ranvier.compile(model, rule, xs()[0], chunk=2)
     found, _ = learner.grad(loss, xs())
@@ -58,7 +58,7 @@ def check(model: ranvier.StepFunction, rule: Any, names: tuple[str, ...] = ()) -
     return apart < 1e-9
 
 
-def readout(update: Any, output: Any = lambda s, c: c) -> ranvier.StepFunction:
+def readout(update: Any, output: Any = lambda s, c: c) -> ranvier.types.StepFunction:
     """A feed-forward layer and a readout state c."""
 
     def step(p: Any, s: Any, x: Any) -> Any:
@@ -177,7 +177,7 @@ def test_keys_that_are_not_faithful_under_vmap_are_refused() -> None:
         v = 0.9 * s["v"] + x @ p["w"] + 0.3 * jax.random.normal(used, (N,))
         return {"v": v, "k": key}, v
 
-    def model(key: Any) -> ranvier.StepFunction:
+    def model(key: Any) -> ranvier.types.StepFunction:
         return ranvier.step_function(step, {"w": params()["w"]}, {"v": jnp.zeros(N), "k": key}, name="noisy")
 
     with pytest.raises(ranvier.RuleError, match="threefry2x32"):
@@ -213,7 +213,7 @@ def test_dropout_of_brainstate() -> None:
     assert difference(grads[2], grads[0]) < 1e-9
 
 
-def two_layers() -> ranvier.StepFunction:
+def two_layers() -> ranvier.types.StepFunction:
     def step(p: Any, s: Any, x: Any) -> Any:
         v = 0.9 * s["v"] + x @ p["w"]
         u = 0.7 * s["u"] + jnp.tanh(v) @ p["w2"]

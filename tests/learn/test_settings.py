@@ -47,7 +47,7 @@ PARAMS = {name: RNG.normal(size=shape) for name, shape in (("w", (3, 4)), ("u", 
 XS = RNG.normal(size=(5, 3))
 
 
-def model() -> ranvier.StepFunction:
+def model() -> ranvier.types.StepFunction:
     return ranvier.step_function(
         step, {name: jnp.asarray(value, F32) for name, value in PARAMS.items()}, {"v": jnp.zeros(4, F32)}
     )
@@ -110,7 +110,7 @@ def spiking(params: Any, state: Any, x: Any) -> Any:
     return {"v": v - s, "s": s}, s @ params["out"]
 
 
-def network() -> ranvier.StepFunction:
+def network() -> ranvier.types.StepFunction:
     params = {name: jnp.asarray(value, F32) for name, value in PARAMS.items()}
     return ranvier.step_function(spiking, params, {"v": jnp.zeros(4, F32), "s": jnp.zeros(4, F32)})
 

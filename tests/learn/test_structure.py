@@ -37,7 +37,7 @@ def loss(output, target):
     return ((output - target) ** 2).sum()
 
 
-def learner(**options) -> ranvier.Learner:
+def learner(**options) -> ranvier.types.Learner:
     model = ranvier.step_function(step, parameters(), {"h": jnp.zeros(3)})
     return ranvier.compile(model, ranvier.BPTT(), jnp.ones(3), **options)
 

@@ -224,7 +224,7 @@ def test_rare_neurons_stay_unless_asked_for() -> None:
     graph = chain()
     rates = np.array([0.2, 0.0, 0.0005, 0.1])
     population = graph.populations["a"]
-    graph.populations["a"] = ranvier.Population("a", (4,), population.neuron, activity=ranvier.Activity(rates))
+    graph.populations["a"] = ranvier.Population("a", (4,), population.neuron, activity=ranvier.types.Activity(rates))
     assert not run(pass_class("dead-neurons")(), graph).changed
     never = run(parse_pipeline("dead-neurons{threshold=0}")[0], graph)
     assert (never.graph.populations["a"].size, never.promise) == (3, Promise.PROFILED)

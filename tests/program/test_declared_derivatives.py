@@ -325,7 +325,7 @@ SPIKES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 RANDOM = {"vjp, key", "jvp, key", "vmapped, keys"}
 
 
-def network(spike: Callable[..., Any], draws: bool, recurrent: bool = False) -> ranvier.StepFunction:
+def network(spike: Callable[..., Any], draws: bool, recurrent: bool = False) -> ranvier.types.StepFunction:
     """Neurons that feel themselves only, or each other too, with outputs that see potentials and spikes."""
     rng = np.random.default_rng(1)
     params = {
@@ -360,12 +360,12 @@ XS = np.random.default_rng(2).normal(size=(STEPS, 3))
 YS = np.linspace(0.0, 2.0, STEPS)
 
 
-def learned(model: ranvier.StepFunction, rule: ranvier.Rule, **options: Any) -> Any:
+def learned(model: ranvier.types.StepFunction, rule: ranvier.Rule, **options: Any) -> Any:
     learner = ranvier.compile(model, rule, jnp.zeros(3), **options)
     return learner.grad(loss, jnp.asarray(XS), jnp.asarray(YS))[0]
 
 
-def by_jax(model: ranvier.StepFunction) -> Any:
+def by_jax(model: ranvier.types.StepFunction) -> Any:
     """Backpropagation through time, written with JAX alone."""
 
     def total(params: Any) -> Any:
@@ -476,7 +476,7 @@ def noisy_gradient(v):
 noisy_gradient.defvjp(lambda v: (v, None), lambda _, ct: (ct + 0.1 * jax.random.normal(jax.random.key(0), ct.shape),))
 
 
-def clipping(function: Callable[..., Any], where: str) -> ranvier.StepFunction:
+def clipping(function: Callable[..., Any], where: str) -> ranvier.types.StepFunction:
     rng = np.random.default_rng(1)
     params = {"w": jnp.asarray(rng.normal(size=(3, N))), "out": jnp.asarray(rng.normal(size=(N, 2)))}
 

@@ -20,7 +20,7 @@ DENSE = np.array([[0.5, 0, 0], [0, -1, 2], [0.25, 0, 0]], np.float32)
 ROWS = brainevent.CSR.fromdense(jnp.asarray(DENSE))
 
 
-def model(inside: str = "step", backend: str | None = None) -> ranvier.StepFunction:
+def model(inside: str = "step", backend: str | None = None) -> ranvier.types.StepFunction:
     def product(x: Any, w: Any) -> Any:
         return x @ brainevent.CSR((w, ROWS.indices, ROWS.indptr), shape=DENSE.shape, backend=backend)
 
@@ -68,7 +68,7 @@ def test_a_missing_package_is_named_before_work_begins(inside: str, tmp_path: Pa
         ranvier.export_artifact(model(inside), tmp_path / "model.rva", x)
 
 
-def gradient(model: ranvier.StepFunction) -> Any:
+def gradient(model: ranvier.types.StepFunction) -> Any:
     learner = ranvier.compile(model, ranvier.D_RTRL(), jnp.zeros(3))
     return learner.grad(lambda output, target: (output**2).sum(), jnp.ones((3, 3)), jnp.zeros(3))[0]
 

@@ -149,7 +149,7 @@ SCANS += [last_slice_first, loop_in_a_loop, two_states_in_one_array]
 WHILES = [settles, turns_by_data, adaptive_steps, while_in_a_scan, weight_inside_while]
 
 
-def model_of(step: Step) -> ranvier.StepFunction:
+def model_of(step: Step) -> ranvier.types.StepFunction:
     rng = np.random.default_rng(0)
     state = {"v": jnp.asarray(rng.normal(0, 0.1, N))} | ({} if step in (SCANS[0], SCANS[2]) else {"m": jnp.zeros(N)})
     return ranvier.step_function(step, {"w": jnp.asarray(rng.normal(0, 0.5, (N_IN, N)))}, state)
@@ -159,7 +159,7 @@ def inputs() -> jax.Array:
     return jnp.asarray(np.random.default_rng(5).normal(size=(T, N_IN)))
 
 
-def by_forward_mode(model: ranvier.StepFunction) -> dict:
+def by_forward_mode(model: ranvier.types.StepFunction) -> dict:
     """The gradient by JAX's forward mode through the whole sequence."""
 
     def total(params: Any) -> Any:
@@ -261,7 +261,7 @@ def test_hodgkin_huxley_with_substeps() -> None:
     assert difference(gradient(model, ranvier.D_RTRL(), xs, [xs[0]], chunk=3), by_forward_mode(model)) < 1e-9
 
 
-def hodgkin_huxley(turns: int) -> ranvier.StepFunction:
+def hodgkin_huxley(turns: int) -> ranvier.types.StepFunction:
     dt = 0.05 / turns
 
     def gate(x: Any, opening: Any, closing: Any) -> Any:

@@ -23,7 +23,7 @@ def leaky(params: dict, state: dict, x: jax.Array) -> tuple[dict, jax.Array]:
     return {"v": v, "count": state["count"] + 1}, jnp.tanh(v)
 
 
-def leaky_model() -> ranvier.StepFunction:
+def leaky_model() -> ranvier.types.StepFunction:
     params = {"decay": jnp.asarray(0.9), "w": jnp.arange(12.0).reshape(3, 4)}
     return ranvier.step_function(leaky, params, {"v": jnp.ones(4), "count": jnp.asarray(0)})
 
@@ -80,7 +80,7 @@ def test_step_function_partition() -> None:
     assert list(info.hidden_path_to_invar) == [("v",)]
     assert list(info.weight_path_to_invars) == [("decay",), ("w",)]
     assert [slot.path for slot in info.other] == [("count",)]
-    assert [note.kind for note in info.notes] == [ranvier.DiagnosticKind.NON_FLOATING_STATE]
+    assert [note.kind for note in info.notes] == [ranvier.types.DiagnosticKind.NON_FLOATING_STATE]
     output, hidden, other = info.step(jnp.ones(3))
     state, y = leaky(leaky_model().params, leaky_model().state, jnp.ones(3))
     np.testing.assert_allclose(output, y)

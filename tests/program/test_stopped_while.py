@@ -33,7 +33,7 @@ WHILES = {
 }
 
 
-def model(of: Any) -> ranvier.StepFunction:
+def model(of: Any) -> ranvier.types.StepFunction:
     def step(params: Any, state: Any, x: Any) -> Any:
         current = state["v"] + x @ params["w"]
         v = 0.9 * current + of(current)

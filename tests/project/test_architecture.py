@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import ranvier
+import ranvier.compat.brainscale
+import ranvier.compat.sc_neurocore
+from ranvier import compat
 
 SOURCES = Path(ranvier.__file__).parent
 
@@ -74,3 +78,55 @@ def test_every_exported_name_loads(name: str) -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = ranvier.nonsense
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names of all modules, ``""`` for the top level."""
+    return {".".join(path.relative_to(SOURCES).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+            for path in SOURCES.rglob("*.py")}  # fmt: skip
+
+
+def imports_of(module: str, path: Path, known: set[str]) -> set[str]:
+    """Modules of Ranvier that a module imports: at the top, in functions and for type checking alike."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+            for alias in node.names:
+                target = ".".join([*base, alias.name])
+                names.add(target if target in known else ".".join(base))
+    return names - {module}
+
+
+def test_no_circle_of_modules() -> None:
+    found = modules()
+    graph = {name: imports_of(name, path, set(found)) for name, path in found.items()}
+    assert sum(map(len, graph.values())) > 1000  # imports are seen at all
+    list(TopologicalSorter(graph).static_order())  # a circle raises CycleError, which lists it
+
+
+def test_a_circle_would_be_seen() -> None:
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+
+
+def test_nothing_is_imported_by_string() -> None:
+    """But a user's own model, which is named on the command line."""
+    users = {
+        path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if "import_module" in path.read_text()
+    }
+    assert users == {"cli/locate.py"}
+
+
+@pytest.mark.parametrize("name", ["Verification", "Plan"])
+def test_a_name_that_moved_says_where_it_is(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"there is ranvier\.types\.{name}"):
+        getattr(ranvier, name)
+
+
+def test_peers_names_work_at_the_top_and_stand_apart() -> None:
+    assert ranvier.PEERS.isdisjoint(ranvier.__all__)
+    assert ranvier.HiddenGroup is compat.brainscale.HiddenGroup
+    assert ranvier.weight_pruning is compat.sc_neurocore.weight_pruning
+    assert all(getattr(ranvier, name) is not None for name in ranvier.PEERS)

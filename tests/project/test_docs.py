@@ -118,5 +118,7 @@ def test_the_reference_has_every_public_name_once() -> None:
     pages = [path.read_text() for path in sorted((DOCS / "reference").glob("*.md"))]
     found = re.findall(r"^::: ranvier\.(\S+)$", "\n".join(pages), re.MULTILINE)
     names = [name for name in found if name not in ("graph.neurons", "graph.operations")]
-    assert sorted(names) == sorted(set(ranvier.__all__) - {"__version__", "neurons", "operations", "snn_optimizer"})
+    modules = {"__version__", "neurons", "operations", "types"}
+    own = {f"types.{name}" for name in ranvier.types.__all__ if name not in ranvier.PEERS}
+    assert sorted(names) == sorted((set(ranvier.__all__) - modules) | ranvier.PEERS | own)
     assert len(found) == len(names) + 2

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import ranvier
-from ranvier import DiagnosticKind
 from ranvier.program._jax import bind
 from ranvier.program.interpret import evaluate
+from ranvier.types import DiagnosticKind
 
 from .learning import loss, observed, phases, steps_of
 from .zoo import Relation, ZooModel, probing
@@ -116,7 +116,7 @@ class MarkedStep:
     """A step of the zoo whose marks cut its mixing operations (see :mod:`tests.support.zoo.model`)."""
 
     zoo_model: ZooModel
-    model: ranvier.StepFunction
+    model: ranvier.types.StepFunction
     info: ranvier.ModuleInfo
 
     @property

@@ -65,7 +65,7 @@ def batch_loss(output: Any, phase: Any) -> jax.Array:
 
 def observed(model: Any) -> Any:
     """A step function whose output holds its new floating-point states too; other models as they are."""
-    if not isinstance(model, ranvier.StepFunction):
+    if not isinstance(model, ranvier.types.StepFunction):
         return model
 
     def step(params: Any, state: Any, *inputs: Any) -> Any:

@@ -98,7 +98,7 @@ def random_learners() -> st.SearchStrategy[RandomLearner]:
     )
 
 
-def random_model(step: RandomLearner, seed: int, steps: int) -> tuple[ranvier.StepFunction, jax.Array]:
+def random_model(step: RandomLearner, seed: int, steps: int) -> tuple[ranvier.types.StepFunction, jax.Array]:
     """The model with random parameters and states, and inputs over time."""
     rng = np.random.default_rng(seed)
     shapes = {"w": (SIZE, SIZE), "u": (SIZE, SIZE), "b": (SIZE,), "tau": (SIZE,)}

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from ..api.analyse import Analysis, analyse
+from ..errors import ModelError
 from ..learn.rules.catalogue import rule_memory
 from ..program.analysis.hidden_groups import HiddenGroup
 from ..program.analysis.perturbation import HiddenPerturbation
 from ..program.analysis.relations import HiddenParamOpRelation
 from ..program.program import ModuleInfo
 from ..report.summary import memory_lines
+from ..util.extras import require
 from .console import heading, print_plain
 
 WARM_UP_STEPS = 200
@@ -20,6 +22,7 @@ WARM_UP_STEPS = 200
 
 def run_tour(console: Console) -> None:
     """Prints the four analyses of the bundled network, each with what it means."""
+    require("the tour", "models", "brainpy", "braintools", error=ModelError)
     from ..models import alif_stp
 
     model, x = alif_stp()

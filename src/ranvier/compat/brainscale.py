@@ -1,4 +1,4 @@
-"""Names of brainscale that stand for several of Ranvier's."""
+"""The functions and types that users of brainscale and braintrace know, by their names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..frontends.extract import extract_module_info
-from ..program.analysis.hidden_groups import HiddenGroup, find_hidden_groups_from_minfo
-from ..program.analysis.perturbation import HiddenPerturbation, add_hidden_perturbation_from_minfo
-from ..program.analysis.relations import HiddenParamOpRelation, find_hidden_param_op_relations_from_minfo
+from ..api.analyse import add_hidden_perturbation_in_module as add_hidden_perturbation_in_module
+from ..api.analyse import find_hidden_groups_from_module as find_hidden_groups_from_module
+from ..api.analyse import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
+from ..frontends.extract import extract_module_info as extract_module_info
+from ..program.analysis.hidden_groups import HiddenGroup as HiddenGroup
+from ..program.analysis.hidden_groups import find_hidden_groups_from_minfo as find_hidden_groups_from_minfo
+from ..program.analysis.perturbation import HiddenPerturbation as HiddenPerturbation
+from ..program.analysis.perturbation import add_hidden_perturbation_from_minfo as add_hidden_perturbation_from_minfo
+from ..program.analysis.relations import HiddenParamOpRelation as HiddenParamOpRelation
+from ..program.analysis.relations import (
+    find_hidden_param_op_relations_from_minfo as find_hidden_param_op_relations_from_minfo,
+)
 from ..program.paths import Path
-from ..program.program import ModuleInfo
+from ..program.program import ModuleInfo as ModuleInfo
 
 
 @dataclass(frozen=True, eq=False)

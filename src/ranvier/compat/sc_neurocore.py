@@ -18,9 +18,9 @@ from ..passes.dead_neurons import DeadNeurons
 from ..passes.fuse import Fuse
 from ..passes.manager import PassManager
 from ..passes.merge_neurons import MergeNeurons
-from ..passes.outcome import PassResult
+from ..passes.outcome import PassResult as PassResult
 from ..passes.prune import Prune
-from ..report.optimization import OptimizationReport
+from ..report.optimization import OptimizationReport as OptimizationReport
 from ..verification.inputs import trials_of
 
 

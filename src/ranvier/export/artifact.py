@@ -24,10 +24,10 @@ from ..errors import ExportError, InputError, printable, reason_text
 from ..graph.names import free_name
 from ..program._jax import is_key, stable_custom_calls
 from ..program.analysis.explanations import equation_text
+from ..program.bodies import bodies
 from ..program.inputs import inputs_by_name
 from ..program.interpret import evaluate
 from ..program.kernels import check_kernels
-from ..program.nested import bodies
 from ..program.paths import full_text, leaf_path
 from ..program.program import ModuleInfo
 from ..program.random import fold_in, is_random

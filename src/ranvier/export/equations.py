@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ExportError
 from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr
 from ..program.analysis.explanations import equation_text
-from ..program.nested import called_body, has_own_derivative
+from ..program.bodies import called_body, has_own_derivative
 from ..program.scalar import forward_of
 
 BINARY = {

@@ -1,4 +1,4 @@
-"""How much memory a run of a graph takes; what takes more than :class:`ranvier.Limits` allow is refused before it runs.
+"""How much memory a run of a graph takes; more than :class:`ranvier.types.Limits` allow is refused before it runs.
 
 A delay of d steps keeps d values of everything that is on the way, so a few declared numbers can ask for gigabytes.
 """

@@ -1,4 +1,4 @@
-"""``graph.layers``: the layers of a graph as a list that can be edited, in the manner of sc-neurocore.
+"""sc-neurocore's feed-forward shape: ``SNNGraph(layers=[LayerNode(...)])``, and ``graph.layers`` to edit.
 
 A layer of a graph holds nothing of its own: it reads the population and the projection that feeds it, and writes them
 anew when it is edited. Its arrays are copies that know where they come from: an edit in place makes a new array of the
@@ -9,7 +9,7 @@ written through is an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 from scipy import sparse
@@ -19,14 +19,10 @@ from .arrays import Matrix, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .live_arrays import live, own, plain
 from .names import free_name
+from .network import EMPTY_DT, Elements, Network
 from .neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, I, Neuron, Threshold
 from .operations import Identity, Linear
 
-if TYPE_CHECKING:
-    from .snn_graph import SNNGraph
-
-LAYER_DT = 1e-3
-"""dt of a graph that is made of layers without saying it, in seconds."""
 TAU = 20e-3
 """Time constant of a layer whose kind of neuron is given by name, in seconds."""
 TAU_SYN, TAU_A, BETA = 5e-3, 200e-3, 0.1
@@ -34,8 +30,8 @@ TAU_SYN, TAU_A, BETA = 5e-3, 200e-3, 0.1
 DEFAULTS: dict[str, Neuron] = {
     "LIF": LIF(tau=TAU),
     "LI": LI(tau=TAU),
-    "IF": IF(r=1 / LAYER_DT, v_threshold=1.0),
-    "I": I(r=1 / LAYER_DT),
+    "IF": IF(r=1 / EMPTY_DT, v_threshold=1.0),
+    "I": I(r=1 / EMPTY_DT),
     "ALIF": ALIF(tau=TAU, tau_a=TAU_A, beta=BETA),
     "CubaLIF": CubaLIF(tau_syn=TAU_SYN, tau_mem=TAU),
     "CubaLI": CubaLI(tau_syn=TAU_SYN, tau_mem=TAU),
@@ -66,7 +62,7 @@ class LayerNode:
 
     __slots__ = ("_graphs", "_values")
     __hash__ = None  # pyright: ignore[reportAssignmentType]
-    _graphs: tuple[SNNGraph, ...]
+    _graphs: tuple[Network, ...]
     _values: dict[str, Any]
 
     def __init__(
@@ -83,17 +79,17 @@ class LayerNode:
         self._graphs = ()
 
     @classmethod
-    def of(cls, graph: SNNGraph, name: str) -> LayerNode:
+    def of(cls, graph: Network, name: str) -> LayerNode:
         """The layer of a graph that is called so."""
         layer = cls(name, 0, 0, None)
         layer._graphs = (graph,)
         return layer
 
-    def bind(self, graph: SNNGraph) -> None:
+    def bind(self, graph: Network) -> None:
         """Makes the layer a view of a graph that was made of it."""
         self._graphs = (*(g for g in self._graphs if g is not graph), graph)
 
-    def belongs_to(self, graph: SNNGraph) -> bool:
+    def belongs_to(self, graph: Network) -> bool:
         return any(g is graph for g in self._graphs)
 
     @property
@@ -199,13 +195,13 @@ class LayerNode:
     # What a view reads and writes.
 
     @property
-    def _graph(self) -> SNNGraph:
+    def _graph(self) -> Network:
         graph = self._graphs[-1]
         if self.name not in graph.populations:
             raise GraphError(f"layer {self.name!r} is no longer in the graph {graph.name!r}; see graph.layers.")
         return graph
 
-    def _written(self) -> SNNGraph:
+    def _written(self) -> Network:
         """The graph that an edit changes."""
         if len(self._graphs) > 1:
             raise GraphError(
@@ -239,7 +235,7 @@ class LayerNode:
                 "follow the weights: assign weights [n_neurons, n_inputs] first."
             )
 
-    def _replace_population(self, graph: SNNGraph, **changes: Any) -> None:
+    def _replace_population(self, graph: Network, **changes: Any) -> None:
         graph.populations[self.name] = graph.populations[self.name].replace(**changes)
 
     def _write_weight(self, weights: Any) -> None:
@@ -270,7 +266,7 @@ class Layers(MutableSequence[LayerNode]):
     can be edited one by one.
     """
 
-    def __init__(self, graph: SNNGraph) -> None:
+    def __init__(self, graph: Network) -> None:
         self._graph = graph
 
     def _nodes(self) -> list[LayerNode]:
@@ -351,7 +347,7 @@ class Layers(MutableSequence[LayerNode]):
         replace_layers(self._graph, nodes)
 
 
-def replace_layers(graph: SNNGraph, layers: Iterable[LayerNode]) -> None:
+def replace_layers(graph: Network, layers: Iterable[LayerNode]) -> None:
     """Makes a graph the chain of these layers; what it has of them, and its input and output, stay as they are.
 
     Raises:
@@ -387,7 +383,7 @@ def check_layers(layers: Iterable[Any]) -> list[LayerNode]:
 
 
 def chain(
-    layers: list[LayerNode], graph: SNNGraph | None = None
+    layers: list[LayerNode], graph: Network | None = None
 ) -> tuple[list[Input], list[Population], list[Projection], list[Output]]:
     """Inputs, populations, projections and outputs of layers one after the other; of none, nothing.
 
@@ -415,7 +411,7 @@ def chain(
     return [start], populations, projections, [end]
 
 
-def _element(layer: LayerNode, graph: SNNGraph | None) -> tuple[Population, Matrix]:
+def _element(layer: LayerNode, graph: Network | None) -> tuple[Population, Matrix]:
     """The population and the weights of a layer: the graph's own where the layer is a view of it."""
     if graph is not None and layer.belongs_to(graph) and layer.name in graph.populations:
         return graph.populations[layer.name], feeding(graph, layer.name).operation.arrays["weight"]
@@ -466,7 +462,7 @@ def _one_matrix(name: str, into: Iterable[Projection]) -> Projection | None:
     return others[0] if len(others) == 1 and isinstance(others[0].operation, Linear) else None
 
 
-def feeding(graph: SNNGraph, name: str) -> Projection:
+def feeding(graph: Network, name: str) -> Projection:
     """The projection that holds the weights of a layer.
 
     Raises:
@@ -478,7 +474,7 @@ def feeding(graph: SNNGraph, name: str) -> Projection:
     return projection
 
 
-def check_chain(graph: SNNGraph) -> None:
+def check_chain(graph: Network) -> None:
     """Passes for a graph that its layers describe in full.
 
     Raises:
@@ -492,7 +488,7 @@ def check_chain(graph: SNNGraph) -> None:
         )
 
 
-def _beyond_chain(graph: SNNGraph) -> str:
+def _beyond_chain(graph: Network) -> str:
     if len(graph.inputs) > 1 or len(graph.outputs) > 1:
         return f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
     source = next(iter(graph.inputs), None)
@@ -512,7 +508,7 @@ def _beyond_chain(graph: SNNGraph) -> str:
     return ""
 
 
-def _resize(graph: SNNGraph, name: str, projection: Projection, shape: tuple[int, int]) -> None:
+def _resize(graph: Network, name: str, projection: Projection, shape: tuple[int, int]) -> None:
     """Gives the population the size of its new weights, and the input and output beside it where they are simple."""
     size, inner = shape
     if graph.populations[name].shape != (size,):
@@ -525,7 +521,7 @@ def _resize(graph: SNNGraph, name: str, projection: Projection, shape: tuple[int
         graph.inputs[source.name] = Input(source.name, (inner,), source.low, source.high)
 
 
-def _rename(graph: SNNGraph, old: str, new: str) -> None:
+def _rename(graph: Network, old: str, new: str) -> None:
     if new == old:
         return
     if not isinstance(new, str) or new in graph.nodes:
@@ -542,3 +538,37 @@ def _rename(graph: SNNGraph, old: str, new: str) -> None:
         projections[name] = projection.replace(name=name, source=ends[0], target=ends[1])
     graph.projections = projections
     graph.bindings = {(renamed.get(name, name), label): use for (name, label), use in graph.bindings.items()}
+
+
+class Layered(Network):
+    """A network that can be made of layers, and whose layers can be edited.
+
+    Args:
+        layers: one after the other, in place of all elements.
+        elements: as :class:`Network` takes them.
+
+    Raises:
+        GraphError: the layers do not fit one another, or a graph with elements has no dt.
+    """
+
+    def __init__(self, layers: Iterable[LayerNode] | None = None, **elements: Unpack[Elements]) -> None:
+        nodes = [] if layers is None else check_layers(layers)
+        if nodes:
+            inputs, populations, projections, outputs = chain(nodes)
+            chained = Elements(inputs=inputs, populations=populations, projections=projections, outputs=outputs)
+            dt = elements.get("dt")
+            elements = {**elements, **chained, "dt": EMPTY_DT if dt is None else dt}
+        super().__init__(**elements)
+        for node in nodes:
+            node.bind(self)
+
+    @property
+    def layers(self) -> Layers:
+        """The populations that one dense or sparse matrix feeds, beside their own recurrence, as a list of layers that
+        writes through: what is assigned to a layer, or to the list where the graph is a chain, changes the graph.
+        """
+        return Layers(self)
+
+    @layers.setter
+    def layers(self, layers: Iterable[LayerNode]) -> None:
+        replace_layers(self, layers)

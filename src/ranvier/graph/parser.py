@@ -88,8 +88,8 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNG
         arrays: what the text refers to, by name.
 
     Raises:
-        GraphError: the text is no graph, or declares more than a file of its size may (:class:`ranvier.Limits`); the
-            message names the line.
+        GraphError: the text is no graph, or declares more than a file of its size may
+            (:class:`ranvier.types.Limits`); the message names the line.
     """
     arrays = arrays or {}
     return parse(text, arrays, MemoryBudget(len(text) + sum(value.nbytes for value in arrays.values())))

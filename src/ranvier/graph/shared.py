@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,13 +19,20 @@ from scipy import sparse
 from ..program.paths import Path
 from ..program.precision import TracedFunction
 from .arrays import Matrix
+from .elements import Population, Projection
 from .taking import Taking
-
-if TYPE_CHECKING:
-    from .snn_graph import SNNGraph
 
 ArrayName = tuple[str, str]
 """Names of a projection or population, and of one of its arrays."""
+
+
+class HasArrays(Protocol):
+    """Of a graph, what its arrays and their parameters are."""
+
+    projections: dict[str, Projection]
+    populations: dict[str, Population]
+    parameters: dict[str, np.ndarray]
+    bindings: dict[ArrayName, ParameterBinding]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +99,7 @@ def with_numbers(array: Matrix, numbers: Any) -> Matrix:
     return sparse.csr_array((numbers, array.indices, array.indptr), shape=array.shape)
 
 
-def array_at(graph: SNNGraph, array: ArrayName) -> Matrix | None:
+def array_at(graph: HasArrays, array: ArrayName) -> Matrix | None:
     """An array of an operation or neuron; None where there is no such one."""
     name, label = array
     projection, population = graph.projections.get(name), graph.populations.get(name)
@@ -101,13 +108,13 @@ def array_at(graph: SNNGraph, array: ArrayName) -> Matrix | None:
     return None if population is None else population.neuron.parameters.get(label)
 
 
-def parameters_of(graph: SNNGraph, *elements: str) -> list[str]:
+def parameters_of(graph: HasArrays, *elements: str) -> list[str]:
     """Names of the parameters that arrays of some projections or populations are made of."""
     uses = [use for (element, _), use in graph.bindings.items() if element in elements]
     return list(dict.fromkeys(name for use in uses for name in use.parameters))
 
 
-def trained_arrays(graph: SNNGraph) -> dict[Path, np.ndarray]:
+def trained_arrays(graph: HasArrays) -> dict[Path, np.ndarray]:
     """What learning changes, as it is stored (of sparse rows their values): by element and name the arrays that are
     parameters of their own, and by name the parameters that arrays are made of."""
     found: dict[Path, np.ndarray] = {}
@@ -121,7 +128,7 @@ def trained_arrays(graph: SNNGraph) -> dict[Path, np.ndarray]:
     return {**own, **{(name,): value for name, value in graph.parameters.items()}}
 
 
-def remade(graph: SNNGraph, names: set[str]) -> None:
+def remade(graph: HasArrays, names: set[str]) -> None:
     """Gives the arrays that are made of some parameters the numbers that these now have."""
     for array, use in graph.bindings.items():
         old = array_at(graph, array)
@@ -129,7 +136,7 @@ def remade(graph: SNNGraph, names: set[str]) -> None:
             set_array(graph, array, with_numbers(old, use.array(graph.parameters, old.dtype)))
 
 
-def set_array(graph: SNNGraph, array: ArrayName, value: Matrix) -> None:
+def set_array(graph: HasArrays, array: ArrayName, value: Matrix) -> None:
     """Puts another value in the place of an array of an operation or neuron."""
     name, label = array
     projection = graph.projections.get(name)

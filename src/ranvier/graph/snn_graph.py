@@ -2,203 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
-from scipy import sparse
-
 from ..errors import GraphError
-from .arrays import Matrix, constant, in_float64
-from .elements import Input, Output, Population, Projection
-from .layers import LAYER_DT, LayerNode, Layers, chain, check_layers, replace_layers
-from .operations import Flatten, Identity, Select
-from .shared import ArrayName, ParameterBinding, array_at, remade
-
-Node = Input | Population | Output
+from .layers import Layered
 
 
-class SNNGraph:
+class SNNGraph(Layered):
     """Inputs, populations, projections and outputs of a spiking network.
 
     In a time step every population, after all that feeds it without delay, sums what its projections bring, updates its
     states and gives its output; an output is the sum of the projections into it. A graph is valid where the projections
-    without delay form no cycle and all shapes fit: :func:`ranvier.graph.verifier.problems` says what is wrong.
+    without delay form no cycle and all shapes fit: :func:`ranvier.problems` says what is wrong.
 
     Elements and arrays are never written in place. The graph itself can be changed: passes do.
 
     Args:
-        layers: one after the other, in place of all elements; ``SNNGraph()`` has none.
+        layers: one after the other, in place of all elements, as in sc-neurocore; the rest by name, as the attributes.
 
     Attributes:
         name: for reports.
-        dt: time step in seconds.
+        dt: time step in seconds; a graph with elements needs one.
         inputs, populations, outputs: by name, in order.
         projections: by name, in the order in which a target sums them.
         metadata: text by key, kept from the source of the graph.
+        layers: as a list to edit, for graphs that are a chain of dense layers.
         parameters: by name, what several arrays are made of, or one is by a function of it.
         bindings: how arrays are made of parameters, by the names of the projection or population and of the array; an
             array that is not named here is a parameter of its own.
     """
-
-    def __init__(
-        self,
-        layers: Iterable[LayerNode] | None = None,
-        *,
-        name: str = "graph",
-        dt: float | None = None,
-        inputs: Iterable[Input] = (),
-        populations: Iterable[Population] = (),
-        projections: Iterable[Projection] = (),
-        outputs: Iterable[Output] = (),
-        metadata: Mapping[str, str] | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        bindings: Mapping[ArrayName, ParameterBinding] | None = None,
-    ) -> None:
-        nodes = [] if layers is None else check_layers(layers)
-        if nodes:
-            inputs, populations, projections, outputs = chain(nodes)
-        if dt is None and not nodes and (inputs or populations or projections or outputs):
-            raise GraphError("a graph needs its time step: SNNGraph(..., dt=0.001) for one millisecond.")
-        self.name = name
-        self.dt = LAYER_DT if dt is None else float(dt)
-        self.inputs: dict[str, Input] = _by_name(inputs)
-        self.populations: dict[str, Population] = _by_name(populations)
-        self.projections: dict[str, Projection] = _by_name(projections)
-        self.outputs: dict[str, Output] = _by_name(outputs)
-        self.metadata = dict(metadata or {})
-        self.parameters: dict[str, np.ndarray] = {k: constant(v) for k, v in (parameters or {}).items()}
-        self.bindings: dict[ArrayName, ParameterBinding] = dict(bindings or {})
-        for node in nodes:
-            node.bind(self)
-
-    @classmethod
-    def from_module(cls, model: Any, *inputs: Any, dt: float | None = None) -> SNNGraph:
-        """The graph of a brainstate module or step function, for example inputs: see :func:`ranvier.raise_model`."""
-        return _raising().raise_model(model, *inputs, dt=dt).graph
-
-    @classmethod
-    def from_program(cls, info: Any, *, dt: float | None = None) -> SNNGraph:
-        """The graph of a program: see :func:`ranvier.raise_program`."""
-        return _raising().raise_program(info, dt=dt).graph
-
-    def copy(self) -> SNNGraph:
-        """A graph that can be changed without changing this one; elements and arrays are shared."""
-        copy = SNNGraph(dt=self.dt)
-        copy.become(self)
-        return copy
-
-    def __copy__(self) -> SNNGraph:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SNNGraph:
-        return self.copy()  # what is shared is never written in place
-
-    def become(self, other: SNNGraph) -> None:
-        """Takes over all that another graph has."""
-        self.name, self.dt, self.metadata = other.name, other.dt, dict(other.metadata)
-        self.inputs, self.populations = dict(other.inputs), dict(other.populations)
-        self.projections, self.outputs = dict(other.projections), dict(other.outputs)
-        self.parameters, self.bindings = dict(other.parameters), dict(other.bindings)
-
-    def set_parameter(self, name: str, value: Any) -> None:
-        """Gives a parameter another value, and all arrays that are made of it their new numbers."""
-        self.parameters[name] = constant(value)
-        remade(self, {name})
-
-    def forget_unused(self) -> None:
-        """Drops what is known of arrays that are gone, and parameters that no array is made of."""
-        self.bindings = {array: use for array, use in self.bindings.items() if array_at(self, array) is not None}
-        used = {name for use in self.bindings.values() for name in use.parameters}
-        self.parameters = {name: value for name, value in self.parameters.items() if name in used}
-
-    @property
-    def nodes(self) -> dict[str, Node]:
-        """Inputs, populations and outputs by name."""
-        return {**self.inputs, **self.populations, **self.outputs}
-
-    def source_shape(self, projection: Projection) -> tuple[int, ...]:
-        """Shape of what a projection reads."""
-        return self.port_shape(projection.source, projection.source_port)
-
-    def target_shape(self, projection: Projection) -> tuple[int, ...]:
-        """Shape of what a projection brings."""
-        return self.port_shape(projection.target, projection.target_port)
-
-    def port_shape(self, name: str, port: str) -> tuple[int, ...]:
-        """Shape of a port or state of an input, population or output."""
-        population = self.populations.get(name)
-        if population is not None:
-            return population.neuron.shape_of(port, population.shape)
-        return self.inputs[name].shape if name in self.inputs else self.outputs[name].shape
-
-    def into(self, name: str) -> list[Projection]:
-        """The projections into a population or output, in the order in which they are summed."""
-        return [projection for projection in self.projections.values() if projection.target == name]
-
-    def by_target(self) -> dict[str, list[Projection]]:
-        """:meth:`into` of every node."""
-        found: dict[str, list[Projection]] = {name: [] for name in self.nodes}
-        for projection in self.projections.values():
-            found.setdefault(projection.target, []).append(projection)
-        return found
-
-    def out_of(self, name: str) -> list[Projection]:
-        """The projections out of an input or population."""
-        return [projection for projection in self.projections.values() if projection.source == name]
-
-    def affine_map(self, projection: Projection) -> tuple[Matrix, np.ndarray | float]:
-        """A and b of a projection in float64: sparse rows, and ``[size of the target]`` or zero."""
-        source = self.source_shape(projection)
-        offset = projection.operation.offset(source)
-        target = projection.operation.target_shape(source)
-        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
-        return in_float64(projection.operation.rows(source)), constant
-
-    @property
-    def total_neurons(self) -> int:
-        """Number of neurons; relays and delays are none."""
-        return sum(p.size for p in self.populations.values() if p.neuron.states)
-
-    @property
-    def total_params(self) -> int:
-        """Number of weights and biases that are stored; those that several projections share count once."""
-        arrays = {(p.name, k): v for p in self.projections.values() for k, v in p.operation.arrays.items()}
-        uses = {array: use for array in arrays if (use := self.bindings.get(array)) is not None and use.parameters}
-        shared = {name for use in uses.values() for name in use.parameters}
-        own = sum(number_of(value) for array, value in arrays.items() if array not in uses)
-        return own + sum(self.parameters[name].size for name in shared)
-
-    @property
-    def total_synapses(self) -> int:
-        """Number of weights that are not zero, every use of a shared weight counted; what only passes values on has
-        none."""
-        passing = (Identity, Flatten, Select)
-        weighted = (p for p in self.projections.values() if not isinstance(p.operation, passing))
-        return sum(p.operation.synapses(self.source_shape(p)) for p in weighted)
-
-    @property
-    def layers(self) -> Layers:
-        """The populations that one dense or sparse matrix feeds, beside their own recurrence, as a list of layers that
-        writes through: what is assigned to a layer, or to the list where the graph is a chain, changes the graph.
-        """
-        return Layers(self)
-
-    @layers.setter
-    def layers(self, layers: Iterable[LayerNode]) -> None:
-        replace_layers(self, layers)
-
-    def __repr__(self) -> str:
-        return (
-            f"SNNGraph({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
-            f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
-        )
-
-
-def _raising() -> Any:
-    """What makes graphs of programs; it stands above graphs, so it is loaded by name when asked for."""
-    return importlib.import_module("ranvier.raising.raised")
 
 
 def check_is_graph(value: object) -> None:
@@ -206,19 +36,5 @@ def check_is_graph(value: object) -> None:
     if not isinstance(value, SNNGraph):
         raise GraphError(
             f"a SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files, "
-            "ranvier.from_nir reads .nir files, and ranvier.raise_model(model, *inputs).graph is that of a model."
+            "ranvier.from_nir reads .nir files, and ranvier.to_graph(model, *inputs) gives that of a model."
         )
-
-
-def number_of(array: Matrix) -> int:
-    """Numbers that are stored."""
-    return array.nnz if sparse.issparse(array) else array.size
-
-
-def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for element in elements:
-        if element.name in found:
-            raise GraphError(f"two elements are called {element.name!r}; give every one a name of its own.")
-        found[element.name] = element
-    return found

@@ -11,11 +11,12 @@ from scipy import sparse
 
 from ..errors import GraphError, printable, reason_text
 from .elements import Input, Output, Population, Projection
+from .network import Node
 from .neurons import CHOICES, Delay
 from .operations import ShapeError
 from .order import instant_cycle
 from .shared import ArrayName, ParameterBinding, array_at, numbers_of, trained_arrays
-from .snn_graph import Node, SNNGraph, check_is_graph
+from .snn_graph import SNNGraph, check_is_graph
 
 POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
 """Parameters that divide."""

@@ -27,7 +27,7 @@ from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups, elemen
 from ..program.analysis.lasting import lasting_states
 from ..program.analysis.position_map import Maps
 from ..program.analysis.reachability import bits_of, feeds_of, is_mixed, reach_by_gradient
-from ..program.nested import has_derivative
+from ..program.bodies import has_derivative
 from ..program.paths import path_text
 from ..program.program import ModuleInfo
 from ..program.remade import Recipe, Remade

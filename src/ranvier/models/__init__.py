@@ -1,4 +1,10 @@
-"""Example models. Each factory returns ``(model, *example_inputs)``, ready for every entry point."""
+"""Example models. Each factory returns ``(model, *example_inputs)``, ready for every entry point.
 
-from .alif_stp import ALIF_STPExpCu_Dense_Layer as ALIF_STPExpCu_Dense_Layer
-from .alif_stp import alif_stp as alif_stp
+They load when first used: the ALIF network needs brainpy, of the extra ``models``.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
-import brainpy.state as neurons
 import brainstate
-import braintools
 import brainunit as u
 import jax
 import jax.numpy as jnp
+
+from ..util.extras import require
+
+require("the ALIF network of ranvier.models", "models", "brainpy", "braintools", error=ImportError)
+
+import brainpy.state as neurons  # noqa: E402, what is missing is named first
+import braintools  # noqa: E402
 
 
 class ALIFSTPNetwork(brainstate.nn.Module):

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 
 from ..errors import PassError
 from .base import Pass
+from .canonicalize import Canonicalize
+from .common_projections import CommonProjections
+from .connections import Connections
+from .dead_code import DeadCode
+from .dead_neurons import DeadNeurons
+from .fold_constants import FoldConstants
+from .fuse import Fuse
+from .merge_neurons import MergeNeurons
+from .prune import Prune
+from .quantize import Quantize
+from .untie import Untie
 
 GROUP = "ranvier.passes"
-BUILT_IN = (
-    "canonicalize",
-    "common-projections",
-    "connections",
-    "dead-code",
-    "dead-neurons",
-    "fold-constants",
-    "fuse",
-    "merge-neurons",
-    "prune",
-    "quantize",
-    "untie",
+PASSES: tuple[type[Pass], ...] = (
+    Canonicalize,
+    CommonProjections,
+    Connections,
+    DeadCode,
+    DeadNeurons,
+    FoldConstants,
+    Fuse,
+    MergeNeurons,
+    Prune,
+    Quantize,
+    Untie,
 )
-"""Names of the passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
+BUILT_IN: dict[str, type[Pass]] = {one.name: one for one in PASSES}
+"""The passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
 
 
 def pass_names() -> list[str]:
@@ -38,8 +49,7 @@ def pass_class(name: str) -> type[Pass]:
         PassError: there is none; the message lists those that there are.
     """
     if name in BUILT_IN:
-        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
-        return getattr(module, "".join(part.title() for part in name.split("-")))
+        return BUILT_IN[name]
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return entry.load()

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ._jax import Equation, Literal, Var, bind, dtype_of, is_floating, is_key, open_jaxpr, variables_of
+from .bodies import branches_of
 from .interpret import evaluate
-from .nested import branches_of
 from .normalize import normalize
 from .program import ModuleInfo, Slot
 from .random import is_random

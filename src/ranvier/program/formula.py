@@ -17,7 +17,7 @@ from jax import lax
 
 from ..errors import RanvierError
 from ._jax import Equation, Literal, Var, dtype_of, is_key, open_jaxpr, trace
-from .nested import called_body, has_own_derivative
+from .bodies import called_body, has_own_derivative
 from .precision import TracedFunction
 
 MODULES = {"jnp": jnp, "lax": lax, "jax.nn": jax.nn}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ._jax import Atom, Equation, Literal, Var, bind, located_at, open_jaxpr
+from .bodies import branches_of, loop_of
 
 Apply = Callable[[Equation, list[Any]], Sequence[Any]]
 Environment = dict[Var, Any]
@@ -49,8 +50,6 @@ def needed_equations(equations: Sequence[Equation], outputs: Iterable[Atom]) -> 
 
 def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Sequence[Any]:
     """Applies ``cond``, ``scan`` or ``while`` with ``apply`` used for every equation of their bodies."""
-    from .nested import branches_of, loop_of
-
     if eqn.primitive.name == "cond":
         index, *rest = operands
         branches = [_as_function(branch, apply) for branch in branches_of(eqn)]

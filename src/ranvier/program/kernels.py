@@ -13,7 +13,7 @@ import jax
 from ..errors import ModelError, reason_text
 from ..util.extras import how_to_install
 from ._jax import Equation, bind, names_of_primitives, open_jaxpr, spec
-from .nested import bodies
+from .bodies import bodies
 from .program import ModuleInfo
 
 EXTRAS = {"numba": "sparse"}

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ._jax import Equation, Literal, bind, dtype_of, is_floating, open_jaxpr, shape_of, trace
+from .bodies import loop_of
 from .interpret import evaluate
-from .nested import loop_of
 
 
 def with_sums_in_loops(closed: Any, avals: Sequence[Any]) -> Any:

@@ -3,34 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._jax import Literal, Var, dtype_of, shape_of
-from .paths import path_text
-
-if TYPE_CHECKING:
-    from .program import ModuleInfo
-
-
-def variable_names(info: ModuleInfo) -> dict[Var, str]:
-    """Names for all variables: slot paths for operands, a prime for new values, letters in order otherwise."""
-    names: dict[Var, str] = {}
-    for index, var in enumerate(info.input_invars):
-        names[var] = f"x{index}"
-    for slots, invars in ((info.parameters, info.weight_invars), (info.other, info.other_invars)):
-        names.update(zip(invars, (name for slot in slots for name in slot.leaf_names), strict=True))
-    for path, var in info.hidden_path_to_invar.items():
-        names[var] = path_text(path)
-    for path, var in info.hidden_path_to_outvar.items():
-        names[var] = path_text(path) + "'"
-    letters = _letters()
-    for eqn in info.equations:
-        for var in eqn.outvars:
-            if var not in names:
-                names[var] = next(letters)
-    for var in info.jaxpr.constvars:
-        names[var] = next(letters)
-    return names
 
 
 def variable_text(atom: Any, names: Mapping[Var, str]) -> str:
@@ -41,7 +16,8 @@ def variable_text(atom: Any, names: Mapping[Var, str]) -> str:
     return f"{names[atom]}:{dtype_of(atom)}[{shape}]"
 
 
-def _letters() -> Iterator[str]:
+def letters() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ... without end."""
     alphabet = "abcdefghijklmnopqrstuvwxyz"
     number = 0
     while True:

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from ._jax import Equation, bind, copy, dtype_of, is_literal, num_closed_over, open_jaxpr, shape_of, trace
+from .bodies import bodies, called_body, is_call, loop_of
 from .declared import BACKWARD, closed_over, with_forward_rule
 from .interpret import apply_with_bodies, evaluate
 from .loop_sums import with_sums_in_loops
-from .nested import bodies, called_body, classify, contains, is_call, loop_of, tangents_of
+from .nested import classify, contains, tangents_of
 from .primitives import Kind, rule_of
 
 UNROLL_LENGTH = 32

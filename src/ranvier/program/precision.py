@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._jax import Equation, bind, dtype_of, is_complex, is_floating, open_jaxpr, trace
+from .bodies import bodies, called_body, has_own_derivative, is_call
 from .interpret import apply_with_bodies, evaluate
-from .nested import bodies, called_body, has_own_derivative, is_call
 from .remade import Recipe, Remade
 from .scalar import with_own_derivative
 

@@ -17,7 +17,7 @@ from ._jax import Var, open_jaxpr
 from .diagnostic import Diagnostic
 from .inputs import check_names
 from .interpret import Environment, evaluate, run_equations
-from .names import variable_names, variable_text
+from .names import letters, variable_text
 from .paths import Path, leaf_path, path_text
 from .remade import Recipe, Remade, check_pickles
 from .while_loops import bind_both_ways
@@ -356,8 +356,16 @@ class ModuleInfo(Remade):
 
     @cached_property
     def variable_names(self) -> dict[Var, str]:
-        """Short names: slot paths for operands, ``path'`` for new states, letters for the rest."""
-        return variable_names(self)
+        """Short names: slot paths for operands, ``path'`` for new states, letters in order for the rest."""
+        names: dict[Var, str] = {var: f"x{index}" for index, var in enumerate(self.input_invars)}
+        for slots, invars in ((self.parameters, self.weight_invars), (self.other, self.other_invars)):
+            names.update(zip(invars, (name for slot in slots for name in slot.leaf_names), strict=True))
+        names.update({var: path_text(path) for path, var in self.hidden_path_to_invar.items()})
+        names.update({var: f"{path_text(path)}'" for path, var in self.hidden_path_to_outvar.items()})
+        results = [var for eqn in self.equations for var in eqn.outvars]
+        unnamed = [var for var in (*results, *self.jaxpr.constvars) if var not in names]
+        names.update(zip(unnamed, letters(), strict=False))
+        return names
 
     def text(self, atom: Any) -> str:
         """A variable or literal for a person: short name, dtype and shape."""

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from ._jax import Equation, bind, dtype_of, is_floating, open_jaxpr, trace
+from .bodies import bodies, called_body, has_own_derivative, is_call, is_loop
 from .declared import BACKWARD, backward_of, declared_operands, placed, pushed
 from .interpret import Apply, apply_with_bodies, evaluate
-from .nested import bodies, called_body, carries_all, has_own_derivative, is_call, is_loop
+from .nested import carries_all
 from .primitives import Kind, rule_of
 
 MOVES = frozenset(["broadcast_in_dim", "reshape", "squeeze", "expand_dims", "copy", "sharding_constraint"])

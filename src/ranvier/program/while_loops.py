@@ -18,9 +18,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..errors import AnalysisError
 from ._jax import Equation, bind, dtype_of, is_complex, is_floating, size_of, source_line
+from .bodies import loop_of
 from .derivatives import as_function
 from .interpret import apply_with_bodies
-from .nested import classify_derivative, contains, loop_of, on_derivative_path
+from .nested import classify_derivative, contains, on_derivative_path
 from .primitives import Kind
 
 MAX_JACOBIAN = 2**24

@@ -31,6 +31,7 @@ from .blocks import Block, blocks_of, packed
 from .clusters import Clusters, PlannedPopulation
 from .dynamics import Key, PositionFunction
 from .references import Earlier, MovedSource, OldState, Root, Terms, base, node_shape
+from .registers import pass_by_registers
 from .roles import EquationKinds
 from .sharing import Sharing
 
@@ -78,6 +79,7 @@ class Build:
         self.leaves: dict[str, int] = {}
         _check_real(self.info)
         self.roles = EquationKinds(self.info)
+        pass_by_registers(self.roles)
         self.clusters = Clusters(self.roles)
         self.graph = SNNGraph(name=self.info.name, dt=self.dt)
         self.where: dict[Root, tuple[str, str, int]] = {}

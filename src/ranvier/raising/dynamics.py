@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..program._jax import Equation, Literal, Tracer, Var, dtype_of, located_at, open_jaxpr, trace
-from ..program.nested import called_body, has_own_derivative
+from ..program.bodies import called_body, has_own_derivative
 from ..program.precision import TracedFunction
 from ..program.scalar import apply_to_numbers, forward_of
 from .clusters import Clusters, PlannedPopulation

@@ -10,6 +10,9 @@ import numpy as np
 
 from ..program.analysis.position_map import PositionMap
 
+NOTHING = -1
+"""In place of an element: zero."""
+
 
 @dataclass(frozen=True)
 class OldState:
@@ -106,3 +109,31 @@ def node_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def is_whole(terms: Any) -> bool:
     """Whether terms are one root as it is."""
     return len(terms) == 1 and terms[0].index is None
+
+
+@dataclass(frozen=True, eq=False)
+class Register:
+    """What the elements of a part of a state are.
+
+    Attributes:
+        sources: what they come from.
+        source: of every element the number of its source; NOTHING for zero.
+        element: which element of it.
+        steps: how many steps ago.
+    """
+
+    sources: tuple[Root, ...]
+    source: np.ndarray
+    element: np.ndarray
+    steps: np.ndarray
+
+    def terms(self, index: np.ndarray | None) -> list[MovedSource]:
+        """What some elements are made up of."""
+        chosen = np.arange(self.source.size) if index is None else index
+        source = np.where(chosen >= 0, self.source[chosen], NOTHING)
+        found = []
+        for number, root in enumerate(self.sources):
+            for steps in np.unique(self.steps[chosen[source == number]]):
+                here = (source == number) & (self.steps[chosen] == steps)
+                found.append(MovedSource(Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
+        return found

@@ -7,50 +7,25 @@ that result some steps later. So no population is needed to hold it: a projectio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..program._jax import Literal, Var, dtype_of, is_real, variables_of
-from .references import Earlier, MovedSource, OldState, Root, Terms, is_whole, joined
-
-if TYPE_CHECKING:
-    from .roles import EquationKinds
+from .references import NOTHING, Earlier, MovedSource, OldState, Register, Root, Terms, is_whole, joined
+from .roles import EquationKinds
 
 MOST_TAPS = 16
 """Where something reads more steps of one line at once, a state that holds them all is simpler than so many
 projections."""
-NOTHING = -1
-"""In place of an element: zero."""
 
 
-@dataclass(frozen=True, eq=False)
-class Register:
-    """What the elements of a part of a state are.
-
-    Attributes:
-        sources: what they come from.
-        source: of every element the number of its source; NOTHING for zero.
-        element: which element of it.
-        steps: how many steps ago.
-    """
-
-    sources: tuple[Root, ...]
-    source: np.ndarray
-    element: np.ndarray
-    steps: np.ndarray
-
-    def terms(self, index: np.ndarray | None) -> list[MovedSource]:
-        """What some elements are made up of."""
-        chosen = np.arange(self.source.size) if index is None else index
-        source = np.where(chosen >= 0, self.source[chosen], NOTHING)
-        found = []
-        for number, root in enumerate(self.sources):
-            for steps in np.unique(self.steps[chosen[source == number]]):
-                here = (source == number) & (self.steps[chosen] == steps)
-                found.append(MovedSource(Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
-        return found
+def pass_by_registers(roles: EquationKinds) -> None:
+    """Reads what parts of states only pass on from where it comes from."""
+    roles.registers = registers_of(roles)
+    roles.register_elements = {part: roles.components.pop(part) for part in roles.registers}
+    for var, terms in roles.terms.items():
+        roles.terms[var] = substituted(terms, roles.registers, roles.sizes)
 
 
 def registers_of(roles: EquationKinds) -> dict[OldState, Register]:

@@ -35,8 +35,7 @@ from ..program.nested import classify
 from ..program.primitives import Kind, rule_of
 from ..program.program import ModuleInfo
 from ..program.scalar import is_scalable
-from .references import Earlier, MovedSource, OldState, Root, Terms, joined
-from .registers import Register, registers_of, substituted
+from .references import Earlier, MovedSource, OldState, Register, Root, Terms, joined
 
 MOVES = frozenset(
     [
@@ -105,6 +104,7 @@ class EquationKinds:
     sizes: dict[Root, int] = field(default_factory=dict)
     noise: set[Var] = field(default_factory=set)
     registers: dict[OldState, Register] = field(default_factory=dict)
+    register_elements: dict[OldState, np.ndarray | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         info = self.info
@@ -120,14 +120,6 @@ class EquationKinds:
             elif self.role[id(eqn)] is not EquationKind.INSIDE:
                 for out in eqn.outvars:
                     self._root(out, out)
-        self._pass_by_registers()
-
-    def _pass_by_registers(self) -> None:
-        """Reads what parts of states only pass on from where it comes from."""
-        self.registers = registers_of(self)
-        self.register_elements = {part: self.components.pop(part) for part in self.registers}
-        for var, terms in self.terms.items():
-            self.terms[var] = substituted(terms, self.registers, self.sizes)
 
     @cached_property
     def arithmetic_results(self) -> set[Var]:

@@ -39,7 +39,7 @@ def simulate(graph: SNNGraph, inputs: Any, *, record: Sequence[str] = (), dtype:
 
     Raises:
         GraphError: the graph is not valid, something to be recorded is not there, or what the graph carries from step
-            to step takes more memory than :class:`ranvier.Limits` allow.
+            to step takes more memory than :class:`ranvier.types.Limits` allow.
         InputError: the inputs do not fit, the dtype is not floating-point, or the results take too much memory.
     """
     return Simulator(graph, record=record, dtype=dtype)(inputs)

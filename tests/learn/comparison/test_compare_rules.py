@@ -157,4 +157,4 @@ def test_rules_are_chosen_within_the_memory_limit() -> None:
     assert errors[2] < 1e-9
     with pytest.raises(ranvier.RuleError, match="memory_limit=10"):
         ranvier.compile(model, "auto", xs[0], memory_limit=10)
-    assert isinstance(ranvier.compile(model, "auto", xs[0], batch_size=2).rule, ranvier.ByParameter)
+    assert isinstance(ranvier.compile(model, "auto", xs[0], batch_size=2).rule, ranvier.types.ByParameter)

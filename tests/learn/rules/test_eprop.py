@@ -39,7 +39,7 @@ class Network:
         shapes = {"w_in": (N_IN, N_REC), "w_rec": (N_REC, N_REC), "w_out": (N_REC, N_OUT)}
         return {name: normal(k, *shape, dtype=jnp.float64, scale=0.8) for k, (name, shape) in enumerate(shapes.items())}
 
-    def model(self, cut_recurrence: bool = False, readout=None) -> ranvier.StepFunction:
+    def model(self, cut_recurrence: bool = False, readout=None) -> ranvier.types.StepFunction:
         """The step function.
 
         Args:
@@ -105,7 +105,7 @@ def data() -> tuple[jax.Array, jax.Array]:
     return xs, normal(6, STEPS, N_OUT, dtype=jnp.float64)
 
 
-def learner_of(model, rule, chunk: int | None = None) -> ranvier.Learner:
+def learner_of(model, rule, chunk: int | None = None) -> ranvier.types.Learner:
     return ranvier.compile(model, rule, jnp.ones(N_IN), chunk=chunk)
 
 
@@ -258,7 +258,7 @@ def drive(w_out, spikes, old, before) -> dict[str, tuple]:
     }
 
 
-def with_drive(what: str, spare: bool = False) -> ranvier.StepFunction:
+def with_drive(what: str, spare: bool = False) -> ranvier.types.StepFunction:
     """LIF neurons without recurrence and a leaky readout, driven as ``what`` has it."""
 
     def step(params, state, x):

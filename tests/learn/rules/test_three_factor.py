@@ -24,7 +24,7 @@ def error_loss(output, target):
     return 0.5 * ((output - target) ** 2).sum()
 
 
-def network() -> ranvier.StepFunction:
+def network() -> ranvier.types.StepFunction:
     """Recurrent LIF neurons and a leaky readout with a bias."""
 
     def step(params, state, x):
@@ -76,7 +76,7 @@ def data(*lead: int) -> tuple[jax.Array, jax.Array]:
     return xs, normal(6, STEPS, *lead, N_OUT, dtype=jnp.float64)
 
 
-def learner_of(rule=ranvier.ThreeFactor(DECAY), **options) -> ranvier.Learner:  # noqa: B008
+def learner_of(rule=ranvier.ThreeFactor(DECAY), **options) -> ranvier.types.Learner:  # noqa: B008
     return ranvier.compile(network(), rule, jnp.ones(N_IN), **options)
 
 

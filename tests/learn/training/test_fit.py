@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEPS, BATCH, N_IN, N_REC, N_OUT = 10, 4, 3, 6, 2
 
 
-def network() -> ranvier.StepFunction:
+def network() -> ranvier.types.StepFunction:
     """Recurrent LIF neurons and a leaky readout."""
 
     def step(params, state, x):
@@ -63,11 +63,11 @@ def batches(epoch: int = 0) -> list:
     return [batch(10 * epoch + k) for k in range(4)]
 
 
-def make(rule=ranvier.D_RTRL(), **options) -> ranvier.Learner:  # noqa: B008
+def make(rule=ranvier.D_RTRL(), **options) -> ranvier.types.Learner:  # noqa: B008
     return ranvier.compile(network(), rule, jnp.ones(N_IN), batch_size=BATCH, chunk=5, reduction="mean", **options)
 
 
-def train(learner=None, data=batches, epochs=2, loss=class_loss, optimizer=None, **options) -> ranvier.FitResult:
+def train(learner=None, data=batches, epochs=2, loss=class_loss, optimizer=None, **options) -> ranvier.types.FitResult:
     optimizer = optax.adam(0.02) if optimizer is None else optimizer
     return ranvier.fit(learner or make(), data, loss, optimizer, epochs, progress=False, **options)
 

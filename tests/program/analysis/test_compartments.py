@@ -44,7 +44,7 @@ MIXING: dict[str, Mix] = {
 }
 
 
-def model_with(mix: Mix) -> ranvier.StepFunction:
+def model_with(mix: Mix) -> ranvier.types.StepFunction:
     def step(p: Any, state: Any, x: Any) -> Any:
         v = mix(state["V"], p).at[:, 0].add(jnp.tanh(x @ p["w"]))
         return {"V": v}, v
@@ -57,7 +57,7 @@ def loss(output: Any) -> Any:
     return jnp.sin(output + 0.3).sum()
 
 
-def through_time(model: ranvier.StepFunction, xs: Any) -> Any:
+def through_time(model: ranvier.types.StepFunction, xs: Any) -> Any:
     def total(params: Any) -> Any:
         def step(state: Any, x: Any) -> Any:
             state, output = model.step(params, state, x)
@@ -68,7 +68,7 @@ def through_time(model: ranvier.StepFunction, xs: Any) -> Any:
     return jax.grad(total)(model.params)["w"]
 
 
-def left_out(learner: ranvier.Learner) -> str:
+def left_out(learner: ranvier.types.Learner) -> str:
     return str(learner.plan).split("Left out")[1]
 
 

@@ -59,7 +59,7 @@ OTHER: dict[str, tuple[Read, Write]] = {
 }
 
 
-def model_with(read: Read, write: Write, *, start: int = 0) -> ranvier.StepFunction:
+def model_with(read: Read, write: Write, *, start: int = 0) -> ranvier.types.StepFunction:
     rng = np.random.default_rng(0)
     params = {"w": jnp.asarray(rng.normal(size=(3, N))), "u": jnp.asarray(rng.normal(size=N))}
 
@@ -81,7 +81,7 @@ def sequence() -> jax.Array:
     return jnp.asarray(np.random.default_rng(1).normal(size=(STEPS, 3)))
 
 
-def through_time(model: ranvier.StepFunction, xs: Any) -> Any:
+def through_time(model: ranvier.types.StepFunction, xs: Any) -> Any:
     """The gradient by backpropagation through time, without Ranvier."""
 
     def total(params: Any) -> Any:
@@ -94,7 +94,7 @@ def through_time(model: ranvier.StepFunction, xs: Any) -> Any:
     return jax.grad(total)(model.params)
 
 
-def check_gradients(model: ranvier.StepFunction, rule: Any, chunks: Any) -> ranvier.Learner:
+def check_gradients(model: ranvier.types.StepFunction, rule: Any, chunks: Any) -> ranvier.types.Learner:
     xs = sequence()
     expected = through_time(model, xs)
     learners = [ranvier.compile(model, rule, xs[0], chunk=chunk) for chunk in chunks]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 N = 4
 
 
-def analyse(step, state: dict, params: dict | None = None, x: jax.Array | None = None) -> ranvier.Analysis:
+def analyse(step, state: dict, params: dict | None = None, x: jax.Array | None = None) -> ranvier.types.Analysis:
     model = ranvier.step_function(step, params or {}, state)
     return ranvier.analyse(model, jnp.ones(N) if x is None else x)
 

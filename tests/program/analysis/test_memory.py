@@ -8,7 +8,7 @@ import pytest
 import ranvier
 
 
-def two_state_layer(batch: tuple[int, ...]) -> ranvier.Analysis:
+def two_state_layer(batch: tuple[int, ...]) -> ranvier.types.Analysis:
     """3 inputs, 4 neurons with current g and membrane v: weights 12 + 4 + recurrent 16."""
 
     def step(p, s, x):

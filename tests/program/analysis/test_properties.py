@@ -76,8 +76,8 @@ def test_D_is_right_where_positions_move(step: RandomStep, seed: int) -> None:
     state, x = random_values(step, seed)
     analysis = ranvier.analyse(ranvier.step_function(step, {}, state, name="random"), x)
     jacobian = full_jacobian(step, state, x)
-    moved = {p for d in analysis.diagnostics if d.kind is ranvier.DiagnosticKind.POSITIONS_MOVE for p in d.paths}
-    broadcast = any(d.kind is ranvier.DiagnosticKind.STATE_BROADCAST for d in analysis.diagnostics)
+    moved = {p for d in analysis.diagnostics if d.kind is ranvier.types.DiagnosticKind.POSITIONS_MOVE for p in d.paths}
+    broadcast = any(d.kind is ranvier.types.DiagnosticKind.STATE_BROADCAST for d in analysis.diagnostics)
     for group in analysis.groups:
         whole = not moved & set(group.hidden_paths) and not broadcast
         check_group(group, np.asarray(group.transition.jacobian(analysis.info.values(x))), jacobian, whole)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 N = 4
 
 
-def analyse(step, params: dict, state: dict | None = None, n_in: int = 3) -> ranvier.Analysis:
+def analyse(step, params: dict, state: dict | None = None, n_in: int = 3) -> ranvier.types.Analysis:
     model = ranvier.step_function(step, params, state or {"h": jnp.full(N, 0.3)})
     return ranvier.analyse(model, jnp.linspace(0.5, 1.0, n_in))
 
@@ -22,7 +22,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def result_from_parts(analysis: ranvier.Analysis, relation: ranvier.HiddenParamOpRelation) -> tuple:
+def result_from_parts(analysis: ranvier.types.Analysis, relation: ranvier.HiddenParamOpRelation) -> tuple:
     """y of the relation from its operation and transform, and y as the step computes it."""
     values = analysis.info.values(jnp.linspace(0.5, 1.0, 3))
     operands = relation.operation.transform([values[var] for var in analysis.info.weight_invars])

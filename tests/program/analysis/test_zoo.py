@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 from tests.support.zoo import FAMILIES, MODELS, Relation, ZooModel, probing
 
 ABOUT_PARAMETERS = {
@@ -41,7 +41,7 @@ def built(name: str):
     return model, inputs, ranvier.analyse(model, *inputs)
 
 
-def analysis_of(zoo_model: ZooModel) -> ranvier.Analysis:
+def analysis_of(zoo_model: ZooModel) -> ranvier.types.Analysis:
     return built(zoo_model.name)[2]
 
 
@@ -211,7 +211,7 @@ def random_hidden(info: ranvier.ModuleInfo) -> dict:
     return {s.path: s.initial[0] + jnp.asarray(rng.normal(0.0, 0.7, s.shape), s.dtype) for s in info.hidden}
 
 
-def measured(analysis: ranvier.Analysis, inputs, params, hidden):
+def measured(analysis: ranvier.types.Analysis, inputs, params, hidden):
     """D of every group and f of every connection for one step, compiled together."""
 
     @jax.jit
@@ -346,7 +346,7 @@ def is_matrix(leaf) -> bool:
     return len(leaf.shape) >= 2 or leaf.size > 8
 
 
-def silenced(slot: ranvier.Slot):
+def silenced(slot: ranvier.types.Slot):
     """The parameter with zero matrices, so that nothing passes from position to position; the rest random."""
     rng = np.random.default_rng(4)
     keep = slot.initial if not any(map(is_matrix, slot.leaves)) else None
@@ -386,7 +386,7 @@ def test_transition_and_drive_of_modules(zoo_model: ZooModel, float64) -> None:
                 assert_same(drive.get(new.path, np.zeros_like(expected)), expected, f"{new.path} by {relation.path}")
 
 
-def bias_leaf(slot: ranvier.Slot, y_shape) -> int | None:
+def bias_leaf(slot: ranvier.types.Slot, y_shape) -> int | None:
     """Number of the leaf that is added to y position by position."""
     found = [k for k, leaf in enumerate(slot.leaves) if leaf.shape == y_shape and len(slot.leaves) > 1]
     return found[0] if found else None

@@ -10,7 +10,7 @@ import brainunit as u
 import jax.numpy as jnp
 import pytest
 
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 from .model import N_IN, N_REC, elementwise, group, indirect, normal, relation, uniform, zoo_model
 from .operators import PATTERN

@@ -54,8 +54,8 @@ class Expected:
 
     groups: tuple[Group, ...]
     relations: tuple[Relation, ...]
-    unrelated: Mapping[str, ranvier.DiagnosticKind] = field(default_factory=dict)
-    remarks: Mapping[str, ranvier.DiagnosticKind] = field(default_factory=dict)
+    unrelated: Mapping[str, ranvier.types.DiagnosticKind] = field(default_factory=dict)
+    remarks: Mapping[str, ranvier.types.DiagnosticKind] = field(default_factory=dict)
     other: frozenset[str] = frozenset()
 
 
@@ -89,8 +89,8 @@ MODELS: dict[str, ZooModel] = {}
 def zoo_model(
     *groups: Group,
     relations: tuple[Relation, ...] = (),
-    unrelated: Mapping[str, ranvier.DiagnosticKind] | None = None,
-    remarks: Mapping[str, ranvier.DiagnosticKind] | None = None,
+    unrelated: Mapping[str, ranvier.types.DiagnosticKind] | None = None,
+    remarks: Mapping[str, ranvier.types.DiagnosticKind] | None = None,
     other: str = "",
     spiking: bool = False,
     differentiable: bool = True,

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import sparse
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 from .model import (
     N_IN,

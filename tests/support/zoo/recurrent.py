@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 from .model import N_IN, N_REC, elementwise, group, indirect, mixed, normal, probed, relation, uniform, zeros, zoo_model
 

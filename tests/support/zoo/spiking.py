@@ -12,7 +12,7 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 from .model import N_IN, N_REC, group, relation, uniform, zoo_model
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import ranvier
-from ranvier import DiagnosticKind
+from ranvier.types import DiagnosticKind
 
 from .model import (
     N_IN,

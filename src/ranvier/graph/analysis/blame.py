@@ -7,7 +7,7 @@ from typing import Any
 
 from ...program._jax import Equation, Literal, open_jaxpr
 from ...program.analysis.explanations import equation_text
-from ...program.nested import bodies, called_body
+from ...program.bodies import bodies, called_body
 from ...program.scalar import MOVES, is_scalable
 from ..traced import Traced
 

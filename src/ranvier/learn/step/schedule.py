@@ -19,7 +19,8 @@ from scipy.sparse.csgraph import connected_components
 
 from ...program._jax import Equation, Literal, Var, variables_of
 from ...program.analysis.binding_time import BindingTimes
-from ...program.nested import bodies, classify
+from ...program.bodies import bodies
+from ...program.nested import classify
 from ...program.primitives import Kind
 from .sparse_products import sparse_product
 from .tasks import Key, PartialProduct, Task

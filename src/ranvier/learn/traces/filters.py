@@ -19,8 +19,9 @@ from ...program._jax import Equation, Literal, Var, bind, dtype_of, is_floating,
 from ...program.analysis.cache import cached_by_program
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
 from ...program.analysis.reachability import feeds_of, reach
+from ...program.bodies import has_derivative
 from ...program.interpret import Environment, read, run_equations
-from ...program.nested import classify_derivative, has_derivative
+from ...program.nested import classify_derivative
 from ...program.normalize import normalize
 from ...program.paths import Path, path_text
 from ...program.primitives import Kind

@@ -14,7 +14,8 @@ from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
 from ...program.analysis.lasting import lasting_states
 from ...program.analysis.reachability import feeds_of, reach_by_gradient, reach_onward
 from ...program.analysis.relations import connections_of
-from ...program.nested import classify_derivative, has_derivative
+from ...program.bodies import has_derivative
+from ...program.nested import classify_derivative
 from ...program.primitives import Kind, rule_of
 from ...program.program import ModuleInfo
 

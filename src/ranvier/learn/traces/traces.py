@@ -22,8 +22,8 @@ from ...program.analysis.hidden_groups import HiddenGroup
 from ...program.analysis.memory import size_text
 from ...program.analysis.relations import Connection
 from ...program.analysis.slices import Slice
+from ...program.bodies import has_own_derivative
 from ...program.interpret import Environment
-from ...program.nested import has_own_derivative
 from ...program.program import ModuleInfo, shape_text
 from ...program.while_loops import bind_both_ways
 from ..carried import Traces

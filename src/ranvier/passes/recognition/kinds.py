@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...graph.neurons import ALIF, IF, LI, LIF, CubaLI, CubaLIF, I, Relay, Threshold
-from .match import Case, Match, Synapse
+from .case import Case
+from .match import Match, Synapse
 from .probe import Probe, Unlike, is_close, simple
 from .spiking import Adaptation, Spike
 

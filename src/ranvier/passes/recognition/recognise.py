@@ -10,8 +10,9 @@ from ...graph.analysis.blame import curved_equation, result_equation, whole_arra
 from ...graph.elements import Population
 from ...graph.snn_graph import SNNGraph, check_is_graph
 from ...graph.traced import Traced
+from .case import Case
 from .kinds import KINDS, own_values, shared
-from .match import Case, Match
+from .match import Match
 from .placing import check_uses, put_in_place
 from .probe import Curved, Probe, Unlike
 from .trial import try_points, verified

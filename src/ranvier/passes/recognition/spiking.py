@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .match import Case
+from .case import Case
 from .probe import Unlike, is_close, simple
 
 RESETS = "after a spike, set the potential to v_reset or take v_threshold off it"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating
+from ..bodies import has_derivative
 from ..declared import BACKWARD
 from ..folding import run_known
 from ..interpret import Environment
-from ..nested import contains, has_derivative
+from ..nested import contains
 from ..program import ModuleInfo
 from .cache import cached_by_program
 

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 
 from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, size_of
+from ..bodies import bodies, called_body, has_own_derivative, is_loop, loop_of
 from ..folding import run_known
 from ..interpret import Environment
-from ..nested import bodies, called_body, has_own_derivative, is_loop, loop_of, mixes, tangents_of
+from ..nested import mixes, tangents_of
 from ..primitives import Kind, PrimitiveRule, rule_of
 from .addressing import ConstantValue, Indices, index_operands, possible_indices
 from .blocks import sums_within_positions

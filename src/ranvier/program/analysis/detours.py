@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .._jax import Equation, Var
-from ..nested import has_derivative
+from ..bodies import has_derivative
 from ..program import ModuleInfo
 from .reachability import differentiated_operands, feeds_of, is_mixed, reach
 

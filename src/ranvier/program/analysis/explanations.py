@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from .._jax import Equation, Literal, Var, dtype_of, is_floating, open_jaxpr, shape_of, source_line
+from ..bodies import bodies, has_own_derivative
 from ..diagnostic import Diagnostic, DiagnosticKind
-from ..nested import bodies, classify_derivative, has_own_derivative, tangents_of
+from ..nested import classify_derivative, tangents_of
 from ..paths import Path, path_text
 from ..primitives import Kind, is_known
 from ..program import ModuleInfo, shape_text

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from .._jax import Equation, size_of
-from ..nested import Loop, loop_of
+from ..bodies import Loop, loop_of
 from .dependences import Dependences, Key, add_dependence, chained
 from .position_map import MAX_MAPS, ONLY_IDENTITY, Maps, PositionMap
 

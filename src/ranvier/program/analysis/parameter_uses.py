@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from .._jax import Atom, Equation, Literal, Var, open_jaxpr, shape_of, size_of
+from ..bodies import bodies, has_own_derivative, is_loop
 from ..interpret import Environment, needed_equations, read, run_equations
-from ..nested import bodies, classify_derivative, has_own_derivative, is_loop
+from ..nested import classify_derivative
 from ..nested import mixes as derivative_mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax import Equation, Literal, Var, bind, dtype_of, is_floating, shape_of, size_of
-from ..nested import classify, classify_derivative, has_derivative
+from ..bodies import has_derivative
+from ..nested import classify, classify_derivative
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
 from .binding_time import BindingTimes, binding_times_of

@@ -20,9 +20,10 @@ import numpy as np
 from ...errors import AnalysisError
 from ...util.table import table
 from .._jax import Equation, Var, bind, is_floating, open_jaxpr, trace
+from ..bodies import called_body, has_own_derivative
 from ..declared import declared_operands, pushed
 from ..interpret import evaluate
-from ..nested import called_body, has_own_derivative, tangents_of
+from ..nested import tangents_of
 from ..paths import Path, path_text
 from ..program import ModuleInfo, Slot
 from ..remade import Recipe, Remade

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
-from ..nested import classify_derivative, has_derivative, mixes
+from ..bodies import has_derivative
+from ..nested import classify_derivative, mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
 from .binding_time import BindingTime, binding_times_of

@@ -10,8 +10,9 @@ import jax
 
 from ...errors import AnalysisError
 from .._jax import Equation, Literal, Var, bind, is_floating
+from ..bodies import called_body, is_call, is_loop
 from ..interpret import Environment, apply_with_bodies, evaluate, read, run_equations
-from ..nested import called_body, classify_derivative, is_call, is_loop, mixes
+from ..nested import classify_derivative, mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
 from .reachability import Feeds

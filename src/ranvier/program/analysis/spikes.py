@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._jax import Equation, Literal, Var, dtype_of, open_jaxpr
-from ..nested import branches_of, called_body
+from ..bodies import branches_of, called_body
 
 PASSED_ON = frozenset(["copy", "stop_gradient", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim"])
 HEAVISIDE = frozenset(["heaviside_surrogate_gradient"])
