@@ -144,7 +144,7 @@ def test_adversarial_inputs_take_neurons_that_fire() -> None:
         ],
         outputs=[ranvier.Output("y", (1,))],
     )
-    assert any("threshold" in trial.told for trial in trials_of(graph))
+    assert any("threshold" in trial.description for trial in trials_of(graph))
 
 
 def test_adversarial_inputs_are_close_to_the_threshold() -> None:

@@ -26,16 +26,16 @@ def write_report(report: OptimizationReport, data: Calibration | None, path: str
     Raises:
         PictureError: the folder does not exist, or the extra ``picture`` is not installed.
     """
-    trains, told = _trains(report, data)
-    return write_page(report, trains, path, told)
+    trains, description = _trains(report, data)
+    return write_page(report, trains, path, description)
 
 
 def _trains(report: OptimizationReport, data: Calibration | None) -> tuple[Trains, str]:
     """Spike trains of one sample before and after, and what they were made with."""
     trial = random_trial(report.original)
-    inputs, told = (trial.inputs, trial.told) if data is None else (data.inputs, "the calibration data")
+    inputs, description = (trial.inputs, trial.description) if data is None else (data.inputs, "the calibration data")
     one = {name: values[:, :1] for name, values in inputs.items()}
     run: Any = interpret if data is None else simulate
     before: Simulation = run(report.original, one, record=spiking(report.original))
     after: Simulation = run(report.optimized, one, record=spiking(report.optimized))
-    return compared_trains(report.original, report.origins, before, after, True), told
+    return compared_trains(report.original, report.origins, before, after, True), description

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import GraphError, InputError
 from ..graph.snn_graph import SNNGraph
 from ..graph.storage import load, save
-from ..nir.read import from_nir, nir_structure
+from ..nir.options import NirOptions
+from ..nir.read import nir_structure, read_nir
 from ..nir.write import write_nir
 
 ENDINGS = (".nir", ".snn")
@@ -20,14 +21,7 @@ def is_graph_file(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in ENDINGS
 
 
-def read_graph(
-    path: str | os.PathLike[str],
-    *,
-    dt: float | None = None,
-    reset: str | None = None,
-    recurrent_delay: int | None = None,
-    integration: str | None = None,
-) -> SNNGraph:
+def read_graph(path: str | os.PathLike[str], options: NirOptions) -> SNNGraph:
     """A graph from a .nir or .snn file; the options are for .nir files that do not say these things themselves.
 
     Raises:
@@ -35,28 +29,21 @@ def read_graph(
     """
     source = Path(path)
     if source.suffix.lower() == ".nir":
-        return from_nir(source, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
+        return read_nir(source, options)
     if source.suffix.lower() == ".snn":
-        given = {"dt": dt, "reset": reset, "recurrent delay": recurrent_delay, "integration": integration}
-        if told := [name for name, value in given.items() if value is not None]:
-            raise GraphError(f"{os.fspath(path)!r} says its {' and '.join(told)} itself; leave the options out.")
+        if options.names:
+            raise GraphError(
+                f"{os.fspath(path)!r} says its {' and '.join(options.names)} itself; leave the options out."
+            )
         return load(source)
     raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
 
 
-def read_structure(
-    path: str | os.PathLike[str],
-    *,
-    dt: float | None = None,
-    reset: str | None = None,
-    recurrent_delay: int | None = None,
-    integration: str | None = None,
-) -> tuple[SNNGraph, list[str]]:
+def read_structure(path: str | os.PathLike[str], options: NirOptions) -> tuple[SNNGraph, list[str]]:
     """A graph to look at, not to run, and what its file does not say; see :func:`read_graph`."""
-    options = {"dt": dt, "reset": reset, "recurrent_delay": recurrent_delay, "integration": integration}
     if Path(path).suffix.lower() == ".nir":
-        return nir_structure(Path(path), **options)
-    return read_graph(path, **options), []
+        return nir_structure(Path(path), options)
+    return read_graph(path, options), []
 
 
 def check_graph_target(path: str | os.PathLike[str]) -> None:

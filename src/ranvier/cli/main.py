@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from ..errors import GraphError, RanvierError
+from ..nir.options import NirOptions
 from .interrupt import INTERRUPTED, ending_imports_at_once
+from .nir_options import NOTHING_GIVEN, takes_nir_options
 
 app = typer.Typer(
     add_completion=False,
@@ -37,18 +39,6 @@ ExampleInputs = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 GraphArgument = Annotated[Path, typer.Argument(metavar="GRAPH", help="A .nir or .snn file.")]
-Dt = Annotated[float | None, typer.Option("--dt", help="Time step in seconds, for NIR files that do not say it.")]
-Reset = Annotated[
-    str | None, typer.Option("--reset", help="zero or subtract: what a spike does, for NIR files that do not say it.")
-]
-RecurrentDelay = Annotated[
-    int | None,
-    typer.Option("--recurrent-delay", help="Delay in steps of edges that close a cycle, for NIR files likewise."),
-]
-Integration = Annotated[
-    str | None,
-    typer.Option("--integration", help="euler or exponential, for NIR files likewise; euler where it is left out."),
-]
 InputsFile = Annotated[
     Path, typer.Option("--inputs", metavar="FILE", help=".npz with an array [T, samples, ...] for every input.")
 ]
@@ -72,6 +62,7 @@ def main(
 
 
 @app.command()
+@takes_nir_options
 def show(
     model: ModelArgument,
     inputs: ExampleInputs = None,
@@ -82,10 +73,7 @@ def show(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why each parameter is, or is not, related to each group.")
     ] = False,
-    dt: Dt = None,
-    reset: Reset = None,
-    recurrent_delay: RecurrentDelay = None,
-    integration: Integration = None,
+    nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
     """Show how a model is built: hidden states, groups, relations, and memory of each learning rule.
@@ -100,15 +88,14 @@ def show(
             raise GraphError(
                 "--input and --explain are for models; a graph file says its inputs, and has no relations."
             )
-        graph, unsaid = read_structure(
-            model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration
-        )
+        graph, unsaid = read_structure(model, nir)
         show_graph(Console(), graph, unsaid, as_json=as_json, picture=picture)
     else:
         show_model(Console(), model, inputs or [], as_json=as_json, picture=picture, explain=explain)
 
 
 @app.command()
+@takes_nir_options
 def opt(
     graph: GraphArgument,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")] = None,
@@ -147,37 +134,32 @@ def opt(
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Print the time of every pass.")] = False,
     remarks: Annotated[bool, typer.Option("--remarks", help="Print what was done, and what not and why.")] = False,
     neurons: Annotated[bool, typer.Option("--neurons", help="Likewise, with the numbers of the neurons.")] = False,
-    dt: Dt = None,
-    reset: Reset = None,
-    recurrent_delay: RecurrentDelay = None,
-    integration: Integration = None,
+    nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
     """Make a network smaller, and check that it does the same."""
+    from ..passes.options import OptimizeOptions
     from .graph_file import read_graph
-    from .opt import OptOptions, run_opt
+    from .opt import Request, Results, run_opt
 
-    options = OptOptions(
-        level=level,
-        passes=passes,
-        calibration=calibration,
+    options = OptimizeOptions(
         budget=budget,
-        input_range=input_range,
         verify_each=verify_each,
         counterexample=counterexample,
-        bisect_limit=bisect_limit,
         print_after_all=print_after_all,
-        time_passes=time_passes,
-        remarks=remarks,
-        neurons=neurons,
-        report=report,
-        as_json=as_json,
+        bisect_limit=bisect_limit,
     )
-    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
-    run_opt(Console(), found, output, options)
+    original = read_graph(graph, nir)
+    run_opt(
+        Console(),
+        original,
+        Request(passes, level, calibration, input_range, options),
+        Results(output, report, as_json, time_passes, remarks, neurons),
+    )
 
 
 @app.command()
+@takes_nir_options
 def verify(
     original: Annotated[
         Path, typer.Argument(metavar="ORIGINAL", help="A .nir or .snn file; or the .npz of a counterexample, alone.")
@@ -199,10 +181,7 @@ def verify(
     counterexample: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write inputs that differ.")
     ] = None,
-    dt: Dt = None,
-    reset: Reset = None,
-    recurrent_delay: RecurrentDelay = None,
-    integration: Integration = None,
+    nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
     """Run two networks side by side; exit code 1 where they do not do the same."""
@@ -212,12 +191,13 @@ def verify(
     if optimized is None:
         if original.suffix != ".npz":
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
-        kept = run_replay(Console(), original, promise)
+        promise_holds = run_replay(Console(), original, promise)
     else:
-        told = {"dt": dt, "reset": reset, "recurrent_delay": recurrent_delay, "integration": integration}
-        # Only NIR files have to be told: an optimized graph may be a file that says all itself.
-        graphs = [read_graph(p, **(told if p.suffix.lower() == ".nir" else {})) for p in (original, optimized)]
-        kept = run_verify(
+        # An optimized graph may be a .snn file, which says all itself and refuses to be told.
+        graphs = [
+            read_graph(path, nir if path.suffix.lower() == ".nir" else NOTHING_GIVEN) for path in (original, optimized)
+        ]
+        promise_holds = run_verify(
             Console(),
             graphs[0],
             graphs[1],
@@ -227,11 +207,12 @@ def verify(
             counterexample=counterexample,
             input_range=input_range,
         )
-    if not kept:
+    if not promise_holds:
         raise typer.Exit(1)
 
 
 @app.command()
+@takes_nir_options
 def simulate(
     graph: GraphArgument,
     inputs: InputsFile,
@@ -240,21 +221,18 @@ def simulate(
     ] = None,
     record: Annotated[list[str] | None, typer.Option(help="A population, or population.state. Repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    dt: Dt = None,
-    reset: Reset = None,
-    recurrent_delay: RecurrentDelay = None,
-    integration: Integration = None,
+    nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
     """Simulate a network."""
     from .graph_file import read_graph
     from .simulate import run_simulation
 
-    found = read_graph(graph, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration)
-    run_simulation(Console(), found, inputs, output, record or [], dtype)
+    run_simulation(Console(), read_graph(graph, nir), inputs, output, record or [], dtype)
 
 
 @app.command()
+@takes_nir_options
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Ends in .rva, .py or .nir.")],
@@ -262,10 +240,7 @@ def export(
     batched: Annotated[
         bool, typer.Option("--batched", help="The model has an axis of samples of its own; others run for any number.")
     ] = False,
-    dt: Dt = None,
-    reset: Reset = None,
-    recurrent_delay: RecurrentDelay = None,
-    integration: Integration = None,
+    nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
     """Write a model, or a .nir or .snn file, as an artifact or Python source that runs with JAX alone, or as NIR."""
@@ -274,13 +249,9 @@ def export(
     from .locate import locate_model
 
     if is_graph_file(model):
-        found: tuple[Any, tuple[Any, ...]] = (
-            read_graph(model, dt=dt, reset=reset, recurrent_delay=recurrent_delay, integration=integration),
-            (),
-        )
+        run_export(Console(), read_graph(model, nir), (), output, batched=batched)
     else:
-        found = locate_model(model, inputs or [])
-    run_export(Console(), found[0], found[1], output, batched=batched)
+        run_export(Console(), *locate_model(model, inputs or []), output, batched=batched)
 
 
 @app.command("run")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from ..api.optimize import optimize
+from ..api.chosen_passes import chosen_passes
+from ..api.optimize_graph import Data, optimize_graph
 from ..api.report import write_report
 from ..errors import InputError
 from ..graph.snn_graph import SNNGraph
 from ..passes.levels import LEVELS
+from ..passes.options import OptimizeOptions
 from ..report.drawing import check_can_draw
 from ..report.optimization import OptimizationReport
 from ..util.files import write_atomically
@@ -23,71 +25,88 @@ from .progress import steps_shown
 
 
 @dataclass(frozen=True)
-class OptOptions:
-    """What the command line says."""
+class Request:
+    """What is to be done with a graph.
 
-    level: str = "O2"
+    Attributes:
+        passes: a pipeline; None for the passes of the level.
+        level: ``"O2"``, or ``"2"``.
+        calibration: file with data.
+        input_range: least and largest value of the inputs.
+        options: how the passes are run.
+    """
+
     passes: str | None = None
+    level: str = "O2"
     calibration: Path | None = None
-    budget: float | None = None
     input_range: tuple[float, float] | None = None
-    verify_each: bool = True
-    counterexample: Path | None = None
-    bisect_limit: int | None = None
-    print_after_all: bool = False
-    time_passes: bool = False
-    remarks: bool = False
-    neurons: bool = False
+    options: OptimizeOptions = field(default_factory=OptimizeOptions)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is to be shown and written.
+
+    Attributes:
+        output: file for the graph.
+        report: file for the page.
+        as_json: file for the report as JSON.
+        times: print the time of every pass.
+        remarks: print what was done, and what not.
+        neurons: likewise, with the numbers of the neurons.
+    """
+
+    output: Path | None = None
     report: Path | None = None
     as_json: Path | None = None
+    times: bool = False
+    remarks: bool = False
+    neurons: bool = False
 
 
-def run_opt(console: Console, graph: SNNGraph, output: Path | None, options: OptOptions) -> None:
+def run_opt(console: Console, graph: SNNGraph, request: Request, results: Results) -> None:
     """Optimizes a graph, prints what was done, and writes the files asked for."""
-    if output is not None:
-        check_graph_target(output)
-    for path in (options.report, options.as_json, options.counterexample):
+    # Passes may run for minutes, so a file that cannot be written is an error before the first one.
+    _check_targets(request, results)
+    if request.input_range is not None:
+        graph = with_range(graph, *request.input_range)
+    calibration = None if request.calibration is None else Calibration.load(request.calibration, graph)
+    level = request.level if request.level in LEVELS else f"O{request.level}"
+    with steps_shown(console) as show:
+        options = replace(request.options, on_progress=show).checked()
+        chosen = chosen_passes(request.passes, level)
+        optimized, report = optimize_graph(graph, chosen, Data(calibration), options)
+    _print(console, report, results, options)
+    if results.output is not None:
+        write_graph(optimized, results.output)
+        print_plain(console, f"written to {results.output}")
+    if results.as_json is not None:
+        write_atomically(results.as_json, json.dumps(report.as_dict(), indent=2).encode())
+        print_plain(console, f"report written to {results.as_json}")
+    if results.report is not None:
+        print_plain(console, f"report written to {write_report(report, calibration, results.report)}")
+
+
+def _check_targets(request: Request, results: Results) -> None:
+    if results.output is not None:
+        check_graph_target(results.output)
+    for path in (results.report, results.as_json, request.options.counterexample):
         if path is not None:
             check_target(path)
-    if options.report is not None and options.report.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{str(options.report)!r}: the report is a page; give it a name that ends in .html.")
-    if options.report is not None:
+    if results.report is not None and results.report.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{str(results.report)!r}: the report is a page; give it a name that ends in .html.")
+    if results.report is not None:
         check_can_draw()
-    if options.input_range is not None:
-        graph = with_range(graph, *options.input_range)
-    data = None if options.calibration is None else Calibration.load(options.calibration, graph)
-    with steps_shown(console) as show:
-        made, report = optimize(
-            graph,
-            options.passes,
-            level=options.level if options.level in LEVELS else f"O{options.level}",
-            calibration=data,
-            budget=options.budget,
-            verify_each=options.verify_each,
-            counterexample=options.counterexample,
-            print_after_all=options.print_after_all,
-            bisect_limit=options.bisect_limit,
-            watch=show,
-        )
-    _print(console, report, options)
-    if output is not None:
-        write_graph(made, output)
-        print_plain(console, f"written to {output}")
-    if options.as_json is not None:
-        write_atomically(options.as_json, json.dumps(report.as_dict(), indent=2).encode())
-        print_plain(console, f"report written to {options.as_json}")
-    if options.report is not None:
-        print_plain(console, f"report written to {write_report(report, data, options.report)}")
 
 
-def _print(console: Console, report: OptimizationReport, options: OptOptions) -> None:
+def _print(console: Console, report: OptimizationReport, results: Results, options: OptimizeOptions) -> None:
     for run in report.runs if options.print_after_all else ():
         print_plain(console, f"after {run.number}. {run.text}\n{run.printed or 'skipped'}\n")
     print_plain(console, str(report))
-    if options.time_passes:
+    if results.times:
         total = sum(run.seconds for run in report.runs) or 1.0
         for run in sorted(report.runs, key=lambda run: -run.seconds):
             print_plain(console, f"  {run.seconds:8.4f} s  {run.seconds / total:6.1%}  {run.number}. {run.text}")
-    for remark in report.remarks if options.remarks or options.neurons else ():
-        numbers = "" if not options.neurons or remark.neurons is None else f" {remark.neurons.tolist()}"
+    for remark in report.remarks if results.remarks or results.neurons else ():
+        numbers = "" if not results.neurons or remark.neurons is None else f" {remark.neurons.tolist()}"
         print_plain(console, f"{'' if remark.done else 'missed: '}{remark}{numbers}")

@@ -55,8 +55,8 @@ def run_verify(
             trials = [Trial(str(inputs), Calibration.load(inputs, original).inputs, True)]
         found_by_trial = []
         for trial in trials:
-            show(f"running both on {trial.told}")
-            found_by_trial.append(verify(original, optimized, trial.inputs, told=trial.told))
+            show(f"running both on {trial.description}")
+            found_by_trial.append(verify(original, optimized, trial.inputs, description=trial.description))
     for found in found_by_trial:
         if not _print(console, found, wanted):
             kept = False

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from ..program._jax import is_floating
 from .step_function import StepFunction
 
+Module = brainstate.nn.Module
+
 
 class _Part(brainstate.nn.Module):
     """The parameters and states of one element."""

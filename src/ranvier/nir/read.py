@@ -24,6 +24,7 @@ from ..graph.verifier import LONGEST_DELAY
 from ..util.limits import MemoryBudget, TooLarge
 from .build import NirBuilder
 from .notes import NOTES, NirNotes
+from .options import NirOptions, Resets
 from .probe import probe
 from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, check_values, kind_of
 
@@ -32,8 +33,6 @@ PRESET = {"integration": "euler", "current": "old", "fires": ">"}
 
 DEEPEST = 32
 """Graphs are nested no deeper."""
-
-Resets = str | Mapping[str, str] | None
 
 
 def from_nir(
@@ -70,26 +69,23 @@ def from_nir(
         GraphError: the file cannot be read, a node or a shape is wrong, or something that NIR does not store was not
             given: all of it in one message, which names the nodes.
     """
-    wanted = {"reset": reset, "integration": integration, "current": current, "fires": fires}
-    graph, unsaid = _graph(source, dt, wanted, recurrent_delay, name)
+    return read_nir(source, NirOptions(dt, reset, recurrent_delay, integration, current, fires), name)
+
+
+def read_nir(source: Any, options: NirOptions, name: str | None = None) -> SNNGraph:
+    """:func:`from_nir` with the options as one value."""
+    graph, unsaid = _graph(source, options, name)
     if unsaid.questions:
         raise GraphError(str(unsaid))
     return graph
 
 
-def nir_structure(
-    source: Any,
-    *,
-    dt: float | None = None,
-    reset: Resets = None,
-    recurrent_delay: int | None = None,
-    integration: str | None = None,
-) -> tuple[SNNGraph, list[str]]:
+def nir_structure(source: Any, options: NirOptions) -> tuple[SNNGraph, list[str]]:
     """A NIR graph or file for a look at how it is built, and what neither it nor the options say.
 
     Args:
         source: as for :func:`from_nir`.
-        dt: likewise, as all that follow; what is left out has a placeholder: a dt of 1 s, a delay of one step.
+        options: what is left out has a placeholder: a dt of 1 s, a delay of one step.
 
     Returns:
         The graph, which cannot be run where something is not said, and a sentence for each such thing.
@@ -97,19 +93,18 @@ def nir_structure(
     Raises:
         GraphError: the file cannot be read, or a node or a shape is wrong.
     """
-    graph, unsaid = _graph(source, dt, {"reset": reset, "integration": integration}, recurrent_delay, None)
+    graph, unsaid = _graph(source, options, None)
     return graph, unsaid.questions
 
 
-def _graph(
-    source: Any, dt: float | None, wanted: Mapping[str, Resets], recurrent_delay: int | None, name: str | None
-) -> tuple[SNNGraph, Unsaid]:
+def _graph(source: Any, options: NirOptions, name: str | None) -> tuple[SNNGraph, Unsaid]:
     """The graph, with placeholders for what is not said, and what that is."""
     contents = NirContents.of(source)
-    dt = _time_step(dt, contents.notes)
-    recurrent_delay = _whole_steps(recurrent_delay)
-    choices, without_reset = _choices(contents.nodes, wanted, contents.notes.choices)
+    dt = _time_step(options.dt, contents.notes)
+    recurrent_delay = _whole_steps(options.recurrent_delay)
+    choices, without_reset = _choices(contents.nodes, options.choices, contents.notes.choices)
     builder = NirBuilder(contents.nodes, contents.edges, dt, choices, contents.notes)
+    # A short file can declare tensors of any size; they are refused before one is made.
     if contents.size is not None:
         check_declared(builder.unfinished, MemoryBudget(contents.size), repr(str(source)))
     unsaid = Unsaid(dt is None, without_reset, builder.closing if recurrent_delay is None else [])

@@ -1,7 +1,15 @@
 """The pass manager: passes in order, again and again until nothing changes, each checked by running the network.
 
-Results of analyses are kept from pass to pass until one changes the graph. A pass is not run again before another one
-has changed something: passes do all they can at once.
+Results of analyses are kept from pass to pass until one changes the graph.
+
+For example, ``merge-neurons,dead-neurons`` on readouts that differ only in what they get from a silent neuron:
+
+    round 1   merge-neurons   5 readouts, no two alike         changed nothing
+              dead-neurons    the silent neuron goes           changed: both may have work again
+    round 2   merge-neurons   two readouts are alike: 4        changed
+              dead-neurons    changed nothing
+    round 3   merge-neurons   is not run: since its own run    nothing changed, so the pipeline has settled
+              dead-neurons    nothing was changed
 """
 
 from __future__ import annotations
@@ -9,7 +17,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ..errors import PassError
 from ..graph.printer import to_text
@@ -24,8 +31,9 @@ from ..verification.runs import KeptRuns
 from ..verification.ties import Run
 from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
+from .options import OptimizeOptions
 from .pipeline import pipeline_text
-from .search import AccuracyBudget, is_searched, searched
+from .search import is_searched, searched
 
 
 def without_activity(graph: SNNGraph) -> SNNGraph:
@@ -37,8 +45,6 @@ def without_activity(graph: SNNGraph) -> SNNGraph:
 
 ROUNDS = 10
 """A pipeline is run at most so often; passes that undo each other would go on for ever."""
-
-Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,33 +103,50 @@ class Result:
         return max((run.promise for run in self.runs), default=Promise.BITWISE)
 
 
+@dataclass(frozen=True, eq=False)
+class _Current:
+    """The graph as the passes have left it so far.
+
+    Attributes:
+        graph: a copy of its own once a pass has changed it.
+        size: of it.
+        origins: where the neurons of the original are in it.
+        facts: what analyses found in it.
+    """
+
+    graph: SNNGraph
+    size: GraphSize
+    origins: Provenance
+    facts: Facts
+
+    @classmethod
+    def start(cls, graph: SNNGraph) -> _Current:
+        return cls(graph, GraphSize.of(graph), Provenance.of(graph), {})
+
+    def after(self, rewriting: Rewriting, size: GraphSize) -> _Current:
+        """What a pass left; results of analyses that it did not touch stay."""
+        if not rewriting.changed:
+            return replace(self, facts=rewriting.facts)
+        return _Current(rewriting.graph, size, self.origins.then(rewriting.origins), rewriting.facts)
+
+
 @dataclass(frozen=True)
 class PassManager:
-    """How passes are run.
+    """Runs passes in order, and checks them.
 
     Attributes:
         passes: in order.
-        fixpoint: whether to go through them again until nothing changes.
+        options: how they are run; see :class:`ranvier.OptimizeOptions`.
         trials: inputs on which every pass that changed something is checked; none for no checks.
-        counterexample: where the inputs are written on which a pass broke its promise; None for nowhere.
         calibration: data for passes that measure.
-        budget: for options to be searched.
-        print_after_all: keep the text of the graph after every pass.
-        bisect_limit: run only so many passes, counted over all rounds; None for all.
-        watch: told the text of every pass before it runs.
         run_checks: runs the graphs that are compared.
         measure: gives a graph the activity that it has after an approximate pass; by default none.
     """
 
     passes: Sequence[Pass]
-    fixpoint: bool = True
+    options: OptimizeOptions = field(default_factory=OptimizeOptions)
     trials: Sequence[Trial] = ()
-    counterexample: Path | None = None
     calibration: Calibration | None = None
-    budget: AccuracyBudget | None = None
-    print_after_all: bool = False
-    bisect_limit: int | None = None
-    watch: Watch | None = field(default=None)
     run_checks: Run = field(default_factory=KeptRuns)
     measure: Callable[[SNNGraph], SNNGraph] = without_activity
 
@@ -133,81 +156,86 @@ class PassManager:
         Raises:
             PassError: a pass broke its promise, or made a graph that is not valid.
         """
-        current, origins, facts = graph, Provenance.of(graph), {}
-        size = GraphSize.of(graph)
-        runs: list[PassRun] = []
-        settled: set[int] = set()
+        current, runs = _Current.start(graph), list[PassRun]()
+        # A pass does all it can at once, so it is run again only after another one has changed the graph.
+        exhausted: set[int] = set()
         changed = False
-        for number in range(1, ROUNDS + 1 if self.fixpoint else 2):
-            done = [one for one in self.passes if number == 1 or not (one.once or is_searched(one))]
+        for round_ in range(1, ROUNDS + 1 if self.options.fixpoint else 2):
             changed = False
-            for one in done:
-                if id(one) in settled:
+            for one in self._passes_of(round_):
+                if id(one) in exhausted:
                     continue
-                run, rewriting = self._step(one, number, len(runs) + 1, current, size, graph, facts)
+                current, run = self._step(one, round_, len(runs) + 1, current, original=graph)
                 runs.append(run)
-                size = run.after
-                settled.add(id(one))
-                if rewriting is not None and run.changed:
-                    current, origins = rewriting.graph, origins.then(rewriting.origins)
-                    settled, changed = {id(one)}, True
-                if rewriting is not None:
-                    facts = rewriting.facts
-                if run.changed and run.promise is Promise.APPROXIMATE:
-                    current, facts = self.measure(current), {}
+                exhausted = {id(one)} if run.changed else exhausted | {id(one)}
+                changed = changed or run.changed
             if not changed:
                 break
-        made = graph.copy() if current is graph else current
-        return Result(made, origins, tuple(runs), settled=not (self.fixpoint and changed))
+        optimized = graph.copy() if current.graph is graph else current.graph
+        settled = not (self.options.fixpoint and changed)
+        return Result(optimized, current.origins, tuple(runs), settled)
+
+    def _passes_of(self, round_: int) -> list[Pass]:
+        """The passes of a round. A searched option has used up its budget in the first one: a second search would
+        spend it again.
+        """
+        return [one for one in self.passes if round_ == 1 or not (one.once or is_searched(one))]
 
     def _step(
-        self,
-        one: Pass,
-        round_: int,
-        number: int,
-        graph: SNNGraph,
-        size: GraphSize,
-        original: SNNGraph,
-        facts: Facts,
-    ) -> tuple[PassRun, Rewriting | None]:
-        text = pipeline_text([one])
-        if self.bisect_limit is not None and number > self.bisect_limit:
-            skipped = PassRun(number, text, round_, Promise.BITWISE, (), 0.0, size, size, skipped=True)
-            return skipped, None
-        if self.watch is not None:
-            self.watch(text)
+        self, one: Pass, round_: int, number: int, before: _Current, *, original: SNNGraph
+    ) -> tuple[_Current, PassRun]:
+        """Runs one pass and checks it: what is there after it, and the record."""
+        run = PassRun(number, pipeline_text([one]), round_, Promise.BITWISE, (), 0.0, before.size, before.size)
+        if self.options.bisect_limit is not None and number > self.options.bisect_limit:
+            return before, replace(run, skipped=True)
+        self.options.on_progress(run.text)
         start = time.perf_counter()
-        if is_searched(one):
-            one, rewriting = searched(one, graph, original, self.budget, self.calibration)
-            text = pipeline_text([one])
-        else:
-            rewriting = one.rewritten(graph, self.calibration, facts)
+        text, rewriting = self._rewritten(one, before, original)
         seconds = time.perf_counter() - start
-        checks = self._checked(text, graph, rewriting) if rewriting.changed else ()
-        run = PassRun(
-            number,
-            text,
-            round_,
-            rewriting.promise,
-            tuple(rewriting.remarks),
-            seconds,
-            size,
-            GraphSize.of(rewriting.graph) if rewriting.changed else size,
-            checks,
-            to_text(rewriting.graph)[0] if self.print_after_all else None,
+        checks = self._checked(text, before.graph, rewriting) if rewriting.changed else ()
+        size = GraphSize.of(rewriting.graph) if rewriting.changed else before.size
+        run = replace(
+            run,
+            text=text,
+            promise=rewriting.promise,
+            remarks=tuple(rewriting.remarks),
+            seconds=seconds,
+            after=size,
+            checks=checks,
+            printed=to_text(rewriting.graph)[0] if self.options.print_after_all else None,
         )
-        return run, rewriting
+        after = before.after(rewriting, size)
+        if run.changed and run.promise is Promise.APPROXIMATE:
+            # Neurons fire otherwise now; a profiled pass that trusted the old rates would remove living ones.
+            after = replace(after, graph=self.measure(after.graph), facts={})
+        return after, run
+
+    def _rewritten(self, one: Pass, before: _Current, original: SNNGraph) -> tuple[str, Rewriting]:
+        """The pass as text, with the values that a search chose, and what it made of the graph."""
+        if not is_searched(one):
+            return pipeline_text([one]), one.rewritten(before.graph, self.calibration, before.facts)
+        budget = self.options.accuracy_budget
+        chosen, rewriting = searched(one, before.graph, original, budget, self.calibration)
+        return pipeline_text([chosen]), rewriting
 
     def _checked(self, text: str, before: SNNGraph, rewriting: Rewriting) -> tuple[Verification, ...]:
         """Runs the network before and after a pass."""
-        if found := problems(rewriting.graph):
-            raise PassError(f"{text} made a graph that is not valid: {found[0]}. This is a bug of the pass.")
+        if wrong := problems(rewriting.graph):
+            raise PassError(f"{text} made a graph that is not valid: {wrong[0]}. This is a bug of the pass.")
+        runs = self.run_checks, self.run_checks
         checks = []
         for trial in self.trials:
+            # A profiled change promises nothing on other inputs than those it was profiled on.
             if rewriting.promise is Promise.PROFILED and not trial.is_calibration:
                 continue
-            runs = self.run_checks, self.run_checks
-            check = verify(before, rewriting.graph, trial.inputs, origins=rewriting.origins, told=trial.told, runs=runs)
+            check = verify(
+                before,
+                rewriting.graph,
+                trial.inputs,
+                origins=rewriting.origins,
+                description=trial.description,
+                runs=runs,
+            )
             if not check.keeps(rewriting.promise):
                 raise PassError(self._broken(text, rewriting.promise, check))
             checks.append(check)
@@ -215,8 +243,8 @@ class PassManager:
 
     def _broken(self, text: str, promise: Promise, check: Verification) -> str:
         where = ""
-        if self.counterexample is not None and check.counterexample is not None:
-            saved = replace(check.counterexample, promise=promise).save(self.counterexample)
+        if self.options.counterexample is not None and check.counterexample is not None:
+            saved = replace(check.counterexample, promise=promise).save(self.options.counterexample)
             where = f" The counterexample is in {saved}."
-        found = check.divergence or f"an output differs by {check.largest:.3g}"
-        return f"{text} promises to be {promise}, but on {check.inputs}: {found}.{where}"
+        difference = check.divergence or f"an output differs by {check.largest:.3g}"
+        return f"{text} promises to be {promise}, but on {check.inputs}: {difference}.{where}"

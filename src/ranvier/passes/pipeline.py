@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -53,7 +54,7 @@ def make_pass(name: str, options: dict[str, Any]) -> Pass:
     return kind(**options)
 
 
-def pipeline_text(passes: list[Pass]) -> str:
+def pipeline_text(passes: Sequence[Pass]) -> str:
     """The text that :func:`parse_pipeline` reads; options as they are preset are left out."""
     found = []
     for one in passes:

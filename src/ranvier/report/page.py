@@ -37,14 +37,14 @@ REMARKS = 200
 """So many remarks of a pass are shown at most; JSON has all."""
 
 
-def write_page(report: OptimizationReport, trains: Trains, path: str | Path, told: str) -> Path:
+def write_page(report: OptimizationReport, trains: Trains, path: str | Path, description: str) -> Path:
     """Writes the page.
 
     Args:
         report: from :func:`ranvier.optimize`.
         trains: spike trains to compare, of one sample.
         path: of the page.
-        told: what the spike trains were made with.
+        description: what the spike trains were made with.
 
     Raises:
         PictureError: the folder does not exist, or the extra ``picture`` is not installed.
@@ -53,11 +53,11 @@ def write_page(report: OptimizationReport, trains: Trains, path: str | Path, tol
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise PictureError(f"the folder {target.parent} does not exist; make it first or choose another.")
-    write_atomically(target, page(report, trains, told).encode())
+    write_atomically(target, page(report, trains, description).encode())
     return target
 
 
-def page(report: OptimizationReport, trains: Trains, told: str) -> str:
+def page(report: OptimizationReport, trains: Trains, description: str) -> str:
     """The page as text."""
     name = html.escape(report.original.name)
     sections = [
@@ -67,7 +67,7 @@ def page(report: OptimizationReport, trains: Trains, told: str) -> str:
         _pictures(report),
         _passes(report),
         _checks(report.checks),
-        _rasters(trains, told),
+        _rasters(trains, description),
         _rates(report.checks),
         _remarks(report),
     ]
@@ -150,11 +150,11 @@ def _checks(checks: Iterable[Verification]) -> str:
     return f"<h2>Before and after, run side by side</h2><ul>{''.join(items) or '<li>not checked</li>'}</ul>"
 
 
-def _rasters(trains: Trains, told: str) -> str:
+def _rasters(trains: Trains, description: str) -> str:
     if not trains:
         return ""
     pictures = "".join(raster(name, before[:, 0], after[:, 0]) for name, (_, before, after) in trains.items())
-    text = f"<p>One sample of {html.escape(told)}; neurons that both graphs have.</p>"
+    text = f"<p>One sample of {html.escape(description)}; neurons that both graphs have.</p>"
     return f"<h2>Spikes</h2>{text}{raster_legend()}{pictures}"
 
 

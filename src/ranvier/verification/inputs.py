@@ -36,12 +36,12 @@ class Trial:
     """Inputs with a name.
 
     Attributes:
-        told: what they are.
+        description: what they are, in words.
         inputs: by name, ``[T, samples, *shape]``.
         is_calibration: whether they are the data on which a profiled change promises to do nothing.
     """
 
-    told: str
+    description: str
     inputs: Inputs
     is_calibration: bool = False
 
@@ -205,8 +205,8 @@ def trials_of(graph: SNNGraph, calibration: Calibration | None = None, seed: int
             NEURON_STEPS / max(sum(population.size for population in graph.populations.values()), 1),
         )
         count = min(calibration.samples, max(1, int(sample_steps // calibration.steps)))
-        told = "calibration data" + (
+        description = "calibration data" + (
             "" if count == calibration.samples else f", {count} of {calibration.samples} samples"
         )
-        trials.append(Trial(told, calibration.first(count).inputs, True))
+        trials.append(Trial(description, calibration.first(count).inputs, True))
     return trials

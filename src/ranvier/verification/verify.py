@@ -1,4 +1,4 @@
-"""Translation validation: two graphs are run on the same inputs, and what differs is told."""
+"""Translation validation: two graphs are run on the same inputs, and what differs is reported."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def verify(
     inputs: Any,
     *,
     origins: Provenance | None = None,
-    told: str = "the inputs given",
+    description: str = "the inputs given",
     runs: tuple[Run, Run] = (interpret, interpret),
     tie: float | None = None,
 ) -> Verification:
@@ -123,7 +123,7 @@ def verify(
         inputs: as for :func:`ranvier.simulate`.
         origins: where the neurons of the original are in the other graph; by default those of populations that have
             the same name and size there are compared.
-        told: the inputs in words, for reports.
+        description: the inputs in words, for reports.
         runs: what runs each of them; by default the interpreter, in float64.
         tie: part of the threshold or of the potential within which a missing spike counts as rounding: by default 1e-7,
             or some units of the weights' own rounding where that is more. Such ties are followed if what runs the
@@ -146,12 +146,14 @@ def verify(
         name: SpikeDifference.of_trains(a, b, original.populations[name].size) for name, (_, a, b) in trains.items()
     }
     steps = len(next(iter(given.values())))
-    found = Verification(told, steps, samples or 1, outputs, spikes, divergence, None, ties, max(CLOSE, rounding))
-    if found.identical:
-        return found
+    result = Verification(
+        description, steps, samples or 1, outputs, spikes, divergence, None, ties, max(CLOSE, rounding)
+    )
+    if result.identical:
+        return result
     worst = _worst_sample(before, after, divergence or next(iter(ties), None), samples)
     shown = {name: values if worst is None else values[:, worst] for name, values in given.items()}
-    return replace(found, counterexample=Counterexample(original, optimized, shown, origins))
+    return replace(result, counterexample=Counterexample(original, optimized, shown, origins))
 
 
 def _rounding(graph: SNNGraph) -> float:
@@ -198,7 +200,7 @@ def replay(path: str | os.PathLike[str]) -> Verification:
         GraphError: the file holds none.
     """
     found = Counterexample.load(path)
-    told = f"the counterexample {os.fspath(path)}"
-    again = verify(found.original, found.optimized, found.inputs, origins=found.origins, told=told)
+    description = f"the counterexample {os.fspath(path)}"
+    again = verify(found.original, found.optimized, found.inputs, origins=found.origins, description=description)
     kept = again.counterexample
     return again if kept is None else replace(again, counterexample=replace(kept, promise=found.promise))

@@ -1,8 +1,18 @@
-"""``ranvier.optimize`` for models that are no graph: raised, made smaller, and given back as what they were."""
+"""A model that is no graph, made smaller and given back as what it was: trace, raise, shrink, rebuild.
+
+For example, a step function with ``x @ w`` of a 100 x 50 weight into 50 LIF neurons, of which 8 never fire:
+
+    arguments   one step of the calibration data, [100]
+    raised      inputs "x" (100), a projection of 100 x 50, a population of 50
+    data        the calibration data under the name "x", [T, samples, 100]
+    shrunk      a projection of 100 x 42, a population of 42
+    rebuilt     a step function again, whose parameters are named by projections and populations, and whose inputs and
+                outputs have the shapes, dtypes and units of the model's own
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,34 +25,37 @@ from ..graph.elements import Input
 from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..passes.optimizer_state import OptimizerStateMap, moved_index, optimizer_state_map
+from ..passes.options import OptimizeOptions
 from ..program.inputs import check_names
 from ..program.program import ModuleInfo
 from ..raising.raised import Raised, raise_model
 from ..raising.rebuild import rebuilt
 from ..report.optimization import OptimizationReport
 from ..verification.calibration import LABELS, with_own_name
-
-Optimize = Callable[..., tuple[SNNGraph, OptimizationReport]]
+from .chosen_passes import ChosenPasses
+from .optimize_graph import Data, shrink
 
 
 def optimize_model(
-    run: Optimize, model: Any, inputs: Any, dt: float | None, calibration: Any
-) -> tuple[Any, OptimizationReport, Callable[[], OptimizerStateMap]]:
-    """A smaller model of the same kind, the report, and a function that gives what takes optimizer states along.
+    model: Any, inputs: Any, dt: float | None, chosen: ChosenPasses, data: Data, options: OptimizeOptions
+) -> tuple[Any, OptimizationReport]:
+    """:func:`ranvier.optimize` of a brainstate module or step function.
 
     Args:
-        run: ``run(graph, calibration)`` optimizes the graph.
-        model: a brainstate module or step function, for one sample.
+        model: for one sample.
         inputs: example inputs of a step: an array or a tuple of the step's arguments.
         dt: of the graph.
-        calibration: inputs as the model takes them, ``[T, samples, ...]``, a tuple where a step takes several.
+        chosen: the passes.
+        data: with inputs as the model takes them, ``[T, samples, ...]``, a tuple where a step takes several.
+        options: how the passes are run.
     """
-    arguments = _arguments(model, inputs, calibration)
+    arguments = _arguments(model, inputs, data.calibration)
     raised = raise_model(model, *arguments, dt=dt)
-    graph, report = run(raised.graph, _by_name(raised, calibration))
+    named = replace(data, calibration=_by_name(raised, data.calibration))
+    graph, report = shrink(raised.graph, chosen.with_zero_biases(), named, options)
     is_module = not isinstance(model, (StepFunction, ModuleInfo))
     carry = partial(_carry, raised, graph.copy(), report.origins, is_module)
-    return rebuilt(raised.info, graph, as_module=is_module), report, carry
+    return rebuilt(raised.info, graph, as_module=is_module), replace(report, find_carry=carry)
 
 
 def _carry(raised: Raised, graph: SNNGraph, origins: Provenance, is_module: bool) -> OptimizerStateMap:
@@ -65,7 +78,7 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
             f"optimize: {type(model).__name__} is traced with example inputs of one step; pass them, as in "
             "optimize(model, inputs=jnp.ones(100))."
         )
-    data, _ = _parted(calibration)
+    data, _ = _without_labels(calibration)
     shapes = [np.shape(x) for x in jax.tree.leaves(data)]
     if any(len(shape) < 2 for shape in shapes):
         raise InputError(
@@ -81,16 +94,16 @@ def _by_name(raised: Raised, calibration: Any) -> Any:
     if calibration is None or hasattr(calibration, "inputs"):
         return calibration
     info, graph = raised.info, raised.graph
-    given, labels = _parted(calibration)
-    if isinstance(given, dict):
-        given = with_own_name(given, list(graph.inputs))
-    if isinstance(given, dict) and set(given) == set(graph.inputs):
-        return {**given, **labels}
+    values, labels = _without_labels(calibration)
+    if isinstance(values, dict):
+        values = with_own_name(values, list(graph.inputs))
+    if isinstance(values, dict) and set(values) == set(graph.inputs):
+        return {**values, **labels}
     expected = jax.tree.unflatten(info.input_treedef, info.input_avals)
-    if isinstance(given, dict) and not (len(expected) == 1 and isinstance(expected[0], dict)):
-        raise InputError(f"optimize: calibration is given for {sorted(given)}, the model has {sorted(graph.inputs)}.")
-    check_names(given if isinstance(given, tuple) else (given,), expected, "a step")
-    leaves, nodes = jax.tree.leaves(given), list(graph.inputs.values())
+    if isinstance(values, dict) and not (len(expected) == 1 and isinstance(expected[0], dict)):
+        raise InputError(f"optimize: calibration is given for {sorted(values)}, the model has {sorted(graph.inputs)}.")
+    check_names(values if isinstance(values, tuple) else (values,), expected, "a step")
+    leaves, nodes = jax.tree.leaves(values), list(graph.inputs.values())
     if len(leaves) != len(nodes):
         raise InputError(f"optimize: calibration has {len(leaves)} arrays, a step takes {len(nodes)}.")
     shapes = [tuple(aval.shape) for aval in info.input_avals]
@@ -98,7 +111,7 @@ def _by_name(raised: Raised, calibration: Any) -> Any:
     return {**named, **labels}
 
 
-def _parted(calibration: Any) -> tuple[Any, dict[str, Any]]:
+def _without_labels(calibration: Any) -> tuple[Any, dict[str, Any]]:
     """Inputs, and labels where there are any."""
     if not isinstance(calibration, dict):
         return calibration, {}

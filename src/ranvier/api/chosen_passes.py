@@ -1,0 +1,70 @@
+"""Which passes ``ranvier.optimize`` runs: those of a level, of a pipeline as text, or a list of passes and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import PassError
+from ..passes.base import Pass
+from ..passes.canonicalize import Canonicalize
+from ..passes.levels import level_passes
+from ..passes.pipeline import parse_pipeline, pipeline_text
+
+SC_NEUROCORE = {
+    "dead_neuron_elimination": "dead-neurons{threshold=0}",
+    "redundancy_elimination": "merge-neurons",
+    "layer_fusion": "fuse",
+    "weight_pruning": "prune{threshold=0.001}",
+    "redundant_connection_removal": "connections",
+}
+"""Names of sc-neurocore's passes, and what they are here."""
+
+Passes = str | Iterable[str | Pass] | None
+
+
+@dataclass(frozen=True)
+class ChosenPasses:
+    """Passes in order.
+
+    Attributes:
+        passes: as they are run.
+        result_names: by the name of a pass what its results are called, where sc-neurocore's name was asked for.
+    """
+
+    passes: tuple[Pass, ...]
+    result_names: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return pipeline_text(self.passes)
+
+    def with_zero_biases(self) -> ChosenPasses:
+        """The same for a model that keeps learning: a bias of zeros stays, because training may move it."""
+        passes = (replace(p, biases=False) if isinstance(p, Canonicalize) else p for p in self.passes)
+        return replace(self, passes=tuple(passes))
+
+
+def chosen_passes(passes: Passes, level: str) -> ChosenPasses:
+    """The passes asked for, or those of the level where there are none.
+
+    Raises:
+        PassError: a pass, an option or the level is not known.
+    """
+    if passes is None:
+        return ChosenPasses(tuple(level_passes(level)), {})
+    if isinstance(passes, str):
+        return ChosenPasses(tuple(parse_pipeline(passes)), {})
+    if not isinstance(passes, Iterable):
+        raise PassError(f"passes={passes!r}: a pipeline as text or a list of passes is expected.")
+    chosen: list[Pass] = []
+    result_names: dict[str, str] = {}
+    for one in passes:
+        if not isinstance(one, (str, Pass)):
+            raise PassError(f"{one!r} is no pass; give a pass or its name, as in passes=['dead-neurons', 'fuse'].")
+        if isinstance(one, Pass):
+            chosen.append(one)
+            continue
+        chosen += parse_pipeline(SC_NEUROCORE.get(one, one))
+        if one in SC_NEUROCORE:
+            result_names[SC_NEUROCORE[one].split("{")[0]] = one
+    return ChosenPasses(tuple(chosen), result_names)

@@ -1,0 +1,167 @@
+"""A graph made smaller, in five steps: measure, make trials, run the passes, check the whole, report.
+
+For example, 15 neurons of which one is a duplicate and three do nothing:
+
+    measured    15 neurons, with the rates that they have on the calibration data
+    trials      random inputs, inputs that bring neurons close to their threshold, the calibration data
+    result      11 neurons, after three rounds of passes, each of them checked on the trials
+    checks      15 neurons beside 11 on every trial: that every pass was right does not say that all of them
+                together are, because a promise allows a rounding error, and these add up
+    report      15 -> 11 neurons, with the promise of the weakest change
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ..graph.provenance import Provenance
+from ..graph.snn_graph import SNNGraph
+from ..graph.verifier import check
+from ..passes.manager import PassManager, Result, without_activity
+from ..passes.optimizer_state import OptimizerStateMap, moved_index, optimizer_state_map, own_index, trained_arrays
+from ..passes.options import OptimizeOptions
+from ..passes.outcome import pass_results
+from ..report.optimization import OptimizationReport
+from ..report.warnings import warnings_of
+from ..simulation.profile import profile
+from ..simulation.simulate import simulate
+from ..verification.calibration import Calibration
+from ..verification.inputs import Trial, trials_of
+from ..verification.verify import Verification, verify
+from .chosen_passes import ChosenPasses
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Calibration data as a user passes it.
+
+    Attributes:
+        calibration: inputs over time, or a :class:`ranvier.Calibration`; None for none.
+        labels: class of every sample; None for none.
+    """
+
+    calibration: Any = None
+    labels: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A graph and what it does on the calibration data.
+
+    Attributes:
+        graph: the original.
+        profiled: the same with the activity of every population, where there is data.
+        data: None where there is none.
+    """
+
+    graph: SNNGraph
+    profiled: SNNGraph
+    data: Calibration | None
+
+
+def optimize_graph(
+    graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions
+) -> tuple[SNNGraph, OptimizationReport]:
+    """:func:`ranvier.optimize` of a graph.
+
+    Raises:
+        GraphError: the graph is not valid.
+    """
+    check(graph)
+    optimized, report = shrink(graph, chosen, data, options)
+    # The caller may edit both graphs before asking for the carry, which needs them as they are now.
+    return optimized, replace(report, find_carry=partial(_carry, graph.copy(), optimized.copy(), report.origins))
+
+
+def shrink(
+    graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions
+) -> tuple[SNNGraph, OptimizationReport]:
+    """A smaller graph, and a report that does not know of the parameters yet."""
+    start = time.perf_counter()
+    measured = measure(graph, data, options)
+    trials = make_trials(measured, options)
+    manager = pass_manager(measured, trials, chosen, options)
+    result = manager.run(measured.profiled)
+    options.on_progress("checking the result")
+    checks = check_whole(measured, result, trials, manager)
+    report = make_report(measured, chosen, result, checks)
+    return result.graph, replace(report, seconds=time.perf_counter() - start)
+
+
+def measure(graph: SNNGraph, data: Data, options: OptimizeOptions) -> Measured:
+    """Runs the graph on the calibration data: profiled passes and searches need to know who fires."""
+    if data.calibration is None:
+        return Measured(graph, graph, None)
+    calibration = Calibration.of(graph, data.calibration, data.labels, run=simulate)
+    options.on_progress("measuring activity")
+    return Measured(graph, profile(graph, calibration), calibration)
+
+
+def make_trials(measured: Measured, options: OptimizeOptions) -> list[Trial]:
+    """Inputs to check every pass on. They are made once: a pass that could choose its own would pass its own test."""
+    options.on_progress("making inputs to check with")
+    return trials_of(measured.profiled, measured.data) if options.verify_each else []
+
+
+def pass_manager(
+    measured: Measured, trials: list[Trial], chosen: ChosenPasses, options: OptimizeOptions
+) -> PassManager:
+    """What runs the passes and checks each of them."""
+    data = measured.data
+    # Without data, rates measured before an approximate change say nothing of the network after it.
+    again = without_activity if data is None else lambda graph: profile(graph, data)
+    return PassManager(chosen.passes, options, trials, data, measure=again)
+
+
+def check_whole(
+    measured: Measured, result: Result, trials: list[Trial], manager: PassManager
+) -> tuple[Verification, ...]:
+    """The original beside the result, on every trial."""
+    # The manager's runner has the original's simulations already, from the check of the first pass.
+    runs = manager.run_checks, manager.run_checks
+    return tuple(
+        verify(
+            measured.profiled,
+            result.graph,
+            trial.inputs,
+            origins=result.origins,
+            description=trial.description,
+            runs=runs,
+        )
+        for trial in trials
+    )
+
+
+def make_report(
+    measured: Measured, chosen: ChosenPasses, result: Result, checks: tuple[Verification, ...]
+) -> OptimizationReport:
+    """What was done, and whether it is right."""
+    before, after, data = measured.graph, result.graph, measured.data
+    accuracy = None
+    if data is not None and data.labels is not None:
+        accuracy = data.accuracy(before), data.accuracy(after)
+    return OptimizationReport(
+        pass_results=pass_results(result.runs, chosen.result_names),
+        params_before=before.total_params,
+        params_after=after.total_params,
+        neurons_before=before.total_neurons,
+        neurons_after=after.total_neurons,
+        original=before,
+        optimized=after,
+        pipeline=str(chosen),
+        runs=result.runs,
+        origins=result.origins,
+        checks=checks,
+        accuracy=accuracy,
+        data=None if data is None else data.fingerprint,
+        settled=result.settled,
+        warnings=warnings_of(measured.profiled, after, data),
+    )
+
+
+def _carry(before: SNNGraph, after: SNNGraph, origins: Provenance) -> OptimizerStateMap:
+    shapes = {name: (value.shape,) for name, value in trained_arrays(before).items()}
+    return optimizer_state_map(shapes, own_index(before), moved_index(before, after, origins))
