@@ -21,6 +21,7 @@ from .uses.traced_uses import entering_variables
 Loss = Callable[[Any, Any], Any]
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Chunk:
     """The data of one chunk of K steps.

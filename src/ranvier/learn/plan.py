@@ -17,7 +17,7 @@ from ..util.table import table
 from .kernel import Kernel
 from .left_out import LeftOut, left_out, merged
 from .rules.by_parameter import PartedKernel
-from .step.blocks import CACHE_BYTES
+from .step.blocks import CACHE_BYTES, even_part
 from .uses.bilinear import Zeros
 
 MEMORY_LIMIT = 256 * 2**20
@@ -55,6 +55,16 @@ class Plan(Remade):
         function, arguments = self._learner
         check_pickles(arguments, f"the plan of {self._info.name}")
         return _plan_of, (function, *arguments)
+
+    def chunk_for(self, length: int) -> int:
+        """Steps per chunk for a sequence of this length.
+
+        A chunk that was asked for is taken as it is. One that was chosen may be shorter, so that the parts are about
+        equal: 11 steps in chunks of at most 10 are 6 and 5, since a part of one step would read and write the whole
+        trace for one step.
+        """
+        most = self.chunk or length
+        return even_part(length, most) if self.is_chosen else most
 
     @property
     def dropped(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ...program.analysis.uniformity import all_equal
 from ...program.interpret import Environment, read, run_equations
 from ...program.program import ModuleInfo
 from ...program.while_loops import bind_both_ways
-from .schedule import Phase, is_costly, schedule
+from .schedule import Phase, StatePair, is_costly, schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +72,11 @@ class Stages:
         return tuple(var for eqn in self.changing if is_costly(eqn) for var in eqn.outvars)
 
     @cached_property
-    def _states(self) -> tuple[tuple[Var, Any], ...]:
-        """Old and new value of every state that changes."""
+    def _states(self) -> tuple[StatePair, ...]:
+        """The states that change."""
         info = self.info
         pairs = zip((*info.hidden_invars, *info.other_invars), (*info.hidden_outvars, *info.other_outvars), strict=True)
-        return tuple((before, after) for before, after in pairs if before not in self.unchanged)
+        return tuple(StatePair(before, after) for before, after in pairs if before not in self.unchanged)
 
     @cached_property
     def _phases(self) -> list[Phase]:
@@ -85,7 +85,7 @@ class Stages:
     @property
     def recorded(self) -> tuple[Var, ...]:
         """What :meth:`forward` records of a step: inputs, old states and the results that are costly to compute."""
-        return (*self.info.input_invars, *(before for before, _ in self._states), *self._costly)
+        return (*self.info.input_invars, *(state.before for state in self._states), *self._costly)
 
     def forward(
         self, static: Environment, inputs: Sequence[Any], hidden: Sequence[Any], other: Sequence[Any], length: int
@@ -112,41 +112,41 @@ class Stages:
         for phase in self._phases:
             if phase.is_loop:
                 self._run_loop(phase, static, at_steps, after, length)
-            elif phase.kept:
-                found = over_steps(
+            elif phase.recorded:
+                results = over_steps(
                     lambda given, phase=phase: self._run(phase, static, given), _read_by(phase, at_steps)
                 )
-                at_steps.update(zip(phase.kept, found, strict=True))
+                at_steps.update(zip(phase.recorded, results, strict=True))
         recorded = {var: at_steps[var] for var in self.recorded}
         return recorded, [after[v] for v in info.hidden_invars], [after[v] for v in info.other_invars]
 
     def _run(self, phase: Phase, static: Environment, given: Environment) -> list[Any]:
         values = {**static, **given}
         phase.run(values)
-        return [values[key] for key in phase.kept]
+        return [values[key] for key in phase.recorded]
 
     def _run_loop(
         self, phase: Phase, static: Environment, at_steps: Environment, after: Environment, length: int
     ) -> None:
         """Runs a loop; puts what it keeps into ``at_steps`` and the states after it into ``after``."""
         states = [self._states[number] for number in phase.states]
-        written = (*(before for before, _ in states), *phase.kept)
-        given = _read_by(phase, at_steps, [new for _, new in states])
+        written = (*(state.before for state in states), *phase.recorded)
+        at_each_step = _read_by(phase, at_steps, [state.after for state in states])
 
         def step(carry: list[Any], given: Environment) -> tuple[list[Any], list[Any]]:
-            values = {**static, **given, **{before: x for (before, _), x in zip(states, carry, strict=True)}}
+            values = {**static, **given, **{state.before: x for state, x in zip(states, carry, strict=True)}}
             phase.run(values)
-            return [jnp.asarray(read(values, new)) for _, new in states], [values[key] for key in written]
+            return [jnp.asarray(read(values, state.after)) for state in states], [values[key] for key in written]
 
-        keys = list(given)
+        keys = list(at_each_step)
         carry, records = jax.lax.scan(
             lambda carry, xs: step(carry, dict(zip(keys, xs, strict=True))),
-            [after[before] for before, _ in states],
-            list(given.values()),
+            [after[state.before] for state in states],
+            list(at_each_step.values()),
             length,
         )
         at_steps.update(zip(written, records, strict=True))
-        after.update({before: x for (before, _), x in zip(states, carry, strict=True)})
+        after.update({state.before: x for state, x in zip(states, carry, strict=True)})
 
     def results(self, environment: Environment) -> tuple[list[Any], list[Any], list[Any]]:
         """Output leaves, new hidden leaves and new leaves of other states, from the values of a step."""
