@@ -268,9 +268,9 @@ def _read_checkpoint(path: Path) -> None:
 
 @cache
 def _like() -> Any:
-    from ranvier.learn.training.fit import _Run
+    from ranvier.learn.training.trainer import Trainer
 
-    return _Run(_learner(), lambda y, _: (y**2).sum(), optax.sgd(0.1), {}).start(None, None)
+    return Trainer(_learner(), lambda y, _: (y**2).sum(), optax.sgd(0.1), {}).start(None, None)
 
 
 def _in_folder(data: bytes, generator: Generator) -> bytes:

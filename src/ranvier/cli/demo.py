@@ -28,7 +28,8 @@ from ..learn.learner import Learner
 from ..learn.rule import Rule
 from ..learn.rules.bptt import BPTT
 from ..learn.rules.d_rtrl import D_RTRL
-from ..learn.training.fit import FitResult, accuracy, fit
+from ..learn.training.fit import FitResult, fit
+from ..learn.training.metrics import accuracy
 from ..nir.read import from_nir
 from ..program.analysis.memory import size_text
 from ..raising.raised import raise_model
