@@ -68,9 +68,11 @@ class SequenceForm:
                 f"first axis, but got a {type(xs).__name__}."
             )
         if count == 1:
-            # The only argument may be a tuple itself, so a tuple of one is either that argument or a tuple around it.
-            is_whole = isinstance(xs, tuple) and len(xs) == 1 and jax.tree.structure(xs) == info.input_treedef
-            return tuple(xs) if is_whole else (xs,)
+            # The argument may be a tuple itself: a tuple or list of one is that argument, or stands around it.
+            is_around = (
+                isinstance(xs, (tuple, list)) and len(xs) == 1 and jax.tree.structure(tuple(xs)) == info.input_treedef
+            )
+            return tuple(xs) if is_around else (xs,)
         return tuple(xs) if count else ()
 
     @property

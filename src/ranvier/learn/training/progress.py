@@ -15,7 +15,7 @@ class TrainingProgress(Protocol):
     def start_epoch(self, epoch: int) -> None: ...
 
     def show(self, numbers: Mapping[str, float], done: int | None = None, total: int | None = None) -> None:
-        """Loss and metrics so far, after ``done`` of ``total`` batches; None where that is not known or has not changed."""
+        """Shows loss and metrics, after ``done`` of ``total`` batches; None where these are not known or as before."""
 
 
 class NoProgress:
