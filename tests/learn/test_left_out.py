@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import ranvier
 from ranvier.learn.sensitivity.stepwise import StepwiseKernel
-from ranvier.learn.traces.traces import TraceKernel, traces_of
+from ranvier.learn.traces.trace_kernel import TraceKernel
+from ranvier.learn.traces.traces import traces_of
 from tests.support.examples import examples
 from tests.support.learning import learning, loss, phases
 from tests.support.random_learners import RandomLearner, random_learners, random_model

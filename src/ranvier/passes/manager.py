@@ -4,12 +4,11 @@ Results of analyses are kept from pass to pass until one changes the graph.
 
 For example, ``merge-neurons,dead-neurons`` on readouts that differ only in what they get from a silent neuron:
 
-    round 1   merge-neurons   5 readouts, no two alike         changed nothing
-              dead-neurons    the silent neuron goes           changed: both may have work again
-    round 2   merge-neurons   two readouts are alike: 4        changed
-              dead-neurons    changed nothing
-    round 3   merge-neurons   is not run: since its own run    nothing changed, so the pipeline has settled
-              dead-neurons    nothing was changed
+    round 1   merge-neurons   no two of 5 readouts are alike
+              dead-neurons    the silent neuron goes, so both passes may have work again
+    round 2   merge-neurons   two readouts are alike now; 4 are left
+              dead-neurons    nothing to do
+    round 3   neither is run: nothing has changed since its own last run, so the pipeline has settled
 """
 
 from __future__ import annotations

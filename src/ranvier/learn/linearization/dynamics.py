@@ -2,6 +2,10 @@
 
 Values by position are ``[..., P]``, with P = 1 where all positions share one value
 (see :mod:`ranvier.learn.uses.alignment`).
+
+For example, states v and a at 2 positions, ``v' = 0.9 v - a; a' = a + 0.5 v``: D is [[0.9, -1], [0.5, 1]] at both, so
+its four entries have P = 1. An adjoint of (1, 0) after a step is D^T (1, 0) = (0.9, -1) before it, and the propagator
+over two steps is D D = [[0.31, -1.9], [0.95, 0.5]].
 """
 
 from __future__ import annotations

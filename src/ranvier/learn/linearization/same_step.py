@@ -8,6 +8,9 @@ the cotangent dl/dy of every traced projection, whose product with the data is l
 Where an output is computed from an old state without passing a new one (a spike taken before the reset, say), the old
 state has a signal of its own, R = dl_t/dh_{t-1} with the new states of its own group held fixed: the temporal part of a
 step is then ``L_t . (D_t e_{t-1}) + R_t . e_{t-1}``.
+
+For example, ``v' = 0.5 v + y; y = w x`` with the loss v'^2, at w = 1, x = 2 and an old v of 4: v' is 4, L = dl/dv' = 8,
+dl/dy = 8, and the same-step gradient of w is 8 * 2 = 16. What w did to the old v is the temporal part.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ...program.analysis.memory import MemorySizes, RuleMemory
 from ...program.program import ModuleInfo
 from ..rule import Rule
-from ..traces.traces import TraceKernel, traces_of
+from ..traces.trace_kernel import TraceKernel
+from ..traces.traces import traces_of
 
 
 @dataclass(frozen=True)

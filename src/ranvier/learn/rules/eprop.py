@@ -18,7 +18,8 @@ from ..traces.filters import (
     readout_decay,
     with_filters,
 )
-from ..traces.traces import TraceKernel, traces_of
+from ..traces.trace_kernel import TraceKernel
+from ..traces.traces import traces_of
 
 FEEDBACKS = ("symmetric", "random", "adaptive")
 

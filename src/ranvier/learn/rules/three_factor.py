@@ -21,7 +21,8 @@ from ..linearization.same_step import SameStep
 from ..options import check_function, check_number
 from ..rule import Rule
 from ..traces.filters import FILTERED, filtered_outputs_of, with_filters
-from ..traces.traces import Trace, TraceKernel, traces_of
+from ..traces.trace_kernel import TraceKernel
+from ..traces.traces import Trace, traces_of
 from ..uses.alignment import Alignment
 
 Modulator = Callable[[Any, Any], Any]

@@ -6,6 +6,9 @@ f``. Without a postsynaptic trace, its place is taken by the cotangent dl_t / dy
 Over a chunk the sum of ``c_t (x) eps_x,t`` is that of ``C_t (x) x_t`` with ``C_t = c_t + decay C_{t+1}``, and what the
 trace before the chunk adds: one product for all the cotangents that a projection has. This is done where products are
 dear, for sparse rows; matrices are faster with a product for each.
+
+For example, a decay of 0.5, D = 0.8, f = 1 and x = 2, then 3, from nothing: eps_x is 2, then 0.5 * 2 + 3 = 4; eps_f is
+0.5, then 0.5 * 0.8 * 0.5 + 0.5 = 0.7. The second trace is 0.7 * 4 = 2.8, where the full one is 0.8 * 2 + 3 = 4.6.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""D-RTRL's machinery: eligibility traces with any dynamics by position, in chunks, without approximation.
+"""Eligibility traces of a program: which there are, what each keeps, and how it advances over a chunk.
 
-See section 3 of the design. The loop over a chunk's steps holds elementwise work alone; all products run over the whole
-chunk at once.
+For example, ``x @ w`` of a 3 x 2 weight into 2 neurons with states v and a, where ``v' = 0.9 v - a + x @ w`` and ``a'
+= 0.5 a + v``. D is [[0.9, -1], [1, 0.5]] at both neurons, f is (1, 0). The trace is X (x) u with X of 3 numbers and u
+of 2, for v and for a: 3 x 2 numbers each, which D mixes from step to step. Were v alone, with one decay of 0.9 for
+all neurons, then every step would add X times the same 1, and a presynaptic trace of 3 numbers would hold everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -25,19 +26,12 @@ from ...program.analysis.slices import Slice
 from ...program.bodies import has_own_derivative
 from ...program.interpret import Environment
 from ...program.program import ModuleInfo, shape_text
-from ...program.while_loops import bind_both_ways
-from ..carried import Traces
-from ..kernel import Chunk, ChunkResult, Kernel, Loss, added, no_gradients
 from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
-from ..linearization.same_step import SameStep, SameStepPass, bypassing_states
-from ..state import LearnerState
-from ..step.blocks import backward, block_length, reversed_scan
-from ..step.stages import over_steps, stages_of
+from ..linearization.same_step import bypassing_states
 from ..uses.alignment import Alignment
 from ..uses.bilinear import BilinearMap, Zeros, stacked, weighted
-from ..uses.traced_uses import TracedUse, entering_variables, traced_uses_of
-from .feedback import Feedback
+from ..uses.traced_uses import TracedUse, traced_uses_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +129,12 @@ class Trace:
         Returns:
             By component ``[K]`` where the trace is factorised, else ``[K, L, *y]`` or what broadcasts to it.
         """
-        found = {}
+        factors = {}
         for a in self.kept_components:
             parts = [self._carried(a, f[b], p[a, b]) for b in f if (a, b) in p]
             if parts:
-                found[a] = sum(parts[1:], parts[0])
-        return found
+                factors[a] = sum(parts[1:], parts[0])
+        return factors
 
     def _carried(self, a: int, f: jax.Array, p: jax.Array) -> jax.Array:
         if a in self.factorised:
@@ -151,287 +145,37 @@ class Trace:
         self, memory: dict[int, jax.Array] | None, x: jax.Array, carried: Components, p0: Entries
     ) -> dict[int, jax.Array]:
         """The trace after the chunk; ``memory`` is None where it was zero before."""
-        found = {a: self._advanced(a, memory, x, carried.get(a), p0) for a in self.kept_components}
-        return {a: value.astype(self.dtype) for a, value in found.items()}
+        advanced = {a: self._advanced(a, memory, x, carried.get(a), p0) for a in self.kept_components}
+        return {a: value.astype(self.dtype) for a, value in advanced.items()}
 
     def _advanced(
         self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, carried: jax.Array | None, p0: Entries
     ) -> jax.Array:
         old = {} if memory is None else {b: memory[b] for b in self.kept_components if (a, b) in p0}
         if a in self.factorised:
-            found = [p0[a, b].reshape(()) * value for b, value in old.items()]
-            found += [] if carried is None else [weighted(carried, x)]
-            return sum(found[1:], found[0])
+            parts = [p0[a, b].reshape(()) * value for b, value in old.items()]
+            parts += [] if carried is None else [weighted(carried, x)]
+            return sum(parts[1:], parts[0])
+        # Old factorised traces are rows like those of the steps, so that one product takes all of them.
         rows_x, rows_u = ([], []) if carried is None else ([x], [self._full(carried)])
-        kept = []
+        parts = []
         for b, value in old.items():
             if b in self.factorised:
                 rows_x.append(value[None])
                 rows_u.append(self._full(self.lanes.from_positions(p0[a, b]))[None])
             elif p0[a, b].shape[-1] == 1:
-                kept.append(p0[a, b] * value)
+                # One decay for all positions needs no array of the size of the trace.
+                parts.append(p0[a, b] * value)
             else:
-                kept.append(self.form.spread(self._full(self.lanes.from_positions(p0[a, b]))) * value)
+                parts.append(self.form.spread(self._full(self.lanes.from_positions(p0[a, b]))) * value)
         if rows_x:
-            kept.append(self.form.outer(stacked(rows_x), stacked(rows_u)))
-        return sum(kept[1:], kept[0])
+            parts.append(self.form.outer(stacked(rows_x), stacked(rows_u)))
+        return sum(parts[1:], parts[0])
 
     def _full(self, u: jax.Array) -> jax.Array:
         """Values by lane at their full shape."""
         shape = (self.lanes.layers, *self.form.y_shape)
         return jnp.broadcast_to(u, (*u.shape[: u.ndim - len(shape)], *shape))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Memory:
-    """What D-RTRL's machinery keeps.
-
-    Attributes:
-        traces: for every trace its arrays by component.
-        feedback: feedback weights, if any.
-    """
-
-    traces: list[dict[int, jax.Array]]
-    feedback: list[jax.Array]
-
-
-@dataclass(frozen=True, eq=False)
-class TraceKernel(Kernel):
-    """Traces for the terms given; all other uses of parameters have their same-step gradient alone.
-
-    Attributes:
-        info: the program.
-        traces: one for every term and group.
-        feedback: feedback weights, where the way back is not the readout's own.
-        replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
-        readouts: ``id`` of the equations of readouts whose memory a filter stands for.
-        remarks: where else a number is no derivative, for the plan.
-    """
-
-    info: ModuleInfo
-    traces: tuple[Trace, ...]
-    feedback: Feedback | None = None
-    replaces_same_step: bool = False
-    readouts: frozenset[int] = frozenset()
-    remarks: tuple[str, ...] = ()
-
-    @cached_property
-    def terms(self) -> tuple[TracedUse, ...]:
-        return tuple(dict.fromkeys(trace.term for trace in self.traces))
-
-    @cached_property
-    def dynamics(self) -> tuple[TraceDynamics, ...]:
-        return tuple(dict.fromkeys(trace.dynamics for trace in self.traces))
-
-    @cached_property
-    def same_step(self) -> SameStepPass:
-        return SameStepPass(self.info, self.terms)
-
-    def init(self, static: Environment) -> Memory:
-        traces = [trace.zeros() for trace in self.traces]
-        return Memory(traces, self.feedback.init(static) if self.feedback else [])
-
-    @property
-    def outlives(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.feedback is not None
-
-    def lasting(self, memory: Memory) -> list[jax.Array]:
-        return memory.feedback
-
-    def restarted(self, memory: Memory, lasting: list[jax.Array], seed: Any) -> Memory:
-        return Memory(memory.traces, lasting)
-
-    def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        return [(trace.term.slots, trace.kept()) for trace in self.traces]
-
-    def carries(self) -> Traces:
-        return Traces(self.traces, self.readouts)
-
-    def only(self, parameters: frozenset[int]) -> TraceKernel:
-        # Feedback weights that adapt follow the gradients of the readout, so what these need stays.
-        if self.feedback and self.feedback.rate:
-            return self
-        return replace(self, traces=tuple(t for t in self.traces if parameters & set(t.term.slots)))
-
-    def approximations(self) -> list[str]:
-        remarks = list(self.remarks)
-        if self.feedback:
-            remarks.append("approximation: learning signals come through feedback weights of their own")
-        if self.replaces_same_step and self.traces:
-            remarks.append("approximation: the learning signal is one number, the same for all neurons")
-        own = {type(d).__name__ for d in self.dynamics if not isinstance(d, GroupDynamics)}
-        if own and not self.replaces_same_step:
-            remarks.append(f"approximation: D, f and the learning signal are those of {', '.join(sorted(own))}")
-        return remarks
-
-    def step_bytes(self) -> int:
-        return super().step_bytes() + sum(trace.step_bytes() for trace in self.traces)
-
-    def _block_bytes(self) -> int:
-        """Values of one step within a block, about."""
-        return self.step_bytes() + dynamics_bytes(self.dynamics)
-
-    def run(
-        self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
-    ) -> ChunkResult:
-        stages, variables = stages_of(self.info), entering_variables(self.info)
-        recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
-        apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind_both_ways
-
-        def block(future: _Future, given: Any) -> tuple[_Future, _Found]:
-            values, targets, weights = given
-            at_steps = stages.replay(static, dict(zip(recorded, values, strict=True)))
-            same = self.same_step(loss, static, at_steps, targets, weights, apply)
-            return self._block(future, same, static, at_steps, keep)
-
-        given = (list(recorded.values()), chunk.targets, chunk.weights)
-        length = block_length(chunk.length, self._block_bytes())
-        future, found = backward(block, self._end(keep), given, chunk.length, length)
-        gradients, read = dict(zip(variables, future.gradients, strict=True)), []
-        memory = None if fresh else state.memory.traces
-        for trace, old in zip(self.traces, memory or (), strict=bool(memory)):
-            if not old:
-                continue
-            part = trace.old_gradient(old, future.adjoints[self.dynamics.index(trace.dynamics)])
-            gradients[trace.term.operand] += part
-            read.append(part)
-        after = self._advanced(memory, found, future.propagators, read) if keep else state.memory.traces
-        weights = self.feedback.advanced(state.memory.feedback, gradients) if self.feedback else []
-        state = LearnerState(hidden, other, Memory(after, weights))
-        return ChunkResult(gradients, found.losses, found.outputs, state)
-
-    def _end(self, keep: bool) -> _Future:
-        """What the last block of a chunk starts from."""
-        return _Future(
-            adjoints=[dynamics.no_future() for dynamics in self.dynamics],
-            propagators=[dynamics.identity() for dynamics in self.dynamics] if keep else [],
-            gradients=no_gradients(entering_variables(self.info)),
-        )
-
-    def _block(
-        self, future: _Future, same: SameStep, static: Environment, at_steps: Environment, keep: bool
-    ) -> tuple[_Future, _Found]:
-        """A block's part of the gradient; what later blocks did is in ``future``."""
-        length = same.losses.shape[0]
-        presynaptic, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
-        signals = [(dynamics.signal(same), dynamics.bypass(same)) for dynamics in self.dynamics]
-        start = (future.adjoints, future.propagators)
-        (first, before), (adjoints, propagators) = reversed_scan(self._back, start, (d, signals), length)
-        gradients = dict(same.entering)
-        for term, x in zip(self.terms, presynaptic, strict=True):
-            gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, adjoints))
-        totals = added(future.gradients, gradients, entering_variables(self.info))
-        found = _Found(same.losses, jax.tree.leaves(same.outputs))
-        if keep:
-            pairs = zip(self.traces, f, strict=True)
-            carried = [trace.carried(f_t, propagators[self.dynamics.index(trace.dynamics)]) for trace, f_t in pairs]
-            found = replace(found, presynaptic=presynaptic, carried=carried)
-        return _Future(first, before, totals), found
-
-    def _back(self, after: Any, given: Any) -> tuple[Any, Any]:
-        """Adjoints and propagators before a step from those after it."""
-        (adjoints, propagators), (d, signals) = after, given
-        by_dynamics = zip(self.dynamics, adjoints, d, signals, strict=True)
-        new = [dynamics.adjoint(b, d_s, *both) for dynamics, b, d_s, both in by_dynamics]
-        kept = zip(self.dynamics, propagators, d, strict=True) if propagators else ()
-        return (new, [dynamics.propagator(p, d_s) for dynamics, p, d_s in kept]), after
-
-    def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
-        presynaptic = [term.form.presynaptic(values) for term in self.terms]
-        d = [dynamics.d(values) for dynamics in self.dynamics]
-        f = [trace.dynamics.f(trace.lanes, values) for trace in self.traces]
-        return presynaptic, d, f
-
-    def _cotangent(
-        self, term: TracedUse, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
-    ) -> jax.Array:
-        """The cotangent of y, ``[K, *y]``: of the same step, and of the future through the traces' dynamics."""
-        parts = [same.results[term.y]] if term.equations else []
-        if self.replaces_same_step:
-            parts = [] if term.equations else [-same.results[term.y]]
-        for trace, f_t in zip(self.traces, f, strict=True):
-            if trace.term is term:
-                by_lane = trace.by_lane(f_t)
-                parts.append(trace.cotangent(by_lane, adjoints[self.dynamics.index(trace.dynamics)]))
-                if self.replaces_same_step:
-                    parts.append(trace.cotangent(by_lane, trace.dynamics.signal(same)))
-        return sum(parts[1:], parts[0])
-
-    def _advanced(
-        self,
-        memory: list[dict[int, jax.Array]] | None,
-        found: _Found,
-        propagators: Sequence[Entries],
-        read: Sequence[jax.Array],
-    ) -> list[dict[int, jax.Array]]:
-        propagators = [ordered_after(p0, read) for p0 in propagators]
-        return [
-            trace.advanced(
-                None if memory is None else memory[k],
-                found.presynaptic[self.terms.index(trace.term)],
-                found.carried[k],
-                propagators[self.dynamics.index(trace.dynamics)],
-            )
-            for k, trace in enumerate(self.traces)
-        ]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Future:
-    """What the steps after a block tell the block, and their part of the gradients.
-
-    Attributes:
-        adjoints: by dynamics, the adjoint at the block's last step.
-        propagators: by dynamics, from there to the chunk's end; none where no trace is kept.
-        gradients: by entering variable.
-    """
-
-    adjoints: list[Components]
-    propagators: list[Entries]
-    gradients: list[jax.Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Found:
-    """What a block gives for each of its steps.
-
-    Attributes:
-        losses: times the weights.
-        outputs: output leaves.
-        presynaptic: X of every term, where traces are kept.
-        carried: what every trace is given, as factors of X.
-    """
-
-    losses: jax.Array
-    outputs: list[jax.Array]
-    presynaptic: list[jax.Array] = field(default_factory=list)
-    carried: list[Components] = field(default_factory=list)
-
-
-def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:
-    """The values, which XLA cannot have before ``read`` is computed (and which are NaN if that is).
-
-    What was computed from the old traces is then known to be finished when they are replaced, and XLA replaces them in
-    place. Without this order it copies every trace at every step.
-    """
-    if not read:
-        return values
-    first = [part.reshape(-1)[0] for part in read]
-    token = sum(first[1:], first[0])
-    return {key: jnp.where(token == token, value, token.astype(value.dtype)) for key, value in values.items()}
-
-
-def dynamics_bytes(found: Sequence[TraceDynamics]) -> int:
-    """D, L, adjoints and propagators of one step, about."""
-    itemsize, total = jnp.zeros(0).dtype.itemsize, 0
-    for dynamics in found:
-        wide = sum(dynamics.width(key) > 1 for key in dynamics.entries)
-        pairs = sum(dynamics.pair_width(pair) > 1 for pair in dynamics.pairs)
-        total += dynamics.positions * (wide + pairs + 2 * len(dynamics.components)) * itemsize
-    return total
 
 
 def check_holomorphic(path: Slice) -> None:
@@ -464,13 +208,15 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     for term in terms:
         for connection in term.connections:
             by_group.setdefault(connection.group, []).append(connection)
-    for group, found in by_group.items():
-        for path in (group.transition.path, *(connection.path for connection in found)):
+    for group, connections in by_group.items():
+        for path in (group.transition.path, *(connection.path for connection in connections)):
             check_holomorphic(path)
+    bypassing = bypassing_states(info)
     try:
-        dynamics = {group: GroupDynamics.of(group, found, bypassing_states(info)) for group, found in by_group.items()}
-        for found in dynamics.values():
-            jax.eval_shape(lambda found=found: found.d(Zeros()))
+        dynamics = {group: GroupDynamics.of(group, into, bypassing) for group, into in by_group.items()}
+        # D is computed when a chunk runs; its shapes alone show now whether it is known by position.
+        for one in dynamics.values():
+            jax.eval_shape(lambda one=one: one.d(Zeros()))
     except AnalysisError as error:
         raise RuleError(f"eligibility traces need D by position. {error}") from error
     return tuple(Trace(term, lanes, dynamics[lanes.connection.group]) for term in terms for lanes in term.lanes)

@@ -3,6 +3,10 @@
 Values by position are arrays ``[..., P]`` with P the number of positions, or 1 where all positions share one value.
 Values by lane are arrays ``[..., layers, *y.shape]``: every element of y has one lane in each layer, and there are as
 many layers as positions that one element feeds.
+
+For example, y of 2 elements, from a 3 x 2 weight. ``v' = v + roll(y, 1)``: one layer, with y_0 at position 1 and y_1 at
+position 0; a cotangent (5, 7) by position is (7, 5) by lane. ``v' = v + concatenate([y, y])``: two layers, with y_0 at
+positions 0 and 2, and the trace has 2 x 3 x 2 numbers.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ Every form answers the same questions for ``dy/dw`` without ever building it:
 - ``contract``: the gradient of w from a trace and cotangents by lane.
 
 In the shapes, K stands for steps and L for layers of lanes (see :mod:`ranvier.learn.uses.alignment`).
+
+For example, ``y = x @ w`` of a 3 x 2 weight over 100 steps: X is x, [100, 3]; ``pull`` is X^T u, a product of 3 x 100
+and 100 x 2; ``outer`` is the same product with u by lane, added to a trace of 3 x 2 numbers for every layer;
+``contract`` multiplies that trace by 2 cotangents and sums over the layers.
 """
 
 from __future__ import annotations
