@@ -34,25 +34,31 @@ def check_whole(call: str, value: Any, advice: str, *, least: int = 0) -> None:
 
 
 def check_function(
-    name: str, given: Any, arguments: tuple[str, ...], example: str, error: type[RanvierError], *, hashed: bool = True
+    name: str,
+    function: Any,
+    arguments: tuple[str, ...],
+    example: str,
+    error: type[RanvierError],
+    *,
+    hashed: bool = True,
 ) -> None:
     """Raises an error unless something can be called with these arguments, and hashed, as a key of compiled code.
 
     Args:
         name: what it is for.
-        given: what was given.
+        function: what was passed.
         arguments: names of the arguments it gets.
         example: an expression that would do.
         error: the error's type.
         hashed: whether it has to be hashable.
     """
     wanted = f"{name}({', '.join(arguments)})"
-    if not callable(given):
-        raise error(f"{name} is {given!r}, but it must be a function {wanted}, e.g. `{example}`.")
-    if hashed and getattr(type(given), "__hash__", None) is None:
-        raise error(f"{name} is a {type(given).__name__}, which cannot be hashed; wrap it, as in `{example}`.")
+    if not callable(function):
+        raise error(f"{name} is {function!r}, but it must be a function {wanted}, e.g. `{example}`.")
+    if hashed and getattr(type(function), "__hash__", None) is None:
+        raise error(f"{name} is a {type(function).__name__}, which cannot be hashed; wrap it, as in `{example}`.")
     try:
-        inspect.signature(given).bind(*arguments)
+        inspect.signature(function).bind(*arguments)
     except TypeError as why:
         raise error(f"{name} cannot be called as {wanted}: {why}; write `{example}`, say.") from why
     except ValueError:

@@ -66,14 +66,14 @@ class Structure:
             values = self._treedef.flatten_up_to(params)
         except (ValueError, TypeError):
             return None
-        given = dict(zip((path for path, _ in self._leaves), values, strict=True))
+        named = dict(zip((path for path, _ in self._leaves), values, strict=True))
         for path, own in self._leaves:
-            if path not in self._paths and not _is_same(given.pop(path), own):
+            if path not in self._paths and not _is_same(named.pop(path), own):
                 raise InputError(
                     f"params has another value for {path_text(path)} than the model, which does not train it; make the "
                     "step function again with the new value."
                 )
-        return given
+        return named
 
 
 def _is_same(value: Any, own: Any) -> bool:

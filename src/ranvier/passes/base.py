@@ -161,13 +161,13 @@ class Rewriting:
 
     def repeat(self, rewrite: Callable[[Rewriting], None]) -> None:
         """Rewrites until there is nothing more to do; what could not be done is told once."""
-        told = list(self.remarks)
+        before_all = list(self.remarks)
         while True:
             before = len(self.remarks)
             rewrite(self)
             if not any(remark.done for remark in self.remarks[before:]):
                 return
-            self.remarks = [*told, *(remark for remark in self.remarks[len(told) :] if remark.done)]
+            self.remarks = [*before_all, *(remark for remark in self.remarks[len(before_all) :] if remark.done)]
 
     def shared(self, *elements: str) -> str | None:
         """Why the numbers of some projections and populations can be taken or left, but not be changed: they are made
@@ -244,42 +244,42 @@ class Rewriting:
         """A name that no projection has."""
         return free_name(self.graph.projections, wanted)
 
-    def merge(self, kept: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
+    def merge(self, remaining: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
         """Keeps some neurons of populations and gives them the outgoing weights of the others.
 
         Args:
-            kept: by population the flat numbers of the neurons that stay; of images those of whole channels.
+            remaining: by population the flat numbers of the neurons that stay; of images those of whole channels.
             into: likewise, of every neuron, which of these it becomes a part of.
         """
-        self._shrink(kept, into)
-        for name in kept:
+        self._shrink(remaining, into)
+        for name in remaining:
             self.origins = self.origins.merged(name, into[name])
 
-    def keep(self, kept: Mapping[str, np.ndarray]) -> None:
+    def keep(self, remaining: Mapping[str, np.ndarray]) -> None:
         """Keeps some neurons of populations and removes the others with their weights; see :meth:`merge`."""
-        if not all(numbers.size for numbers in kept.values()):
-            for name in kept:
+        if not all(numbers.size for numbers in remaining.values()):
+            for name in remaining:
                 self.remove_population(name)
             return
-        self._shrink(kept, {})
-        for name, numbers in kept.items():
+        self._shrink(remaining, {})
+        for name, numbers in remaining.items():
             self.origins = self.origins.taken(name, numbers)
 
-    def _shrink(self, kept: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
+    def _shrink(self, remaining: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
         self.facts.clear()
         graph = self.graph
         for projection in list(graph.projections.values()):
             name, shape = projection.source, graph.source_shape(projection)
-            rows, columns = kept.get(projection.target), kept.get(name)
+            rows, columns = remaining.get(projection.target), remaining.get(name)
             if rows is None and columns is None:
                 continue
             if columns is not None and name in into:
                 self._check_own(projection)
-                change = partial(summed_operation, source=shape, kept=columns, into=into[name], rows=rows)
+                change = partial(summed_operation, source=shape, remaining=columns, into=into[name], rows=rows)
             else:
                 change = partial(taken_operation, source=shape, rows=rows, columns=columns)
             self.set_projection(projection.replace(operation=change_made(graph, projection, change)))
-        for name, numbers in kept.items():
+        for name, numbers in remaining.items():
             take_made(graph, name, numbers)
             graph.populations[name] = taken_population(graph.populations[name], numbers)
 

@@ -34,12 +34,12 @@ class CommonProjections(Pass):
             for found in _groups(candidates, partial(_content, rewriting.graph)):
                 self._share(rewriting, found)
 
-    def _share(self, rewriting: Rewriting, found: list[Projection]) -> None:
-        graph, first = rewriting.graph, found[0]
+    def _share(self, rewriting: Rewriting, alike: list[Projection]) -> None:
+        graph, first = rewriting.graph, alike[0]
         shape = graph.target_shape(first)
         name = free_name(graph.nodes, f"{first.name}.shared")
         graph.populations[name] = Population(name, shape, Relay())
-        for projection in found:
+        for projection in alike:
             rewriting.set_projection(
                 projection.replace(source=name, operation=Identity(), delay=0, source_port=OUT, trained=False)
             )
@@ -47,7 +47,7 @@ class CommonProjections(Pass):
         rewriting.set_projection(common)
         uses = {label: use for (element, label), use in graph.bindings.items() if element == first.name}
         graph.bindings.update({(common.name, label): use for label, use in uses.items()})
-        told = f"the same operation as {', '.join(p.name for p in found[1:])}: one relay {name!r} for all"
+        told = f"the same operation as {', '.join(p.name for p in alike[1:])}: one relay {name!r} for all"
         rewriting.did(first.name, told, Promise.BITWISE)
 
 

@@ -50,13 +50,13 @@ class DeadNeurons(Pass):
     def run(self, rewriting: Rewriting) -> None:
         populations = rewriting.graph.populations
         if self.threshold is not None and not any(p.activity for p in populations.values()):
-            told = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
+            reason = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
             if not any(p.neuron.spikes for p in populations.values()):
-                told = (
+                reason = (
                     "no population has spikes as its output, so there are no rates; of a model whose spikes are also a "
                     "state, read those of the step before from there, or keep them out of the state"
                 )
-            rewriting.missed(rewriting.graph.name, told)
+            rewriting.missed(rewriting.graph.name, reason)
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
@@ -75,17 +75,17 @@ class DeadNeurons(Pass):
         yield silent, "never fire" if spikes else "stay at zero", Promise.BITWISE
         dead = self._units(bundle, leading, lambda name: self._is_dead(rewriting, name))
         yield dead & ~silent, "reach no output", Promise.BITWISE
-        told = dead
+        covered = dead
         if len(bundle.names) == 1 and not bundle.images:
-            constant = self._is_constant(rewriting, bundle.names[0]) & ~told
+            constant = self._is_constant(rewriting, bundle.names[0]) & ~covered
             yield constant, "fire at every step, and are biases now", Promise.ALGEBRAIC
-            told = told | constant
+            covered = covered | constant
         if self.threshold is not None:
             promise = Promise.PROFILED if self.threshold == 0 else Promise.APPROXIMATE
             rare = self._units(
                 bundle, leading, lambda name: self._is_dead(rewriting, name) | self._is_rare(rewriting, name)
             )
-            yield rare & ~told, f"fired at most {self.threshold:g} times per step on the data", promise
+            yield rare & ~covered, f"fired at most {self.threshold:g} times per step on the data", promise
 
     @staticmethod
     def _units(bundle: Bundle, names: list[str], found: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -119,18 +119,18 @@ class DeadNeurons(Pass):
             return np.zeros(population.size, bool)
         return np.broadcast_to(population.activity.rates, population.shape).ravel() <= self.threshold
 
-    def _remove(self, rewriting: Rewriting, bundle: Bundle, found: list[Finding]) -> None:
+    def _remove(self, rewriting: Rewriting, bundle: Bundle, findings: list[Finding]) -> None:
         graph, about = rewriting.graph, ", ".join(bundle.names)
-        gone = np.any([units for units, _, _ in found], axis=0)
+        gone = np.any([units for units, _, _ in findings], axis=0)
         if bundle.fixed is not None:
             told = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
             rewriting.missed(about, told, np.flatnonzero(gone))
             return
-        on = [units for units, _, promise in found if promise is Promise.ALGEBRAIC]
+        on = [units for units, _, promise in findings if promise is Promise.ALGEBRAIC]
         for projection in graph.out_of(bundle.names[0]) if on else ():
             amount = _sum_of_columns(projection.operation, on[0])
             rewriting.add_bias(projection.target, amount, projection.target_port)
-        for units, text, promise in found:
+        for units, text, promise in findings:
             numbers = np.flatnonzero(units)
             rewriting.did(about, f"removed {numbers.size} of {gone.size} {bundle.kind} that {text}", promise, numbers)
         rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})

@@ -40,14 +40,14 @@ def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Opera
     return changed.replace(**numbers)
 
 
-def take_made(graph: SNNGraph, population: str, kept: np.ndarray) -> None:
+def take_made(graph: SNNGraph, population: str, remaining: np.ndarray) -> None:
     """Follows parameters of neurons of which some, by their flat numbers, are kept."""
     shape = graph.populations[population].shape
     rest = (-1, *shape[1:])
     for label, value in graph.populations[population].neuron.parameters.items():
         use = graph.bindings.get((population, label))
         if use is not None and value.ndim:
-            graph.bindings[population, label] = use.taken(kept.reshape(rest), shape)
+            graph.bindings[population, label] = use.taken(remaining.reshape(rest), shape)
 
 
 def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:

@@ -31,21 +31,21 @@ class FoldConstants(Pass):
             if isinstance(projection.operation, Linear):
                 self._fold(rewriting, projection, projection.operation, constant_sources(graph, projection, known))
 
-    def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, found: Constants) -> None:
-        if not found.known.any():
+    def _fold(self, rewriting: Rewriting, projection: Projection, linear: Linear, constants: Constants) -> None:
+        if not constants.known.any():
             return
         weights = np.asarray(abs(linear.weight).sum(axis=0)).ravel()
-        chosen = found.known & (weights != 0)
+        chosen = constants.known & (weights != 0)
         if not chosen.any():
             return
         if rewriting.leaves(projection.name, "not folded", projection.name):
             return
-        amount = np.asarray(linear.weight @ np.where(chosen, found.values, 0.0)).ravel()
+        amount = np.asarray(linear.weight @ np.where(chosen, constants.values, 0.0)).ravel()
         bias = linear.bias
         if np.any(amount):
             bias = amount if bias is None else bias + amount
         rewriting.set_projection(projection.replace(operation=Linear(_without(linear.weight, chosen), bias)))
-        exact = not np.any(found.values[chosen])
+        exact = not np.any(constants.values[chosen])
         told = f"weights from {np.count_nonzero(chosen)} elements that never change are {'gone' if exact else 'biases'}"
         rewriting.did(projection.name, told, Promise.BITWISE if exact else Promise.ALGEBRAIC, np.flatnonzero(chosen))
 

@@ -124,7 +124,7 @@ Fused = tuple[Projection, str]
 
 def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projection]) -> list[Fused] | str:
     """The projections in place of those into and out of a relay; or why there are none."""
-    found, graph = [], rewriting.graph
+    fused, graph = [], rewriting.graph
     for b in after:
         for number, a in enumerate(before):
             source = graph.source_shape(a)
@@ -145,8 +145,8 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
             ports = {"source_port": a.source_port, "target_port": b.target_port}
             trained = a.trained if isinstance(b.operation, Identity) else b.trained
             made = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
-            found.append((made, a.name if isinstance(b.operation, Identity) else b.name))
-    return found
+            fused.append((made, a.name if isinstance(b.operation, Identity) else b.name))
+    return fused
 
 
 def _starts_apart(graph: SNNGraph, projection: Projection) -> bool:

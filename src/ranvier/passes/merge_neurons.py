@@ -86,34 +86,34 @@ def _first_alike(bundle: Bundle, classes: Mapping[str, np.ndarray]) -> np.ndarra
     return first[into.ravel()]
 
 
-def _merge(rewriting: Rewriting, bundle: Bundle, leader: np.ndarray, told: str, promise: Promise) -> None:
+def _merge(rewriting: Rewriting, bundle: Bundle, leader: np.ndarray, reason: str, promise: Promise) -> None:
     """Merges every unit of a bundle into its leader."""
     stays = leader == np.arange(leader.size)
     if stays.all():
         return
-    kept, into = {}, {}
+    remaining, into = {}, {}
     for name in bundle.names:
         size = rewriting.graph.populations[name].size
         place = np.full(size, -1)
-        kept[name] = bundle.neurons(size, stays)
-        place[kept[name]] = np.arange(kept[name].size)
+        remaining[name] = bundle.neurons(size, stays)
+        place[remaining[name]] = np.arange(remaining[name].size)
         into[name] = place[bundle.neurons(size, leader)]
-    rewriting.merge(kept, into)
+    rewriting.merge(remaining, into)
     merged = np.flatnonzero(~stays)
-    message = f"merged {merged.size} of {leader.size} {bundle.kind} {told}"
+    message = f"merged {merged.size} of {leader.size} {bundle.kind} {reason}"
     rewriting.did(", ".join(bundle.names), message, promise, merged)
 
 
 def _tell_missed(rewriting: Rewriting, tied: list[Bundle], classes: Mapping[str, np.ndarray]) -> bool:
     """Tells of bundles that stay as they are although units fire alike; whether there are any."""
-    told = False
+    any_missed = False
     for bundle in tied:
         leader = _first_alike(bundle, classes)
         if bundle.fixed is not None and (alike := np.count_nonzero(leader != np.arange(leader.size))):
             message = f"{alike} {bundle.kind} fire like others, but {bundle.fixed}"
             rewriting.missed(", ".join(bundle.names), message)
-            told = True
-    return told
+            any_missed = True
+    return any_missed
 
 
 def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.ndarray:
@@ -136,13 +136,13 @@ def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.n
 def _distance(graph: SNNGraph, population: Population, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of pairs of neurons the largest relative difference: of all incoming weights and biases, or of a parameter."""
     maps = [graph.affine_map(projection) for projection in graph.into(population.name)]
-    found = [np.zeros(a.size)]
+    distances = [np.zeros(a.size)]
     if maps:
         biases = [sparse.csr_array(np.broadcast_to(offset, population.size)[:, None]) for _, offset in maps]
-        found = [_relative(sparse.csr_array(sparse.hstack([*(rows for rows, _ in maps), *biases])), a, b)]
+        distances = [_relative(sparse.csr_array(sparse.hstack([*(rows for rows, _ in maps), *biases])), a, b)]
     for value in population.neuron.parameters.values():
-        found.append(_relative(sparse.csr_array(np.broadcast_to(value, population.size)[:, None]), a, b))
-    return np.max(found, axis=0)
+        distances.append(_relative(sparse.csr_array(np.broadcast_to(value, population.size)[:, None]), a, b))
+    return np.max(distances, axis=0)
 
 
 def _relative(rows: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -100,23 +100,23 @@ def optimizer_state_map(
 
 def own_index(graph: SNNGraph) -> Index:
     """Of every number of a graph's arrays its own number."""
-    found, start = {}, 0
+    index, start = {}, 0
     for name, value in trained_arrays(graph).items():
-        found[name] = start + np.arange(value.size).reshape(value.shape)
+        index[name] = start + np.arange(value.size).reshape(value.shape)
         start += value.size
-    return found
+    return index
 
 
 def _with_made(graph: SNNGraph, own: Index) -> Index:
     """Likewise of arrays that are made of parameters: the numbers of these; -1 where a function makes them."""
-    found = dict(own)
+    index = dict(own)
     for array, use in graph.bindings.items():
         if use.function is not None:
-            found[array] = np.full(numbers_of(array_at(graph, array)).shape, -1)
+            index[array] = np.full(numbers_of(array_at(graph, array)).shape, -1)
         elif use.parameters:
             numbers = own[use.parameters]
-            found[array] = numbers if use.index is None else numbers.ravel()[use.index]
-    return found
+            index[array] = numbers if use.index is None else numbers.ravel()[use.index]
+    return index
 
 
 def moved_index(before: SNNGraph, after: SNNGraph, origins: Provenance) -> Index:

@@ -25,17 +25,17 @@ def parse_pipeline(text: str) -> list[Pass]:
     Raises:
         PassError: the text is no pipeline, a pass or an option is not known, or a value does not fit.
     """
-    found, at = [], 0
+    passes, at = [], 0
     while True:
         match = ITEM.match(text, at)
         if match is None:
             raise PassError(
                 f"pipeline: {text[at : at + 30]!r} is no pass; write name or name{{option=value}}, with commas."
             )
-        found.append(make_pass(match[1], _options(match[1], match[2] or "")))
+        passes.append(make_pass(match[1], _options(match[1], match[2] or "")))
         at = match.end()
         if at == len(text):
-            return found
+            return passes
         if text[at] != ",":
             raise PassError(f"pipeline: a comma is expected before {text[at : at + 30]!r}.")
         at += 1
@@ -56,24 +56,24 @@ def make_pass(name: str, options: dict[str, Any]) -> Pass:
 
 def pipeline_text(passes: Sequence[Pass]) -> str:
     """The text that :func:`parse_pipeline` reads; options as they are preset are left out."""
-    found = []
+    texts = []
     for one in passes:
         preset = {f.name: f.default for f in fields(one)}
         told = [f"{k}={json.dumps(v)}" for k, v in one.options.items() if v != preset[k]]
-        found.append(f"{one.name}{{{','.join(told)}}}" if told else one.name)
-    return ",".join(found)
+        texts.append(f"{one.name}{{{','.join(told)}}}" if told else one.name)
+    return ",".join(texts)
 
 
 def _options(name: str, text: str) -> dict[str, Any]:
-    found = {}
+    options = {}
     for part in text.split(",") if text.strip() else ():
         match = OPTION.fullmatch(part)
         if match is None:
             raise PassError(f"{name}: {part.strip()!r} is no option; write option=value.")
-        if match[1] in found:
+        if match[1] in options:
             raise PassError(f"{name}: {match[1]} is given twice.")
-        found[match[1]] = _value(match[2])
-    return found
+        options[match[1]] = _value(match[2])
+    return options
 
 
 def _value(text: str) -> Any:

@@ -101,13 +101,13 @@ class Prune(Pass):
     def _weakest(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What goes, by name."""
         if self.threshold is not None:
-            return {name: found < self.threshold for name, found in scores.items()}
+            return {name: score < self.threshold for name, score in scores.items()}
         if self.scope == "projection" or not scores:
-            return {name: _lowest(found, self.sparsity) for name, found in scores.items()}
-        sizes = np.cumsum([found.size for found in scores.values()])
-        together = _lowest(np.concatenate([found.ravel() for found in scores.values()]), self.sparsity)
+            return {name: _lowest(score, self.sparsity) for name, score in scores.items()}
+        sizes = np.cumsum([score.size for score in scores.values()])
+        together = _lowest(np.concatenate([score.ravel() for score in scores.values()]), self.sparsity)
         parts = np.split(together, sizes[:-1])
-        return {name: part.reshape(found.shape) for (name, found), part in zip(scores.items(), parts, strict=True)}
+        return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
     def _prune(
         self, rewriting: Rewriting, projection: Projection, gone: np.ndarray, measured: dict[str, Presynaptic]

@@ -53,18 +53,18 @@ class Quantize(Pass):
                 self._quantize(rewriting, projection)
 
     def _quantize(self, rewriting: Rewriting, projection: Projection) -> None:
-        operation, told, clipped = projection.operation, [], 0
+        operation, errors, clipped = projection.operation, [], 0
         changed: dict[str, Any] = {}
         for name, value in operation.arrays.items():
             rounded, outside = self._rounded(value)
             error = _largest(rounded - value)
             if error:
                 changed[name], clipped = rounded, clipped + outside
-                told.append(f"{name} within {error:.3g} of {_largest(value):.3g}")
+                errors.append(f"{name} within {error:.3g} of {_largest(value):.3g}")
         if changed and not rewriting.leaves(projection.name, "not rounded", projection.name):
             rewriting.set_projection(projection.replace(operation=operation.replace(**changed)))
             clipping = f"; {clipped} clipped" if clipped else ""
-            rewriting.did(projection.name, f"{self.format}: {', '.join(told)}{clipping}", Promise.APPROXIMATE)
+            rewriting.did(projection.name, f"{self.format}: {', '.join(errors)}{clipping}", Promise.APPROXIMATE)
 
     def _rounded(self, value: Any) -> tuple[Any, int]:
         """The values on the grid, and how many were clipped."""

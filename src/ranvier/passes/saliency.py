@@ -47,7 +47,7 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
     sources = sorted({_port(p) for p in wanted if p.source in graph.populations})
     simulation = calibration.simulation(graph, sources)
     values = {**calibration.inputs, **{name: simulation[name] for name in sources}}
-    found: dict[str, Presynaptic] = {}
+    by_projection: dict[str, Presynaptic] = {}
     for projection in wanted:
         activity = _felt(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
@@ -58,8 +58,8 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
                 moments = _moments(activity)
             else:
                 rewriting.missed(projection.name, f"more than {LARGEST} inputs: weights that stay are not fitted again")
-        found[projection.name] = Presynaptic(power, moments)
-    return found
+        by_projection[projection.name] = Presynaptic(power, moments)
+    return by_projection
 
 
 def _port(projection: Projection) -> str:
@@ -89,12 +89,12 @@ def _moments(activity: np.ndarray) -> np.ndarray:
     return moments + (DAMPING * mean or 1.0) * np.eye(len(moments))
 
 
-def saliency(weight: Any, found: Presynaptic) -> np.ndarray:
+def saliency(weight: Any, inputs: Presynaptic) -> np.ndarray:
     """Of every weight that is stored the mean square error that is left when it goes.
 
     With second moments ``w^2 / [H^-1]_jj``, where the others of its row make up for it; else ``w^2 E[x^2]``.
     """
-    of_source = found.power if found.moments is None else 1 / found.inverse_diagonal
+    of_source = inputs.power if inputs.moments is None else 1 / inputs.inverse_diagonal
     if sparse.issparse(weight):
         return weight.data**2 * of_source[weight.indices]
     groups = of_source.size // weight.shape[1]
@@ -106,21 +106,21 @@ def saliency(weight: Any, found: Presynaptic) -> np.ndarray:
     return weight**2 * of_source.reshape(*of_source.shape, *(1 for _ in weight.shape[2:]))
 
 
-def compensated(weight: Any, kept: Any, found: Presynaptic) -> Any:
+def compensated(weight: Any, pruned: Any, inputs: Presynaptic) -> Any:
     """Rows whose kept weights give, in the mean square, what all weights gave; ``kept`` where there are no moments.
 
     With Q what is kept and P what is gone: ``w_Q + H_QQ^-1 H_QP w_P``.
     """
-    if found.moments is None:
-        return kept
-    result = kept.copy()
+    if inputs.moments is None:
+        return pruned
+    result = pruned.copy()
     for row in range(weight.shape[0]):
-        old, new = (_dense_row(matrix, row) for matrix in (weight, kept))
+        old, new = (_dense_row(matrix, row) for matrix in (weight, pruned))
         stays = new != 0
         gone = ~stays & (old != 0)
         if stays.any() and gone.any():
-            within = found.moments[np.ix_(stays, stays)]
-            made_up = linalg.solve(within, found.moments[np.ix_(stays, gone)] @ old[gone], assume_a="pos")
+            within = inputs.moments[np.ix_(stays, stays)]
+            made_up = linalg.solve(within, inputs.moments[np.ix_(stays, gone)] @ old[gone], assume_a="pos")
             if sparse.issparse(result):
                 result.data[result.indptr[row] : result.indptr[row + 1]] += made_up
             else:

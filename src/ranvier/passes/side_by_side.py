@@ -100,15 +100,15 @@ def join(rewriting: Rewriting, a: str, b: str) -> None:
 
 def _joined_projections(graph: SNNGraph, a: str, b: str) -> dict[str, Projection]:
     """By the name of the first part: from outside, to outside, and among the two."""
-    found: dict[str, Projection] = {}
+    joined: dict[str, Projection] = {}
     for p in [p for p in graph.projections.values() if a in (p.source, p.target) and b not in (p.source, p.target)]:
         if p.source == a and p.target == a:
-            found[p.name] = _block(graph, p, a, b)
+            joined[p.name] = _block(graph, p, a, b)
         elif p.target == a:
-            found[p.name] = p.replace(operation=_stacked(p, _twin(graph, p.source, b, p.delay)))
+            joined[p.name] = p.replace(operation=_stacked(p, _twin(graph, p.source, b, p.delay)))
         else:
-            found[p.name] = p.replace(operation=_beside(p, _twin(graph, b, p.target, p.delay)))
-    return found
+            joined[p.name] = p.replace(operation=_beside(p, _twin(graph, b, p.target, p.delay)))
+    return joined
 
 
 def _twin(graph: SNNGraph, source: str, target: str, delay: int) -> Projection:

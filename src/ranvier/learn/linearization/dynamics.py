@@ -93,16 +93,16 @@ class TraceDynamics(abc.ABC):
     def factorised(self, lanes: Alignment) -> frozenset[int]:
         """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
         reached, even = set(self.reached(lanes)), self.uniform_f(lanes)
-        found = {a for a in reached if even.get(a, True)}
+        alike = {a for a in reached if even.get(a, True)}
         while True:
             uneven = {
                 a
                 for (a, b), fact in self.entries.items()
-                if a in found and b in reached and not (fact.uniform and b in found)
+                if a in alike and b in reached and not (fact.uniform and b in alike)
             }
             if not uneven:
-                return frozenset(found)
-            found -= uneven
+                return frozenset(alike)
+            alike -= uneven
 
     def width(self, key: tuple[int, int]) -> int:
         """P of an entry of D."""
@@ -177,11 +177,11 @@ def products(
     """
     wanted = {key: pairs for key, pairs in terms.items() if pairs}
     if sum(map(len, wanted.values())) <= FEW_TERMS:
-        found = {}
+        entries = {}
         for key, pairs in wanted.items():
             parts = [first[k] * second[m] for k, m in pairs]
-            found[key] = sum(parts[1:], parts[0])
-        return found
+            entries[key] = sum(parts[1:], parts[0])
+        return entries
     width = max(x.shape[-1] for x in (*first.values(), *second.values()))
     left, right = ({key: n for n, key in enumerate(values)} for values in (first, second))
     rows_left, rows_right = (

@@ -69,12 +69,12 @@ class GroupDynamics(TraceDynamics):
         found = transition.columns_at(hidden, residuals, wanted) if wanted else {}
         return {key: self._value(fact, found.get(key)) for key, fact in self.entries.items()}
 
-    def _value(self, fact: EntryFacts, found: jax.Array | None) -> jax.Array:
+    def _value(self, fact: EntryFacts, values: jax.Array | None) -> jax.Array:
         """An entry of D or f, ``[1]`` where it is one number for all positions."""
-        if found is None:
+        if values is None:
             assert fact.value is not None
             return jnp.full(1, fact.value, self.dtype)
-        return (found[:1] if fact.uniform else found).astype(self.dtype)
+        return (values[:1] if fact.uniform else values).astype(self.dtype)
 
     def f(self, lanes: Alignment, values: Environment) -> Components:
         path, facts = lanes.connection.path, lanes.connection.facts
@@ -98,10 +98,10 @@ class GroupDynamics(TraceDynamics):
         return self._by_position(self.group.hidden_invars, same.bypasses)
 
     def _by_position(self, variables: Sequence[Var], signals: Mapping[Var, jax.Array]) -> Components:
-        found = {}
+        by_component = {}
         for a in self.components:
             component = self.group.positions.components[a]
             if (var := variables[component.state]) in signals:
                 at_positions = jax.vmap(lambda s, c=component: take_component(s, c))(signals[var])
-                found[a] = at_positions.astype(self.dtype)
-        return found
+                by_component[a] = at_positions.astype(self.dtype)
+        return by_component

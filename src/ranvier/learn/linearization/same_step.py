@@ -94,11 +94,11 @@ class SameStepPass:
     @cached_property
     def held(self) -> dict[int, set[Var]]:
         """Static operands that are held, by ``id`` of the equation."""
-        found: dict[int, set[Var]] = {}
+        held_by_equation: dict[int, set[Var]] = {}
         for term in self.terms:
             for eqn in term.equations:
-                found.setdefault(id(eqn), set()).add(term.operand)
-        return found
+                held_by_equation.setdefault(id(eqn), set()).add(term.operand)
+        return held_by_equation
 
     @cached_property
     def entering(self) -> tuple[Var, ...]:
@@ -115,18 +115,18 @@ class SameStepPass:
         moving: set[Var] = {*self.entering, *self.info.hidden_outvars, *self.results}
         from_old: set[Var] = set(self.bypassing)
         changing = {id(e) for e in self._stages.changing}
-        found = []
+        scheduled = []
         for eqn, runs in self._step.schedule:
             if id(eqn) not in changing:
                 continue
             read = {a for a in eqn.invars if not isinstance(a, Literal)}
             if read & moving or moving & set(eqn.outvars):
                 moving.update(eqn.outvars)
-                found.append((eqn, runs))
+                scheduled.append((eqn, runs))
             elif read & from_old and (seeing := self._seeing(read & from_old, runs)):
                 from_old.update(eqn.outvars)
-                found.append((eqn, seeing))
-        return found
+                scheduled.append((eqn, seeing))
+        return scheduled
 
     def _seeing(self, read: set[Var], runs: Sequence[int]) -> tuple[int, ...]:
         """The versions that see a perturbation of an old state."""

@@ -139,12 +139,14 @@ class _Modulated(TraceDynamics):
     def _modulators(self, same: SameStep) -> jax.Array:
         """M at all steps, ``[K, samples]`` or ``[K, 1]``."""
         if self.modulator is not None:
-            found = jnp.asarray(jax.vmap(self.modulator)(same.outputs, same.targets))
-            found = found.reshape(found.shape[0], -1)
-            if found.shape[1] not in (1, self.batch):
+            modulators = jnp.asarray(jax.vmap(self.modulator)(same.outputs, same.targets))
+            modulators = modulators.reshape(modulators.shape[0], -1)
+            if modulators.shape[1] not in (1, self.batch):
                 several = f" or {self.batch} for a batch of {self.batch}" if self.batch > 1 else ""
-                raise InputError(f"modulator(output, target) gave {found.shape[1]} numbers; one is expected{several}.")
-            return found * same.weights[:, None]
+                raise InputError(
+                    f"modulator(output, target) gave {modulators.shape[1]} numbers; one is expected{several}."
+                )
+            return modulators * same.weights[:, None]
         errors = same.errors()
         shared = all(error.ndim > 1 and error.shape[1] == self.batch for error in errors) and self.batch > 1
         samples = self.batch if shared else 1

@@ -77,16 +77,16 @@ class StepFunctions:
 
     def parts(self, variables: Sequence[Var], flat: jax.Array, *, gradient: bool = False) -> dict[Var, jax.Array]:
         """Values by variable from a flat vector, or a gradient in JAX's convention, dL/d(re) - i dL/d(im)."""
-        found, start = {}, 0
+        by_variable, start = {}, 0
         for var in variables:
             end = start + real_size(var)
             part = flat[start:end]
             if is_complex(dtype_of(var)):
                 real, imaginary = jnp.split(part, 2)
                 part = real - 1j * imaginary if gradient else real + 1j * imaginary
-            found[var] = part.reshape(shape_of(var)).astype(dtype_of(var))
+            by_variable[var] = part.reshape(shape_of(var)).astype(dtype_of(var))
             start = end
-        return found
+        return by_variable
 
     def step(
         self, static: Environment, state: LearnerState, inputs: Sequence[Any], h: jax.Array, w: jax.Array

@@ -32,14 +32,14 @@ def even_part(length: int, most: int) -> int:
 
 
 def backward(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, given: Any, length: int, block: int
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, data: Any, length: int, block: int
 ) -> tuple[Any, Any]:
     """Takes ``length`` steps in blocks, the last block first.
 
     Args:
         body: ``body(carry, given) -> (carry, results)`` for one block, with leaves ``[steps of the block, ...]``.
         carry: what the last block starts from.
-        given: pytree with leaves ``[length, ...]``.
+        data: pytree with leaves ``[length, ...]``.
         length: number of steps.
         block: steps of a block; the first block has what is left over.
 
@@ -47,23 +47,23 @@ def backward(
         The carry after the first block, and all results in the order of time, ``[length, ...]``.
     """
     if block >= length:
-        return body(carry, given)
+        return body(carry, data)
     rest = length % block
-    later = jax.tree.map(lambda x: x[rest:].reshape(-1, block, *x.shape[1:]), given)
+    later = jax.tree.map(lambda x: x[rest:].reshape(-1, block, *x.shape[1:]), data)
     carry, results = jax.lax.scan(body, carry, later, reverse=True)
     results = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
     if not rest:
         return carry, results
-    carry, first = body(carry, jax.tree.map(lambda x: x[:rest], given))
+    carry, first = body(carry, jax.tree.map(lambda x: x[:rest], data))
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, results)
 
 
-def reversed_scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, given: Any, length: int) -> tuple[Any, Any]:
+def reversed_scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, data: Any, length: int) -> tuple[Any, Any]:
     """``lax.scan`` from the last step to the first; a few steps are written out."""
     if length > UNROLLED:
-        return jax.lax.scan(step, start, given, length, reverse=True)
+        return jax.lax.scan(step, start, data, length, reverse=True)
     carry, results = start, []
     for s in reversed(range(length)):
-        carry, result = step(carry, jax.tree.map(lambda x, s=s: x[s], given))
+        carry, result = step(carry, jax.tree.map(lambda x, s=s: x[s], data))
         results.append(result)
     return carry, jax.tree.map(lambda *parts: jnp.stack(parts[::-1]), *results)

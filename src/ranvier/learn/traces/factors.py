@@ -82,15 +82,15 @@ class FactorKernel(Kernel):
         return {"x": x, "f": self._no_f()}
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        found = []
+        rows = []
         for trace, decay in zip(self.traces, self.decays, strict=True):
             text = f"{trace.form.name}; presynaptic {shape_text(trace.form.presynaptic_aval.shape)}, decay {decay:.4g}"
             if self.postsynaptic:
                 post, names = PostsynapticTrace.of(trace, decay), trace.dynamics.names
                 parts = [f"{shape_text(post.shape(a))} for {names[a]}" for a in trace.components]
                 text += f"; postsynaptic {', '.join(parts)}"
-            found.append((trace.term.slots, text))
-        return found
+            rows.append((trace.term.slots, text))
+        return rows
 
     def carries(self) -> Traces:
         return Traces(self.traces)
@@ -172,26 +172,26 @@ class FactorKernel(Kernel):
         self, term: TracedUse, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
     ) -> Signals:
         """The cotangents of y: L on the traces of a step, R on those of the step before."""
-        found = Signals()
+        signals = Signals()
         if not self.postsynaptic:
             ((_, decay), *_) = self._of(term)
-            found.add(decay, same.results[term.y])
+            signals.add(decay, same.results[term.y])
             if not (term.equations or term.is_direct):
-                found.direct.append(-same.results[term.y])
-            return found
-        held = []
+                signals.direct.append(-same.results[term.y])
+            return signals
+        by_trace = []
         for trace, decay in self._of(term):
             post = PostsynapticTrace.of(trace, decay)
             n = self._post.index(post)
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
-            found.add(decay, post.cotangent(trace, eps_f[n], signal))
-            held.append(post.cotangent(trace, f[n], signal))
+            signals.add(decay, post.cotangent(trace, eps_f[n], signal))
+            by_trace.append(post.cotangent(trace, f[n], signal))
             if felt := [a for a in eps_f[n] if a in bypass]:
                 old_f = {a: _shifted(f_before[n][a], eps_f[n][a]) for a in felt}
-                found.add_earlier(decay, post.cotangent(trace, old_f, bypass))
+                signals.add_earlier(decay, post.cotangent(trace, old_f, bypass))
         if not term.is_direct:
-            found.direct.append(self._beside_the_traces(term, same, held))
-        return found
+            signals.direct.append(self._beside_the_traces(term, same, by_trace))
+        return signals
 
     def _numbers(self, term: TracedUse) -> dict[float, int]:
         """By decay, the numbers of a term's presynaptic traces."""
@@ -314,13 +314,13 @@ class PostsynapticTrace:
 
     def advanced(self, old: Components, d: Entries, f: Components) -> Components:
         """``eps_f <- decay D eps_f + (1 - decay) f``."""
-        found = {}
+        factors = {}
         for a in old:
             parts = [self.decay * d[a, b] * old[b] for b in old if (a, b) in d]
             parts += [(1 - self.decay) * f[a]] if a in f else []
             total = sum(parts[1:], parts[0]) if parts else jnp.zeros_like(old[a])
-            found[a] = jnp.broadcast_to(total, self.shape(a))
-        return found
+            factors[a] = jnp.broadcast_to(total, self.shape(a))
+        return factors
 
     def cotangent(self, trace: Trace, factor: Components, signal: Components) -> jax.Array:
         """The cotangent of y, ``[K, *y]``, from eps_f or f and a signal by position."""

@@ -35,22 +35,22 @@ class Feedback:
     def init(self, static: Environment) -> list[jax.Array]:
         """Normal weights with the spread of those they stand for; 1 / sqrt(longest axis) where these are all equal."""
         keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
-        found = []
+        weights = []
         for key, (eqn, operand) in zip(keys, self.equations, strict=False):
             weight = static[operand_of(eqn, operand)]
             spread = jnp.std(weight)
             spread = jnp.where(spread > 0, spread, max(weight.shape, default=1) ** -0.5)
-            found.append(spread * jax.random.normal(key, weight.shape, weight.dtype))
-        return found
+            weights.append(spread * jax.random.normal(key, weight.shape, weight.dtype))
+        return weights
 
     def advanced(self, weights: Sequence[jax.Array], gradients: Mapping[Var, jax.Array]) -> list[jax.Array]:
         """The weights after a chunk."""
-        found = []
+        changed = []
         for weight, (eqn, operand) in zip(weights, self.equations, strict=True):
             gradient = gradients.get(operand_of(eqn, operand))
             change = 0.0 if gradient is None else self.rate * gradient
-            found.append((1 - self.decay) * weight - change)
-        return found
+            changed.append((1 - self.decay) * weight - change)
+        return changed
 
     @cached_property
     def _number(self) -> dict[int, int]:

@@ -73,7 +73,7 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> lis
     outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
     others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
     emitted = _emitted(info, group, past)
-    found: dict[Var, list[Equation]] = {}
+    readers: dict[Var, list[Equation]] = {}
     for var in emitted:
         for number in feeds_of(info).consumers.get(var, ()):
             eqn = info.equations[number]
@@ -83,8 +83,8 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> lis
             mixing = classify_derivative(eqn) is Kind.MIXING
             projects = mixing and sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
             if projects or readouts_of(info, var, eqn):
-                found.setdefault(var, []).append(eqn)
-    return [FilteredOutput(group, var, tuple(eqns)) for var, eqns in found.items()]
+                readers.setdefault(var, []).append(eqn)
+    return [FilteredOutput(group, var, tuple(eqns)) for var, eqns in readers.items()]
 
 
 def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None]:
@@ -92,10 +92,10 @@ def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None
     starts = [
         term.y for term in traced_uses_of(info) if any(c.group is group for c in term.connections) and term.equations
     ]
-    found = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
+    emitted = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
     most = group.positions.size * (group.num_state if past else 1)
     for eqn in info.equations:
-        sizes = [size_of(a) for a in eqn.invars if not isinstance(a, Literal) and a in found]
+        sizes = [size_of(a) for a in eqn.invars if not isinstance(a, Literal) and a in emitted]
         if sizes and _stays_apart(eqn, past) and has_derivative(eqn):
             for out in eqn.outvars:
                 moved = past and size_of(out) <= max(sizes)
@@ -104,8 +104,8 @@ def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None
                     and (moved or size_of(out) == group.positions.size)
                     and size_of(out) <= most
                 ):
-                    found[out] = None
-    return found
+                    emitted[out] = None
+    return emitted
 
 
 def _stays_apart(eqn: Equation, moves: bool) -> bool:
@@ -213,13 +213,15 @@ def _detached(
     info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
 ) -> list[Any]:
     """The new filtered values, with no derivative by the old states; results of projections are those of the step."""
-    held = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
+    detached = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
     for eqn in info.equations:
-        reads = any(not isinstance(a, Literal) and a in held for a in eqn.invars)
+        reads = any(not isinstance(a, Literal) and a in detached for a in eqn.invars)
         if reads and classify_derivative(eqn) in (Kind.ELEMENTWISE, Kind.STRUCTURAL) and not eqn.effects:
-            operands = [held[a] if not isinstance(a, Literal) and a in held else read(values, a) for a in eqn.invars]
-            held.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
-    return [decays[var] * filters[var] + held.get(var, values[var]) for var in filters]
+            operands = [
+                detached[a] if not isinstance(a, Literal) and a in detached else read(values, a) for a in eqn.invars
+            ]
+            detached.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
+    return [decays[var] * filters[var] + detached.get(var, values[var]) for var in filters]
 
 
 def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
@@ -258,12 +260,12 @@ def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Seque
 
 def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
-    found: dict[int, tuple[Equation, int]] = {}
+    by_id: dict[int, tuple[Equation, int]] = {}
     sequential = {id(e) for e in stages_of(info).changing}
     emitted = {emission.var for emission in filtered_readout_outputs_of(info)}
     for emission in filtered_readout_outputs_of(info):
         for eqn in emission.equations:
             operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
             if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:
-                found[id(eqn)] = (eqn, operands[0])
-    return tuple(found.values())
+                by_id[id(eqn)] = (eqn, operands[0])
+    return tuple(by_id.values())

@@ -50,17 +50,17 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
         return ()
     if any(_feeds_other_states(info, j) for j in indices):
         return ()
-    found = []
+    readouts = []
     for group in analyse_groups(info).groups:
         components = [a for a, c in enumerate(group.positions.components) if group.state_indices[c.state] in indices]
         if len(components) > 1:
             return ()
-        found += [Readout(group, a) for a in components]
+        readouts += [Readout(group, a) for a in components]
     levels = binding_times_of(info)
     way = way_out(info, var, eqn)
     linear = all(is_linear(e, operands, levels) for e, operands in way)
     steady = _has_steady_gain(info, eqn) and all(is_linear(e, operands, levels) for e, operands in way if e is eqn)
-    return tuple(found) if linear or steady else ()
+    return tuple(readouts) if linear or steady else ()
 
 
 def _feeds_other_states(info: ModuleInfo, state: int) -> bool:
@@ -74,14 +74,14 @@ def way_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, l
     """The equations through which a derivative passes from a variable, past this equation, up to new hidden states,
     each with the numbers of the operands that carry it."""
     made_of_it, ends = set[Var](), set(info.hidden_outvars)
-    found = []
+    way = []
     for e in info.equations:
         sources = {var} if e is eqn else made_of_it
         operands = [k for k, atom in enumerate(e.invars) if not isinstance(atom, Literal) and atom in sources]
         if operands and has_derivative(e):
-            found.append((e, operands))
+            way.append((e, operands))
             made_of_it.update(out for out in e.outvars if is_floating(dtype_of(out)) and out not in ends)
-    return found
+    return way
 
 
 def is_linear(eqn: Equation, operands: Sequence[int], levels: BindingTimes) -> bool:

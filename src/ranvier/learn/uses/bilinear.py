@@ -324,7 +324,7 @@ class Convolution(BilinearMap):
         kernel = [self.w_shape[d] for d in spec.rhs_spec[2:]]
         image = jnp.transpose(x, spec.lhs_spec)
         order = tuple(range(image.ndim))
-        found = jax.lax.conv_general_dilated_patches(
+        patches = jax.lax.conv_general_dilated_patches(
             image,
             kernel,
             params["window_strides"],
@@ -333,7 +333,7 @@ class Convolution(BilinearMap):
             params["rhs_dilation"],
             jax.lax.ConvDimensionNumbers(order, order, order),
         )
-        return found.reshape(found.shape[0], self._groups, -1, *found.shape[2:])
+        return patches.reshape(patches.shape[0], self._groups, -1, *patches.shape[2:])
 
     def _by_group(self, u: jax.Array) -> jax.Array:
         """``[..., N, groups, features, *space]`` from ``[..., *y]``."""

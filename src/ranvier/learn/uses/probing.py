@@ -61,7 +61,7 @@ def _form(operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse
         return None
     copies, x_parts, y_parts = samples
     dtype = dtype_of(source)
-    found: list[tuple[np.ndarray, ...]] = []
+    trials: list[tuple[np.ndarray, ...]] = []
     for k in range(copies):
         ones_x, ones_y = x_parts == k, y_parts == k
 
@@ -84,8 +84,8 @@ def _form(operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse
         expected = scale * np.where(ones_x, x, 0)[rounded[0]] * np.where(ones_y, c, 0)[rounded[1]]
         if not np.allclose(probe(x, c), expected, rtol=1e-4, atol=1e-5):
             return None
-        found.append((*rounded, scale))
-    x_index, y_index, scale = (np.stack(part) for part in zip(*found, strict=True))
+        trials.append((*rounded, scale))
+    x_index, y_index, scale = (np.stack(part) for part in zip(*trials, strict=True))
     scale = (scale[0, 0] if all_equal(scale) else scale).astype(dtype_of(operation.y))
     x_index, y_index = x_index.astype(np.int32), y_index.astype(np.int32)
     return Sparse(operation.operands[number], operation.y, source, x_index, y_index, scale)

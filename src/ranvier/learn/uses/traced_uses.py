@@ -49,11 +49,11 @@ class TracedUse:
 @cached_by_program
 def traced_uses_of(info: ModuleInfo) -> tuple[TracedUse, ...]:
     """All terms of a program that reach a group, in program order."""
-    found = []
+    uses = []
     for operation in parameter_uses_of(info):
         if _connections(info, operation.y):
-            found += _terms_of_operation(info, operation)
-    return tuple(found)
+            uses += _terms_of_operation(info, operation)
+    return tuple(uses)
 
 
 def _terms_of_operation(info: ModuleInfo, operation: ParameterUse) -> Iterator[TracedUse]:

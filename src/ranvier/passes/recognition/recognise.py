@@ -63,18 +63,18 @@ def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
         A new graph and a finding for every traced population.
     """
     check_is_graph(graph)
-    found, findings = graph.copy(), []
+    recognised, findings = graph.copy(), []
     for name, population in graph.populations.items():
         if not isinstance(population.neuron, Traced):
             continue
         try:
             match = match_of(population, graph.dt)
             check_uses(graph, name, match)
-            found = put_in_place(found, name, match)
+            recognised = put_in_place(recognised, name, match)
             findings.append(Finding(name, type(match.neuron).__name__))
         except Unlike as unlike:
             findings.append(Finding(name, None, str(unlike), _equation(population.neuron, unlike), unlike.remedy))
-    return found, findings
+    return recognised, findings
 
 
 def _equation(neuron: Traced, unlike: Unlike) -> str | None:

@@ -86,13 +86,13 @@ class Spike:
         probe = self.case.probe
         if self.resets_later:
             margin = 0.25 * np.maximum(np.abs(self.threshold), 1e-3)
-            found = probe([{}, {self.v: self.threshold + margin}]).states[state]
+            after = probe([{}, {self.v: self.threshold + margin}]).states[state]
         else:
             assert self.case.spike is not None
             direction = np.sign(self.case.row(self.v)[self.main])
             onset = probe.onset(self.case.spike, self.main, direction, {})
-            found = probe([{}, {self.main: onset + direction * np.maximum(np.abs(onset), 1e-3)}]).states[state]
-        return simple(found[1] - found[0])
+            after = probe([{}, {self.main: onset + direction * np.maximum(np.abs(onset), 1e-3)}]).states[state]
+        return simple(after[1] - after[0])
 
     @property
     def shift(self) -> np.ndarray | float:

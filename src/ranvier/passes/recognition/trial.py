@@ -64,12 +64,12 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
         return row[""] + sum((row[k] * start[k] for k in probe.variables), np.zeros(clear.shape))
 
     if spike is None:
-        found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+        expected = {name: affine(name) for name in (*probe.states, *probe.outputs)}
         if isinstance(match.neuron, Threshold):
             total = sum((match.weights[k] * at[k] for k in probe.inputs), np.zeros(clear.shape))
             level = match.neuron.threshold
-            found[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
-        return found, clear
+            expected[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
+        return expected, clear
     adaptation = spike.adaptation
     if spike.resets_later:
         raised = 0.0 if adaptation is None else adaptation.slope / adaptation.fade * at[adaptation.state]
@@ -79,16 +79,16 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
         if adaptation is not None:
             more = np.where(before > 0, adaptation.jump / adaptation.fade, 0.0)
             start[adaptation.state] = at[adaptation.state] + more
-    found = {name: affine(name) for name in (*probe.states, *probe.outputs)}
+    expected = {name: affine(name) for name in (*probe.states, *probe.outputs)}
     level = spike.threshold + (0.0 if adaptation is None else adaptation.slope * start[adaptation.state])
-    above = found[spike.v] - level
-    clear = clear & (np.abs(above) > TIE * (np.abs(found[spike.v]) + np.abs(level)))
-    found[str(match.spike)] = (above > 0) * 1.0
+    above = expected[spike.v] - level
+    clear = clear & (np.abs(above) > TIE * (np.abs(expected[spike.v]) + np.abs(level)))
+    expected[str(match.spike)] = (above > 0) * 1.0
     if not spike.resets_later:
-        found[spike.v] = spike.after(found[spike.v], above > 0)
+        expected[spike.v] = spike.after(expected[spike.v], above > 0)
         if adaptation is not None:
-            found[adaptation.state] = found[adaptation.state] + np.where(above > 0, adaptation.jump, 0.0)
-    return found, clear
+            expected[adaptation.state] = expected[adaptation.state] + np.where(above > 0, adaptation.jump, 0.0)
+    return expected, clear
 
 
 def verified(population: Population, match: Match, dt: float) -> Match:
@@ -133,14 +133,14 @@ def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
     scale = np.ones(population.size)
     if match.spike is not None and isinstance(match.neuron, (LIF, ALIF, IF, CubaLIF, Threshold)):
         scale = _firing_input(match.neuron, population.size)
-    found = {}
+    inputs = {}
     for port in population.neuron.inputs:
         weight = np.broadcast_to(match.weights.get(port, np.ones(population.size)), (population.size,))
         weight = np.where(weight == 0, 1.0, weight)
         level = generator.uniform(0.2, 3.0, (1, SAMPLES, 1)) / len(population.neuron.inputs)
         drawn = generator.uniform(-0.5, 1.5, (STEPS, SAMPLES, population.size)) * level * scale / weight
-        found[port] = drawn.reshape(STEPS, SAMPLES, *population.shape)
-    return found
+        inputs[port] = drawn.reshape(STEPS, SAMPLES, *population.shape)
+    return inputs
 
 
 def _firing_input(neuron: Any, size: int) -> np.ndarray:
