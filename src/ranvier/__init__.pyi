@@ -64,12 +64,13 @@ from .learn.rules.rtrl import RTRL as RTRL
 from .learn.rules.snap import SnAp as SnAp
 from .learn.rules.three_factor import ThreeFactor as ThreeFactor
 from .learn.rules.uoro import UORO as UORO
-from .learn.training.fit import accuracy as accuracy
 from .learn.training.fit import fit as fit
+from .learn.training.metrics import accuracy as accuracy
 from .nir.read import from_nir as from_nir
 from .passes.base import Pass as Pass
 from .passes.base import Rewriting as Rewriting
 from .passes.manager import PassManager as PassManager
+from .passes.options import OptimizeOptions as OptimizeOptions
 from .passes.pipeline import parse_pipeline as parse_pipeline
 from .passes.recognition.recognise import recognise as recognise
 from .program.nested import classify as classify

@@ -24,7 +24,6 @@ from ...program.analysis.memory import size_text
 from ...program.analysis.relations import Connection
 from ...program.analysis.slices import Slice
 from ...program.bodies import has_own_derivative
-from ...program.interpret import Environment
 from ...program.program import ModuleInfo, shape_text
 from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
