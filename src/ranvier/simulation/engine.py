@@ -3,6 +3,10 @@
 Populations that reach one another are a part; parts run one after the other. Within a stretch of time, what a part gets
 from others is known for all steps, so those projections are one product over all steps and samples. What is left for
 the loop over time are the neurons, and in a part with a loop the projections among its own populations.
+
+For 100 steps of ``x -> hidden -> readout`` with a batch of 32, the first projection is one product of 3,200 rows
+instead of 100 products of 32; then hidden's neurons run 100 steps; then one product of 3,200 rows leads into readout. A
+recurrent projection of hidden stays in the loop, since its input of step t is made in step t - 1.
 """
 
 from __future__ import annotations
@@ -98,6 +102,7 @@ class Engine:
         apply = {name: partial(x.apply, arrays.get(name, {})) for name, x in self._layouts.items()}
         carry = self._start()
         stretch = self._stretch(length)
+        # Equal stretches run in one compiled loop; what is left over at the end is shorter, and runs by itself.
         whole = length // stretch * stretch
         first = {k: x[:whole].reshape(whole // stretch, stretch, *x.shape[1:]) for k, x in inputs.items()}
         carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), carry, first)
@@ -109,6 +114,8 @@ class Engine:
 
     def _stretch(self, length: int) -> int:
         """Steps that are run part by part: as many as there is room for their values, of equal length if possible."""
+        # Longer stretches mean larger products, but values of all ports must stay in cache from one part to the next. A
+        # divisor of the length avoids compiling the rest, so one is preferred if it is at least half as long.
         nodes = self.graph.nodes.values()
         size = self.samples * sum(node.size for node in nodes) * jnp.dtype(self.dtype).itemsize
         most = int(min(length, max(SHORTEST, BYTES // max(size, 1))))
@@ -165,6 +172,7 @@ class Engine:
         summed: Values = {}
         states, pasts, tails = dict(carry.states), dict(carry.pasts), carry.tails
         steps = len(next(iter(inputs.values())))
+        # In the order of parts, all that feeds a part from outside is known for the whole stretch when its turn comes.
         for part in self.parts:
             drives = {port: self._brought(apply, into, values, tails) for port, into in part.outer.items()}
             held = PartState(
@@ -215,6 +223,8 @@ class Engine:
             after, values, summed = self._step_part(apply, part, held, given)
             return after, (_picked(values, self._read), _picked(summed, self._heard))
 
+        # Neurons without states (relays, thresholds) and without a loop need no loop over time: steps are samples to
+        # them.
         if drives and not part.inner and not any(held.states.values()):
             flat = {port: x.reshape(-1, *x.shape[2:]) for port, x in drives.items()}
             _, found = one(held, flat)

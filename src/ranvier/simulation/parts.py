@@ -1,4 +1,10 @@
-"""What of a graph runs together: populations that reach one another as one part, those of one kind as one ensemble."""
+"""What of a graph runs together: populations that reach one another as one part, those of one kind as one ensemble.
+
+In ``x -> a; a -> b; b -> a (delay 1); b -> c; b -> d; c -> y; d -> y`` the populations a and b reach one another, so
+they are one part, whose loop over time runs both. c and d wait for the same part, so one further loop runs both; if
+both are LIF neurons with 3 and 5 members, they are one ensemble of 8, and a step of the loop calls one kernel instead
+of two.
+"""
 
 from __future__ import annotations
 
@@ -97,12 +103,14 @@ def parts_of(
         samples: in the batch.
     """
     edges = [(p.source, p.target) for p in graph.projections.values() if p.source in neurons and p.target in neurons]
+    # Delays count as edges too: what a population gave a step ago is not known before the loop runs either.
     component = strong_components(order, edges)
     loops = {component[a] for a, b in edges if component[a] == component[b]} | {component[name] for name in timed}
     depth = _depths(component.values(), [(component[a], component[b]) for a, b in edges])
     groups: dict[tuple[int, int], list[str]] = {}
     for name in order:
         k = component[name]
+        # All loops of one depth share a key, for one loop over time; relays without states stay apart and need none.
         groups.setdefault((depth[k], -1 if k in loops else k), []).append(name)
     return [_part(graph, groups[key], neurons, samples) for key in sorted(groups)]
 

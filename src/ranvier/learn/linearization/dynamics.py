@@ -85,6 +85,7 @@ class TraceDynamics(abc.ABC):
 
     def reached_from(self, components: Iterable[int]) -> tuple[int, ...]:
         """The components that these reach now or later."""
+        # A closure over the entries of D: what y reaches in a later step is reached through a component it reaches now.
         found = set(components)
         while more := {a for a, b in self.entries if b in found} - found:
             found |= more
@@ -92,6 +93,9 @@ class TraceDynamics(abc.ABC):
 
     def factorised(self, lanes: Alignment) -> frozenset[int]:
         """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
+        # Start from all that could be uniform and take away what is fed by something that is not, until nothing
+        # changes: one uneven way into a component makes its trace differ from position to position, and a presynaptic
+        # trace cannot.
         reached, even = set(self.reached(lanes)), self.uniform_f(lanes)
         alike = {a for a in reached if even.get(a, True)}
         while True:
@@ -111,6 +115,8 @@ class TraceDynamics(abc.ABC):
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """(a, b) for which component b acts on component a over time, and every (a, a)."""
+        # The transitive closure of D's pattern. The propagator is zero elsewhere for any number of steps, so those
+        # entries are neither stored nor multiplied: a chain of S states has S (S + 1) / 2 pairs instead of S * S.
         reached = {(a, a) for a in self.components}
         while True:
             more = {(a, b) for a, c in reached for c2, b in self.entries if c == c2} - reached
@@ -121,6 +127,7 @@ class TraceDynamics(abc.ABC):
     def pair_width(self, pair: tuple[int, int]) -> int:
         """P of the propagator from b to a: 1 where all ways from b to a are uniform."""
         a, b = pair
+        # A product is uniform only if all its factors are; any D on a way from b to a may be one of them.
         known = set(self.pairs)
         on_the_way = [key for key in self.entries if (a, key[0]) in known and (key[1], b) in known]
         return max((self.width(key) for key in on_the_way), default=1)
@@ -175,6 +182,8 @@ def products(
         second: likewise.
         terms: for each result the keys of the products that are added up; results without any are left out.
     """
+    # Few products are written out, so that XLA fuses them with what reads them. Many would make a program that grows
+    # with the number of states squared and compiles for minutes; they become one gather, one product and one sum.
     wanted = {key: pairs for key, pairs in terms.items() if pairs}
     if sum(map(len, wanted.values())) <= FEW_TERMS:
         entries = {}

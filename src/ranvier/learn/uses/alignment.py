@@ -36,6 +36,8 @@ class Alignment:
     @cached_property
     def _lane(self) -> np.ndarray:
         """int64 ``[layers, y.size]``: number of the connection's lane, -1 where there is none."""
+        # The n-th lane of an element goes into layer n, so that every layer has the shape of y, and products with
+        # weights run over whole arrays instead of lists of pairs.
         y_index = self.connection.y_index
         order = np.argsort(y_index, kind="stable")
         ranked = y_index[order]
@@ -62,10 +64,12 @@ class Alignment:
 
     def _picked(self, values: jax.Array, index: np.ndarray, size: int) -> jax.Array:
         lead, shape = values.shape[:-1], (self.layers, *self.y_shape)
+        # A value that all positions share stays one number: a trace of uniform decay is small only while it is.
         if values.shape[-1] == 1 and size > 1:
             spread = values.reshape(*lead, *(1 for _ in shape))
             return spread if (index >= 0).all() else spread * jnp.asarray(index >= 0, values.dtype).reshape(shape)
         flat = index.reshape(-1)
+        # The usual case, y in the order of positions: a reshape, where a gather would copy all traces.
         if flat.size == size and np.array_equal(flat, np.arange(size)):
             return values.reshape(*lead, *shape)
         taken = values[..., np.maximum(flat, 0)]

@@ -50,6 +50,8 @@ def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozens
     """
     reached, feeds = reach(info, by_gradient=True, past_hidden=False, without=without), feeds_of(info)
     own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
+    # Forward, with the sources that arrive at each variable straight. The first equation that mixes one takes it out of
+    # the set, so that a way through two products is named once, where it was lost.
     straight: dict[Var, int] = {}
     for number, variables in enumerate(sources):
         for var in variables:

@@ -1,4 +1,12 @@
-"""Hidden groups: the hidden states of one population, and their transition."""
+"""Hidden groups: the hidden states of one population, and their transition.
+
+For ``g' = 0.9 g + x @ w; v' = 0.8 v + g'`` with 3 neurons there is one group with 3 positions and S = 2 states, and
+
+    D = d(g', v') / d(g, v) = [[0.9, 0  ],
+                               [0.9, 0.8]]
+
+at every position: v' feels the old g through the new one, since D is total within the step.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +98,7 @@ class HiddenGroup(Remade):
         found = [jnp.zeros(int(np.prod(slot.shape, dtype=np.int64)), values.dtype) for slot in self.hidden_states]
         for a, component in enumerate(self.positions.components):
             present = component.elements >= 0
+            # A state may hold several components, each at its own elements, so they are put in one after the other.
             state = found[component.state]
             found[component.state] = state.at[component.elements[present]].set(flat[present, a])
         return [array.reshape(slot.shape) for array, slot in zip(found, self.hidden_states, strict=True)]

@@ -1,4 +1,11 @@
-"""Where the elements of one array come from in another."""
+"""Where the elements of one array come from in another.
+
+``u = roll(y, 1)`` of three elements has the map [2, 0, 1]: element 0 of u is element 2 of y.
+``p = concatenate([y, 0])`` has [0, 1, 2, -1]: its last element comes from nowhere. Maps compose: ``q = p[1:]`` has
+[1, 2, 3] into p, so [1, 2, -1] into y. ``s = y + roll(y, 1)`` depends on y in two ways, the identity and [2, 0, 1]; a
+value that depends on another in more than ``MAX_MAPS`` ways is treated as mixed, because telling the ways apart would
+cost more than it gains.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +32,7 @@ class PositionMap:
     def of(cls, index: np.ndarray, source_size: int) -> PositionMap:
         """The map with this index array, in canonical form."""
         flat = np.ascontiguousarray(index, dtype=np.int64).reshape(-1)
+        # One form for the identity, so that most compositions and comparisons never look at an array.
         if flat.size == source_size and np.array_equal(flat, np.arange(source_size)):
             return IDENTITY
         return cls(flat)
@@ -86,6 +94,8 @@ def union(first: Maps, second: Maps, target_size: int, source_size: int) -> Maps
 def _add(maps: list[PositionMap], candidate: PositionMap, target_size: int, source_size: int) -> None:
     if candidate in maps or candidate.is_empty:
         return
+    # Two maps that speak about different elements are one: the halves of a concatenation, say. Kept apart, every slice
+    # and concatenation would double their number.
     for k, known in enumerate(maps):
         joined = _join(known, candidate, target_size, source_size)
         if joined is not None:

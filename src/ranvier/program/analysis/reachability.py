@@ -1,4 +1,14 @@
-"""What each variable feeds: hidden states position by position, and anything at all."""
+"""Reachability: which hidden states a variable feeds position by position, and what it can affect at all.
+
+Two questions, both answered by one walk backward over the equations. Take the step ``y = x @ w; u = roll(y, 1);
+v' = 0.9 v + u; z = v' > 1`` with three neurons.
+
+- :class:`Feeds` follows positions and stops where an equation mixes them. v feeds v' by the identity. y feeds v' by the
+  map [2, 0, 1]: position 0 of v' takes element 2 of y, since the roll moved it there. x and w feed nothing: the product
+  lies in between, so no element of x belongs to one position of v'.
+- :class:`Reaches` follows everything, as bit masks. x, w, y, u and v all have the bit of v'. What counts as a path is
+  a choice: with a derivative only (z has none, so v' does not reach an output z), or past the new states as well.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +78,7 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
     sources = Sources(levels.producers, lambda atom: not levels.learned_of(atom), info.samples)
+    # Backward: when an equation is visited, all that its results feed is known, so each is visited once.
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
@@ -87,6 +98,7 @@ def _extend(
     size = size_of(source)
     for (j, passes), to_out in fed.items():
         through = compose(to_out, maps, sizes[j], size)
+        # An empty union of maps means that no element comes through; a pair without maps would join states by nothing.
         if through != ():
             into = of_variable.setdefault(source, {})
             add_dependence(into, (j, passes and gradient), through, sizes[j], size)
@@ -96,6 +108,7 @@ def _consumers(info: ModuleInfo) -> dict[Var, list[int]]:
     consumers: dict[Var, list[int]] = {}
     for number, eqn in enumerate(info.equations):
         for atom in eqn.invars:
+            # Once for each equation, also where it reads a variable twice (x * x): users count equations.
             if not isinstance(atom, Literal) and consumers.setdefault(atom, [])[-1:] != [number]:
                 consumers[atom].append(number)
     return consumers
@@ -133,6 +146,7 @@ class Reaches:
 def bits_of(mask: int) -> list[int]:
     """The numbers of the bits that are set, in order."""
     numbers = []
+    # Bit by bit from the lowest: masks have a bit per state, of which few are set.
     while mask:
         lowest = mask & -mask
         numbers.append(lowest.bit_length() - 1)
@@ -179,6 +193,7 @@ def reach(
     own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
     ends = {var for j, var in enumerate(info.hidden_outvars) if not past_hidden or j in closed}
     masks: dict[Var, int] = dict(own)
+    # Integers have no derivative: a path that ends in one (a spike count, an index) ends there.
     results = [(count, atom) for atom in info.output_outvars]
     results += [(count + 1 + k, atom) for k, atom in enumerate(info.other_outvars)]
     for position, atom in results:
@@ -186,6 +201,8 @@ def reach(
             masks[atom] = masks.get(atom, 0) | 1 << position
     for eqn in reversed(info.equations):
         mask = 0
+        # A new state that paths end at shows only itself. Without this, a parameter would seem to reach the outputs
+        # that read the state, and the same-step part would be counted in two places.
         for var in eqn.outvars:
             mask |= own[var] if var in ends else masks.get(var, 0)
         if mask and id(eqn) not in without and (not by_gradient or has_derivative(eqn)):
@@ -208,6 +225,7 @@ def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
         reached = later = 0
         for var in eqn.outvars:
             reached |= masks.get(var, 0)
+            # A new state ends a path: what mixes after it belongs to the next relation.
             if var in found and var not in new_states:
                 later, through = later | found[var][0], found[var][1]
         for k, atom in differentiated_operands(eqn):

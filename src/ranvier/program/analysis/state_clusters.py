@@ -1,4 +1,10 @@
-"""Which hidden states belong together: dependences between states, and the clusters they make."""
+"""Which hidden states belong together: dependences between states, and the clusters they make.
+
+A LIF layer of 3 neurons with a synaptic current, ``g' = 0.9 g + x @ w; v' = 0.8 v + g'``, and a readout of 2 neurons,
+``r' = 0.95 r + v' @ u``: v' depends on v and on g position by position, so v and g are one cluster of 3 positions. r'
+depends on v' through a product, which mixes, so r is a cluster of its own. Had the readout been
+``r' = 0.95 r + sum(v')``, one number, it would depend on every v, and would be apart for the same reason.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +59,13 @@ def _state_edges(info: ModuleInfo, feeds: Feeds) -> StateEdges:
     for source in range(len(info.hidden)):
         for var, is_new in ((info.hidden_invars[source], False), (info.hidden_outvars[source], True)):
             for (target, gradient), maps in feeds.of(var).items():
+                # A new state feeds itself by the identity; as a link it would say nothing.
                 if is_new and target == source:
                     continue
                 by_gradient = edges.setdefault((target, source), {})
                 size, source_size = size_of(info.hidden_outvars[target]), size_of(var)
+                # D is total: what one new state does to another is already in the derivative by old states, so a path
+                # from a new state joins the two but adds nothing to D.
                 passes = gradient and not is_new
                 known = by_gradient.get(passes, maps)
                 by_gradient[passes] = union(known, maps, size, source_size)
@@ -77,6 +86,8 @@ def _links(info: ModuleInfo, edges: StateEdges, diagnostics: list[Diagnostic]) -
                 links[target, source] = maps
             elif target != source and maps is not None:
                 loose.append((target, source, gradient, maps))
+    # Loose dependences are judged against the positions that the firm ones make: a scalar that drives all neurons must
+    # not merge them, while a flag per neuron belongs to its neuron.
     position = _element_positions_by(info, links)
     for target, source, gradient, maps in loose:
         if _is_one_to_one(maps, position[target], position[source]):

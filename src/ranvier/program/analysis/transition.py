@@ -1,4 +1,9 @@
-"""A population's transition and D, the S x S block of its Jacobian at every position."""
+"""A population's transition and D, the S x S block of its Jacobian at every position.
+
+Two neurons with states v and a, ``v' = 0.9 v - a; a' = 0.5 v' + a``, have D = [[0.9, -1], [0.45, 0.5]] at each: a'
+feels v through v'. The 2 x 2 old values need only S = 2 forward-mode products, not 4: a tangent of
+ones along v moves all positions at once, and since no position feels another, the results are the column of v at each.
+"""
 
 from __future__ import annotations
 
@@ -118,9 +123,12 @@ class Transition:
         wanted = self.nonzero if wanted is None else wanted
         for b, component in enumerate(self._positions.components):
             rows = [a for a in range(len(self._positions.components)) if (a, b) in wanted]
+            # A column of structural zeros costs no product; many states (a refractory counter, say) feed nothing.
             if not rows:
                 continue
             push = self._push(hidden, residuals, component.state)
+            # One seed where every position feels only itself. Where a state reaches itself at another position, the
+            # seeds are coloured so that no two of one colour meet in a result, and the parts are added up.
             for seed, at in self._seeds(b):
                 old = hidden[component.state]
                 pushed = push(jnp.asarray(seed, dtype=old.dtype).reshape(old.shape))
