@@ -4,6 +4,12 @@ A neuron may fire if its potential can reach the threshold while everything that
 The analysis starts from no neuron firing and adds those that may, until nothing changes. That is sound: a spike has
 causes in earlier steps or earlier in the same step, so the first neuron to fire against the analysis would need
 another one to have done so before.
+
+Take two inputs in [0, 1] that lead into neuron 0 with weights 0.4 and 0.5 and into neuron 1 with 30, LIF with r = 1
+and threshold 1. The input of neuron 0 lies in [0, 0.9]. A leaky potential moves toward its input from wherever it is,
+so it stays between v_reset = 0 and 0.9 < 1: neuron 0 never fires. Neuron 1 may: its output is in [0, 1]. If neuron 1
+then drives neuron 0 with weight 0.2, the input of neuron 0 reaches 1.1, and it may fire as well; the first round alone
+would have missed that, hence the fixpoint.
 """
 
 from __future__ import annotations
@@ -164,6 +170,8 @@ class _Machine:
     def _settle(self, change: Callable[[str, int], Interval | None]) -> None:
         """Changes the bounds of populations, in the order of a step, until what each reads has stood since."""
         rank = {name: k for k, name in enumerate(self.order)}
+        # A population is visited again only after something that it reads has changed, and earlier ones first: a chain
+        # settles in one pass, where sweeps over all populations would take as many passes as it is long.
         waiting, listed, turns = list(range(len(rank))), set(self.order), dict.fromkeys(self.order, 0)
         while waiting:
             name = self.order[heapq.heappop(waiting)]
@@ -179,6 +187,8 @@ class _Machine:
 
     def _without_limit(self, name: str, old: Interval, new: Interval) -> Interval:
         """Bounds that have grown for too long, at the end of where they can go."""
+        # An integrator in a loop grows a little in every round and would never settle; its limit is infinity. A spike's
+        # is 1.
         if self.graph.populations[name].neuron.spikes:
             return new.joined(0.0, 1.0)
         return Interval(np.where(new.low < old.low, -np.inf, old.low), np.where(new.high > old.high, np.inf, old.high))

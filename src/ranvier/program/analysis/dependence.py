@@ -1,6 +1,11 @@
 """Which elements of an equation's operands each element of its results depends on, without mixing.
 
 A dependence through a mixing or opaque equation is left out here: populations end there.
+
+For ``z = where(mask, a, b[::-1])`` of 3 elements, z depends on a by the identity and on b by the map [2, 1, 0], with a
+derivative, and on mask by the identity without one. The map of the reversal is not derived by rule: the equation itself
+runs on the numbers 0, 1, 2 of b's elements, and what comes out, [2, 1, 0], is the map. Any move that JAX can run is
+covered this way, with its own padding and index conventions.
 """
 
 from __future__ import annotations
@@ -81,6 +86,7 @@ def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
     found: Dependences = {}
     size = size_of(out)
     for k, atom in enumerate(eqn.invars):
+        # A literal is a constant of the program: nothing depends on where it comes from.
         if isinstance(atom, Literal):
             continue
         gradient = differentiable and is_floating(dtype_of(atom))
@@ -99,6 +105,8 @@ def _structural(
     eqn: Equation, rule: PrimitiveRule, constant_value: ConstantValue, sources: Sources | None
 ) -> list[Dependences]:
     indices = index_operands(eqn)
+    # A counter that runs through a ring buffer takes few values; each is tried, and the maps of all are joined. Indices
+    # that data decide could be anything, so only what certainly stays in place is known.
     choices = _choices(eqn, indices, constant_value, sources)
     if choices is None:
         return [_kept_in_place(eqn) for _ in eqn.outvars]
@@ -150,6 +158,7 @@ def _move(eqn: Equation, rule: PrimitiveRule, traced: int, constants: Indices) -
 
 
 def _run_on_indices(eqn: Equation, operands: list[Any]) -> list[Any]:
+    # An index out of bounds fills with a value of the model's, which could be mistaken for the number of an element.
     params = dict(eqn.params)
     if "fill_value" in params:
         params["fill_value"] = -1
@@ -170,6 +179,7 @@ def _moved_by_scatter_add(eqn: Equation, operands: list[Any], traced: int) -> np
 
     if traced == 0:
         return operand
+    # Two updates of one element are a sum over positions: no map can say that, so the operand counts as mixed.
     if placed(np.ones(updates.shape, np.int32)).max(initial=0) > 1:
         return np.full(operand.shape, -1)
     return placed((updates + 1).astype(np.int32)) - 1

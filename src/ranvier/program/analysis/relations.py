@@ -1,4 +1,10 @@
-"""Hidden-parameter relations: which projections, with which parameters, drive which populations."""
+"""Hidden-parameter relations: which projections, with which parameters, drive which populations.
+
+In ``y = x @ w; v' = 0.9 v + concatenate([y, 2 y])`` with y of 2 elements and 4 neurons, the relation of w reaches one
+group over 4 lanes: (0, 0), (1, 1), (0, 2), (1, 3), each an element of y and the position that it feeds. f = dv'/dy is
+[1, 1, 2, 2] by lane. Each element of y feeds two positions, but no position is fed by two elements, so one forward-mode
+product with a tangent of ones finds all four numbers at once.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +91,8 @@ class Connection:
 
     def columns_at(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
         """f at this y and these residuals: component to ``[lanes]``, for the components that y can reach."""
+        # Elements of y that meet at a position get different colours, and a product of its own each; otherwise their
+        # derivatives would add up and could not be told apart.
         colours = self._colours
         last = int(colours.max(initial=0))
         if last >= MANY_COLOURS:
