@@ -119,7 +119,7 @@ def test_several_inputs_come_as_a_tuple() -> None:
 
 
 def test_a_missing_batch_axis() -> None:
-    with pytest.raises(ranvier.InputError, match="add the batch axis, of 5, behind the time axis"):
+    with pytest.raises(ranvier.InputError, match="add the batch axis, of 5, after the time axis"):
         learner(batch_size=5).grad(square, XS, YS)
 
 

@@ -1,4 +1,4 @@
-"""The job behind ``ranvier demo``: a network learns, is made smaller, learns on, and leaves as NIR."""
+"""The job behind ``ranvier demo``: a network learns, is optimized, keeps learning, and is exported to NIR."""
 
 from __future__ import annotations
 

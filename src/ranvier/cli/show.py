@@ -19,6 +19,7 @@ from ..report.drawing import check_target
 from ..report.explain import explain_program
 from ..report.picture import draw
 from ..report.summary import summary
+from ..util.counting import counted
 from .console import heading, print_plain
 from .locate import locate_model
 
@@ -69,7 +70,7 @@ def show_graph(
 
 def print_summary(console: Console, info: ModuleInfo) -> None:
     count = len(info.equations)
-    heading(console, f"{info.name}: {count} equations per time step")
+    heading(console, f"{info.name}: {counted(count, 'equation')} per time step")
     for title, lines in summary(info, rule_memory(info)):
         heading(console, f"\n{title}")
         print_plain(console, "\n".join(lines))

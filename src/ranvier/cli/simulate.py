@@ -11,6 +11,7 @@ from rich.console import Console
 from ..errors import InputError
 from ..graph.snn_graph import SNNGraph
 from ..simulation.simulate import simulate
+from ..util.counting import counted
 from ..util.files import write_arrays
 from ..util.table import table
 from ..verification.calibration import Calibration
@@ -32,11 +33,11 @@ def run_simulation(
     start = time.perf_counter()
     names = list(dict.fromkeys([*record, *spiking(graph)]))
     with steps_shown(console) as show:
-        show(f"simulating {data.steps} steps x {data.samples} samples")
+        show(f"simulating {counted(data.steps, 'step')} x {counted(data.samples, 'sample')}")
         found = simulate(graph, data.inputs, record=names, dtype=np.dtype(dtype))
     seconds = time.perf_counter() - start
-    told = f"{data.steps} steps of {graph.dt:g} s x {data.samples} samples, {seconds:.2f} s with compilation"
-    print_plain(console, f"{graph.name}: {told}")
+    length = f"{counted(data.steps, 'step')} of {graph.dt:g} s x {counted(data.samples, 'sample')}"
+    print_plain(console, f"{graph.name}: {length}, {seconds:.2f} s with compilation")
     if spiking(graph) and not any(np.any(found[name]) for name in spiking(graph)):
         print_plain(console, f"warning: no neuron fired; check the scale of the inputs and dt = {graph.dt:g} s")
     rows = [(name, graph.populations[name].size, f"{found[name].mean():.4g}") for name in spiking(graph)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from ..errors import GraphError
+from ..util.counting import counted
 from ..util.limits import MemoryBudget, TooLarge, check_results, check_states
 from .neurons import Delay
 from .order import delayed_ports
@@ -50,7 +51,10 @@ def check_recorded(graph: SNNGraph, wanted: Recording, steps: int, samples: int,
     for name, port in wanted.wanted.values():
         population = graph.populations[name]
         sizes.append(population.size if port == SUMMED else prod(population.neuron.shape_of(port, population.shape)))
-    check_results(steps * samples * itemsize * sum(sizes), f"{steps} steps of {graph.name!r} with {samples} samples")
+    check_results(
+        steps * samples * itemsize * sum(sizes),
+        f"{counted(steps, 'step')} of {graph.name!r} with {counted(samples, 'sample')}",
+    )
 
 
 def _carried(graph: SNNGraph) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import GraphError
+from ..util.counting import counted
 from .arrays import Matrix, matrix
 from .elements import Activity, Input, Output, Population, Projection
 from .live_arrays import live, own, plain
@@ -490,7 +491,7 @@ def check_chain(graph: Network) -> None:
 
 def _beyond_chain(graph: Network) -> str:
     if len(graph.inputs) > 1 or len(graph.outputs) > 1:
-        return f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        return f"it has {counted(len(graph.inputs), 'input')} and {counted(len(graph.outputs), 'output')}"
     source = next(iter(graph.inputs), None)
     for name, population in graph.populations.items():
         into = graph.into(name)

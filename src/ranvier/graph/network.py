@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import GraphError
+from ..util.counting import counted
 from .arrays import Matrix, constant, in_float64
 from .elements import Input, Output, Population, Projection
 from .operations import Flatten, Identity, Select
@@ -168,10 +169,15 @@ class Network:
         return sum(p.operation.synapses(self.source_shape(p)) for p in weighted)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.name!r}: {len(self.populations)} populations, {self.total_neurons} neurons, "
-            f"{len(self.projections)} projections, {self.total_params} parameters, dt = {self.dt:g} s)"
+        size = ", ".join(
+            [
+                counted(len(self.populations), "population"),
+                counted(self.total_neurons, "neuron"),
+                counted(len(self.projections), "projection"),
+                counted(self.total_params, "parameter"),
+            ]
         )
+        return f"{type(self).__name__}({self.name!r}: {size}, dt = {self.dt:g} s)"
 
 
 def number_of(array: Matrix) -> int:

@@ -215,7 +215,7 @@ def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterBinding) -> str | N
 
 
 def _of_shared_name(graph: SNNGraph, key: str, projection: Projection) -> Iterator[Problem]:
-    """Arrays are told apart by the element's name and their own."""
+    """Arrays are distinguished by the element's name and their own."""
     same = graph.populations.get(key)
     both = sorted(set(same.neuron.parameters) & set(projection.operation.arrays)) if same is not None else []
     if both:

@@ -49,7 +49,7 @@ def compile(
             ``"auto"``, which measures rules on ``sample`` and takes, for every parameter, the one with the least error
             whose memory there is room for; ``learner.comparison`` has what was measured.
         *example_inputs: example inputs of one step; only shapes, dtypes and units count.
-        batch_size: run this many samples at once; inputs, outputs and targets then have a batch axis behind the time
+        batch_size: run this many samples at once; inputs, outputs and targets then have a batch axis after the time
             axis. None for a model as it is: unbatched, or with a batch axis of its own.
         chunk: steps whose products are taken together; gradients do not depend on it. None chooses as many as
             ``memory_limit`` has room for; ``learner.plan`` says what was chosen and why.

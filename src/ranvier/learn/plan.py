@@ -13,6 +13,7 @@ from ..program.analysis.memory import size_text
 from ..program.paths import path_text
 from ..program.program import ModuleInfo
 from ..program.remade import Recipe, Remade, check_pickles
+from ..util.counting import counted
 from ..util.table import table
 from .kernel import Kernel
 from .left_out import LeftOut, left_out, merged
@@ -72,7 +73,7 @@ class Plan(Remade):
         return (*self.approximations, *map(str, self.left_out))
 
     def __str__(self) -> str:
-        chunk = "whole sequence" if self.chunk is None else f"up to {self.chunk} step{'s' * (self.chunk != 1)}"
+        chunk = "whole sequence" if self.chunk is None else f"up to {counted(self.chunk, 'step')}"
         rows = [
             ("chunk", f"{chunk}: {self.reason}"),
             ("rule's memory", f"{size_text(self.memory_bytes)}, the same for any number of steps"),
@@ -172,7 +173,7 @@ def _chunk(
         cached, large = f"a cache of {size_text(room)}", f"twice the {size_text(weights)} of the gradients"
         limit, within = room, cached if room == CACHE_BYTES else large
     most = max(1, limit // max(step_bytes, 1))
-    fits = f"the activations of {most} step{'s' * (most != 1)} fit {within}"
+    fits = f"the activations of {counted(most, 'step')} fit {within}"
     if memory_bytes:
         return most, f"{fits}, and the traces of {size_text(memory_bytes)} are read and written once per chunk"
     return most, fits

@@ -116,7 +116,7 @@ class Pass(abc.ABC):
 
 @dataclass(eq=False)
 class Rewriting:
-    """A graph in the hands of a pass. Changes go through methods that keep the book.
+    """A graph in the hands of a pass. Changes go through methods that record where everything went.
 
     Attributes:
         graph: to be changed.
@@ -160,7 +160,7 @@ class Rewriting:
         self.remarks.append(Remark(self.of, about, message, False, None, neurons))
 
     def repeat(self, rewrite: Callable[[Rewriting], None]) -> None:
-        """Rewrites until there is nothing more to do; what could not be done is told once."""
+        """Rewrites until there is nothing more to do; what could not be done is reported once."""
         before_all = list(self.remarks)
         while True:
             before = len(self.remarks)

@@ -26,7 +26,7 @@ class Quantize(Pass):
     """Rounds weights and biases to numbers that a chip can hold (approximate).
 
     ``"int8"`` (2 to 16 bits): whole numbers times a scale of each row or output channel, so that its largest weight
-    fits. ``"Q3.4"``: fixed point with a sign, 3 bits before and 4 behind the point, for all weights; what does not fit
+    fits. ``"Q3.4"``: fixed point with a sign, 3 bits before and 4 after the point, for all weights; what does not fit
     is clipped. The values stay floating point in the graph; remarks tell the largest error and how many were clipped.
 
     Attributes:

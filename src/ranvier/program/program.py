@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from ..errors import InputError, ModelError
+from ..util.counting import counted
 from ..util.table import table
 from ._jax import Var, open_jaxpr
 from .diagnostic import Diagnostic
@@ -373,7 +374,7 @@ class ModuleInfo(Remade):
 
     def __str__(self) -> str:
         count = len(self.equations)
-        head = f"{self.name}: one time step, {count} equation{'s' * (count != 1)}"
+        head = f"{self.name}: one time step, {counted(count, 'equation')}"
         lines = [("input", f"x{i}", _leaf_text(aval), "", "") for i, aval in enumerate(self.input_avals)]
         lines += [
             (slot.role.value, name, _leaf_text(leaf), slot.unit, slot.label)

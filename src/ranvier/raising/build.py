@@ -440,7 +440,7 @@ class Build:
         return None if found is None or source is None else (replace(found, name=form.name), source)
 
     def _is_split(self, terms: Terms, form: AffineOperation) -> bool:
-        """Whether a matrix can be parted into one for every source."""
+        """Whether a matrix can be split into one for every source."""
         if len(terms) == 1 and terms[0].index is None:
             return True
         return form.is_dense and all(

@@ -35,7 +35,7 @@ class PlannedPopulation:
 
 @dataclass(eq=False)
 class Clusters:
-    """Arithmetic on the same positions, parted where a part must wait for what another part gives.
+    """Arithmetic on the same positions, split where a part must wait for what another part gives.
 
     Attributes:
         roles: of the equations.

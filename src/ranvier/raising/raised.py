@@ -143,7 +143,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     Args:
         info: from :func:`ranvier.extract_module_info`.
         dt: time step of the graph in seconds, by default brainstate's where it is set, else a millisecond. Time
-            constants of neurons that are recognised are told by it; what is computed does not depend on it.
+            constants of neurons that are recognised depend on it; what is computed does not depend on it.
 
     Raises:
         ModelError: the program holds what no graph can, such as complex states, or runs on a package that is missing.

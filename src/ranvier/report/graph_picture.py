@@ -11,6 +11,7 @@ from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
 from ..program.analysis.wiring import Node, Wire
 from ..program.program import shape_text
+from ..util.counting import counted
 from .drawing import COLOURS, Box, figure_of, page_of
 
 
@@ -18,7 +19,7 @@ def graph_figure(graph: SNNGraph) -> Any:
     """A matplotlib figure: populations as boxes, projections as arrows."""
     size = GraphSize.of(graph)
     legend = (
-        f"{graph.name}: {size.neurons:,} neurons, {size.synapses:,} synapses, dt = {graph.dt:g} s\n"
+        f"{graph.name}: {counted(size.neurons, 'neuron')}, {counted(size.synapses, 'synapse')}, dt = {graph.dt:g} s\n"
         "blue: value of this step; red: of an earlier step"
     )
     numbers: dict[str, Node] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PictureError, printable
+from ..util.counting import counted
 from ..util.files import write_atomically
 from ..verification.difference import Trains
 from ..verification.verify import Verification
@@ -113,7 +114,7 @@ def _passes(report: OptimizationReport) -> str:
         gone = run.after.neurons - run.before.neurons, run.after.synapses - run.before.synapses
         done = sum(remark.done for remark in run.remarks)
         checked = ", ".join(sorted({check.verdict for check in run.checks})) or "-"
-        what = "skipped" if run.skipped else f"{done} change{'s' * (done != 1)}" if done else "nothing to do"
+        what = "skipped" if run.skipped else counted(done, "change") if done else "nothing to do"
         promise = str(run.promise) if done else "-"
         rows.append(
             (
@@ -144,8 +145,8 @@ def _checks(checks: Iterable[Verification]) -> str:
             for name, found in check.outputs.items()
         )
         items.append(
-            f'<li><span class="{kind}">{word}</span> on {html.escape(check.inputs)}, {check.steps} steps x '
-            f"{check.samples} samples. {outputs}{first}</li>"
+            f'<li><span class="{kind}">{word}</span> on {html.escape(check.inputs)}, {counted(check.steps, "step")} x '
+            f"{counted(check.samples, 'sample')}. {outputs}{first}</li>"
         )
     return f"<h2>Before and after, run side by side</h2><ul>{''.join(items) or '<li>not checked</li>'}</ul>"
 
@@ -187,7 +188,7 @@ def _remarks(report: OptimizationReport) -> str:
             for remark in run.remarks[:REMARKS]
         )
         more = f"<li>and {len(run.remarks) - REMARKS} more</li>" if len(run.remarks) > REMARKS else ""
-        title = f"{run.number}. {html.escape(run.text)}: {len(run.remarks)} remark{'s' * (len(run.remarks) != 1)}"
+        title = f"{run.number}. {html.escape(run.text)}: {counted(len(run.remarks), 'remark')}"
         parts.append(f"<details><summary>{title}</summary><ul>{items}{more}</ul></details>")
     return f"<h2>What each pass did, and why not more</h2>{''.join(parts) or '<p>nothing</p>'}"
 

@@ -12,6 +12,7 @@ from ..program.analysis.relations import analyse_relations
 from ..program.analysis.wiring import Node, wiring_of
 from ..program.paths import path_text
 from ..program.program import ModuleInfo, shape_text
+from ..util.counting import counted
 from ..util.files import write_atomically
 from .drawing import COLOURS, Box, check_target, figure_of, image_of, page_of
 from .explain import explain_program
@@ -47,7 +48,7 @@ def draw(info: ModuleInfo | SNNGraph, path: str | FilePath) -> FilePath:
 def _figure(info: ModuleInfo) -> Any:
     relations = len(analyse_relations(info).relations)
     legend = (
-        f"{info.name}: {len(info.hidden)} hidden states, {relations} relation{'s' * (relations != 1)}\n"
+        f"{info.name}: {counted(len(info.hidden), 'hidden state')}, {counted(relations, 'relation')}\n"
         "blue: value of this step; red: of the previous step\n"
         "dashed: through another projection of the same step"
     )

@@ -6,6 +6,8 @@ import html
 
 import numpy as np
 
+from ..util.counting import counted
+
 WIDTH = 720
 """Of a raster, in pixels."""
 HIGHEST = 360
@@ -23,9 +25,9 @@ def raster(name: str, before: np.ndarray, after: np.ndarray) -> str:
     dx, dy = WIDTH / steps, height / max(shown, 1)
     marks = {"both": a & b, "before only": a & ~b, "after only": ~a & b}
     paths = "".join(_path(found, dx, dy, COLOURS[kind]) for kind, found in marks.items() if found.any())
-    told = f"{shown} of {neurons} neurons" if shown < neurons else f"{neurons} neurons"
+    told = f"{shown} of {neurons} neurons" if shown < neurons else counted(neurons, "neuron")
     return (
-        f'<figure class="raster"><figcaption>{html.escape(name)}: {told}, {steps} steps</figcaption>'
+        f'<figure class="raster"><figcaption>{html.escape(name)}: {told}, {counted(steps, "step")}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
         f'aria-label="spikes of {html.escape(name, quote=True)}">'
         f'<rect width="{WIDTH}" height="{height}" fill="#fbfbfa" stroke="#d5d8db"/>{paths}</svg></figure>'

@@ -1,4 +1,4 @@
-"""Spikes that rounding decides: they are told from others, and followed, so that what comes after them is compared."""
+"""Spikes that rounding decides: they are recognized and followed, so that what comes after them is compared."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from ..graph.interpreter import interpret
 from ..graph.provenance import Provenance
 from ..graph.recording import Simulation, batched_inputs
 from ..graph.snn_graph import SNNGraph, check_is_graph
+from ..util.counting import counted
 from .counterexample import Counterexample
 from .difference import Divergence, OutputDifference, SpikeDifference, spiking
 from .promise import Promise
@@ -89,7 +90,7 @@ class Verification:
         return promise is Promise.APPROXIMATE or self.close
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict} on {self.inputs}, {self.steps} steps x {self.samples} samples"]
+        lines = [f"{self.verdict} on {self.inputs}, {counted(self.steps, 'step')} x {counted(self.samples, 'sample')}"]
         for name, found in self.outputs.items():
             lines.append(f"  output {name}: largest difference {found.largest:.3g} of {found.scale:.3g}")
         for name, found in self.spikes.items():

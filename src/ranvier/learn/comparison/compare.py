@@ -15,6 +15,7 @@ from ...errors import RuleError
 from ...program.analysis.memory import size_text
 from ...program.paths import Path, path_text
 from ...program.program import ModuleInfo
+from ...util.counting import counted
 from ...util.table import table
 from ..kernel import Loss
 from ..left_out import LeftOut
@@ -117,7 +118,7 @@ class RuleComparison:
                 name, size, seconds = first if number == 0 else ("", "", "")
                 rows.append((name, path_text(path), f"{agreement.error:.2g}", f"{agreement.cosine:.4f}", size, seconds))
         header = ("rule", "parameter", "error", "cosine", "memory", "time of a call")
-        lines = [f"gradients of {self.steps} steps beside {self.reference}", *table(header, rows)]
+        lines = [f"gradients of {counted(self.steps, 'step')} beside {self.reference}", *table(header, rows)]
         if worst := [(r.rule, r.worst_path) for r in self.results if r.worst_path]:
             lines += ["", "The path left out that costs most, as a part of the exact gradient"]
             lines += table(("rule", "path"), worst)[1:]

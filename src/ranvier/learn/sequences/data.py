@@ -95,7 +95,7 @@ class SequenceForm:
         wanted = [aval.shape for aval in self.info.input_avals]
         samples = {shape[:1] for shape in steps}
         if self.batch_size is not None and steps == [shape[1:] for shape in wanted]:
-            return f"add the batch axis, of {self.batch_size}, behind the time axis"
+            return f"add the batch axis, of {self.batch_size}, after the time axis"
         if len(samples) == 1 and [shape[1:] for shape in steps] == [shape[1:] for shape in wanted] and samples != {()}:
             ((number,),) = samples
             if self.batch_size is not None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class TrainingProgress(Protocol):
-    """What is told of a training while it runs."""
+    """What is reported of a training while it runs."""
 
     def start_epoch(self, epoch: int) -> None: ...
 

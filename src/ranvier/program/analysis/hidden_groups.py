@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...util.counting import counted
 from ...util.table import table
 from .._jax import Var, trace
 from ..diagnostic import Diagnostic, DiagnosticKind
@@ -109,8 +110,8 @@ class HiddenGroup(Remade):
 
     def __str__(self) -> str:
         head = (
-            f"HiddenGroup {self.index}: {self.num_state} state{'s' * (self.num_state != 1)} at "
-            f"{self.positions.size} position{'s' * (self.positions.size != 1)} {shape_text(self.varshape)}"
+            f"HiddenGroup {self.index}: {counted(self.num_state, 'state')} at "
+            f"{counted(self.positions.size, 'position')} {shape_text(self.varshape)}"
         )
         entries = self.transition.entries
         rows = [

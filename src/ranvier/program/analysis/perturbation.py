@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import AnalysisError
+from ...util.counting import counted
 from ...util.table import table
 from .._jax import Equation, Var, bind, is_floating, open_jaxpr, trace
 from ..bodies import called_body, has_own_derivative
@@ -174,7 +175,7 @@ class HiddenPerturbation(Remade):
             (path_text(slot.path), f"{slot.dtype}{slot.shapes_text}", slot.unit) for slot in self.perturb_hidden_states
         ]
         count = len(rows)
-        head = f"HiddenPerturbation: {count} perturbation{'s' * (count != 1)}, one added to each new hidden state"
+        head = f"HiddenPerturbation: {counted(count, 'perturbation')}, one added to each new hidden state"
         return "\n".join([head, *table(("hidden state", "perturbation", "unit"), rows)])
 
     __repr__ = __str__
