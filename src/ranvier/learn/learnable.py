@@ -12,8 +12,8 @@ from ..program._jax import Equation, dtype_of, is_key, open_jaxpr, source_line
 from ..program.analysis.delay_lines import with_delay_lines
 from ..program.analysis.explanations import backward_only, opaque_diagnostics
 from ..program.batching import batched
+from ..program.bodies import bodies
 from ..program.kernels import check_kernels
-from ..program.nested import bodies
 from ..program.program import ModuleInfo
 from .rule import Rule
 
