@@ -45,7 +45,7 @@ OBJECTS: list[Any] = [MODEL, None, {}, X, "graph.snn", ranvier.SNNGraph]
 @pytest.mark.parametrize("use", OF_GRAPHS)
 def test_where_a_graph_is_expected(use: str) -> None:
     for value in (*OBJECTS, ranvier.raise_model(MODEL, jnp.ones(3))):
-        with pytest.raises(ranvier.GraphError, match=r"raise_model\(model, \*inputs\)\.graph"):
+        with pytest.raises(ranvier.GraphError, match=r"to_graph\(model, \*inputs\)"):
             OF_GRAPHS[use](value)
 
 
