@@ -33,7 +33,7 @@ def test_pictures(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_report_is_refused_before_the_work(graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("ranvier.cli.opt.optimize", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr("ranvier.cli.opt.optimize_graph", lambda *_, **__: pytest.fail("the work has begun"))
     source, page = tmp_path / "a.snn", tmp_path / "page.html"
     ranvier.save(graph, source)
     result = CliRunner().invoke(app, ["opt", str(source), "--report", str(page)])
