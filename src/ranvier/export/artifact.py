@@ -34,7 +34,7 @@ from ..program.random import fold_in, is_random
 from ..util.counting import counted
 from ..util.extras import require
 from ..util.files import open_archive, write_atomically, write_member
-from ..util.limits import TooLarge, check_results
+from ..util.limits import RESULTS, TooLarge
 
 FORMAT = 2
 MANIFEST, STEP = "artifact.json", "step.bin"
@@ -312,7 +312,7 @@ class Artifact:
 
     def _check_results(self, steps: int, samples: int | None) -> None:
         by_step = sum(prod(one.shape) * jnp.dtype(one.dtype).itemsize for one in self.outputs)
-        check_results(steps * (samples or 1) * by_step, f"{counted(steps, 'step')} of {self.name}")
+        RESULTS.check(steps * (samples or 1) * by_step, f"{counted(steps, 'step')} of {self.name}")
 
     @cached_property
     def _scan(self) -> Any:

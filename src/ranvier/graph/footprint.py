@@ -9,7 +9,7 @@ from math import prod
 
 from ..errors import GraphError
 from ..util.counting import counted
-from ..util.limits import MemoryBudget, TooLarge, check_results, check_states
+from ..util.limits import CARRIED, RESULTS, MemoryBudget, TooLarge
 from .neurons import Delay
 from .order import delayed_ports
 from .recording import SUMMED, Recording
@@ -38,7 +38,7 @@ def check_carried(graph: SNNGraph, samples: int, itemsize: int) -> None:
     Raises:
         GraphError: they do not.
     """
-    check_states(samples * itemsize * _carried(graph), f"{graph.name!r} with {samples} sample{'s'[: samples != 1]}")
+    CARRIED.check(samples * itemsize * _carried(graph), f"{graph.name!r} with {samples} sample{'s'[: samples != 1]}")
 
 
 def check_recorded(graph: SNNGraph, wanted: Recording, steps: int, samples: int, itemsize: int) -> None:
@@ -51,7 +51,7 @@ def check_recorded(graph: SNNGraph, wanted: Recording, steps: int, samples: int,
     for name, port in wanted.wanted.values():
         population = graph.populations[name]
         sizes.append(population.size if port == SUMMED else prod(population.neuron.shape_of(port, population.shape)))
-    check_results(
+    RESULTS.check(
         steps * samples * itemsize * sum(sizes),
         f"{counted(steps, 'step')} of {graph.name!r} with {counted(samples, 'sample')}",
     )

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 
-from ..util.limits import check_matrix
+from ..util.limits import MATRIX
 from .arrays import Matrix, as_rows, constant, matrix
 
 Shape = tuple[int, ...]
@@ -207,7 +207,7 @@ class Conv(Operation):
         out, inner, *_ = self.weight.shape
         target, pixel, taken = self.window().pairs(source[1:])
         counts = prod(self.window().counts(source[1:]))
-        check_matrix(BYTES_PER_SYNAPSE * out * inner * taken.size, f"a convolution of a source {list(source)}")
+        MATRIX.check(BYTES_PER_SYNAPSE * out * inner * taken.size, f"a convolution of a source {list(source)}")
         o, i = np.divmod(np.arange(out * inner), inner)
         source_channel = o // (out // self.groups) * inner + i
         values = self.weight.reshape(out * inner, -1)[:, taken]
@@ -369,7 +369,7 @@ class Window:
     def pairs(self, image: Shape) -> tuple[Any, Any, Any]:
         """All (number of a window, pixel in it, number of the window's element), leaving out what is padding."""
         count = prod(self.counts(image)) * prod(self.size)
-        check_matrix(BYTES_PER_PAIR * count, f"windows {list(self.size)} over an image {list(image)}")
+        MATRIX.check(BYTES_PER_PAIR * count, f"windows {list(self.size)} over an image {list(image)}")
         windows = np.indices(self.counts(image)).reshape(len(image), -1, 1)
         elements = np.indices(self.size).reshape(len(image), 1, -1)
         by_axis = (np.array(option).reshape(-1, 1, 1) for option in (self.stride, self.dilation, image))

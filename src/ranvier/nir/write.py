@@ -20,7 +20,7 @@ from ..graph.order import strong_components
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
 from ..util.files import replacing
-from ..util.limits import check_matrix
+from ..util.limits import MATRIX
 from .legalize import in_nir_words
 from .notes import NOTES, NirNotes
 
@@ -232,7 +232,7 @@ def _linear(projection: Projection, source: tuple[int, ...]) -> Any:
                 f"projection {projection.name!r}: NIR keeps weights dense, and {list(weight.shape)} is too large for "
                 "that; save the graph with ranvier.save instead."
             )
-        check_matrix(prod(weight.shape) * weight.dtype.itemsize, f"projection {projection.name!r}, dense as in NIR,")
+        MATRIX.check(prod(weight.shape) * weight.dtype.itemsize, f"projection {projection.name!r}, dense as in NIR,")
         weight = weight.toarray()
     if bias is None:
         return nir.Linear(np.array(weight))

@@ -1,6 +1,6 @@
-"""How much memory a file or a simulation may take; what needs more is refused before it takes any.
+"""Limits on the memory that files and simulations may take, checked before any of it is allocated.
 
-What a file may become in memory grows with its size, so that a few bytes cannot ask for gigabytes.
+The memory that a file may take grows with its size, so that a few bytes cannot declare gigabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def _physical_memory() -> int:
-    """Bytes of memory of this machine; 16 GiB where the system does not say."""
+    """Bytes of memory of this machine; 16 GiB if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -27,15 +27,15 @@ def _physical_memory() -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """Memory that files and simulations may take. Each has an environment variable, ``RANVIER_FILE_BYTES`` and so on.
+    """Limits on memory, each with an environment variable (``RANVIER_FILE_BYTES`` and so on).
 
     Attributes:
-        file_bytes: what any file may become in memory, its declared shapes included.
-        file_ratio: a larger file may become this many times its own size.
-        text_bytes: texts and JSON inside any file; those of a larger file may be as long as the file.
-        state_bytes: what a simulation carries from step to step: states, and what delays have still to bring.
-        result_bytes: outputs and recordings of a simulation, over all steps and samples, and the matrix of a
-            convolution; half of the machine's memory.
+        file_bytes: the contents of any file in memory, including the shapes that it declares.
+        file_ratio: the contents of a larger file, as a multiple of its size.
+        text_bytes: a text or JSON inside a file; in a larger file, texts may be as long as the file.
+        state_bytes: what a simulation carries from step to step: states, and values in transit through delays.
+        result_bytes: outputs and recordings of a simulation, over all steps and samples, or the matrix of an operation;
+            by default half of the machine's memory.
     """
 
     file_bytes: int = 256 * MIB
@@ -48,7 +48,7 @@ class Limits:
         wrong = [f.name for f in fields(self) if not _is_amount(getattr(self, f.name))]
         if wrong:
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
-            raise InputError(f"limits({values}): numbers of bytes, or a ratio, that are not negative are expected.")
+            raise InputError(f"limits({values}): limits are numbers that are not negative.")
 
 
 def _is_amount(value: object) -> bool:
@@ -56,17 +56,18 @@ def _is_amount(value: object) -> bool:
 
 
 class TooLarge(ValueError):
-    """Something needs more memory than it may take; the message says how much, and how to allow it."""
+    """Something needs more memory than its limit; the message says how much, and how to raise the limit."""
 
 
 _changed: ContextVar[Limits | None] = ContextVar("limits", default=None)
 
 
 def current_limits() -> Limits:
-    """The limits that hold now."""
+    """The limits in effect: those of the innermost ``with limits(...)``, else of the environment."""
     return _changed.get() or _limits_of_environment(tuple(os.environ.get(_variable(f.name)) for f in fields(Limits)))
 
 
+# Keyed by the texts, so that a change of the environment takes effect although nothing is parsed twice.
 @lru_cache(maxsize=1)
 def _limits_of_environment(texts: tuple[str | None, ...]) -> Limits:
     amounts = {}
@@ -74,7 +75,9 @@ def _limits_of_environment(texts: tuple[str | None, ...]) -> Limits:
         try:
             amounts |= {} if text is None else {f.name: float(text)}
         except ValueError as error:
-            raise InputError(f"the environment variable {_variable(f.name)} is {text!r}, no number.") from error
+            raise InputError(
+                f"the environment variable {_variable(f.name)} is {text!r}, which is not a number."
+            ) from error
     return Limits(**amounts)
 
 
@@ -84,13 +87,16 @@ def _variable(name: str) -> str:
 
 @contextmanager
 def limits(**changes: float) -> Generator[Limits]:
-    """Other limits of memory within a ``with`` block, as in ``with ranvier.limits(file_bytes=8e9): ...``.
+    """Changes memory limits within a ``with`` block, as in ``with ranvier.limits(file_bytes=8e9): ...``.
 
     Args:
-        **changes: attributes of :class:`Limits`; what is left out stays.
+        **changes: attributes of :class:`Limits`; the others stay as they are.
+
+    Yields:
+        The limits in effect within the block.
 
     Raises:
-        InputError: there is no such limit, or a value is no amount.
+        InputError: there is no such limit, or a value is not a number of at least zero.
     """
     known = [f.name for f in fields(Limits)]
     if unknown := sorted(set(changes) - set(known)):
@@ -104,17 +110,17 @@ def limits(**changes: float) -> Generator[Limits]:
 
 
 def how_to_allow(name: str, needed: float) -> str:
-    """What to write where a limit is too low."""
-    return f"if that is meant, allow it with ranvier.limits({name}={needed:.0f}) or {_variable(name)}={needed:.0f}"
+    """The part of a message that says how to raise a limit."""
+    return f"allow it with ranvier.limits({name}={needed:.0f}) or {_variable(name)}={needed:.0f}"
 
 
 @dataclass
 class MemoryBudget:
-    """Bytes that what is read from one file may take in memory.
+    """The memory that the contents of one file may take.
 
     Attributes:
-        size: of the file, in bytes.
-        spent: bytes so far.
+        size: size of the file in bytes.
+        spent: bytes of memory taken so far.
     """
 
     size: int
@@ -122,53 +128,64 @@ class MemoryBudget:
 
     @property
     def most(self) -> float:
+        """Bytes that the contents may take in all."""
         now = current_limits()
         return max(now.file_bytes, now.file_ratio * self.size)
 
     def spend(self, amount: int, what: str) -> None:
-        """Raises :class:`TooLarge` where an amount does not fit any more."""
+        """Adds to the bytes taken so far; raises :class:`TooLarge` if the sum exceeds the budget."""
         self.spent += amount
         if self.spent > self.most:
             raise TooLarge(
-                f"{what} takes {amount:,} bytes of memory, which makes {self.spent:,}, but a file of {self.size:,} "
+                f"{what} takes {amount:,} bytes of memory, {self.spent:,} in total, but a file of {self.size:,} "
                 f"bytes may take {self.most:,.0f}; {how_to_allow('file_bytes', self.spent)}"
             )
 
     def check_text(self, amount: int, what: str) -> None:
-        """Raises :class:`TooLarge` where a text is too long."""
+        """Raises :class:`TooLarge` if a text is too long."""
         most = max(current_limits().text_bytes, self.size)
         if amount > most:
             raise TooLarge(
-                f"{what} is a text of {amount:,} bytes, but in a file of {self.size:,} bytes texts may have "
-                f"{most:,.0f}; {how_to_allow('text_bytes', amount)}"
+                f"{what} is a text of {amount:,} bytes, but in a file of {self.size:,} bytes, texts may "
+                f"have {most:,.0f}; {how_to_allow('text_bytes', amount)}"
             )
 
 
-def check_results(amount: int, what: str) -> None:
-    """Raises InputError where the results of a run take more memory than they may."""
-    most = current_limits().result_bytes
-    if amount > most:
-        raise InputError(
-            f"the results of {what} take {amount:,} bytes of memory, but they may take {most:,.0f}; run fewer steps or "
-            f"samples at once, or {how_to_allow('result_bytes', amount)}."
-        )
+@dataclass(frozen=True)
+class MemoryUse:
+    """A purpose for which a run or an operation takes memory.
+
+    Attributes:
+        limit: the attribute of :class:`Limits` that holds for it.
+        error: the class of the error raised above the limit.
+        statement: the beginning of the message, with the fields ``what`` and ``amount``.
+        remedy: what to do other than raising the limit, up to "or"; empty if there is nothing.
+    """
+
+    limit: str
+    error: type[Exception]
+    statement: str
+    remedy: str = ""
+
+    def check(self, amount: int, what: str) -> None:
+        """Raises :attr:`error` if ``amount`` bytes for ``what`` exceed the limit."""
+        most = getattr(current_limits(), self.limit)
+        if amount > most:
+            statement = self.statement.format(what=what, amount=f"{amount:,} bytes")
+            allow = how_to_allow(self.limit, amount)
+            raise self.error(f"{statement}, but the limit is {most:,.0f}; {self.remedy}{allow}.")
 
 
-def check_matrix(amount: int, what: str) -> None:
-    """Raises GraphError where the matrix of an operation takes more memory than it may."""
-    most = current_limits().result_bytes
-    if amount > most:
-        raise GraphError(
-            f"the matrix of {what} takes {amount:,} bytes of memory, but {most:,.0f} are allowed; "
-            f"{how_to_allow('result_bytes', amount)}."
-        )
-
-
-def check_states(amount: int, what: str) -> None:
-    """Raises GraphError where what a run carries from step to step takes more memory than it may."""
-    most = current_limits().state_bytes
-    if amount > most:
-        raise GraphError(
-            f"{what} carries {amount:,} bytes from step to step, but {most:,.0f} are allowed: states, and what delays "
-            f"have still to bring. Run fewer samples at once, or {how_to_allow('state_bytes', amount)}."
-        )
+RESULTS = MemoryUse(
+    "result_bytes",
+    InputError,
+    "the results of {what} take {amount} of memory",
+    "run fewer steps or samples at once, or ",
+)
+MATRIX = MemoryUse("result_bytes", GraphError, "the matrix of {what} takes {amount} of memory")
+CARRIED = MemoryUse(
+    "state_bytes",
+    GraphError,
+    "{what} carries {amount} from step to step, in states and delays",
+    "run fewer samples at once, or ",
+)

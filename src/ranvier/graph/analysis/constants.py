@@ -1,4 +1,13 @@
-"""Elements whose value is one and the same at every step, whatever the input."""
+"""Elements whose value is the same at every step, whatever the input."""
+
+# An example: the input c is declared to be 1 at every step. Relay a sums c and 2 times relay b of the step before;
+# relay b is a copy of a.
+#
+#   assumed zero before   a      b
+#   a and b               1      1      a = c + 2 * 0. Neither is zero, so the assumption is false for both.
+#   neither               -      -      a is 1 at the first step and 3 at the second. The same assumption again: done.
+#
+# Without c, a = 2 * 0 and b = a are both zero, and the first assumption is confirmed.
 
 from __future__ import annotations
 
@@ -16,11 +25,11 @@ from ..snn_graph import SNNGraph
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """Of one input or population.
+    """The constant elements of one input or population.
 
     Attributes:
-        known: ``[size]``, whether an element's value is known.
-        values: ``[size]``, the value; zero where it is not known.
+        known: bool ``[size]``, whether the value of an element is known.
+        values: float64 ``[size]``, the value; zero where it is not known.
     """
 
     known: np.ndarray
@@ -28,21 +37,25 @@ class Constants:
 
 
 def constants(graph: SNNGraph) -> dict[str, Constants]:
-    """Constant elements of inputs and relays: inputs whose range is one value, and sums of constants.
+    """By input and population, the constant elements: inputs whose range is one value, and relays that sum constants.
 
-    Delayed projections are first assumed to bring zero from every relay, then from those that this assumption leaves at
-    zero, until it bears itself out: it holds at the first step, and at each step that follows steps at which it holds.
+    Delayed projections are first assumed to bring zero from every relay, then from those relays that are zero under
+    this assumption, until the assumption confirms itself. It then holds at the first step, and at every step after
+    steps at which it holds.
     """
     inputs = {name: _of_input(node) for name, node in graph.inputs.items()}
     order = update_order(graph)
-    found = {name: _zeros(population) for name, population in graph.populations.items()}
+    # The greatest fixed point: from below, no relay in a cycle would ever be found constant, since each would wait for
+    # the others. Zeros are only ever lost, so the loop ends.
+    current = {name: _zeros(population) for name, population in graph.populations.items()}
     while True:
-        before = {**inputs, **found}
-        found = dict(inputs)
+        before = {**inputs, **current}
+        current = dict(inputs)
         for name in order:
-            found[name] = _of_population(graph, name, found, before)
-        if all(np.array_equal(_is_zero(found[name]), _is_zero(before[name])) for name in order):
-            return found
+            current[name] = _of_population(graph, name, current, before)
+        # Only zeros are compared: constants other than zero are not used across steps (see constant_sources).
+        if all(np.array_equal(_is_zero(current[name]), _is_zero(before[name])) for name in order):
+            return current
 
 
 def _of_input(node: Input) -> Constants:
@@ -55,46 +68,51 @@ def _zeros(population: Population) -> Constants:
     return Constants(np.full(population.size, isinstance(population.neuron, Relay)), np.zeros(population.size))
 
 
-def _is_zero(found: Constants) -> np.ndarray:
-    return found.known & (found.values == 0)
+def _is_zero(elements: Constants) -> np.ndarray:
+    return elements.known & (elements.values == 0)
 
 
 def _of_population(
-    graph: SNNGraph, name: str, found: Mapping[str, Constants], before: Mapping[str, Constants]
+    graph: SNNGraph, name: str, current: Mapping[str, Constants], before: Mapping[str, Constants]
 ) -> Constants:
-    """Elements of a relay that sum constants of this step, or zeros of steps before."""
+    """The elements of a relay that sum constants of the current step and zeros of earlier steps."""
     population = graph.populations[name]
     unknown, values = np.zeros(population.size), np.zeros(population.size)
     for projection in graph.into(name) if isinstance(population.neuron, Relay) else ():
         rows, offset = graph.affine_map(projection)
-        source = constant_sources(graph, projection, before if projection.delay else found)
+        source = constant_sources(graph, projection, before if projection.delay else current)
+        # Counts weights other than zero from unknown elements; absolute values, so that weights cannot cancel.
         unknown = unknown + abs(rows) @ (~source.known).astype(np.float64)
         values = values + offset + rows @ source.values
     known = (unknown == 0) & isinstance(population.neuron, Relay)
     return Constants(known, np.where(known, values, 0.0))
 
 
-def constant_sources(graph: SNNGraph, projection: Projection, found: Mapping[str, Constants]) -> Constants:
-    """Elements of a projection's source of which it brings one and the same value from the first step on.
+def constant_sources(graph: SNNGraph, projection: Projection, known_constants: Mapping[str, Constants]) -> Constants:
+    """The source elements of which a projection brings the same value from the first step on.
 
-    A delayed projection begins with what its source gave before the first step, so of its constants only zeros count,
-    where the source begins with zero.
+    A delayed projection starts with the values of its source before the first step. Of the constants of its source,
+    it therefore brings only zeros, and only from elements that are initially zero.
 
     Args:
-        graph: of the projection.
+        graph: the graph of the projection.
         projection: reads an input or population.
-        found: the constants of inputs and populations.
+        known_constants: the constants of inputs and populations, from :func:`constants`.
+
+    Returns:
+        ``[size of the source port]``. Other ports than the main output are unknown.
     """
     size = prod(graph.source_shape(projection))
-    source = found[projection.source]
+    source = known_constants[projection.source]
     if projection.source_port != OUT or source.known.size != size:
         return Constants(np.zeros(size, bool), np.zeros(size))
     known = source.known
     if projection.delay:
-        known = known & (source.values == 0) & (_before_the_first_step(graph, projection.source) == 0)
+        known = known & (source.values == 0) & (_initial_output(graph, projection.source) == 0)
     return Constants(known, np.where(known, source.values, 0.0))
 
 
-def _before_the_first_step(graph: SNNGraph, name: str) -> np.ndarray:
+def _initial_output(graph: SNNGraph, name: str) -> np.ndarray:
+    """What an input or population gives before the first step, flat."""
     population = graph.populations.get(name)
     return np.zeros(graph.inputs[name].size) if population is None else population.initial_value(OUT).ravel()

@@ -10,11 +10,11 @@ def observable(graph: SNNGraph) -> frozenset[str]:
     sources: dict[str, list[str]] = {}
     for projection in graph.projections.values():
         sources.setdefault(projection.target, []).append(projection.source)
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(graph.outputs)
     while waiting:
         for source in sources.get(waiting.pop(), []):
-            if source not in found:
-                found.add(source)
+            if source not in reached:
+                reached.add(source)
                 waiting.append(source)
-    return frozenset(found)
+    return frozenset(reached)

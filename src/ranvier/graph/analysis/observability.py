@@ -1,7 +1,15 @@
 """Which neurons an output can see, and which an input can reach, through weights that are not zero."""
 
+# An example: an input x drives the neurons a, b, c with weights 1, 0, 2; the synapses a -> b and b -> c have weight 1;
+# the output reads a with weight 3, b and c with weight 0.
+#
+#   backward from the output   a; then x, since a reads x. b and c are never seen: a reads neither of them.
+#   forward from the input     a and c; then b through a. All three are driven.
+
 from __future__ import annotations
 
+from collections.abc import Collection
+from enum import Enum
 from math import prod
 from typing import Any
 
@@ -13,71 +21,76 @@ from ..snn_graph import SNNGraph
 
 
 def observable_neurons(graph: SNNGraph) -> dict[str, np.ndarray]:
-    """By input and population, flat: whether the element's values can reach an output."""
-    seen = {name: np.zeros(node.size, bool) for name, node in graph.nodes.items()}
-    for name, node in graph.outputs.items():
-        seen[name] = np.ones(node.size, bool)
-    matrices = {p.name: _matrix(graph, p) for p in graph.projections.values()}
-    waiting = list(graph.outputs)
-    while waiting:
-        target = waiting.pop()
-        for projection in graph.into(target):
-            source = projection.source
-            targets = seen[target]
-            if not _is_by_position(graph, target):
-                targets = np.ones(prod(graph.target_shape(projection)), bool)
-            read = _read_by(matrices[projection.name], targets)
-            reached = seen[source] | (read if _is_by_position(graph, source) else read.any())
-            if np.any(reached != seen[source]):
-                seen[source] = reached
-                if source in graph.populations and source not in waiting:
-                    waiting.append(source)
-    return {name: seen[name] for name in (*graph.inputs, *graph.populations)}
+    """By input and population, bool ``[size]``: whether the values of the element can reach an output."""
+    reached = _reached(graph, graph.outputs, _Direction.BACKWARD)
+    return {name: reached[name] for name in (*graph.inputs, *graph.populations)}
 
 
 def driven_elements(graph: SNNGraph) -> dict[str, np.ndarray]:
-    """By population and output, flat: whether the values of an input can reach the element."""
-    driven = {name: np.zeros(node.size, bool) for name, node in graph.nodes.items()}
-    for name, node in graph.inputs.items():
-        driven[name] = np.ones(node.size, bool)
-    matrices = {p.name: _matrix(graph, p) for p in graph.projections.values()}
-    waiting = list(graph.inputs)
+    """By population and output, bool ``[size]``: whether the values of an input can reach the element."""
+    reached = _reached(graph, graph.inputs, _Direction.FORWARD)
+    return {name: reached[name] for name in (*graph.populations, *graph.outputs)}
+
+
+class _Direction(Enum):
+    """The way in which projections are followed."""
+
+    FORWARD = "from source to target"
+    BACKWARD = "from target to source"
+
+    def ends(self, projection: Projection) -> tuple[str, str]:
+        """The near and the far end of a projection."""
+        source, target = projection.source, projection.target
+        return (source, target) if self is _Direction.FORWARD else (target, source)
+
+    def near_size(self, graph: SNNGraph, projection: Projection) -> int:
+        """The number of elements that the projection has at its near end."""
+        return prod((graph.source_shape if self is _Direction.FORWARD else graph.target_shape)(projection))
+
+    def matrix(self, graph: SNNGraph, projection: Projection) -> Any:
+        """``[far, near]``: where the weights are not zero; a dense matrix is left as it is."""
+        matrix = projection.operation.matrix(graph.source_shape(projection))
+        matrix = matrix if self is _Direction.FORWARD else matrix.T
+        return matrix.tocsr() != 0 if sparse.issparse(matrix) else matrix
+
+
+def _reached(graph: SNNGraph, start: Collection[str], direction: _Direction) -> dict[str, np.ndarray]:
+    """Of every node, flat: the elements that are connected with the start nodes, these included.
+
+    The least fixed point: elements are only ever added, so the loop ends, and it does not matter in which order.
+    """
+    reached = {name: np.full(node.size, name in start) for name, node in graph.nodes.items()}
+    leading: dict[str, list[Projection]] = {name: [] for name in graph.nodes}
+    for projection in graph.projections.values():
+        leading[direction.ends(projection)[0]].append(projection)
+    # A node is visited again whenever elements of it are added, so matrices are made before the loop.
+    matrices = {p.name: direction.matrix(graph, p) for p in graph.projections.values()}
+    waiting = list(start)
     while waiting:
-        source = waiting.pop()
-        for projection in graph.out_of(source):
-            target = projection.target
-            sources = driven[source]
-            if not _is_by_position(graph, source):
-                sources = np.ones(prod(graph.source_shape(projection)), bool)
-            reaching = _reached_by(matrices[projection.name], sources)
-            reached = driven[target] | (reaching if _is_by_position(graph, target) else reaching.any())
-            if np.any(reached != driven[target]):
-                driven[target] = reached
-                if target in graph.populations and target not in waiting:
-                    waiting.append(target)
-    return {name: driven[name] for name in (*graph.populations, *graph.outputs)}
+        near = waiting.pop()
+        for projection in leading[near]:
+            _, far = direction.ends(projection)
+            elements = reached[near]
+            if not _is_by_position(graph, near):
+                # Such a node has been reached as a whole, and its ports may have other sizes than the node.
+                elements = np.ones(direction.near_size(graph, projection), bool)
+            arriving = _through(matrices[projection.name], elements)
+            # Dynamics over whole arrays may bring any element to any other, so one element stands for all of them.
+            united = reached[far] | (arriving if _is_by_position(graph, far) else arriving.any())
+            if np.any(united != reached[far]):
+                reached[far] = united
+                if far in graph.populations and far not in waiting:
+                    waiting.append(far)
+    return reached
 
 
 def _is_by_position(graph: SNNGraph, name: str) -> bool:
-    """Whether the elements of a node are on their own; where not, all are seen if one is."""
+    """Whether the elements of a node do not affect each other within the node."""
     return name not in graph.populations or graph.populations[name].neuron.by_position
 
 
-def _matrix(graph: SNNGraph, projection: Projection) -> Any:
-    """A dense matrix as it is, others as sparse columns."""
-    found = projection.operation.matrix(graph.source_shape(projection))
-    return found.T.tocsr() != 0 if sparse.issparse(found) else found
-
-
-def _read_by(matrix: Any, targets: np.ndarray) -> np.ndarray:
-    """The sources that some targets read with a weight that is not zero."""
+def _through(matrix: Any, elements: np.ndarray) -> np.ndarray:
+    """The far elements that have a weight other than zero with some near elements."""
     if sparse.issparse(matrix):
-        return (matrix @ targets.astype(np.int64)) > 0
-    return matrix.any(axis=0) if targets.all() else matrix[targets].any(axis=0)
-
-
-def _reached_by(matrix: Any, sources: np.ndarray) -> np.ndarray:
-    """The targets that some sources reach with a weight that is not zero."""
-    if sparse.issparse(matrix):
-        return (matrix.T @ sources.astype(np.int64)) > 0
-    return matrix.any(axis=1) if sources.all() else matrix[:, sources].any(axis=1)
+        return (matrix @ elements.astype(np.int64)) > 0
+    return matrix.any(axis=1) if elements.all() else matrix[:, elements].any(axis=1)
