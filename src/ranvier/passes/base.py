@@ -21,12 +21,12 @@ from ..graph.shared import parameters_of
 from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
 from ..verification.promise import Promise
-from .derived_arrays import change_made, narrow, take_made
+from .derived_arrays import change_derived, narrow, take_derived
 from .surgery import summed_operation, taken_operation, taken_population
 
 
-def _bias_alone(operation: Operation, source: tuple[int, ...]) -> Constant:
-    """What an operation brings where its source gives zeros."""
+def _constant_part(operation: Operation, source: tuple[int, ...]) -> Constant:
+    """The constant that an operation gives if its source is zero."""
     offset = operation.offset(source)
     return Constant(np.broadcast_to(0.0 if offset is None else offset, operation.target_shape(source)))
 
@@ -42,10 +42,10 @@ KINDS: dict[Any, Callable[[Any], bool]] = {
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
 }
-"""Whether a value fits an option that is annotated so."""
+"""By annotation of an option, whether a value fits."""
 
 Facts = dict[Callable[[SNNGraph], Any], Any]
-"""Results by analysis."""
+"""Results of analyses of one graph, by analysis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,12 @@ class Remark:
 
     Attributes:
         of: name of the pass.
-        about: the population or projection concerned.
-        message: what was done or not.
+        about: name of the population or projection.
+        message: what was done, or why nothing was.
         done: whether the graph was changed.
-        promise: of the change.
-        neurons: numbers of the neurons concerned, in the graph that the pass was given.
+        promise: the promise of the change; None if nothing was done.
+        neurons: int ``[n]``, numbers of the neurons (or channels) concerned, as counted before the change; None if the
+            remark is not about single neurons.
     """
 
     of: str
@@ -78,10 +79,13 @@ class Pass(abc.ABC):
     """A pass. Its fields are its options.
 
     Attributes:
-        name: as in pipelines; the file of the pass is called alike.
-        promise: the weakest promise of what it does as it is preset.
-        search: options that may be found by search, with the weakest and the strongest value.
-        once: whether to run it once only where a pipeline is repeated, because it would do more every time.
+        name: the name in pipelines, and of the file.
+        promise: the weakest promise of what it does with default options.
+        search: options whose value can be searched for, with the weakest and the strongest value.
+        once: whether a repeated pipeline runs it only once, because it would do more every time.
+
+    Raises:
+        PassError: an option has a value of another type.
     """
 
     name: ClassVar[str]
@@ -102,7 +106,13 @@ class Pass(abc.ABC):
     def rewritten(
         self, graph: SNNGraph, calibration: Calibration | None = None, facts: Facts | None = None
     ) -> Rewriting:
-        """What the pass makes of a copy of a graph; ``facts`` are results of analyses that hold for the graph."""
+        """Applies the pass to a copy of a graph.
+
+        Args:
+            graph: is not changed.
+            calibration: data for passes that measure.
+            facts: results of analyses of ``graph``, which the pass need not compute again.
+        """
         rewriting = Rewriting(graph.copy(), self.name, Provenance.of(graph), calibration, facts=dict(facts or {}))
         self.run(rewriting)
         rewriting.settle_parameters()
@@ -116,15 +126,15 @@ class Pass(abc.ABC):
 
 @dataclass(eq=False)
 class Rewriting:
-    """A graph in the hands of a pass. Changes go through methods that record where everything went.
+    """A graph while a pass changes it. Changes go through methods that record them.
 
     Attributes:
-        graph: to be changed.
+        graph: the graph, changed in place.
         of: name of the pass.
-        origins: where the neurons of the graph at the start are now.
+        origins: where the neurons of the original graph are now.
         calibration: data to measure on, if there is any.
-        remarks: so far.
-        facts: results of analyses of the graph as it is now.
+        remarks: the remarks so far.
+        facts: results of analyses of the current graph; every change clears them.
     """
 
     graph: SNNGraph
@@ -141,26 +151,26 @@ class Rewriting:
 
     @property
     def promise(self) -> Promise:
-        """The weakest promise of what was done."""
+        """The weakest promise of all changes so far."""
         return max((r.promise for r in self.remarks if r.promise is not None and r.done), default=Promise.BITWISE)
 
     def fact(self, analysis: Callable[[SNNGraph], Any]) -> Any:
-        """The result of an analysis of the graph as it is now."""
+        """The result of an analysis of the current graph, computed at most once until the next change."""
         if analysis not in self.facts:
             self.facts[analysis] = analysis(self.graph)
         return self.facts[analysis]
 
     def did(self, about: str, message: str, promise: Promise, neurons: np.ndarray | None = None) -> None:
-        """Writes down what was done."""
+        """Records a change."""
         self.remarks.append(Remark(self.of, about, message, True, promise, neurons))
         self.facts.clear()
 
     def missed(self, about: str, message: str, neurons: np.ndarray | None = None) -> None:
-        """Writes down what was not done."""
+        """Records a change that was not possible, and why."""
         self.remarks.append(Remark(self.of, about, message, False, None, neurons))
 
     def repeat(self, rewrite: Callable[[Rewriting], None]) -> None:
-        """Rewrites until there is nothing more to do; what could not be done is reported once."""
+        """Rewrites until nothing changes. Changes that were not possible are reported once, from the last round."""
         before_all = list(self.remarks)
         while True:
             before = len(self.remarks)
@@ -170,23 +180,26 @@ class Rewriting:
             self.remarks = [*before_all, *(remark for remark in self.remarks[len(before_all) :] if remark.done)]
 
     def shared(self, *elements: str) -> str | None:
-        """Why the numbers of some projections and populations can be taken or left, but not be changed: they are made
-        of parameters of the graph. None where they are not."""
+        """Why the values of some projections and populations can be removed, but not changed.
+
+        They are made of shared parameters of the graph; a change of one use would change the others. None if they are
+        not.
+        """
         names = parameters_of(self.graph, *elements)
         if not names:
             return None
-        made = " and ".join(map(repr, names))
-        return f"made of the parameter {made}, which stays one; the pass 'untie' parts its uses"
+        parameters = " and ".join(map(repr, names))
+        return f"made of the parameter {parameters}, which stays one; the pass 'untie' separates its uses"
 
     def leaves(self, about: str, change: str, *elements: str) -> bool:
-        """Whether a change of numbers is left undone because they are made of parameters; writes that down."""
+        """Whether a change of values is not made because they are made of shared parameters; records that."""
         reason = self.shared(*elements)
         if reason is not None:
             self.missed(about, f"{change}: {reason}")
         return reason is not None
 
     def settle_parameters(self) -> None:
-        """Parameters that nothing is made of go, and so do the numbers of others that nothing is made of."""
+        """Removes shared parameters that nothing is made of, and elements of the others that nothing is made of."""
         self.graph.forget_unused()
         for name in list(self.graph.parameters):
             numbers = narrow(self.graph, name)
@@ -194,28 +207,29 @@ class Rewriting:
                 self.origins = self.origins.with_numbers(name, numbers)
 
     def remove_projection(self, name: str) -> None:
-        """Takes a projection away."""
+        """Removes a projection and the bindings of its arrays."""
         self.facts.clear()
         operation = self.graph.projections.pop(name).operation
         for label in operation.arrays:
             self.graph.bindings.pop((name, label), None)
 
     def set_projection(self, projection: Projection) -> None:
-        """A new projection, or one in place of that of the same name."""
+        """Adds a projection, or replaces the one of the same name."""
         self.facts.clear()
         self.graph.projections[projection.name] = projection
 
     def remove_population(self, name: str) -> None:
-        """Removes a population that gives zeros, or that nobody sees, and all projections from and to it.
+        """Removes a population that is always zero or unobservable, and all projections from and to it.
 
-        A bias on the way out of it stays, in the same place of its target's sum.
+        The bias of an outgoing projection stays, at the same position in its target's sum.
         """
+        # The position matters: sums are rounded in order, and removing zeros must keep all bits.
         for projection in self.graph.out_of(name):
             source = self.graph.source_shape(projection)
             offset = projection.operation.offset(source)
             if offset is None or projection.target == name:
                 continue
-            bias = change_made(self.graph, projection, partial(_bias_alone, source=source))
+            bias = change_derived(self.graph, projection, partial(_constant_part, source=source))
             ports = {"target_port": projection.target_port, "trained": projection.trained}
             self.set_projection(self._constant(projection.name, projection.target, bias.bias).replace(**ports))
         for touching in {p.name for p in (*self.graph.into(name), *self.graph.out_of(name))}:
@@ -225,11 +239,11 @@ class Rewriting:
         self.origins = self.origins.without(name)
 
     def add_bias(self, target: str, amount: np.ndarray, port: str = IN) -> None:
-        """Adds a constant to what a population or output of one axis sums at every step."""
+        """Adds a constant to the input of a population or output of one axis at every step."""
         for projection in self.graph.into(target):
             operation = projection.operation
-            made = (projection.name, "bias") in self.graph.bindings
-            if isinstance(operation, Linear) and projection.target_port == port and not made:
+            shared = (projection.name, "bias") in self.graph.bindings
+            if isinstance(operation, Linear) and projection.target_port == port and not shared:
                 bias = amount if operation.bias is None else operation.bias + amount
                 self.set_projection(projection.replace(operation=Linear(operation.weight, bias)))
                 return
@@ -237,26 +251,29 @@ class Rewriting:
         self.set_projection(constant.replace(target_port=port))
 
     def _constant(self, name: str, target: str, amount: np.ndarray) -> Projection:
-        """A projection that brings a constant; it has to come from somewhere."""
+        """A projection that brings a constant. Its source is any input, since a projection has to have one."""
         return Projection(name, next(iter(self.graph.inputs)), target, Constant(amount))
 
-    def new_name(self, wanted: str) -> str:
-        """A name that no projection has."""
-        return free_name(self.graph.projections, wanted)
+    def new_name(self, name: str) -> str:
+        """A name for a new projection: ``name``, with a number if a projection has that name."""
+        return free_name(self.graph.projections, name)
 
     def merge(self, remaining: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
-        """Keeps some neurons of populations and gives them the outgoing weights of the others.
+        """Merges neurons of populations: some remain, with the outgoing weights of the others added to theirs.
 
         Args:
-            remaining: by population the flat numbers of the neurons that stay; of images those of whole channels.
-            into: likewise, of every neuron, which of these it becomes a part of.
+            remaining: by population, the flat numbers of the neurons that remain; of images, those of whole channels.
+            into: by population, for each neuron, the position in ``remaining`` of the neuron that it is merged into.
+
+        Raises:
+            PassError: the outgoing weights are made of shared parameters.
         """
         self._shrink(remaining, into)
         for name in remaining:
             self.origins = self.origins.merged(name, into[name])
 
     def keep(self, remaining: Mapping[str, np.ndarray]) -> None:
-        """Keeps some neurons of populations and removes the others with their weights; see :meth:`merge`."""
+        """Removes neurons of populations, with their weights, except for those that remain; see :meth:`merge`."""
         if not all(numbers.size for numbers in remaining.values()):
             for name in remaining:
                 self.remove_population(name)
@@ -268,22 +285,23 @@ class Rewriting:
     def _shrink(self, remaining: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray]) -> None:
         self.facts.clear()
         graph = self.graph
+        # Projections first, as long as the populations still have the shapes that their rows and columns refer to.
         for projection in list(graph.projections.values()):
             name, shape = projection.source, graph.source_shape(projection)
             rows, columns = remaining.get(projection.target), remaining.get(name)
             if rows is None and columns is None:
                 continue
             if columns is not None and name in into:
-                self._check_own(projection)
+                self._check_not_shared(projection)
                 change = partial(summed_operation, source=shape, remaining=columns, into=into[name], rows=rows)
             else:
                 change = partial(taken_operation, source=shape, rows=rows, columns=columns)
-            self.set_projection(projection.replace(operation=change_made(graph, projection, change)))
+            self.set_projection(projection.replace(operation=change_derived(graph, projection, change)))
         for name, numbers in remaining.items():
-            take_made(graph, name, numbers)
+            take_derived(graph, name, numbers)
             graph.populations[name] = taken_population(graph.populations[name], numbers)
 
-    def _check_own(self, projection: Projection) -> None:
+    def _check_not_shared(self, projection: Projection) -> None:
         reason = self.shared(projection.name)
         if reason is not None:
             raise PassError(f"{self.of}: columns of {projection.name!r} cannot be added up: {reason}.")

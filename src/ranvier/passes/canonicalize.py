@@ -1,4 +1,11 @@
-"""canonicalize: one way to say a thing."""
+"""canonicalize: one form for operations and neurons that compute the same."""
+
+# An example: the matrix [[2 0] [0 2]] with the bias [0 0].
+#
+#   no bias -> the scale [2 2] -> the scale 2
+#
+# Each rule is tried once. They are ordered so that a rule comes after those whose results it can simplify: a bias of
+# zeros would keep the matrix from being a scale, and a scale of ones has to be one number before it is recognized.
 
 from __future__ import annotations
 
@@ -13,12 +20,11 @@ from ..graph.arrays import as_rows
 from ..graph.neurons import Delay, Neuron, Relay
 from ..graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
 from ..graph.size import bytes_of
-from ..util.counting import counted
 from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 Simpler = tuple[Operation, str] | None
-"""A simpler operation and what was done, where there is one."""
+"""A simpler operation and a description of the change, if there is one."""
 Rule = Callable[[Operation, tuple[int, ...]], Simpler]
 
 
@@ -26,12 +32,12 @@ Rule = Callable[[Operation, tuple[int, ...]], Simpler]
 class Canonicalize(Pass):
     """Writes operations and neurons in the simplest form that computes the same (bitwise).
 
-    A diagonal matrix is a scale, a scale of ones is no operation, and neither is a pool of single elements or a flatten
-    that flattens nothing. A bias of zeros is none, stored zeros of sparse rows are not stored. Parameters that all
-    neurons share are one number. A delay population whose elements all wait alike is a relay with delayed projections.
+    A diagonal matrix becomes a scale. A scale of ones, a pool of single elements and a flatten of one axis become the
+    identity. Biases of zeros and stored zeros of sparse rows are removed. A parameter with equal values for all neurons
+    becomes one number. A delay population with equal delays becomes a relay with delayed projections.
 
     Attributes:
-        biases: whether a bias of zeros goes; kept, it can be learned.
+        biases: whether biases of zeros are removed from trained projections; if not, they can be learned.
     """
 
     name = "canonicalize"
@@ -43,9 +49,9 @@ class Canonicalize(Pass):
         for name, projection in list(graph.projections.items()):
             source = graph.source_shape(projection)
             rules = RULES if self.biases or not projection.trained else RULES[1:]
-            found, why = _simplest(projection.operation, source, rules)
+            simplest, why = _simplest(projection.operation, source, rules)
             if why and not rewriting.leaves(name, f"not done: {', '.join(why)}", name):
-                rewriting.set_projection(projection.replace(operation=found))
+                rewriting.set_projection(projection.replace(operation=simplest))
                 rewriting.did(name, ", ".join(why), Promise.BITWISE)
         for name, population in list(graph.populations.items()):
             self._uniform(rewriting, name)
@@ -56,6 +62,7 @@ class Canonicalize(Pass):
         population = rewriting.graph.populations[name]
         if not population.neuron.by_position:
             return
+        # A trained parameter keeps its shape: its values are equal now, but need not stay so.
         trained = population.neuron.trained
         values = {k: v for k, v in population.neuron.parameters.items() if k not in trained}
         shared = {k: v.ravel()[0] for k, v in values.items() if v.ndim and v.size and np.all(v == v.ravel()[0])}
@@ -75,17 +82,17 @@ class Canonicalize(Pass):
         graph.populations[name] = graph.populations[name].replace(neuron=Relay())
         for projection in after:
             rewriting.set_projection(projection.replace(delay=projection.delay + steps))
-        rewriting.did(name, f"a relay; the projections after it wait {counted(steps, 'step')} more", Promise.BITWISE)
+        rewriting.did(name, f"a relay; {steps} steps of delay are in its projections", Promise.BITWISE)
 
 
 def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rule]) -> tuple[Operation, list[str]]:
-    """An operation in its simplest form, and what was done to it."""
+    """An operation in its simplest form, and descriptions of the changes."""
     why = []
     for rule in rules:
         simpler = rule(operation, source)
         if simpler is not None:
-            operation, told = simpler
-            why.append(told)
+            operation, description = simpler
+            why.append(description)
     return operation, why
 
 
@@ -126,7 +133,7 @@ def _no_move(operation: Operation, source: tuple[int, ...]) -> Simpler:
 
 
 RULES: tuple[Rule, ...] = (_no_bias, _no_stored_zeros, _diagonal_is_scale, _one_scale, _no_scale, _no_move)
-"""Tried in order, each on what those before it made."""
+"""Tried in order, each on the result of those before it."""
 
 
 def _is_uniform(values: np.ndarray) -> bool:
@@ -134,7 +141,7 @@ def _is_uniform(values: np.ndarray) -> bool:
 
 
 def _diagonal(linear: Linear) -> np.ndarray | None:
-    """The diagonal of a square matrix that has nothing else; None for others."""
+    """The diagonal of a diagonal matrix; None for other matrices."""
     rows, columns = linear.weight.shape
     if rows != columns or not rows or _is_sparser_than_a_scale(linear.weight):
         return None

@@ -1,4 +1,12 @@
-"""One operation after another as one."""
+"""Two operations in sequence as one operation."""
+
+# An example in one dimension: a convolution with the kernel [1 2] and stride 1, then sums over windows of 2, stride 2.
+#
+#   (x0 + 2 x1) + (x1 + 2 x2) = x0 + 3 x1 + 2 x2: a kernel [1 3 2] with stride 1 * 2 = 2
+#
+# The other way round, sums over windows of 2 and then the kernel [1 2]:
+#
+#   (x0 + x1) + 2 (x2 + x3): a kernel [1 1 2 2] with stride 2 * 1 = 2
 
 from __future__ import annotations
 
@@ -11,9 +19,11 @@ from ..graph.operations import Constant, Conv, Identity, Linear, Operation, Scal
 
 
 def composed(second: Operation, first: Operation, source: Shape) -> Operation | None:
-    """``second(first(x))`` for a source of a shape; None where there is no one operation for that.
+    """``second(first(x))`` as one operation, including biases; None if no single operation computes it.
 
-    The offset of a :class:`Linear` or :class:`Conv` goes along.
+    Args:
+        second, first: the operations; ``first`` is applied first.
+        source: shape of x.
     """
     if isinstance(first, Identity):
         return second
@@ -42,14 +52,14 @@ def composed(second: Operation, first: Operation, source: Shape) -> Operation | 
 
 
 def _passed_on(second: Operation, first: Constant, middle: Shape) -> Constant:
-    """What becomes of a constant."""
-    found = (second.rows(middle) @ first.bias.ravel()).reshape(second.target_shape(middle))
+    """The constant that an operation maps a constant to."""
+    mapped = (second.rows(middle) @ first.bias.ravel()).reshape(second.target_shape(middle))
     offset = second.offset(middle)
-    return Constant(found if offset is None else found + offset)
+    return Constant(mapped if offset is None else mapped + offset)
 
 
 def by_channel(scale: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """A scale ``[channels]`` of images; None where it differs within a channel."""
+    """A scale of images as ``[channels]``; None if it differs within a channel."""
     channels = np.broadcast_to(scale, shape).reshape(shape[0], -1)
     return channels[:, 0] if np.all(channels == channels[:, :1]) else None
 
@@ -73,7 +83,7 @@ def _product(second: Linear, first: Linear) -> Linear:
 
 
 def _scaled_maps(conv: Conv, out: np.ndarray | None, into: np.ndarray | None) -> Conv | None:
-    """A convolution with scaled channels; ``out`` or ``into`` is given, or cannot be said by channel."""
+    """A convolution with scaled output or input channels; None if there are no factors by channel."""
     if out is not None:
         bias = None if conv.bias is None else conv.bias * out
         return _changed(conv, conv.weight * out.reshape(-1, *(1 for _ in conv.weight.shape[1:])), bias)
@@ -91,7 +101,8 @@ def _is_plain(conv: Conv) -> bool:
 
 
 def _pooled_maps(pool: SumPool, conv: Conv) -> Conv | None:
-    """A pool after a convolution: a larger kernel with larger strides."""
+    """Pooling after a convolution: a larger kernel with larger strides."""
+    # With padding between the two, the pool reads zeros where the joined kernel would read the image.
     if any(pool.padding) or not _is_plain(conv) or len(pool.kernel) != conv.axes:
         return None
     kernel = _joined_kernel(conv.weight, np.full(pool.kernel, pool.weight), conv.stride)
@@ -101,7 +112,7 @@ def _pooled_maps(pool: SumPool, conv: Conv) -> Conv | None:
 
 
 def _maps_of_pooled(conv: Conv, pool: SumPool) -> Conv | None:
-    """A convolution of a pooled image: likewise."""
+    """A convolution of a pooled image: a larger kernel with larger strides."""
     padded = not isinstance(conv.padding, str) and any(conv.padding)
     if not _is_plain(conv) or padded or len(pool.kernel) != conv.axes:
         return None
@@ -110,14 +121,14 @@ def _maps_of_pooled(conv: Conv, pool: SumPool) -> Conv | None:
     kernel = np.zeros((*conv.weight.shape[:2], *size))
     for at in np.ndindex(*conv.weight.shape[2:]):
         place = tuple(slice(a * s, a * s + p) for a, s, p in zip(at, pool.stride, pool.kernel, strict=True))
-        one = conv.weight[(slice(None), slice(None), *at)]
-        kernel[(slice(None), slice(None), *place)] += one[..., *([None] * conv.axes)] * window
+        tap = conv.weight[(slice(None), slice(None), *at)]
+        kernel[(slice(None), slice(None), *place)] += tap[..., *([None] * conv.axes)] * window
     stride = tuple(a * b for a, b in zip(conv.stride, pool.stride, strict=True))
     return Conv(kernel, conv.bias, stride, pool.padding, conv.dilation, conv.groups)
 
 
 def _joined_kernel(weight: np.ndarray, window: np.ndarray, stride: tuple[int, ...]) -> np.ndarray:
-    """Kernels of a convolution with a stride whose results are summed over a window."""
+    """The kernels of a strided convolution whose results are summed over a window."""
     size = tuple(k + (p - 1) * s for k, p, s in zip(weight.shape[2:], window.shape, stride, strict=True))
     kernel = np.zeros((*weight.shape[:2], *size))
     for at in np.ndindex(*window.shape):

@@ -1,4 +1,4 @@
-"""connections: projections that bring nothing, or the same way twice."""
+"""connections: removes projections without effect, and joins parallel ones."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 SPARSE_BELOW = 0.3
-"""Sparse rows are kept where fewer of the weights than this are not zero: with its index a weight takes up to twice the
-bytes, and a product with sparse rows reads them in no order that the cache likes."""
+"""The fraction of weights other than zero below which a matrix is stored as sparse rows. With its index, a weight takes
+up to twice the bytes, and a product with sparse rows accesses memory in an order that caches handle badly."""
 
 
 @dataclass(frozen=True)
 class Connections(Pass):
-    """Removes and joins projections.
+    """Removes and joins projections, and stores sparse matrices as such.
 
-    Without effect: all weights are zero, or bounds show that the source gives zeros, and there is no bias (bitwise).
-    Parallel: two matrices, scales or constants with one source, target and delay become their sum (algebraic). Weights
-    of zero: a dense matrix with few others becomes sparse rows (bitwise).
+    Without effect: all weights are zero, or bounds show that the source is always zero, and there is no bias (bitwise).
+    Parallel: two matrices, scales or constants with the same source, target and delay become their sum (algebraic).
+    Sparse: a dense matrix with few weights other than zero becomes sparse rows (bitwise).
 
     Attributes:
-        sparse_below: part of the weights below which sparse rows are kept; 0 for never.
+        sparse_below: fraction of weights other than zero below which a matrix becomes sparse rows; 0 for never.
+
+    Raises:
+        PassError: ``sparse_below`` is not between 0 and 1.
     """
 
     name = "connections"
@@ -41,7 +44,7 @@ class Connections(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.sparse_below <= 1:
-            raise PassError(f"connections: sparse_below={self.sparse_below!r} is no part; 0 to 1 is expected.")
+            raise PassError(f"connections: sparse_below={self.sparse_below!r} is not a fraction; 0 to 1 is expected.")
 
     def run(self, rewriting: Rewriting) -> None:
         for name in list(rewriting.graph.projections):
@@ -77,16 +80,17 @@ class Connections(Pass):
             if kind is None:
                 continue
             ports = projection.source_port, projection.target_port, projection.trained
+            # Trained and fixed weights do not join: the sum would be trained or fixed as a whole.
             ends = (projection.source, projection.target, projection.delay, *ports, SUMS[kind])
             if ends not in first:
                 first[ends] = name
                 continue
             if rewriting.leaves(name, f"not joined with {first[ends]!r}", name, first[ends]):
                 continue
-            kept = graph.projections[first[ends]]
-            rewriting.set_projection(kept.replace(operation=SUMS[kind](kept.operation, projection.operation)))
+            other = graph.projections[first[ends]]
+            rewriting.set_projection(other.replace(operation=SUMS[kind](other.operation, projection.operation)))
             rewriting.remove_projection(name)
-            rewriting.did(name, f"joined with {kept.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
+            rewriting.did(name, f"joined with {other.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
 
     def _stored(self, rewriting: Rewriting, projection: Projection) -> None:
         operation = projection.operation
@@ -96,8 +100,8 @@ class Connections(Pass):
         few = count < self.sparse_below * operation.weight.size
         if few and not rewriting.leaves(projection.name, "not stored as sparse rows", projection.name):
             rewriting.set_projection(projection.replace(operation=Linear(as_rows(operation.weight), operation.bias)))
-            told = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"
-            rewriting.did(projection.name, told, Promise.BITWISE)
+            message = f"stored as sparse rows: {count} of {operation.weight.size} weights are not zero"
+            rewriting.did(projection.name, message, Promise.BITWISE)
 
 
 def _sum_of_scales(a: Any, b: Any) -> Scale:
@@ -121,4 +125,4 @@ SUMS: dict[type[Operation], Callable[[Any, Any], Operation]] = {
     Scale: _sum_of_scales,
     Constant: _sum_of_constants,
 }
-"""What two operations of a kind are together."""
+"""The sum of two operations, by kind."""

@@ -13,7 +13,7 @@ from .base import Pass, Rewriting
 class DeadCode(Pass):
     """Removes populations from which no projections lead to an output, whatever their weights (bitwise).
 
-    Inputs stay, also those that nothing uses: they are the graph's interface.
+    Unused inputs stay, because they are part of the graph's interface.
     """
 
     name = "dead-code"

@@ -1,5 +1,12 @@
 """dead-neurons: neurons that never fire, that no output can see, or that fire at every step."""
 
+# An example: inputs in [0, 1] drive three LIF neurons (r = 1, threshold 1) with the weights [0.4 0.5], [2 0], [0 2];
+# the output reads them with [1 1 0].
+#
+#   neuron 0   its potential stays below 0.4 + 0.5 = 0.9: it never fires
+#   neuron 2   has no weight to the output, and there is no other path: it reaches no output
+#   neuron 1   remains
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -19,12 +26,12 @@ from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
 Finding = tuple[np.ndarray, str, Promise]
-"""Units of a bundle, what is said of them, and what their removal promises."""
+"""A mask of the units of a bundle, why they are dead, and the promise of their removal."""
 
 
 @dataclass(frozen=True)
 class DeadNeurons(Pass):
-    """Removes neurons, and channels of images, that do nothing for any output.
+    """Removes neurons, and channels of images, that have no effect on any output.
 
     Proved silent: bounds show that the potential cannot reach the threshold for any input in the declared range
     (bitwise). Unobservable: no path of weights that are not zero leads from the neuron to an output (bitwise). Always
@@ -33,7 +40,10 @@ class DeadNeurons(Pass):
     0 live neurons too (approximate).
 
     Attributes:
-        threshold: spikes per step; None to use no measured rates.
+        threshold: rate in spikes per step, 0 to 1; None to use no measured rates.
+
+    Raises:
+        PassError: the threshold is not a rate.
     """
 
     name = "dead-neurons"
@@ -44,7 +54,7 @@ class DeadNeurons(Pass):
         super().__post_init__()
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise PassError(
-                f"dead-neurons: threshold={self.threshold!r} is no rate; 0 to 1 spikes per step are expected."
+                f"dead-neurons: threshold={self.threshold!r} is not a rate; 0 to 1 spikes per step are expected."
             )
 
     def run(self, rewriting: Rewriting) -> None:
@@ -60,21 +70,26 @@ class DeadNeurons(Pass):
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
+        # Repeated by the caller: neurons that fed only removed neurons become unobservable themselves.
         for bundle in bundles(rewriting.graph):
             if not all(name in rewriting.graph.populations for name in bundle.names):
                 continue
-            found = [finding for finding in self._findings(rewriting, bundle) if finding[0].any()]
-            if found:
-                self._remove(rewriting, bundle, found)
+            findings = [finding for finding in self._findings(rewriting, bundle) if finding[0].any()]
+            if findings:
+                self._remove(rewriting, bundle, findings)
 
     def _findings(self, rewriting: Rewriting, bundle: Bundle) -> Iterator[Finding]:
-        """Units that can go, each told once: those that can in every population that does not only pass on."""
+        """Units that can be removed, each in one finding.
+
+        A unit is removed if it is dead in every population of the bundle, apart from relays of these.
+        """
         leading = [name for name in bundle.names if not _only_passes_on(rewriting.graph, name, bundle)]
         silent = self._units(bundle, leading, lambda name: self._is_silent(rewriting, name))
         spikes = any(rewriting.graph.populations[name].neuron.spikes for name in bundle.names)
         yield silent, "never fire" if spikes else "stay at zero", Promise.BITWISE
         dead = self._units(bundle, leading, lambda name: self._is_dead(rewriting, name))
         yield dead & ~silent, "reach no output", Promise.BITWISE
+        # Reasons are tried from the strongest promise to the weakest, and a unit counts for the first that applies.
         covered = dead
         if len(bundle.names) == 1 and not bundle.images:
             constant = self._is_constant(rewriting, bundle.names[0]) & ~covered
@@ -88,9 +103,9 @@ class DeadNeurons(Pass):
             yield rare & ~covered, f"fired at most {self.threshold:g} times per step on the data", promise
 
     @staticmethod
-    def _units(bundle: Bundle, names: list[str], found: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The units all of whose neurons are found, in all of some populations."""
-        return np.all([bundle.by_unit(found(name)).all(axis=1) for name in names or bundle.names], axis=0)
+    def _units(bundle: Bundle, names: list[str], is_dead: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The units whose neurons are all dead, in each of some populations."""
+        return np.all([bundle.by_unit(is_dead(name)).all(axis=1) for name in names or bundle.names], axis=0)
 
     @staticmethod
     def _is_silent(rewriting: Rewriting, name: str) -> np.ndarray:
@@ -105,6 +120,7 @@ class DeadNeurons(Pass):
     @staticmethod
     def _is_constant(rewriting: Rewriting, name: str) -> np.ndarray:
         size = rewriting.graph.populations[name].size
+        # A delay would bring the initial value first, so the constant would not hold from the first step on.
         after = rewriting.graph.out_of(name)
         if any(not isinstance(p.operation, Linear) or p.delay or p.source_port != OUT for p in after):
             return np.zeros(size, bool)
@@ -123,8 +139,8 @@ class DeadNeurons(Pass):
         graph, about = rewriting.graph, ", ".join(bundle.names)
         gone = np.any([units for units, _, _ in findings], axis=0)
         if bundle.fixed is not None:
-            told = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
-            rewriting.missed(about, told, np.flatnonzero(gone))
+            reason = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
+            rewriting.missed(about, reason, np.flatnonzero(gone))
             return
         on = [units for units, _, promise in findings if promise is Promise.ALGEBRAIC]
         for projection in graph.out_of(bundle.names[0]) if on else ():
@@ -137,13 +153,13 @@ class DeadNeurons(Pass):
 
 
 def _only_output_is_read(graph: SNNGraph, name: str) -> bool:
-    """Whether nothing reads a state or another output, and nothing was given before the first step."""
+    """Whether projections read only the main output, and it starts from zero."""
     initial = graph.populations[name].initial
     return all(p.source_port == OUT for p in graph.out_of(name)) and not np.any(initial.get(OUT, 0.0))
 
 
 def _only_passes_on(graph: SNNGraph, name: str, bundle: Bundle) -> bool:
-    """Whether a population is a relay that gets all it gets from others of its bundle."""
+    """Whether a population is a relay that receives input only from others of its bundle."""
     into = graph.into(name)
     relay = isinstance(graph.populations[name].neuron, Relay) and bool(into)
     return relay and all(

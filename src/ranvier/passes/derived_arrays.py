@@ -1,4 +1,7 @@
-"""Arrays that are made of parameters of the graph, as their numbers are taken apart."""
+"""Arrays that are made of shared parameters, while passes remove elements of them."""
+
+# An example: a weight [2, 2] is made of a parameter p = [5 0 7 9]. It is replaced by [[1 2] [3 4]]. Column 0 is removed
+# and [[2] [4]] remains: the new weight consists of the elements 1 and 3 of p, the values [[0] [9]].
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Mapped
 
 
-def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Operation], Any]) -> Any:
-    """What a change that takes numbers of an operation's arrays makes of it, with the uses of parameters kept true.
+def change_derived(graph: SNNGraph, projection: Projection, change: Callable[[Operation], Any]) -> Any:
+    """An operation after a change that removes elements of its arrays; bindings to shared parameters are updated.
 
-    Where an array is made of parameters, the change is made to an operation that holds, in place of its numbers, which
-    these are: so it is known where each has gone, also where it is zero.
+    If an array is made of parameters, the change is applied to an operation whose values are consecutive numbers. They
+    show where each element went.
     """
     operation, name = projection.operation, projection.name
     uses = {label: use for label in operation.arrays if (use := graph.bindings.pop((name, label), None)) is not None}
     if not uses or isinstance(operation, Mapped):
         return change(operation)
     old = {label: numbers_of(value) for label, value in operation.arrays.items()}
+    # From 1, because operations may drop elements that are zero.
     starts = dict(zip(old, np.cumsum([1, *(value.size for value in old.values())]), strict=False))
     counted = {k: (starts[k] + np.arange(v.size, dtype=np.float64)).reshape(v.shape) for k, v in old.items()}
     places = {k: with_numbers(operation.arrays[k], v) for k, v in counted.items()}
@@ -40,8 +44,8 @@ def change_made(graph: SNNGraph, projection: Projection, change: Callable[[Opera
     return changed.replace(**numbers)
 
 
-def take_made(graph: SNNGraph, population: str, remaining: np.ndarray) -> None:
-    """Follows parameters of neurons of which some, by their flat numbers, are kept."""
+def take_derived(graph: SNNGraph, population: str, remaining: np.ndarray) -> None:
+    """Updates the bindings of a population's parameters after only some neurons, flat numbers, remain."""
     shape = graph.populations[population].shape
     rest = (-1, *shape[1:])
     for label, value in graph.populations[population].neuron.parameters.items():
@@ -51,10 +55,13 @@ def take_made(graph: SNNGraph, population: str, remaining: np.ndarray) -> None:
 
 
 def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
-    """Takes the numbers of a parameter away that no array is made of; those that stay, or None where all do.
+    """Removes the elements of a parameter that no array is made of.
 
-    Whole rows and columns go where that is all; else what stays has one axis. A parameter that goes through a function
-    stays as it is.
+    If the remaining elements are whole rows and columns, the parameter keeps its axes; otherwise it becomes flat. A
+    parameter that is an argument of a function stays as it is.
+
+    Returns:
+        The flat numbers of the remaining elements; None if all remain.
     """
     uses = {array: use for array, use in graph.bindings.items() if name in use.parameters}
     value = graph.parameters[name]
@@ -76,7 +83,7 @@ def narrow(graph: SNNGraph, name: str) -> np.ndarray | None:
 
 
 def _axes(used: np.ndarray) -> list[np.ndarray]:
-    """Along every axis the places at which anything is used."""
+    """Along every axis, the positions at which anything is used."""
     return [
         np.flatnonzero(used.any(axis=tuple(other for other in range(used.ndim) if other != axis)))
         for axis in range(used.ndim)

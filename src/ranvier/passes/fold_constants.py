@@ -1,4 +1,7 @@
-"""fold-constants: values that never change are biases."""
+"""fold-constants: values that never change become biases."""
+
+# An example: the weights [1 2 3] read a value that is always 0.5, one that varies, and one that is always 0. They
+# become [0 2 0] with the bias 1 * 0.5 + 3 * 0 = 0.5.
 
 from __future__ import annotations
 
@@ -46,13 +49,15 @@ class FoldConstants(Pass):
             bias = amount if bias is None else bias + amount
         rewriting.set_projection(projection.replace(operation=Linear(_without(linear.weight, chosen), bias)))
         exact = not np.any(constants.values[chosen])
-        told = f"weights from {np.count_nonzero(chosen)} elements that never change are {'gone' if exact else 'biases'}"
-        rewriting.did(projection.name, told, Promise.BITWISE if exact else Promise.ALGEBRAIC, np.flatnonzero(chosen))
+        message = (
+            f"weights from {np.count_nonzero(chosen)} elements that never change are {'gone' if exact else 'biases'}"
+        )
+        rewriting.did(projection.name, message, Promise.BITWISE if exact else Promise.ALGEBRAIC, np.flatnonzero(chosen))
 
 
 def _without(weight: Any, columns: np.ndarray) -> Any:
     """A matrix with some columns zero."""
-    kept = (~columns).astype(weight.dtype)
+    mask = (~columns).astype(weight.dtype)
     if sparse.issparse(weight):
-        return as_rows(sparse.csr_array(weight.multiply(kept[None, :])))
+        return as_rows(sparse.csr_array(weight.multiply(mask[None, :])))
     return np.where(columns[None, :], np.zeros((), weight.dtype), weight)

@@ -1,4 +1,9 @@
-"""fuse: operations one after the other become one, and populations side by side too."""
+"""fuse: consecutive operations become one, and so do populations side by side."""
+
+# An example: x (8 elements) -> relay (2) -> y (8), with the matrices A [2, 8] and B [8, 2].
+#
+#   B A is [8, 8]: 64 numbers instead of 16 + 16 = 32. Not fused, unless grow=true.
+#   If y has 1 element, B A is [1, 8]: 8 numbers instead of 16 + 2 = 18. Fused.
 
 from __future__ import annotations
 
@@ -21,15 +26,15 @@ from .side_by_side import join, reason_against, with_the_same_ends
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Fuses what stands in a row or side by side (algebraic).
+    """Fuses consecutive operations and populations side by side (algebraic).
 
-    In a row: operations before and after a relay become one; so an affine map after another, a scale or a folded batch
-    norm after a matrix or convolution, a pool after a convolution. A scale that is all a population gets goes into the
-    neurons' resistance. Side by side: populations of one kind with the same sources and targets become one. Nothing is
-    done that would store more weights, unless asked for.
+    Consecutive: the operations before and after a relay become one, such as two affine maps, a scale or a folded batch
+    norm after a matrix or convolution, or a pool after a convolution. If all input of a population is scaled alike, the
+    scale moves into the neurons' resistance. Side by side: populations of one kind with the same sources and targets
+    become one. Nothing is fused that would take more memory for weights, unless requested.
 
     Attributes:
-        grow: whether more weights may be stored, to have fewer operations.
+        grow: whether weights may take more memory, for the sake of fewer operations.
         populations: whether populations side by side are joined.
     """
 
@@ -39,11 +44,11 @@ class Fuse(Pass):
     populations: bool = True
 
     def run(self, rewriting: Rewriting) -> None:
-        rewriting.repeat(self._in_a_row)
+        rewriting.repeat(self._consecutive)
         if self.populations:
             rewriting.repeat(self._side_by_side)
 
-    def _in_a_row(self, rewriting: Rewriting) -> None:
+    def _consecutive(self, rewriting: Rewriting) -> None:
         self._relays(rewriting)
         self._scales(rewriting)
 
@@ -54,6 +59,7 @@ class Fuse(Pass):
             if not before or not after or any(p.target == name for p in after):
                 continue
             old = sum(_stored(p.operation) for p in (*before, *after))
+            # A bound from the shapes, since the product itself may be too large to compute.
             least = sum(_least_stored(b.operation, a.operation) for b in after for a in before)
             fused = _fused(rewriting, before, after) if self.grow or least <= old else []
             if isinstance(fused, str):
@@ -61,8 +67,8 @@ class Fuse(Pass):
                 continue
             new = sum(_stored(p.operation) for p, _ in fused) if fused else least
             if new > old and not self.grow:
-                told = f"not fused: {new} bytes would be stored in place of {old}; grow=true allows it"
-                rewriting.missed(name, told)
+                reason = f"not fused: {new} bytes would be stored in place of {old}; grow=true allows it"
+                rewriting.missed(name, reason)
                 continue
             self._replace(rewriting, name, before, after, fused)
 
@@ -74,25 +80,27 @@ class Fuse(Pass):
         after: list[Projection],
         fused: list[Fused],
     ) -> None:
+        # A copy, because the loop sets bindings to shared parameters under names that it may still have to read.
         uses = dict(rewriting.graph.bindings)
         for projection, origin in fused:
             taken = projection.name in {p.name for p in after}
             new_name = projection.name if taken else rewriting.new_name(projection.name)
             rewriting.set_projection(projection.replace(name=new_name))
-            made = {label: uses[origin, label] for label in projection.operation.arrays if (origin, label) in uses}
-            rewriting.graph.bindings.update({(new_name, label): use for label, use in made.items()})
+            bindings = {label: uses[origin, label] for label in projection.operation.arrays if (origin, label) in uses}
+            rewriting.graph.bindings.update({(new_name, label): use for label, use in bindings.items()})
         for projection in before:
             rewriting.remove_projection(projection.name)
         del rewriting.graph.populations[name]
         rewriting.origins = rewriting.origins.without(name)
+        # Composing with the identity leaves the numbers as they are. Several inputs change the order of the sums.
         exact = len(before) == 1 and all(
             isinstance(a.operation, Identity) or isinstance(b.operation, Identity) for a in before for b in after
         )
-        told = f"fused {', '.join(p.name for p in before)} with {', '.join(p.name for p in after)}"
-        rewriting.did(name, told, Promise.BITWISE if exact else Promise.ALGEBRAIC)
+        message = f"fused {', '.join(p.name for p in before)} with {', '.join(p.name for p in after)}"
+        rewriting.did(name, message, Promise.BITWISE if exact else Promise.ALGEBRAIC)
 
     def _scales(self, rewriting: Rewriting) -> None:
-        """Scales that are all a population gets go into its neurons."""
+        """Moves a scale that applies to all input of a population into its neurons."""
         graph = rewriting.graph
         for name, population in list(graph.populations.items()):
             into = graph.into(name)
@@ -119,15 +127,16 @@ class Fuse(Pass):
 
 
 Fused = tuple[Projection, str]
-"""A projection in place of two, and the name of the one of these whose arrays it has, if it has those of one."""
+"""A projection that replaces two, and the name of the one that its arrays come from, if they come from one."""
 
 
 def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projection]) -> list[Fused] | str:
-    """The projections in place of those into and out of a relay; or why there are none."""
+    """The projections that replace those into and out of a relay, or the reason why there are none."""
     fused, graph = [], rewriting.graph
     for b in after:
         for number, a in enumerate(before):
             source = graph.source_shape(a)
+            # A delay reads the relay's initial value first. Fused, it would read the initial value of the source.
             if b.delay and _starts_apart(graph, a):
                 return f"not fused: {b.name!r} has a delay, and {a.source!r} or {a.target!r} does not start from zero"
             if a.trained != b.trained and not any(isinstance(p.operation, Identity) for p in (a, b)):
@@ -137,23 +146,24 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
                 return f"not fused: {reason}"
             if b.delay and a.operation.offset(source) is not None:
                 return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
+            # The relay is summed before b applies, so b's bias counts once, not once per input.
             operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)
             if operation is None:
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
-                return f"not fused: {kinds} are no one operation"
+                return f"not fused: {kinds} cannot be one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
             ports = {"source_port": a.source_port, "target_port": b.target_port}
             trained = a.trained if isinstance(b.operation, Identity) else b.trained
-            made = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
-            fused.append((made, a.name if isinstance(b.operation, Identity) else b.name))
+            projection = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
+            fused.append((projection, a.name if isinstance(b.operation, Identity) else b.name))
     return fused
 
 
 def _starts_apart(graph: SNNGraph, projection: Projection) -> bool:
-    """Whether what is there before the first step at the source of a projection or at its target is not zero."""
+    """Whether the initial value of a projection's source or target is not zero."""
     ends = ((projection.source, projection.source_port), (projection.target, OUT))
-    known = [(graph.populations[name], port) for name, port in ends if name in graph.populations]
-    return any(np.any(population.initial_value(port)) for population, port in known)
+    ports = [(graph.populations[name], port) for name, port in ends if name in graph.populations]
+    return any(np.any(population.initial_value(port)) for population, port in ports)
 
 
 def _without_offset(operation: Operation) -> Operation:
@@ -161,7 +171,7 @@ def _without_offset(operation: Operation) -> Operation:
 
 
 def _least_stored(second: Operation, first: Operation) -> int:
-    """What a product stores at least, told without taking it: all of a dense one."""
+    """Bytes that the product of two operations takes at least, from their shapes; zero if unknown."""
     if not (isinstance(second, Linear) and isinstance(first, Linear)):
         return 0
     if sparse.issparse(second.weight) and sparse.issparse(first.weight):
@@ -171,7 +181,7 @@ def _least_stored(second: Operation, first: Operation) -> int:
 
 
 def _stored(operation: Operation) -> int:
-    """Bytes."""
+    """Bytes of the arrays of an operation."""
     return sum(bytes_of(value) for value in operation.arrays.values())
 
 

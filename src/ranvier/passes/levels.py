@@ -14,15 +14,15 @@ LEVELS = {
     "O2": MEASURED,
     "O3": f"{MEASURED},merge-neurons{{similarity=auto}},prune{{sparsity=auto,method=saliency,scope=global}}",
 }
-"""O1: bitwise and algebraic passes. O2: with profiled ones, where the graph is profiled. O3: with approximate ones, as
-strong as a budget allows."""
+"""O1: bitwise and algebraic passes. O2: also profiled ones, if the graph has been profiled. O3: also approximate ones,
+as strong as a budget allows."""
 
 
 def level_passes(level: str) -> list[Pass]:
     """The passes of a level.
 
     Raises:
-        PassError: there is no such level.
+        PassError: there is no such level; the message lists the levels.
     """
     if level not in LEVELS:
         raise PassError(f"there is no level {level!r}; there are {', '.join(LEVELS)}.")

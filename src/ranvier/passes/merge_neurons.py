@@ -1,5 +1,9 @@
 """merge-neurons: neurons that fire alike become one."""
 
+# An example: neurons 0 and 1 of three have equal parameters and incoming weights, so their spikes are equal, z0 = z1.
+# The output reads the three with [1 2 4]. Neuron 0 takes the place of neuron 1 with the sum of their outgoing weights,
+# [3 4]: 1 z0 + 2 z1 + 4 z2 = 3 z0 + 4 z2.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,15 +26,19 @@ from .base import Pass, Rewriting
 class MergeNeurons(Pass):
     """Merges neurons, and channels of images, that have equal states and spikes on every input (algebraic).
 
-    The coarsest stable partition of the network finds them: see :mod:`ranvier.graph.analysis.partition`. One neuron of
-    each class stays; its weights to other neurons are the sums over the class.
+    They are the classes of the coarsest stable partition of the network, :mod:`ranvier.graph.analysis.partition`. One
+    neuron of each class stays; its weights to other neurons are the sums over the class.
 
-    With a similarity, also near duplicates (approximate): neurons whose incoming weights, parameters and spikes on the
-    calibration data are alike. Weights that point the same way but differ in size are not.
+    With a similarity, near duplicates are merged as well (approximate): neurons whose incoming weights, parameters and
+    spikes on the calibration data are similar. Incoming weights that differ only by a factor are not similar.
 
     Attributes:
-        similarity: of near duplicates, from 0 to 1: least correlation of the spikes, and 1 minus the largest distance
-            of the incoming weights as a part of their size; ``auto`` searches the smallest that a budget allows.
+        similarity: of near duplicates, above 0 and up to 1: the smallest correlation of their spikes, and 1 minus the
+            largest distance of their incoming weights relative to the weights' norm; ``auto`` searches for the smallest
+            value that a budget allows.
+
+    Raises:
+        PassError: the similarity is not such a number.
     """
 
     name = "merge-neurons"
@@ -42,12 +50,15 @@ class MergeNeurons(Pass):
         super().__post_init__()
         number = isinstance(self.similarity, (int, float)) and not isinstance(self.similarity, bool)
         if self.similarity is not None and self.similarity != "auto" and not (number and 0 < self.similarity <= 1):
-            raise PassError(f"merge-neurons: similarity {self.similarity!r} is no number from 0 to 1, such as 0.95.")
+            raise PassError(f"merge-neurons: similarity {self.similarity!r} is not a number from 0 to 1, such as 0.95.")
 
     def run(self, rewriting: Rewriting) -> None:
-        tied = [replace(bundle, fixed=bundle.fixed or _made(rewriting, bundle)) for bundle in bundles(rewriting.graph)]
+        graph = rewriting.graph
+        tied = [replace(b, fixed=b.fixed or _shared_weights(rewriting, b)) for b in bundles(graph)]
         classes = rewriting.fact(neuron_classes)
-        if _tell_missed(rewriting, tied, classes):
+        # A class may rely on other neurons being merged that must stay as they are. These become classes by themselves,
+        # and the partition is refined again from there.
+        if _report_missed(rewriting, tied, classes):
             fixed = frozenset(name for bundle in tied if bundle.fixed is not None for name in bundle.names)
             classes = neuron_classes(rewriting.graph, fixed)
         for bundle in tied:
@@ -66,21 +77,22 @@ class MergeNeurons(Pass):
         if not population.neuron.spikes:
             return
         if population.activity is None or population.activity.partner is None:
-            told = "no measured spikes; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
-            rewriting.missed(name, told)
+            how = "measure them with ranvier.profile(graph, data), or give --calibration data.npz"
+            rewriting.missed(name, f"no measured spikes; {how}")
             return
         leader = _leaders(rewriting.graph, population, self.similarity)
+        # The exact merge before may have removed neurons, so the bundle is adjusted to the present size.
         present = replace(bundle, units=population.size)
         _merge(rewriting, present, leader, f"with others that are alike to {self.similarity:g}", Promise.APPROXIMATE)
 
 
-def _made(rewriting: Rewriting, bundle: Bundle) -> str | None:
-    """Why weights out of a bundle cannot be added up; None where they can."""
+def _shared_weights(rewriting: Rewriting, bundle: Bundle) -> str | None:
+    """Why the outgoing weights of a bundle cannot be added up; None if they can."""
     return rewriting.shared(*(p.name for name in bundle.names for p in rewriting.graph.out_of(name)))
 
 
 def _first_alike(bundle: Bundle, classes: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Of every unit the first one all of whose neurons are alike."""
+    """For each unit, the first unit whose neurons are all in the same classes."""
     by_unit = np.concatenate([bundle.by_unit(classes[name]) for name in bundle.names], axis=1)
     _, first, into = np.unique(by_unit, axis=0, return_index=True, return_inverse=True)
     return first[into.ravel()]
@@ -104,8 +116,8 @@ def _merge(rewriting: Rewriting, bundle: Bundle, leader: np.ndarray, reason: str
     rewriting.did(", ".join(bundle.names), message, promise, merged)
 
 
-def _tell_missed(rewriting: Rewriting, tied: list[Bundle], classes: Mapping[str, np.ndarray]) -> bool:
-    """Tells of bundles that stay as they are although units fire alike; whether there are any."""
+def _report_missed(rewriting: Rewriting, tied: list[Bundle], classes: Mapping[str, np.ndarray]) -> bool:
+    """Reports bundles that stay as they are although units fire alike; returns whether there are any."""
     any_missed = False
     for bundle in tied:
         leader = _first_alike(bundle, classes)
@@ -117,7 +129,7 @@ def _tell_missed(rewriting: Rewriting, tied: list[Bundle], classes: Mapping[str,
 
 
 def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.ndarray:
-    """Of every neuron the one it is merged into: itself, or one that is alike and stays."""
+    """For each neuron, the neuron that it is merged into: itself, or a similar one that stays."""
     activity = population.activity
     assert activity is not None
     assert activity.partner is not None
@@ -125,6 +137,8 @@ def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.n
     partner = activity.partner.astype(np.int64)
     candidates = np.flatnonzero((partner >= 0) & (activity.correlation >= similarity))
     alike = candidates[_distance(graph, population, candidates, partner[candidates]) <= 1 - similarity]
+    # From the most correlated pair down. Merging is not chained: a merged neuron leads no other, and a leader is never
+    # merged, because similarity is not transitive and errors along a chain would add up.
     leader, led = np.arange(population.size), np.zeros(population.size, bool)
     for neuron in alike[np.argsort(-activity.correlation[alike], kind="stable")]:
         other = partner[neuron]
@@ -134,7 +148,7 @@ def _leaders(graph: SNNGraph, population: Population, similarity: float) -> np.n
 
 
 def _distance(graph: SNNGraph, population: Population, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of pairs of neurons the largest relative difference: of all incoming weights and biases, or of a parameter."""
+    """For pairs of neurons, the larger relative difference: of incoming weights and biases, or of any parameter."""
     maps = [graph.affine_map(projection) for projection in graph.into(population.name)]
     distances = [np.zeros(a.size)]
     if maps:
@@ -146,10 +160,10 @@ def _distance(graph: SNNGraph, population: Population, a: np.ndarray, b: np.ndar
 
 
 def _relative(rows: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The distance of rows as a part of the longer one."""
+    """The distances of pairs of rows relative to the longer row."""
 
-    def length(found: Any) -> np.ndarray:
-        return np.sqrt(np.asarray(found.multiply(found).sum(axis=1)).ravel())
+    def length(vectors: Any) -> np.ndarray:
+        return np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
 
     size = np.maximum(length(rows[a]), length(rows[b]))
     return length(rows[a] - rows[b]) / np.where(size == 0, 1.0, size)

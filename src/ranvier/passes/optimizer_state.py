@@ -1,4 +1,8 @@
-"""Where the numbers of trained arrays come from, so that an optimizer's state can go along with them."""
+"""Where the numbers of trained arrays come from, so that an optimizer's state can be carried over."""
+
+# An example: a matrix [2, 3] has the numbers [[0 1 2] [3 4 5]]. Its source loses neuron 1, so the optimized matrix has
+# the index [[0 2] [3 5]]: an optimizer's momentum m becomes m.ravel()[[0 2 3 5]], as [2, 2]. If the two rows are merged
+# instead, the index is [[0 1 2]], the numbers of the neuron that stays.
 
 from __future__ import annotations
 
@@ -21,43 +25,45 @@ from ..graph.snn_graph import SNNGraph
 from ..program.paths import Path, path_text
 
 Index = dict[Path, np.ndarray]
-"""By path as in ``lower(graph).params``, of every number of a trained array, as it is stored, the number of what it
-comes from; -1 for nothing."""
+"""By path as in ``lower(graph).params``, in the shape in which an array is stored: for each element, the number of the
+element that it comes from; -1 for none."""
 
 
 @dataclass(frozen=True, eq=False)
 class OptimizerStateMap:
-    """Takes what belongs to parameters over to the parameters of the optimized model.
+    """Carries values that belong to parameters over to the parameters of the optimized model.
 
     Attributes:
-        shapes: of the leaves of the parameters before, by path.
-        index: of every number of the parameters after, by path, the number of that before: leaves one after the other,
-            flat; -1 where it is of no single one.
+        shapes: by path, the shapes of the leaves of the original parameters.
+        index: by path, for each element of the optimized parameters, the number of the original element, counted over
+            all leaves in order; -1 if it comes from no single one.
     """
 
     shapes: Mapping[Path, tuple[tuple[int, ...], ...]]
     index: Index
 
     def __call__(self, tree: Any) -> Any:
-        """A pytree with values for the optimized model's parameters wherever it has values for those before.
+        """A pytree in which values for the original parameters are replaced by values for the optimized ones.
 
         Args:
-            tree: such as an optax state, or parameters; parts that are dictionaries by path, as learners and
-                :func:`ranvier.fit` have them, are carried over. What has no origin becomes zero.
+            tree: such as an optax state, or parameters. Dictionaries by path, as learners and :func:`ranvier.fit` have
+                them, are carried over. Elements without an origin become zero.
 
         Raises:
             InputError: nothing in the tree has values for the parameters.
         """
-        found = [0]
+        carried_parts = 0
 
         def carried(part: Any) -> Any:
+            nonlocal carried_parts
             if not self._is_of_parameters(part):
                 return part
-            found[0] += 1
+            carried_parts += 1
             return self._carried(part)
 
         result = jax.tree.map(carried, tree, is_leaf=self._is_of_parameters)
-        if not found[0]:
+        # A state for other parameters has the same form. Returned unchanged, it would only fail at the next update.
+        if not carried_parts:
             names = ", ".join(map(path_text, self.shapes))
             raise InputError(
                 f"carry: the tree has no dictionary of values for the parameters {names}; pass the state of an optax "
@@ -67,7 +73,7 @@ class OptimizerStateMap:
 
     @property
     def new(self) -> dict[Path, int]:
-        """How many numbers of each parameter come from none before."""
+        """By path, how many elements have no origin."""
         return {name: int(np.count_nonzero(index < 0)) for name, index in self.index.items() if np.any(index < 0)}
 
     def _is_of_parameters(self, part: Any) -> bool:
@@ -85,21 +91,20 @@ class OptimizerStateMap:
 def optimizer_state_map(
     shapes: Mapping[Path, tuple[tuple[int, ...], ...]], first: Index, then: Index
 ) -> OptimizerStateMap:
-    """From parameters to the arrays of a graph, and from those to the arrays of an optimized graph.
+    """Composes the way from parameters to the arrays of a graph with that to the arrays of an optimized graph.
 
     Args:
-        shapes: of the parameters' leaves.
-        first: where the numbers of the graph's arrays are in the parameters.
-        then: where those of the optimized graph's arrays are in the graph's, one array after the other as ``first``
-            has them.
+        shapes: by path, the shapes of the parameters' leaves.
+        first: for the graph's arrays, numbers of elements of the parameters.
+        then: for the optimized graph's arrays, numbers of elements of the graph's arrays, in the order of ``first``.
     """
     flat = np.concatenate([index.ravel() for index in first.values()]) if first else np.zeros(0, np.int64)
-    found = {name: np.where(index >= 0, flat[np.maximum(index, 0)], -1) for name, index in then.items()}
-    return OptimizerStateMap(dict(shapes), found)
+    composed = {name: np.where(index >= 0, flat[np.maximum(index, 0)], -1) for name, index in then.items()}
+    return OptimizerStateMap(dict(shapes), composed)
 
 
 def own_index(graph: SNNGraph) -> Index:
-    """Of every number of a graph's arrays its own number."""
+    """Consecutive numbers for the elements of a graph's trained arrays."""
     index, start = {}, 0
     for name, value in trained_arrays(graph).items():
         index[name] = start + np.arange(value.size).reshape(value.shape)
@@ -107,39 +112,41 @@ def own_index(graph: SNNGraph) -> Index:
     return index
 
 
-def _with_made(graph: SNNGraph, own: Index) -> Index:
-    """Likewise of arrays that are made of parameters: the numbers of these; -1 where a function makes them."""
-    index = dict(own)
+def _with_derived_arrays(graph: SNNGraph, numbering: Index) -> Index:
+    """An index extended to arrays made of shared parameters: the numbers of these, or -1 if a function makes them."""
+    index = dict(numbering)
     for array, use in graph.bindings.items():
         if use.function is not None:
             index[array] = np.full(numbers_of(array_at(graph, array)).shape, -1)
         elif use.parameters:
-            numbers = own[use.parameters]
+            numbers = numbering[use.parameters]
             index[array] = numbers if use.index is None else numbers.ravel()[use.index]
     return index
 
 
 def moved_index(before: SNNGraph, after: SNNGraph, origins: Provenance) -> Index:
-    """Where the numbers of an optimized graph's arrays are in the graph that it was made of."""
-    own = _with_made(before, own_index(before))
-    return {array: _moved(before, after, origins, array, value, own) for array, value in trained_arrays(after).items()}
+    """For the arrays of an optimized graph, the numbers of their elements in the original graph."""
+    numbering = _with_derived_arrays(before, own_index(before))
+    arrays = trained_arrays(after)
+    return {a: _moved(before, after, origins, a, value, numbering) for a, value in arrays.items()}
 
 
 def _moved(
-    before: SNNGraph, after: SNNGraph, origins: Provenance, array: Path, value: np.ndarray, own: Index
+    before: SNNGraph, after: SNNGraph, origins: Provenance, array: Path, value: np.ndarray, numbering: Index
 ) -> np.ndarray:
+    # No origin is always safe: a fresh optimizer state is zero. A wrong origin would not be.
     nothing = np.full(value.shape, -1)
     if len(array) == 1:
         numbers = origins.parameters.get(array[0])
-        if array not in own or numbers is None:
+        if array not in numbering or numbers is None:
             return nothing
-        return _picked(own[array].ravel(), numbers).reshape(value.shape)
+        return _picked(numbering[array].ravel(), numbers).reshape(value.shape)
     name, key = array
     if name in after.populations and key in after.populations[name].neuron.parameters:
-        if array not in own or own[array].ndim == 0:
-            return own.get(array, nothing)
+        if array not in numbering or numbering[array].ndim == 0:
+            return numbering.get(array, nothing)
         numbers = _numbers(before, after, origins, name, name)
-        return nothing if numbers is None else _picked(own[array].ravel(), numbers).reshape(value.shape)
+        return nothing if numbers is None else _picked(numbering[array].ravel(), numbers).reshape(value.shape)
     old, new = before.projections.get(name), after.projections[name]
     if old is None or not old.trained:
         return nothing
@@ -147,21 +154,22 @@ def _moved(
     columns = _numbers(before, after, origins, old.source, new.source)
     if rows is None or columns is None:
         return nothing
-    found = _of_operation(before, old, after, new, key, rows, columns, own)
-    return nothing if found is None or found.shape != value.shape else found
+    numbers = _of_operation(before, old, after, new, key, rows, columns, numbering)
+    return nothing if numbers is None or numbers.shape != value.shape else numbers
 
 
 def _numbers(before: SNNGraph, after: SNNGraph, origins: Provenance, old: str, new: str) -> np.ndarray | None:
-    """Of every element of a node the number of the one it was, the first where there are several; -1 for none."""
+    """For each element of a node, the number of its original, the first if several were merged; -1 for none."""
     if old not in before.populations:
         return np.arange(before.nodes[old].size) if old == new else None
     place = origins.places[old]
     if place.population != new:
         return None
-    found = np.full(after.populations[new].size, -1)
-    kept = np.flatnonzero(place.numbers >= 0)[::-1]
-    found[place.numbers[kept]] = kept
-    return found
+    # Backward, so that of several originals the first is written last.
+    originals = np.full(after.populations[new].size, -1)
+    remaining = np.flatnonzero(place.numbers >= 0)[::-1]
+    originals[place.numbers[remaining]] = remaining
+    return originals
 
 
 def _of_operation(
@@ -172,16 +180,17 @@ def _of_operation(
     key: str,
     rows: np.ndarray,
     columns: np.ndarray,
-    own: Index,
+    numbering: Index,
 ) -> np.ndarray | None:
+    """For an array of a projection's operation, the numbers of its elements; None where they cannot be known."""
     a, b = old.operation, new.operation
-    known = own.get((old.name, key))
+    known = numbering.get((old.name, key))
     if key == "bias" and isinstance(b, (Linear, Constant)) and isinstance(a, (Linear, Constant)):
         return (
             None if known is None else known if known.ndim == 0 else _picked(known.ravel(), rows).reshape(b.bias.shape)
         )
     if isinstance(a, Linear) and isinstance(b, (Linear, Scale)):
-        return _of_matrix(a, b, rows, columns, own[old.name, "weight"])
+        return _of_matrix(a, b, rows, columns, numbering[old.name, "weight"])
     if isinstance(a, Conv) and isinstance(b, Conv) and known is not None:
         return _of_kernel(a, b, key, rows, columns, known, before.source_shape(old), after.source_shape(new))
     if isinstance(a, Scale) and isinstance(b, Scale) and known is not None:
@@ -189,7 +198,10 @@ def _of_operation(
     return known
 
 
-def _of_matrix(a: Linear, b: Linear | Scale, rows: np.ndarray, columns: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _of_matrix(
+    a: Linear, b: Linear | Scale, rows: np.ndarray, columns: np.ndarray, numbering: np.ndarray
+) -> np.ndarray:
+    """For the weights of a matrix, or of the scale that it became, the numbers of the original matrix's weights."""
     if isinstance(b, Scale):
         at = np.arange(rows.size) if b.scale.ndim else np.zeros(1, np.int64)
         row, column, shape = rows[at], columns[at], b.scale.shape
@@ -202,13 +214,13 @@ def _of_matrix(a: Linear, b: Linear | Scale, rows: np.ndarray, columns: np.ndarr
     inside = (row >= 0) & (column >= 0)
     row, column = np.maximum(row, 0), np.maximum(column, 0)
     if sparse.issparse(a.weight):
+        # Counted from 1, because looking up a weight that is not stored gives 0.
         numbers = np.arange(1, a.weight.nnz + 1)
         stored = sparse.csr_array((numbers, a.weight.indices, a.weight.indptr), shape=a.weight.shape)
         at = stored[row, column].toarray().ravel() - 1 if row.size else np.zeros(0, np.int64)
     else:
         at = row * a.weight.shape[1] + column
-    found = np.where(inside & (at >= 0), own.ravel()[np.maximum(at, 0)], -1)
-    return found.reshape(shape)
+    return np.where(inside & (at >= 0), numbering.ravel()[np.maximum(at, 0)], -1).reshape(shape)
 
 
 def _of_kernel(
@@ -217,20 +229,21 @@ def _of_kernel(
     key: str,
     rows: np.ndarray,
     columns: np.ndarray,
-    own: np.ndarray,
+    numbering: np.ndarray,
     before: tuple[int, ...],
     after: tuple[int, ...],
 ) -> np.ndarray | None:
+    """For the kernels or the bias of a convolution, the numbers of the original ones."""
+    # Rows and columns count pixels, so they show channels only if images have the same number of pixels as before.
     pixels = prod(a.target_shape(before)[1:]), prod(before[1:])
-    kept = prod(b.target_shape(after)[1:]), prod(after[1:])
-    if pixels != kept:
+    if pixels != (prod(b.target_shape(after)[1:]), prod(after[1:])):
         return None
     out, into = rows[:: pixels[0]] // pixels[0], columns[:: pixels[1]] // pixels[1]
     if key == "bias":
-        return _picked(own, out)
+        return _picked(numbering, out)
     if a.groups > 1 or np.any(out < 0) or np.any(into < 0):
-        return own if own.shape == b.weight.shape else None
-    return own[np.ix_(out, into)]
+        return numbering if numbering.shape == b.weight.shape else None
+    return numbering[np.ix_(out, into)]
 
 
 def _picked(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a pass did to a graph, in a few numbers."""
+"""Summaries of what a pass did to a graph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class PassResult:
     """What a pass did to a graph.
 
     Attributes:
-        name: of the pass.
-        neurons_removed: how many.
-        layers_fused: how many projections less there are.
-        params_before, params_after: weights and biases that are stored.
-        promise: the weakest of what was done.
-        remarks: what was done, and what not and why.
+        name: name of the pass.
+        neurons_removed: number of neurons removed or merged.
+        layers_fused: number of projections removed by fusing.
+        params_before, params_after: numbers of stored weights and biases.
+        promise: the weakest promise of all changes.
+        remarks: what was done, and what was not and why.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PassResult:
 
     @classmethod
     def of(cls, name: str, runs: Sequence[PassRun]) -> PassResult:
-        """What runs of one pass did, or of several under one name; there is at least one."""
+        """The sum of one or more runs of a pass, or of passes that share a name."""
         fusing = [run for run in runs if _pass_name(run) == Fuse.name]
         return cls(
             name,
@@ -48,11 +48,11 @@ class PassResult:
 
 
 def pass_results(runs: Sequence[PassRun], names: Mapping[str, str]) -> list[PassResult]:
-    """One result for every pass of a pipeline, over all rounds.
+    """One result for each pass of a pipeline, over all rounds.
 
     Args:
-        runs: of a pipeline.
-        names: what passes are to be called, by their own names; those that are left out keep theirs.
+        runs: the runs of a pipeline.
+        names: other names for passes in the results, by name of the pass.
     """
     by_pass: dict[str, list[PassRun]] = {}
     for run in runs:

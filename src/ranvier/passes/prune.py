@@ -1,4 +1,9 @@
-"""prune: weights and neurons that matter least."""
+"""prune: removes the least important weights or neurons."""
+
+# An example: the weights [[0.1 0.2] [0.3 0.9]], pruned to a sparsity of 0.5 by magnitude.
+#
+#   scope=projection   0.1 and 0.2 are removed, all weights of the first neuron
+#   scope=neuron       0.1 and 0.3 are removed, the smaller one of each row
 
 from __future__ import annotations
 
@@ -25,21 +30,25 @@ METHODS = ("magnitude", "saliency")
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Sets the weights that matter least to zero, or removes whole neurons or channels (approximate).
+    """Sets the least important weights to zero, or removes whole neurons or channels (approximate).
 
-    A weight's importance is its magnitude, or its saliency: how much the summed input of its neuron changes on the
-    calibration data when it is gone and the others make up for it, ``w^2 / [H^-1]_jj`` with H the second moments of
-    the presynaptic activity (Hassibi & Stork, NeurIPS 1992; Frantar & Alistarh, NeurIPS 2022, arXiv 2208.11580). With
-    saliency the weights that stay are then fitted again, row by row.
+    The importance of a weight is its magnitude or its saliency. Saliency is the mean square change of the neuron's
+    summed input on the calibration data if the weight is removed and the others compensate, ``w^2 / [H^-1]_jj`` with H
+    the second moments of the presynaptic activity (Hassibi & Stork, NeurIPS 1992; Frantar & Alistarh, NeurIPS 2022,
+    arXiv 2208.11580). With saliency, the remaining weights are then refitted, row by row.
 
     Attributes:
-        sparsity: part of the weights (or of the neurons) that shall be gone: of dense matrices of all entries, of
-            sparse rows of those that are stored; ``auto`` searches the largest that a budget allows.
-        threshold: in place of the sparsity, the importance below which weights go.
-        scope: whether weights are ranked over the whole network, by projection, or by target neuron.
-        method: ``"magnitude"`` or ``"saliency"``, which needs calibration data. Convolutions and weights from very many
-            sources are ranked by ``w^2 E[x^2]``, and not fitted again.
-        structured: remove whole neurons, those whose outgoing weights matter least.
+        sparsity: fraction of the weights (or of the neurons) to remove: of all entries of dense matrices, of the stored
+            entries of sparse rows; ``auto`` searches for the largest that a budget allows.
+        threshold: instead of the sparsity, the importance below which weights are removed.
+        scope: whether weights are ranked over the whole network (``"global"``), by ``"projection"``, or by target
+            ``"neuron"``.
+        method: ``"magnitude"`` or ``"saliency"``, which needs calibration data. Convolutions and weights from more than
+            2048 sources are ranked by ``w^2 E[x^2]`` and not refitted.
+        structured: remove whole neurons, those with the least important outgoing weights.
+
+    Raises:
+        PassError: an option is unknown, out of range, or in conflict with another.
     """
 
     name = "prune"
@@ -66,15 +75,15 @@ class Prune(Pass):
                 continue
             number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
             if not 0 <= number <= (1 if name == "sparsity" else np.inf):
-                raise PassError(f"prune: {name} {value!r} is no number that makes sense; write prune{{sparsity=0.8}}.")
+                raise PassError(f"prune: {name} {value!r} is out of range; write for example prune{{sparsity=0.8}}.")
 
     def run(self, rewriting: Rewriting) -> None:
         if self.sparsity is None and self.threshold is None:
             rewriting.missed(rewriting.graph.name, "nothing to prune without a sparsity or a threshold")
             return
         if self.method == "saliency" and rewriting.calibration is None:
-            told = "saliency needs calibration data: give --calibration data.npz, or use method=magnitude"
-            rewriting.missed(rewriting.graph.name, told)
+            reason = "saliency needs calibration data: give --calibration data.npz, or use method=magnitude"
+            rewriting.missed(rewriting.graph.name, reason)
             return
         measured = presynaptic(rewriting) if self.method == "saliency" else {}
         if self.structured:
@@ -90,7 +99,7 @@ class Prune(Pass):
         }
         scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
         if self.scope == "global" and self.sparsity is not None and measured:
-            scores = _by_part_of_input(rewriting.graph, weights, scores, measured)
+            scores = _relative_to_input(rewriting.graph, weights, scores, measured)
         if self.scope == "neuron" and self.sparsity is not None:
             gone = {name: _lowest_of_rows(weight, scores[name], self.sparsity) for name, weight in weights.items()}
         else:
@@ -99,7 +108,7 @@ class Prune(Pass):
             self._prune(rewriting, rewriting.graph.projections[name], gone[name], measured)
 
     def _weakest(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What goes, by name."""
+        """Masks of what is removed, by name."""
         if self.threshold is not None:
             return {name: score < self.threshold for name, score in scores.items()}
         if self.scope == "projection" or not scores:
@@ -119,51 +128,56 @@ class Prune(Pass):
         if not gone.any():
             return
         weight = _with_values(operation.weight, np.where(gone, values.dtype.type(0), values))
-        found = measured.get(projection.name)
-        if found is not None and isinstance(operation, Linear):
-            weight = compensated(operation.weight, weight, found)
+        moments = measured.get(projection.name)
+        if moments is not None and isinstance(operation, Linear):
+            weight = compensated(operation.weight, weight, moments)
         rewriting.set_projection(projection.replace(operation=operation.replace(weight=weight)))
-        told = f"{np.count_nonzero(gone)} of {np.count_nonzero(values)} weights pruned by {self.method}"
-        rewriting.did(projection.name, told, Promise.APPROXIMATE)
+        message = f"{np.count_nonzero(gone)} of {np.count_nonzero(values)} weights pruned by {self.method}"
+        rewriting.did(projection.name, message, Promise.APPROXIMATE)
 
     def _neurons(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
         graph = rewriting.graph
-        able = {
+        # A bundle of relays only has no neurons, so removing its channels is left to the populations around it.
+        removable = {
             ", ".join(bundle.names): bundle
             for bundle in bundles(graph)
             if bundle.fixed is None and any(graph.populations[name].neuron.states for name in bundle.names)
         }
-        scores = {about: _unit_importance(rewriting, bundle, measured) for about, bundle in able.items()}
+        scores = {about: _unit_importance(rewriting, bundle, measured) for about, bundle in removable.items()}
         for about, gone in self._weakest(scores).items():
-            bundle = able[about]
+            bundle = removable[about]
+            # An empty population would cut the network in two, so the most important unit always stays.
             if gone.all():
                 gone[np.argmax(scores[about])] = False
             if gone.any():
                 numbers = np.flatnonzero(gone)
-                told = f"removed {numbers.size} of {gone.size} {bundle.kind} that matter least by {self.method}"
-                rewriting.did(about, told, Promise.APPROXIMATE, numbers)
+                message = f"removed the {numbers.size} least important of {gone.size} {bundle.kind} by {self.method}"
+                rewriting.did(about, message, Promise.APPROXIMATE, numbers)
                 rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
 
 
-def _importance(weight: Any, found: Presynaptic | None) -> np.ndarray:
-    """Of every weight that is stored."""
-    return np.abs(_values(weight)) if found is None else saliency(weight, found)
+def _importance(weight: Any, moments: Presynaptic | None) -> np.ndarray:
+    """The importance of every stored weight."""
+    return np.abs(_values(weight)) if moments is None else saliency(weight, moments)
 
 
-def _by_part_of_input(
+def _relative_to_input(
     graph: SNNGraph, weights: dict[str, Any], scores: dict[str, np.ndarray], measured: dict[str, Presynaptic]
 ) -> dict[str, np.ndarray]:
-    """Saliencies as parts of what all these weights bring to their targets, ``w^2 E[x^2]``, by which targets can be
-    compared."""
+    """Saliencies relative to the mean total input ``w^2 E[x^2]`` of the target's neurons.
+
+    Saliencies are in units of the target's input, whose scale differs between populations. Without this, a ranking
+    over the whole network would prefer to remove the weights of populations that work with small inputs.
+    """
     power: dict[tuple[str, str], float] = {}
     for name, weight in weights.items():
         projection = graph.projections[name]
         port = projection.target, projection.target_port
-        alone = Presynaptic(measured[name].power)
-        power[port] = power.get(port, 0.0) + float(saliency(weight, alone).sum()) / weight.shape[0]
+        uncompensated = Presynaptic(measured[name].power)
+        power[port] = power.get(port, 0.0) + float(saliency(weight, uncompensated).sum()) / weight.shape[0]
     return {
-        name: found / (power[graph.projections[name].target, graph.projections[name].target_port] or 1.0)
-        for name, found in scores.items()
+        name: score / (power[graph.projections[name].target, graph.projections[name].target_port] or 1.0)
+        for name, score in scores.items()
     }
 
 
@@ -172,14 +186,14 @@ def _values(weight: Any) -> np.ndarray:
 
 
 def _with_values(weight: Any, values: np.ndarray) -> Any:
-    """A matrix with other values; of sparse rows without those that are zero."""
+    """A matrix with other values; sparse rows without the values that are zero."""
     if not sparse.issparse(weight):
         return values
     return as_rows(sparse.csr_array((values, weight.indices, weight.indptr), shape=weight.shape))
 
 
 def _lowest_of_rows(weight: Any, scores: np.ndarray, part: float) -> np.ndarray:
-    """The lowest of every row."""
+    """A mask of the lowest values of every row."""
     if sparse.issparse(weight):
         rows = np.split(scores, weight.indptr[1:-1])
         return np.concatenate([_lowest(row, part) for row in rows])
@@ -187,23 +201,24 @@ def _lowest_of_rows(weight: Any, scores: np.ndarray, part: float) -> np.ndarray:
 
 
 def _lowest(values: np.ndarray, part: float) -> np.ndarray:
-    """The lowest values, as many as a part says; of equal ones the first."""
-    found = np.zeros(values.size, bool)
-    found[np.argsort(values, axis=None, kind="stable")[: round(part * values.size)]] = True
-    return found.reshape(values.shape)
+    """A mask of the lowest values, a fraction ``part`` of all; of equal values the first."""
+    lowest = np.zeros(values.size, bool)
+    lowest[np.argsort(values, axis=None, kind="stable")[: round(part * values.size)]] = True
+    return lowest.reshape(values.shape)
 
 
 def _unit_importance(rewriting: Rewriting, bundle: Bundle, measured: dict[str, Presynaptic]) -> np.ndarray:
-    """How much targets outside of the bundle get from each unit, root mean square where activity is measured."""
+    """The norm of each unit's weights to other populations, weighted by its measured activity if there is any."""
     graph = rewriting.graph
     total = np.zeros(bundle.units)
     for name in bundle.names:
         for projection in graph.out_of(name):
+            # Within the bundle, a unit leads to itself, which is removed along with it.
             if projection.target in bundle.names and projection.target != name:
                 continue
             rows, _ = graph.affine_map(projection)
             squares = np.asarray((rows.multiply(rows)).sum(axis=0)).ravel()
-            found = measured.get(projection.name)
-            power = np.ones(1) if found is None else found.power
+            moments = measured.get(projection.name)
+            power = np.ones(1) if moments is None else moments.power
             total += bundle.by_unit(squares * np.repeat(power, squares.size // power.size)).sum(axis=1)
     return np.sqrt(total)

@@ -1,4 +1,8 @@
-"""quantize: weights on a grid."""
+"""quantize: rounds weights to a grid."""
+
+# An example: int3 has the whole numbers -3 to 3. A row [0.6 -0.25] has the scale 0.6 / 3 = 0.2 and becomes
+# 0.2 * [3 -1] = [0.6 -0.2]. Q1.1 has the step 0.5 for all rows and the same whole numbers: [2.0 0.3] becomes [1.5 0.5],
+# where 2.0 is clipped.
 
 from __future__ import annotations
 
@@ -18,19 +22,23 @@ from .base import Pass, Rewriting
 FIXED_POINT = re.compile(r"Q(\d{1,2})\.(\d{1,2})")
 INTEGERS = re.compile(r"int(\d{1,2})")
 FEWEST, MOST, MOST_FIXED = 2, 16, 32
-"""Bits, the sign among them."""
+"""Numbers of bits, including the sign: the fewest, and the most of ``intN`` and ``Qm.n``."""
 
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Rounds weights and biases to numbers that a chip can hold (approximate).
+    """Rounds weights and biases to numbers that a chip can represent (approximate).
 
-    ``"int8"`` (2 to 16 bits): whole numbers times a scale of each row or output channel, so that its largest weight
-    fits. ``"Q3.4"``: fixed point with a sign, 3 bits before and 4 after the point, for all weights; what does not fit
-    is clipped. The values stay floating point in the graph; remarks tell the largest error and how many were clipped.
+    ``"int8"`` (2 to 16 bits): whole numbers times a scale for each row or output channel, chosen so that its largest
+    weight fits. ``"Q3.4"``: fixed point with a sign, 3 bits before and 4 after the point, for all weights; values out
+    of range are clipped. The values stay floating point in the graph; remarks report the largest error and the number
+    of clipped values.
 
     Attributes:
         format: ``"intN"`` or ``"Qm.n"``.
+
+    Raises:
+        PassError: the format is unknown or has too many bits.
     """
 
     name = "quantize"
@@ -44,7 +52,7 @@ class Quantize(Pass):
         bits = int(integers[1]) if integers else 1 + int(fixed[1]) + int(fixed[2]) if fixed else 0
         if not FEWEST <= bits <= (MOST if integers else MOST_FIXED):
             raise PassError(
-                f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n, say Q3.4."
+                f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n (Q3.4)."
             )
 
     def run(self, rewriting: Rewriting) -> None:
@@ -67,7 +75,7 @@ class Quantize(Pass):
             rewriting.did(projection.name, f"{self.format}: {', '.join(errors)}{clipping}", Promise.APPROXIMATE)
 
     def _rounded(self, value: Any) -> tuple[Any, int]:
-        """The values on the grid, and how many were clipped."""
+        """The rounded values, and how many were clipped."""
         if sparse.issparse(value):
             scale = self._scale(abs(value).max(axis=1).toarray().ravel())
             by_element = np.repeat(scale, np.diff(value.indptr)) if scale.ndim else scale
@@ -78,13 +86,14 @@ class Quantize(Pass):
         return self._on_grid(value, scale.reshape(-1, *(1 for _ in value.shape[1:])) if scale.ndim else scale)
 
     def _scale(self, largest: Any) -> np.ndarray:
-        """The step of the grid, for all or for every row."""
+        """The step of the grid: one number, or one for every row."""
         if fixed := FIXED_POINT.fullmatch(self.format):
             return np.asarray(2.0 ** -int(fixed[2]))
         return np.where(np.asarray(largest) > 0, np.asarray(largest) / self._most(), 1.0)
 
     def _most(self) -> int:
         """The largest whole number of the grid."""
+        # The grid is symmetric, one number short of two's complement, so that a weight and its negative round alike.
         if fixed := FIXED_POINT.fullmatch(self.format):
             return 2 ** (int(fixed[1]) + int(fixed[2])) - 1
         return 2 ** (int(self.format[3:]) - 1) - 1

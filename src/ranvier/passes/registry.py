@@ -1,4 +1,4 @@
-"""Passes by name: those that come with Ranvier, and others by the entry point group ``ranvier.passes``."""
+"""Passes by name: those of Ranvier, and those of other packages in the entry point group ``ranvier.passes``."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ PASSES: tuple[type[Pass], ...] = (
     Quantize,
     Untie,
 )
-BUILT_IN: dict[str, type[Pass]] = {one.name: one for one in PASSES}
-"""The passes here; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
+BUILT_IN: dict[str, type[Pass]] = {built_in.name: built_in for built_in in PASSES}
+"""The passes of Ranvier; a pass ``some-name`` is the class SomeName in ``some_name.py``."""
 
 
 def pass_names() -> list[str]:
-    """All names that are known."""
+    """The names of all passes, sorted."""
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
 def pass_class(name: str) -> type[Pass]:
-    """The pass of a name.
+    """The class of a pass.
 
     Raises:
-        PassError: there is none; the message lists those that there are.
+        PassError: no pass has this name; the message lists the names.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]

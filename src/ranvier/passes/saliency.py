@@ -1,5 +1,11 @@
 """Second-order importance of weights, from the presynaptic activity on calibration data."""
 
+# An example: a neuron sums x0 + x1, with the second moments H = [[1 0.8] [0.8 1]].
+#
+#   [H^-1]_00 = 1 / (1 - 0.64) = 2.78    the saliency of w0 is 1 / 2.78 = 0.36, not w0^2 E[x0^2] = 1
+#   w0 = 0, w1 = 1 + 0.8 / 1 = 1.8       x1 takes over what it has in common with x0
+#   E[(x0 + x1 - 1.8 x1)^2]              1 - 2 * 0.8 * 0.8 + 0.64 = 0.36, the error that the saliency predicts
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,18 +22,18 @@ from ..graph.snn_graph import SNNGraph
 from .base import Rewriting
 
 LARGEST = 2048
-"""Sources up to this size have their second moments taken; the cost is cubic."""
+"""The largest source whose second moments are computed; the cost is cubic."""
 DAMPING = 1e-3
-"""Part of the mean second moment that is added to each, so that H can be inverted."""
+"""Fraction of the mean second moment added to the diagonal of H, so that it can be inverted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Presynaptic:
-    """What weights are applied to.
+    """Moments of the values that a projection reads.
 
     Attributes:
-        power: ``E[x^2]``, ``[in]``; of images ``[channels]``.
-        moments: H, ``[in, in]``: means of products over steps and samples, damped; None where they are not taken.
+        power: ``E[x^2]``, float64 ``[in]``; of images ``[channels]``.
+        moments: H, float64 ``[in, in]``: damped means of products over steps and samples; None if not computed.
     """
 
     power: np.ndarray
@@ -40,16 +46,16 @@ class Presynaptic:
 
 
 def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
-    """By projection with weights; second moments for matrices whose sources are not too large."""
+    """The moments for each projection with weights; H only for matrices whose source is not larger than LARGEST."""
     graph, calibration = rewriting.graph, rewriting.calibration
     assert calibration is not None
-    wanted = [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
-    sources = sorted({_port(p) for p in wanted if p.source in graph.populations})
+    weighted = [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
+    sources = sorted({_port(p) for p in weighted if p.source in graph.populations})
     simulation = calibration.simulation(graph, sources)
     values = {**calibration.inputs, **{name: simulation[name] for name in sources}}
     by_projection: dict[str, Presynaptic] = {}
-    for projection in wanted:
-        activity = _felt(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
+    for projection in weighted:
+        activity = _filtered(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
         power = (activity**2).mean(axis=by_channel)
         moments = None
@@ -57,18 +63,20 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
             if power.size <= LARGEST:
                 moments = _moments(activity)
             else:
-                rewriting.missed(projection.name, f"more than {LARGEST} inputs: weights that stay are not fitted again")
+                rewriting.missed(projection.name, f"more than {LARGEST} inputs: the remaining weights are not refitted")
         by_projection[projection.name] = Presynaptic(power, moments)
     return by_projection
 
 
 def _port(projection: Projection) -> str:
-    """The name under which what a projection reads is recorded."""
+    """The name under which the values that a projection reads are recorded."""
     return projection.source if projection.source_port == OUT else f"{projection.source}.{projection.source_port}"
 
 
-def _felt(graph: SNNGraph, target: str, activity: np.ndarray) -> np.ndarray:
-    """Activity ``[T, samples, in]`` as the target's membranes feel it: low-pass filtered with their time constant."""
+def _filtered(graph: SNNGraph, target: str, activity: np.ndarray) -> np.ndarray:
+    """Activity ``[T, samples, in]`` after a low-pass filter with the time constant of the target's membranes."""
+    # A membrane integrates its input, so two sources are interchangeable if their filtered spikes are alike. Raw spikes
+    # often miss each other by a few steps, and H would not show that redundancy.
     population = graph.populations.get(target)
     parameters = population.neuron.parameters if population is not None else {}
     tau: Any = parameters.get("tau", parameters.get("tau_mem"))
@@ -90,16 +98,20 @@ def _moments(activity: np.ndarray) -> np.ndarray:
 
 
 def saliency(weight: Any, inputs: Presynaptic) -> np.ndarray:
-    """Of every weight that is stored the mean square error that is left when it goes.
+    """For each stored weight, the mean square error that its removal causes.
 
-    With second moments ``w^2 / [H^-1]_jj``, where the others of its row make up for it; else ``w^2 E[x^2]``.
+    With second moments ``w^2 / [H^-1]_jj``, after the others of its row are refitted (Hassibi & Stork, 1992); else
+    ``w^2 E[x^2]``.
+
+    Returns:
+        The shape of ``weight``; of sparse rows, that of their stored values.
     """
     of_source = inputs.power if inputs.moments is None else 1 / inputs.inverse_diagonal
     if sparse.issparse(weight):
         return weight.data**2 * of_source[weight.indices]
     groups = of_source.size // weight.shape[1]
     if groups > 1:
-        # Each part of the rows of a grouped convolution reads its own part of the channels.
+        # Each group of kernels of a grouped convolution reads its own group of channels.
         of_source = np.repeat(of_source.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     else:
         of_source = of_source[None, :]
@@ -107,15 +119,22 @@ def saliency(weight: Any, inputs: Presynaptic) -> np.ndarray:
 
 
 def compensated(weight: Any, pruned: Any, inputs: Presynaptic) -> Any:
-    """Rows whose kept weights give, in the mean square, what all weights gave; ``kept`` where there are no moments.
+    """Pruned weights, refitted so that each row best reproduces its former sum in the mean square.
 
-    With Q what is kept and P what is gone: ``w_Q + H_QQ^-1 H_QP w_P``.
+    With the remaining sources Q and the removed ones P: ``w_Q + H_QQ^-1 H_QP w_P``. Without second moments the weights
+    stay as pruned.
+
+    Args:
+        weight: before pruning, ``[out, in]``, dense or sparse rows.
+        pruned: the same with removed weights set to zero, or not stored.
+        inputs: moments of the source.
     """
     if inputs.moments is None:
         return pruned
     result = pruned.copy()
     for row in range(weight.shape[0]):
         old, new = (_dense_row(matrix, row) for matrix in (weight, pruned))
+        # All removed weights of a row at once: one linear solve per row, and the result depends on no order.
         stays = new != 0
         gone = ~stays & (old != 0)
         if stays.any() and gone.any():
@@ -132,7 +151,7 @@ def _dense_row(matrix: Any, row: int) -> np.ndarray:
     """A row in float64."""
     if not sparse.issparse(matrix):
         return matrix[row].astype(np.float64)
-    found = np.zeros(matrix.shape[1])
+    dense = np.zeros(matrix.shape[1])
     part = slice(matrix.indptr[row], matrix.indptr[row + 1])
-    found[matrix.indices[part]] = matrix.data[part]
-    return found
+    dense[matrix.indices[part]] = matrix.data[part]
+    return dense

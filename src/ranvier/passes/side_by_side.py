@@ -1,4 +1,13 @@
-"""Two populations with the same sources and targets as one."""
+"""Two populations with the same sources and targets become one."""
+
+# An example: a (2 neurons) and b (1) both read x and drive y, and drive each other and themselves with a delay.
+#
+#   x -> a [2, n] and x -> b [1, n]   stacked: x -> a [3, n]
+#   a -> y [m, 2] and b -> y [m, 1]   beside each other: a -> y [m, 3]
+#   a -> a [2, 2], b -> a [2, 1],
+#   a -> b [1, 2], b -> b [1, 1]      a block matrix: a -> a [3, 3]
+#
+# The matrices have as many entries as before. Without one of the four, the block would need zeros, so all must exist.
 
 from __future__ import annotations
 
@@ -19,7 +28,10 @@ from .base import Rewriting
 
 
 def with_the_same_ends(graph: SNNGraph) -> list[list[str]]:
-    """Names of populations of one kind whose projections come from the same sources and lead to the same targets."""
+    """Groups of populations of one kind whose projections have the same sources and targets, by name.
+
+    Projections between members of a group differ in their ends by nature; :func:`reason_against` examines these pairs.
+    """
     sources: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in graph.nodes}
     targets: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in graph.nodes}
     for p in graph.projections.values():
@@ -35,14 +47,14 @@ def with_the_same_ends(graph: SNNGraph) -> list[list[str]]:
 
 
 def _is_plain(graph: SNNGraph, name: str) -> bool:
-    """Whether a population has a kind with a name, and projections lead to its input and from its output alone."""
+    """Whether a population is not traced, and projections use only its main input and output."""
     touching = [*graph.into(name), *graph.out_of(name)]
     plain = all((p.source_port, p.target_port) == (OUT, IN) for p in touching)
     return plain and not isinstance(graph.populations[name].neuron, Traced)
 
 
 def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
-    """Why two populations do not become one without more weights being stored; None where they can."""
+    """Why two populations cannot become one without storing more weights; None if they can."""
     first, second = graph.populations[a], graph.populations[b]
     if type(first.neuron) is not type(second.neuron) or first.neuron.choices != second.neuron.choices:
         return "they are of different kinds"
@@ -52,20 +64,21 @@ def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
     if not all(isinstance(p.operation, Linear) for p in touching):
         return "they have projections without a matrix"
     for ends in (_sources, _targets):
-        found = [ends(graph, name) for name in (a, b)]
-        if found[0] != found[1] or max(found[0].values(), default=1) > 1:
-            return "they have not the same sources and targets"
+        counts = [ends(graph, name) for name in (a, b)]
+        if counts[0] != counts[1] or max(counts[0].values(), default=1) > 1:
+            return "they do not have the same sources and targets"
     if parameters_of(graph, a, b, *(p.name for p in touching)):
-        return "they are made of parameters that others are made of too"
+        return "they are made of shared parameters"
+    # One population is updated as a whole, so neither part can wait for the other within a step.
     if any(not p.delay and {p.source, p.target} == {a, b} for p in touching):
         return "one feeds the other in the same step"
     if instant_cycle(_outlined(graph, a, b)) is not None:
-        return "one feeds the other in the same step, by way of others"
+        return "one feeds the other in the same step, through others"
     return None
 
 
 def _sources(graph: SNNGraph, name: str) -> Counter[tuple[str, int, bool]]:
-    """How often each source comes in, by delay, with a bias or without."""
+    """The number of projections from each source, by delay and by whether they have a bias."""
     return Counter((p.source, p.delay, p.operation.offset(()) is not None) for p in graph.into(name))
 
 
@@ -74,7 +87,7 @@ def _targets(graph: SNNGraph, name: str) -> Counter[tuple[str, int]]:
 
 
 def _outlined(graph: SNNGraph, a: str, b: str) -> SNNGraph:
-    """The graph with both populations as one, for the order of a step alone."""
+    """The graph with both populations as one, valid only for finding the order of a step."""
     copy = graph.copy()
     del copy.populations[b]
     for name, p in graph.projections.items():
@@ -84,7 +97,7 @@ def _outlined(graph: SNNGraph, a: str, b: str) -> SNNGraph:
 
 
 def join(rewriting: Rewriting, a: str, b: str) -> None:
-    """Makes ``b`` the last part of ``a``."""
+    """Appends the neurons of ``b`` to those of ``a``."""
     graph = rewriting.graph
     first, second = graph.populations[a], graph.populations[b]
     joined = _joined_projections(graph, a, b)
@@ -99,7 +112,7 @@ def join(rewriting: Rewriting, a: str, b: str) -> None:
 
 
 def _joined_projections(graph: SNNGraph, a: str, b: str) -> dict[str, Projection]:
-    """By the name of the first part: from outside, to outside, and among the two."""
+    """By name of the projection of ``a``: those from other nodes, to other nodes, and between the two."""
     joined: dict[str, Projection] = {}
     for p in [p for p in graph.projections.values() if a in (p.source, p.target) and b not in (p.source, p.target)]:
         if p.source == a and p.target == a:
@@ -116,7 +129,7 @@ def _twin(graph: SNNGraph, source: str, target: str, delay: int) -> Projection:
 
 
 def _block(graph: SNNGraph, p: Projection, a: str, b: str) -> Projection:
-    """The four projections among both populations as one."""
+    """The four projections between both populations as one."""
     rows = [_beside(_twin(graph, a, to, p.delay), _twin(graph, b, to, p.delay)) for to in (a, b)]
     return p.replace(operation=_rows_of(rows[0], rows[1]))
 

@@ -1,4 +1,11 @@
-"""Taking neurons out of populations, and their rows and columns out of operations."""
+"""Removing neurons from populations, and their rows and columns from operations."""
+
+# An example: a population of 3 neurons. Removing neuron 1 leaves the rows [0 2] of each matrix into the population and
+# the columns [0 2] of each matrix out of it. Merging neuron 1 into 0 leaves the same rows, and an outgoing [1 2 4]
+# becomes [1 + 2, 4].
+#
+# Of images, whole channels are removed. In a population of shape (2, 4, 4), the neurons 16 to 31 are channel 1, and a
+# convolution loses the corresponding kernels instead of rows.
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ from ..graph.operations import Constant, Conv, Flatten, Identity, Linear, Operat
 
 
 def taken_population(population: Population, remaining: np.ndarray) -> Population:
-    """Some neurons of a population, of an image those of whole channels, by their flat numbers."""
+    """A population with only the neurons ``remaining``, flat numbers; of an image, those of whole channels."""
     block = prod(population.shape[1:])
     shape = (remaining.size // block, *population.shape[1:])
 
@@ -32,6 +39,7 @@ def _taken_activity(
     activity: Activity, take: Callable[[np.ndarray], np.ndarray], remaining: np.ndarray, size: int
 ) -> Activity:
     taken = {name: take(value) for name, value in activity.arrays.items()}
+    # The partner of a neuron is the number of another one, so it is renumbered; -1 if the partner was removed.
     if activity.partner is not None:
         place = np.full(size + 1, -1.0)
         place[remaining] = np.arange(remaining.size)
@@ -45,12 +53,12 @@ def taken_operation(
     rows: np.ndarray | None = None,
     columns: np.ndarray | None = None,
 ) -> Operation:
-    """An operation with some rows (targets) and columns (sources) only, of images those of whole channels.
+    """An operation with only some rows (targets) and columns (sources); of images, those of whole channels.
 
     Args:
-        operation: any; one that brings channel to channel keeps the same of both.
-        source: shape of the source before columns are taken.
-        rows, columns: flat numbers of what is kept; None for all.
+        operation: any; of one that maps each channel to one channel, rows and columns are the same channels.
+        source: shape of the source before columns are removed.
+        rows, columns: flat numbers of the targets and sources that remain; None for all.
     """
     if isinstance(operation, Conv):
         return _taken_conv(operation, source, rows, columns)
@@ -61,6 +69,7 @@ def taken_operation(
     if isinstance(operation, (Identity, Scale)) and rows is not None and _same(rows, columns):
         scaled = isinstance(operation, Scale) and operation.scale.ndim
         return Scale(_taken_image(operation.arrays["scale"], rows)) if scaled else operation
+    # Anything else becomes a matrix, the only form in which single neurons can be removed from it.
     linear = _as_linear(operation, source)
     return Linear(_taken(_taken(linear.weight, rows, 0), columns, 1), _taken(linear.bias, rows, 0))
 
@@ -68,16 +77,17 @@ def taken_operation(
 def summed_operation(
     operation: Operation, source: Shape, remaining: np.ndarray, into: np.ndarray, rows: np.ndarray | None = None
 ) -> Operation:
-    """An operation with some rows only, and with the columns of merged neurons added up.
+    """An operation with only some rows, and with the columns of merged neurons added up.
 
     Args:
-        operation: any; one that brings channel to channel keeps the same of both.
+        operation: any; of one that maps each channel to one channel, rows and columns are the same channels.
         source: shape of the source before neurons are merged.
         remaining: flat numbers of the columns that stay.
-        into: of every column, which of these it is added to.
-        rows: flat numbers of what is kept; None for all.
+        into: for each column, the position in ``remaining`` of the column that it is added to.
+        rows: flat numbers of the targets that remain; None for all.
     """
     by_channel = isinstance(operation, (SumPool, Flatten)) or (isinstance(operation, Conv) and operation.groups > 1)
+    # Merged channels are merged on the far side too, so each remaining channel still maps to its own: nothing is added.
     if by_channel or (len(source) > 1 and isinstance(operation, (Identity, Scale))):
         return taken_operation(operation, source, rows, remaining)
     if isinstance(operation, Conv):
@@ -92,7 +102,7 @@ def _same(rows: np.ndarray, columns: np.ndarray | None) -> bool:
 
 
 def _channels(neurons: np.ndarray, shape: Shape) -> np.ndarray:
-    """Numbers of the channels that neurons make up."""
+    """Numbers of the channels that consist of these neurons."""
     block = prod(shape[1:])
     return neurons[::block] // block
 
@@ -122,7 +132,7 @@ def _as_linear(operation: Operation, source: Shape) -> Linear:
 
 
 def _taken(values: Any, remaining: np.ndarray | None, axis: int) -> Any:
-    """Rows or columns of a dense or sparse matrix or of a bias; None and one number stay as they are."""
+    """Some rows or columns of a matrix or bias; None and scalars stay as they are."""
     if remaining is None or values is None or not values.ndim:
         return values
     if sparse.issparse(values):
@@ -136,6 +146,7 @@ def _sparse_sums(weight: Any, remaining: np.ndarray, into: np.ndarray) -> Any:
 
 
 def _dense_sums(weight: np.ndarray, remaining: np.ndarray, into: np.ndarray) -> np.ndarray:
+    # Most classes have one member, so only the columns of larger classes are sorted by class and summed.
     sums = weight.take(remaining, axis=1)
     members = np.flatnonzero(np.bincount(into)[into] > 1)
     members = members[np.argsort(into[members], kind="stable")]
