@@ -174,7 +174,7 @@ def test_levels_are_pipelines(level: str) -> None:
         ("prune{sparsity=0.5,threshold=0.1}", "not both"),
         ("prune{method=magic}", "'magic' is unknown; use one of magnitude, saliency"),
         ("quantize{format=int1}", "write int8"),
-        ("merge-neurons{similarity=3}", "no number from 0 to 1"),
+        ("merge-neurons{similarity=3}", "not a number from 0 to 1"),
         ("prune{sparsity=auto}", "needs data and a budget"),
         (["fuse", 3], "3 is no pass"),
         ("fuse,,fuse", "is no pass; write name"),

@@ -20,6 +20,7 @@ from ..graph.arrays import as_rows
 from ..graph.neurons import Delay, Neuron, Relay
 from ..graph.operations import Flatten, Identity, Linear, Operation, Scale, SumPool
 from ..graph.size import bytes_of
+from ..util.counting import counted
 from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
@@ -82,7 +83,7 @@ class Canonicalize(Pass):
         graph.populations[name] = graph.populations[name].replace(neuron=Relay())
         for projection in after:
             rewriting.set_projection(projection.replace(delay=projection.delay + steps))
-        rewriting.did(name, f"a relay; {steps} steps of delay are in its projections", Promise.BITWISE)
+        rewriting.did(name, f"a relay; the projections after it wait {counted(steps, 'step')} more", Promise.BITWISE)
 
 
 def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rule]) -> tuple[Operation, list[str]]:
