@@ -52,7 +52,8 @@ class Quantize(Pass):
         bits = int(integers[1]) if integers else 1 + int(fixed[1]) + int(fixed[2]) if fixed else 0
         if not FEWEST <= bits <= (MOST if integers else MOST_FIXED):
             raise PassError(
-                f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n (Q3.4)."
+                f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n, "
+                "such as Q3.4."
             )
 
     def run(self, rewriting: Rewriting) -> None:
