@@ -23,8 +23,8 @@ from .passes.recognition.recognise import Finding as Finding
 from .program.analysis.binding_time import BindingTime as BindingTime
 from .program.analysis.hidden_groups import HiddenGroup as HiddenGroup
 from .program.analysis.memory import RuleMemory as RuleMemory
-from .program.analysis.parameter_uses import ParameterUse as ParameterUse
-from .program.analysis.parameter_uses import UseKind as UseKind
+from .program.analysis.parameter_use import ParameterUse as ParameterUse
+from .program.analysis.parameter_use import UseKind as UseKind
 from .program.analysis.perturbation import HiddenPerturbation as HiddenPerturbation
 from .program.analysis.perturbation import SignalComparison as SignalComparison
 from .program.analysis.relations import Connection as Connection

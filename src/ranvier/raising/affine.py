@@ -15,8 +15,8 @@ from scipy import sparse
 from ..graph.operations import Conv, Linear, Operation
 from ..graph.traced import Mapped
 from ..program._jax import Equation, Literal, Var, dtype_of, is_floating, shape_of, size_of, trace
-from ..program.analysis.parameter_uses import ParameterUse as AffineMap
-from ..program.analysis.parameter_uses import UseKind
+from ..program.analysis.parameter_use import ParameterUse as AffineMap
+from ..program.analysis.parameter_use import UseKind
 from ..program.paths import path_text
 from ..program.precision import TracedFunction
 from .references import node_shape

@@ -28,7 +28,8 @@ from ..program._jax import (
 from ..program.analysis.binding_time import BindingTimes, binding_times_of
 from ..program.analysis.dependence import Dependences, equation_dependences
 from ..program.analysis.hidden_groups import analyse_groups
-from ..program.analysis.parameter_uses import ParameterUse, UseKind, parameter_uses_of
+from ..program.analysis.parameter_use import ParameterUse, UseKind
+from ..program.analysis.parameter_uses import parameter_uses_of
 from ..program.analysis.position_map import ONLY_IDENTITY, PositionMap
 from ..program.interpret import Apply, Environment, needed_equations, run_equations
 from ..program.nested import classify

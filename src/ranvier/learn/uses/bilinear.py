@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...program._jax import Equation, Var, bind, dtype_of, operand, shape_of
-from ...program.analysis.parameter_uses import ParameterUse
+from ...program.analysis.parameter_use import ParameterUse
 from ...program.gather_scatter import picked
 
 FEW = 4

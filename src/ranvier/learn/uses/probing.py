@@ -12,7 +12,7 @@ import numpy as np
 
 from ...program._jax import Literal, Var, dtype_of, is_floating, shape_of, size_of
 from ...program.analysis.binding_time import BindingTime, binding_times_of
-from ...program.analysis.parameter_uses import ParameterUse
+from ...program.analysis.parameter_use import ParameterUse
 from ...program.analysis.uniformity import all_equal
 from ...program.program import ModuleInfo
 from .bilinear import Sparse

@@ -9,7 +9,8 @@ from ...program._jax import Equation, Literal, Var, shape_of
 from ...program._jax import operand as operand_of
 from ...program.analysis.binding_time import BindingTime, binding_times_of
 from ...program.analysis.cache import cached_by_program
-from ...program.analysis.parameter_uses import ParameterUse, UseKind, mixes, parameter_uses_of
+from ...program.analysis.parameter_use import ParameterUse, UseKind
+from ...program.analysis.parameter_uses import mixes, parameter_uses_of
 from ...program.analysis.reachability import feeds_past_static, paths_through_mixing, reach_by_gradient
 from ...program.analysis.relations import Connection, connections_of
 from ...program.program import ModuleInfo

@@ -11,7 +11,7 @@ from ..primitives import Kind
 from ..program import ModuleInfo
 from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
-from .parameter_uses import UseKind
+from .parameter_use import UseKind
 from .relations import Connection, HiddenParamOpRelation, analyse_relations
 
 

@@ -27,7 +27,8 @@ from .cache import cached_by_program
 from .colouring import colour
 from .explanations import parameter_diagnostics, second_mixing_diagnostics
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
-from .parameter_uses import ParameterUse, parameter_uses_of
+from .parameter_use import ParameterUse
+from .parameter_uses import parameter_uses_of
 from .reachability import Feeds, feeds_of, reach_by_gradient
 from .slices import Slice, slice_between
 from .transition import EntryFacts, take_component

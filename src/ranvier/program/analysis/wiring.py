@@ -13,7 +13,8 @@ from ..program import ModuleInfo
 from .binding_time import binding_times_of
 from .cache import cached_by_program
 from .hidden_groups import analyse_groups
-from .parameter_uses import ParameterUse, UseKind, parameter_uses_of
+from .parameter_use import ParameterUse, UseKind
+from .parameter_uses import parameter_uses_of
 
 Node = tuple[str, int]
 """("input", k), ("group", k) or ("output", k)."""
