@@ -125,14 +125,36 @@ def _three(case: Case) -> Match:
 
 def _adaptive(case: Case, states: tuple[str, ...], i: str | None = None) -> Match:
     """A potential and an adaptation that raises its threshold, maybe with a current in front."""
-    probe = case.probe
+    v, a = _potential_and_adaptation(case, states, i)
+    synapse, weights, gain = _synapse(case, i, v)
+    if np.any(case.row(a)[""]):
+        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
+    # A potential that is driven by the current of the step before does not feel this step's input.
+    main = _main(case.probe, weights) if i is None or not synapse.delay else i
+    spike, adaptation = _spike_with_adaptation(case, v, a, main)
+    row = case.row(v)
+    leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
+    if not isinstance(leak, LI):
+        raise Unlike("its potential does not leak, which ALIF does", about=v, remedy="give it a time constant")
+    # ALIF raises its threshold by beta a, and a spike adds 1 to its a: the traced state in units of its jump.
+    beta = simple(adaptation.slope * adaptation.jump / (adaptation.fade if spike.resets_later else 1.0))
+    if not np.any(beta):
+        return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
+    tau_a = _tau(adaptation.fade, leak.integration, case.dt)
+    match = _spiking(case, leak, spike, v, weights, bias, {"tau_a": tau_a, "beta": beta})
+    initial = {**match.initial, "a": _initial_adaptation(spike, adaptation)}
+    return replace(match, initial=initial, synapse=synapse)
+
+
+def _potential_and_adaptation(case: Case, states: tuple[str, ...], i: str | None) -> tuple[str, str]:
+    """Which of two states is the potential, which input (or the current ``i``) drives, and which the adaptation."""
     if case.spike is None:
         raise Unlike(
             f"none of its outputs is a spike, and between its states {list(states)} there is one at most",
             remedy="let the spike itself be read; a synapse behind a neuron is found where a projection, if only an "
             "identity matrix, stands between them; no neuron with a name has a refractory time",
         )
-    drives = probe.inputs if i is None else (*probe.inputs, i)
+    drives = case.probe.inputs if i is None else (*case.probe.inputs, i)
     driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
     if len(driven) != 1:
         raise Unlike(
@@ -142,12 +164,13 @@ def _adaptive(case: Case, states: tuple[str, ...], i: str | None = None) -> Matc
         )
     (v,) = driven
     (a,) = (s for s in states if s != v)
-    fade, row = case.row(a)[a], case.row(v)
-    synapse, weights, gain = _synapse(case, i, v)
-    if np.any(case.row(a)[""]):
-        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
-    main = _main(probe, weights) if i is None or not synapse.delay else i
-    spike = Spike.of(case, v, main=main, at={a: np.zeros(probe.size)})
+    return v, a
+
+
+def _spike_with_adaptation(case: Case, v: str, a: str, main: str) -> tuple[Spike, Adaptation]:
+    """The spike of a potential whose threshold a state raises, and how that state does it."""
+    spike = Spike.of(case, v, main=main, at={a: np.zeros(case.probe.size)})
+    # Two values of the state besides zero: a threshold that is straight in it rises by the same amount twice.
     raised = [_raised(case, v, main, a, level) for level in (1.0, 2.0)]
     slope = raised[0] - spike.threshold
     if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
@@ -161,19 +184,18 @@ def _adaptive(case: Case, states: tuple[str, ...], i: str | None = None) -> Matc
         raise Unlike(
             f"a spike does not change {a!r} in its own step", about=a, remedy="let every spike add something to it"
         )
-    beta = simple(slope * jump / (fade if spike.resets_later else 1.0))
-    leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
-    if not isinstance(leak, LI):
-        raise Unlike("its potential does not leak, which ALIF does", about=v, remedy="give it a time constant")
-    spike = replace(spike, adaptation=Adaptation(a, slope, jump, fade))
-    if not np.any(beta):
-        return replace(_spiking(case, leak, spike, v, weights, bias, {}), synapse=synapse)
-    tau_a = _tau(fade, leak.integration, case.dt)
-    match = _spiking(case, leak, spike, v, weights, bias, {"tau_a": tau_a, "beta": beta})
-    start = np.broadcast_to(probe.population.initial_state()[a].ravel(), (probe.size,))
+    adaptation = Adaptation(a, slope, jump, case.row(a)[a])
+    return replace(spike, adaptation=adaptation), adaptation
+
+
+def _initial_adaptation(spike: Spike, adaptation: Adaptation) -> np.ndarray:
+    """ALIF's adaptation before the first step."""
+    probe = spike.case.probe
+    start = np.broadcast_to(probe.population.initial_state()[adaptation.state].ravel(), (probe.size,))
+    # ALIF does at the end of a step what the traced neuron does at the beginning of the next.
     if spike.resets_later:
-        start = fade * start + np.where(spike.is_due, jump, 0.0)
-    return replace(match, initial={**match.initial, "a": start / jump}, synapse=synapse)
+        start = adaptation.fade * start + np.where(spike.is_due, adaptation.jump, 0.0)
+    return start / adaptation.jump
 
 
 def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
@@ -252,8 +274,8 @@ def _way(decays: list[np.ndarray], dt: float) -> Any:
         return "euler"
 
     def digits(way: Any) -> float:
-        found = np.concatenate([np.ravel(_tau(d, way, dt)) for d in decays])
-        return float(np.mean([len(f"{x:.12g}") for x in found]))
+        constants = np.concatenate([np.ravel(_tau(d, way, dt)) for d in decays])
+        return float(np.mean([len(f"{x:.12g}") for x in constants]))
 
     return min(("exponential", "euler"), key=digits)
 

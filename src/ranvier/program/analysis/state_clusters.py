@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from .._jax import size_of
 from ..diagnostic import Diagnostic, DiagnosticKind
@@ -49,8 +50,8 @@ def clusters_of(info: ModuleInfo, diagnostics: list[Diagnostic]) -> list[tuple[l
     edges = _state_edges(info, feeds_of(info))
     links = _links(info, edges, diagnostics)
     clusters = _clusters(len(info.hidden), links)
-    inside = zip(_by_cluster(clusters, edges), _by_cluster(clusters, links), strict=True)
-    return [(members, ClusterEdges(*found)) for members, found in zip(clusters, inside, strict=True)]
+    inside = map(ClusterEdges, _by_cluster(clusters, edges), _by_cluster(clusters, links))
+    return list(zip(clusters, inside, strict=True))
 
 
 def _state_edges(info: ModuleInfo, feeds: Feeds) -> StateEdges:
@@ -100,7 +101,7 @@ def _links(info: ModuleInfo, edges: StateEdges, diagnostics: list[Diagnostic]) -
 
 def _element_positions_by(info: ModuleInfo, links: Links) -> list[np.ndarray]:
     """For every hidden state, the positions of its elements in the population that these links make."""
-    found = [np.arange(size_of(var)) for var in info.hidden_outvars]
+    position = [np.arange(size_of(var)) for var in info.hidden_outvars]
     clusters = _clusters(len(info.hidden), links)
     for members, inside in zip(clusters, _by_cluster(clusters, links), strict=True):
         place = {k: n for n, k in enumerate(members)}
@@ -108,8 +109,8 @@ def _element_positions_by(info: ModuleInfo, links: Links) -> list[np.ndarray]:
         positions = arrange([info.hidden[k].shape for k in members], local) if local else None
         if positions is not None:
             for k in members:
-                found[k] = positions.of_elements(place[k], found[k].size)
-    return found
+                position[k] = positions.of_elements(place[k], position[k].size)
+    return position
 
 
 def _is_one_to_one(maps: Maps, target_position: np.ndarray, source_position: np.ndarray) -> bool:
@@ -134,21 +135,11 @@ def _broadcast_diagnostic(source: Slot, target: Slot) -> Diagnostic:
 
 
 def _clusters(count: int, links: Links) -> list[list[int]]:
-    parent = list(range(count))
-
-    def root(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
+    """The states that links join, each cluster in order, the cluster of the first state first."""
+    joined = DisjointSet(range(count))
     for target, source in links:
-        a, b = sorted((root(target), root(source)))
-        parent[b] = a
-    members: dict[int, list[int]] = {}
-    for k in range(count):
-        members.setdefault(root(k), []).append(k)
-    return list(members.values())
+        joined.merge(target, source)
+    return sorted(map(sorted, joined.subsets()))
 
 
 def _by_cluster(
@@ -183,11 +174,11 @@ def arranged(
             paths=paths,
         )
     )
-    kept = {
+    in_place = {
         pair: ONLY_IDENTITY for pair, maps in links.items() if maps is not None and any(m.is_identity for m in maps)
     }
     parts = []
-    for part in _clusters(len(members), {(place[t], place[s]): m for (t, s), m in kept.items()}):
+    for part in _clusters(len(members), {(place[t], place[s]): m for (t, s), m in in_place.items()}):
         states = [members[n] for n in part]
         parts.append((states, simple_positions([info.hidden[k].shape for k in states])))
     return parts
