@@ -26,7 +26,7 @@ from ..graph.verifier import problems
 from ..verification.calibration import Calibration
 from ..verification.inputs import Trial
 from ..verification.promise import Promise
-from ..verification.runs import KeptRuns
+from ..verification.runs import RunCache
 from ..verification.ties import Run
 from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
@@ -146,7 +146,7 @@ class PassManager:
     options: OptimizeOptions = field(default_factory=OptimizeOptions)
     trials: Sequence[Trial] = ()
     calibration: Calibration | None = None
-    run_checks: Run = field(default_factory=KeptRuns)
+    run_checks: Run = field(default_factory=RunCache)
     measure: Callable[[SNNGraph], SNNGraph] = without_activity
 
     def run(self, graph: SNNGraph) -> Result:

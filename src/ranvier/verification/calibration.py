@@ -1,4 +1,7 @@
-"""Data that a network is measured on."""
+"""Data on which networks are measured."""
+
+# An example: two samples with the labels 1 and 0, and an output of two elements whose sums over time are [3 5] for the
+# first sample and [2 4] for the second. Both samples are classified as 1, so the accuracy is 0.5.
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ ONLY = ("inputs", "input", "x", "xs", "data")
 
 
 def with_own_name(arrays: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """Arrays by name; the only one goes by the name of the only input where it has one of the usual names."""
+    """Arrays by name. A single array with one of the usual names takes the name of a graph's single input."""
     if len(names) == 1 and len(arrays) == 1 and next(iter(arrays)) in ONLY:
         return {names[0]: next(iter(arrays.values()))}
     return arrays
@@ -33,12 +36,12 @@ def with_own_name(arrays: Mapping[str, Any], names: Sequence[str]) -> Mapping[st
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Inputs with what is expected of them.
+    """Inputs, and the classes that are expected for them.
 
     Attributes:
         inputs: by name, ``[T, samples, *shape]``.
-        labels: class of every sample, ``[samples]``; None where there are no classes.
-        run: what runs a graph on them.
+        labels: class of every sample, integers ``[samples]``; None if there are no classes.
+        run: what runs a graph on the inputs.
     """
 
     inputs: dict[str, np.ndarray]
@@ -47,41 +50,42 @@ class Calibration:
 
     @classmethod
     def of(cls, graph: SNNGraph, data: Any, labels: Any = None, run: Run = interpret) -> Calibration:
-        """From inputs as :func:`ranvier.simulate` takes them; of a mapping, ``"labels"`` are the classes.
+        """From inputs as :func:`ranvier.simulate` takes them. In a mapping, the entry ``"labels"`` holds the classes.
 
         Raises:
-            InputError: the inputs do not fit the graph, or the labels not the inputs.
+            InputError: the inputs do not fit the graph, or the labels do not fit the inputs.
         """
         if isinstance(data, Calibration):
             return replace(data, run=run)
         if isinstance(data, Mapping):
             data = dict(data)
+            # An input of the graph may have the name "labels"; then the entry is that input.
             if LABELS in data and LABELS not in graph.inputs:
                 labels = data.pop(LABELS)
             data = with_own_name(data, list(graph.inputs))
-        given, samples = batched_inputs(graph, data)
-        inputs = {name: value if samples is not None else value[:, None] for name, value in given.items()}
+        values, samples = batched_inputs(graph, data)
+        inputs = {name: array if samples is not None else array[:, None] for name, array in values.items()}
         broken = [name for name, value in inputs.items() if not np.all(np.isfinite(value))]
         if broken:
             raise InputError(f"the data for {', '.join(map(repr, broken))} holds values that are not finite.")
-        found = None if labels is None else np.asarray(labels)
-        if found is not None and (found.shape != (samples or 1,) or not np.issubdtype(found.dtype, np.integer)):
+        classes = None if labels is None else np.asarray(labels)
+        if classes is not None and (classes.shape != (samples or 1,) or not np.issubdtype(classes.dtype, np.integer)):
             raise InputError(
-                f"labels are {found.dtype}{list(found.shape)}; one whole number for each of the {samples or 1} samples "
-                "is expected."
+                f"labels are {classes.dtype}{list(classes.shape)}; one whole number for each of the {samples or 1} "
+                "samples is expected."
             )
-        if found is not None and len(graph.outputs) == 1:
-            classes = next(iter(graph.outputs.values())).size
-            if found.min() < 0 or found.max() >= classes:
+        if classes is not None and len(graph.outputs) == 1:
+            count = next(iter(graph.outputs.values())).size
+            if classes.min() < 0 or classes.max() >= count:
                 raise InputError(
-                    f"labels run from {found.min()} to {found.max()}, but the output has {classes} elements, one for "
-                    f"each class; labels from 0 to {classes - 1} are expected."
+                    f"labels run from {classes.min()} to {classes.max()}, but the output has {count} elements, one for "
+                    f"each class; labels from 0 to {count - 1} are expected."
                 )
-        return cls(inputs, found, run)
+        return cls(inputs, classes, run)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], graph: SNNGraph, run: Run = interpret) -> Calibration:
-        """From a .npz file with an array for every input, and ``labels`` if there are any.
+        """From a .npz file that holds an array for every input, and ``labels`` if there are classes.
 
         Raises:
             InputError: the file cannot be read or does not fit.
@@ -102,7 +106,7 @@ class Calibration:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that tell these inputs from others."""
+        """Sixteen hexadecimal digits that identify the inputs."""
         digest = hashlib.sha256()
         for name in sorted(self.inputs):
             values = np.ascontiguousarray(self.inputs[name])
@@ -111,7 +115,7 @@ class Calibration:
         return digest.hexdigest()[:16]
 
     def first(self, samples: int) -> Calibration:
-        """The first samples alone."""
+        """Only the first samples."""
         labels = None if self.labels is None else self.labels[:samples]
         return replace(self, inputs={name: x[:, :samples] for name, x in self.inputs.items()}, labels=labels)
 
@@ -120,14 +124,18 @@ class Calibration:
         return self.run(graph, self.inputs, record=record or [])
 
     def accuracy(self, graph: SNNGraph) -> float:
-        """Part of the samples whose label is the element that the only output has most of, summed over time."""
+        """Fraction of the samples whose label is the element of the only output with the largest sum over time.
+
+        Raises:
+            InputError: there are no labels.
+        """
         if self.labels is None:
             raise InputError("an accuracy needs labels: one class for every sample.")
         scores = self.simulation(graph).output.sum(axis=0).reshape(self.samples, -1)
         return float((scores.argmax(axis=1) == self.labels).mean())
 
     def divergence(self, before: Simulation, graph: SNNGraph) -> float:
-        """Root mean square of the change of the outputs, as a part of that of the outputs before."""
+        """Root mean square of the change of the outputs, relative to that of the outputs before."""
         after = self.simulation(graph)
         apart = sum(float(((after.outputs[n] - x) ** 2).sum()) for n, x in before.outputs.items())
         size = sum(float((x.astype(np.float64) ** 2).sum()) for x in before.outputs.values())

@@ -1,4 +1,14 @@
-"""How far the results of two graphs are from each other."""
+"""How far the results of two graphs are apart."""
+
+# An example: two populations a and b of two neurons each, one sample, and spikes of three steps, one row per step:
+#
+#              a before   a after   b before   b after
+#   step 0       1 0        1 0       0 0        0 0
+#   step 1       0 0        0 0       0 1        0 0
+#   step 2       1 0        0 0       0 1        0 1
+#
+# Half of the spike trains are the same in each population. In a, the rate of neuron 0 falls by a third. The first
+# divergence is in b, at step 1: its neuron 1 fires before, and not after.
 
 from __future__ import annotations
 
@@ -15,12 +25,12 @@ from ..graph.snn_graph import SNNGraph
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """Of one output, over all steps and samples.
+    """The difference of one output, over all steps and samples.
 
     Attributes:
-        largest: the largest difference; infinite where one of them is not a number.
-        scale: the largest value of the original.
-        identical: whether all bits are the same.
+        largest: the largest absolute difference; infinite if only one of two values is not a number.
+        scale: the largest absolute value in the original graph.
+        identical: whether all values are equal.
     """
 
     largest: float
@@ -32,20 +42,22 @@ class OutputDifference:
         identical = np.array_equal(before, after, equal_nan=True)
         if identical:
             return cls(0.0, _largest(before), True)
+        # The difference of equal infinities is not a number, and that of two values that are not numbers neither; both
+        # agree. Without this they would count as infinitely far apart.
         apart = np.where((before == after) | (np.isnan(before) & np.isnan(after)), 0.0, np.abs(before - after))
         return cls(float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0)), _largest(before), False)
 
 
 @dataclass(frozen=True)
 class SpikeDifference:
-    """Of the spike trains of one population, for the neurons that both graphs have.
+    """The difference of the spike trains of one population, for the neurons that both graphs have.
 
     Attributes:
-        neurons: how many are compared.
-        of: how many the original has.
-        identical: part of them whose spike trains are the same.
-        rate_before, rate_after: mean spikes per step of those compared.
-        largest_rate_change: by neuron, spikes per step.
+        neurons: number of neurons compared.
+        of: number of neurons in the original graph.
+        identical: fraction of the compared neurons whose spike trains are the same.
+        rate_before, rate_after: mean spikes per step of the compared neurons.
+        largest_rate_change: the largest change of a single neuron's rate, in spikes per step.
     """
 
     neurons: int
@@ -66,7 +78,7 @@ class SpikeDifference:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first spike that one graph has and the other has not.
+    """The first spike that only one of the two graphs has.
 
     Attributes:
         step: from zero.
@@ -74,7 +86,7 @@ class Divergence:
         population: of the original graph.
         neuron: its number there.
         fired: whether it fired in the original graph.
-        margin: how far the potential was from the threshold in the graph in which it did not fire; None where the
+        margin: how far the potential was below the threshold in the graph in which the neuron did not fire; None if
             not known.
     """
 
@@ -94,14 +106,14 @@ class Divergence:
 
 
 Trains = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""By population of the original: numbers of the neurons there, their spike trains before and after, ``[T, S, n]``."""
+"""By population of the original graph: numbers of its neurons, their spike trains before and after, ``[T, S, n]``."""
 
 
 def compared_trains(
     graph: SNNGraph, origins: Provenance, before: Simulation, after: Simulation, samples: bool
 ) -> Trains:
     """The spike trains of all neurons that both graphs have."""
-    found = {}
+    by_population = {}
     for name in spiking(graph):
         place = origins.places[name]
         numbers = np.flatnonzero(place.numbers >= 0)
@@ -109,25 +121,26 @@ def compared_trains(
             continue
         trains = before[name], after[place.population]
         flat = [train.reshape(len(train), train.shape[1] if samples else 1, -1) for train in trains]
-        found[name] = (numbers, flat[0][:, :, numbers], flat[1][:, :, place.numbers[numbers]])
-    return found
+        by_population[name] = (numbers, flat[0][:, :, numbers], flat[1][:, :, place.numbers[numbers]])
+    return by_population
 
 
 def spiking(graph: SNNGraph) -> list[str]:
-    """The populations that give spikes, in the order in which a step updates them."""
+    """The populations that emit spikes, in the order in which a step updates them."""
     return [name for name in update_order(graph) if graph.populations[name].neuron.spikes]
 
 
 def first_divergence(trains: Trains) -> Divergence | None:
     """The first difference in time, then in the order of a step."""
-    best: tuple[int, str, np.ndarray] | None = None
+    earliest: tuple[int, str, np.ndarray] | None = None
     for name, (_, before, after) in trains.items():
         steps = np.flatnonzero((before != after).any(axis=(1, 2)))
-        if steps.size and (best is None or steps[0] < best[0]):
-            best = (int(steps[0]), name, (before != after)[steps[0]])
-    if best is None:
+        if steps.size and (earliest is None or steps[0] < earliest[0]):
+            earliest = (int(steps[0]), name, (before != after)[steps[0]])
+    if earliest is None:
         return None
-    step, name, different = best
+    # Among equal steps the population that is updated first: an earlier spike may be the cause of the later ones.
+    step, name, different = earliest
     sample, neuron = (int(n) for n in np.argwhere(different)[0])
     numbers, before, _ = trains[name]
     return Divergence(step, sample, name, int(numbers[neuron]), bool(before[step, sample, neuron]))

@@ -1,4 +1,13 @@
-"""Inputs to compare graphs on: random ones, and such that bring neurons close to their threshold."""
+"""Inputs on which graphs are compared: random ones, and ones that bring neurons close to their threshold."""
+
+# An example of pushing: input element 0 drives neuron 0 with weight 1, element 1 drives neuron 1 with weight 3, and an
+# output reads the neurons with [2 -1]. Relative to the largest, the neurons push the output by [1 -0.5], and the input
+# elements by [1 -1.5], that is by [0.67 -1]. The last random sample holds element 0 at its highest value and element 1
+# at its lowest one.
+#
+# An example of a trial close to the threshold: a neuron sums up its input, 0.8 in each of three steps, and fires above
+# 1. Scaled by 0 it is silent, scaled by 1 it fires, so some scale between is critical: 1 / 2.4 = 0.4167. Bisection
+# tries 0.5, which fires; 0.25 and 0.375, which do not; 0.4375, which fires; and so on.
 
 from __future__ import annotations
 
@@ -16,29 +25,30 @@ from .calibration import Calibration
 from .difference import spiking
 
 SYNAPSE_STEPS = 4e8
-"""Synapses times steps times samples that a check may take."""
+"""The largest product of synapses, steps and samples in one check, which bounds its time."""
 NEURON_STEPS = 2e7
-"""Neurons times steps times samples that a check may keep."""
+"""The largest product of neurons, steps and samples in one check, which bounds its memory."""
 STEPS, SAMPLES = 50, 8
 LONGEST = 400
-"""Steps, for slow neurons and long delays."""
+"""The largest number of steps, for slow neurons and long delays."""
 BISECTIONS = 30
+"""The critical scale is then known to a part in 10^9."""
 STRONGER = 6
-"""How often inputs are made four times as strong."""
+"""The number of strengths tried, each four times the one before."""
 LIVELY = 0.01
-"""Spikes per step and neuron that show enough of a population."""
+"""Spikes per step and neuron above which a population counts as active."""
 
 Inputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Inputs with a name.
+    """Inputs and their description.
 
     Attributes:
-        description: what they are, in words.
+        description: what the inputs are, in words.
         inputs: by name, ``[T, samples, *shape]``.
-        is_calibration: whether they are the data on which a profiled change promises to do nothing.
+        is_calibration: whether they are the calibration data, on which a profiled change promises equal behavior.
     """
 
     description: str
@@ -47,30 +57,31 @@ class Trial:
 
 
 def affordable(graph: SNNGraph, steps: int) -> tuple[int, int]:
-    """Steps, at most those that are wanted, and samples of a check: fewer for large graphs."""
+    """The numbers of steps and samples of a check: at most ``steps``, and fewer for large graphs."""
     sample_steps = max(4.0, SYNAPSE_STEPS / max(graph.total_synapses, 1))
     samples = int(min(SAMPLES, max(1.0, sample_steps / STEPS)))
     return int(min(steps, sample_steps / samples)), samples
 
 
 def random_trial(graph: SNNGraph, seed: int = 0) -> Trial:
-    """Noise within the declared ranges, of another strength for every sample: dense, and sparse like spikes; and what
-    pushes the outputs up.
+    """Noise within the declared ranges, with a different strength for each sample, alternately dense and sparse like
+    spikes. The last sample is the constant input that pushes the outputs up the most.
 
-    Inputs without a range start from 0 to 1 and are made stronger until something fires, for the last sample until all
-    populations fire that can. Slow neurons and long delays get more steps.
+    Inputs without a range start from 0 to 1 and are made stronger until something fires; for the last sample, until
+    every population fires that can. Slow neurons and long delays get more steps.
     """
     rng = np.random.default_rng(seed)
     steps, samples = affordable(graph, _settling_steps(graph))
     pushed = _pushed(graph)
-    found = {name: _noise(rng, node, pushed[name], steps, samples) for name, node in graph.inputs.items()}
+    inputs = {name: _noise(rng, node, pushed[name], steps, samples) for name, node in graph.inputs.items()}
+    # A declared range limits what the graph is used on: inputs beyond it would show differences that do not matter.
     if all(node.high is None for node in graph.inputs.values()) and spiking(graph):
-        found = _lively(graph, found)
-    return Trial("random inputs", found)
+        inputs = _lively(graph, inputs)
+    return Trial("random inputs", inputs)
 
 
 def _settling_steps(graph: SNNGraph) -> int:
-    """Steps after which slow states and delayed projections have shown what they do."""
+    """Steps after which slow states and delayed projections have taken effect."""
     slowest = [
         float(value.max(initial=0.0))
         for population in graph.populations.values()
@@ -82,40 +93,47 @@ def _settling_steps(graph: SNNGraph) -> int:
 
 
 def _noise(rng: np.random.Generator, node: Input, pushed: np.ndarray, steps: int, samples: int) -> np.ndarray:
+    """Values of one input, ``[steps, samples, *shape]``."""
     low, high = _range(node)
     noise = rng.uniform(low, high, (steps, samples, *node.shape))
     sparse = (rng.random(noise.shape) < 0.2) * high
     every_other = _by_sample(np.arange(samples) % 2 == 0, noise.ndim)
     strength = _by_sample(np.linspace(0.25, 1.0, samples), noise.ndim)
-    found = np.clip(np.where(every_other, noise, sparse) * strength, low, high)
+    values = np.clip(np.where(every_other, noise, sparse) * strength, low, high)
+    # Noise around a mean may leave outputs at zero, of which nothing would then be tested.
     if samples > 1:
-        found[:, -1] = np.where(pushed.reshape(node.shape) > 0, high, low)
-    return found
+        values[:, -1] = np.where(pushed.reshape(node.shape) > 0, high, low)
+    return values
 
 
 def _pushed(graph: SNNGraph) -> dict[str, np.ndarray]:
-    """Of every input how much each element adds to the outputs, by the weights on the way alone."""
-    found = {name: np.zeros(node.size) for name, node in graph.nodes.items()}
-    found |= {name: np.ones(node.size) for name, node in graph.outputs.items()}
+    """How much each element of every input adds to the outputs, estimated from the weights on the way alone."""
+    push = {name: np.zeros(node.size) for name, node in graph.nodes.items()}
+    push |= {name: np.ones(node.size) for name, node in graph.outputs.items()}
+    # Against the order of a step, so that targets are mostly done before their sources. Recurrent weights count for
+    # nothing, since this is only a direction.
     for name in (*reversed(update_order(graph)), *graph.inputs):
         for projection in graph.out_of(name):
             matrix = projection.operation.matrix(graph.source_shape(projection))
-            if matrix.shape == (found[projection.target].size, found[name].size):
-                found[name] = found[name] + matrix.T @ found[projection.target].astype(matrix.dtype)
-        found[name] /= max(float(np.abs(found[name]).max(initial=0.0)), 1e-30)
-    return {name: found[name] for name in graph.inputs}
+            if matrix.shape == (push[projection.target].size, push[name].size):
+                push[name] = push[name] + matrix.T @ push[projection.target].astype(matrix.dtype)
+        # Without this, products of weights over many layers could overflow.
+        push[name] /= max(float(np.abs(push[name]).max(initial=0.0)), 1e-30)
+    return {name: push[name] for name in graph.inputs}
 
 
 def _lively(graph: SNNGraph, inputs: Inputs) -> Inputs:
-    """Stronger inputs: for the first sample so that something fires, for the last so that all fire that can; in graphs
-    so large that few steps are run, so that something does."""
+    """Stronger inputs: in the first sample as strong as needed for something to fire, in the last for every population
+    to fire that can. In graphs so large that few steps are run, it is enough that something fires."""
     names, ready = spiking(graph), Interpreter(graph)
     rates = []
     for k in range(STRONGER):
-        found = ready.run({name: 4.0**k * values for name, values in inputs.items()}, record=names)
-        rates.append([found[name].mean() for name in names])
-        if min(rates[-1]) > LIVELY or (np.mean(rates[-1]) > LIVELY and len(found[names[0]]) < STEPS):
+        spikes = ready.run({name: 4.0**k * values for name, values in inputs.items()}, record=names)
+        rates.append([spikes[name].mean() for name in names])
+        if min(rates[-1]) > LIVELY or (np.mean(rates[-1]) > LIVELY and len(spikes[names[0]]) < STEPS):
             break
+    # Deep populations may need an input that no other needs, or be silenced by one that is too strong: the rates of all
+    # populations, each counted only until it is active, say which strength shows most.
     alive = [sum(min(rate, LIVELY) for rate in by_name) for by_name in rates]
     something = next((k for k, by_name in enumerate(rates) if np.mean(by_name) > LIVELY), len(rates) - 1)
     most = max(something, int(np.argmax(alive)))
@@ -131,11 +149,11 @@ def _powers(first: int, last: int, samples: int) -> np.ndarray:
 
 
 def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
-    """Random inputs scaled so that a neuron just fires, or just does not; None where no scale makes that difference, or
-    where the graph is so large that finding one takes too long.
+    """Random inputs scaled so that a neuron just fires, or just does not; None if no scale makes that difference, or if
+    the graph is so large that the search takes too long.
 
-    For every sample one of the neurons that fire is chosen at random, and the scale at which its spike train changes is
-    found by bisection. Half of the samples are just above it, half just below.
+    For every sample one of the neurons that fire is chosen at random, and bisection gives the scale at which its spike
+    train changes. Half of the samples are just above that scale, half just below.
     """
     names = spiking(graph)
     steps, samples = affordable(graph, STEPS)
@@ -145,12 +163,13 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     ready = Interpreter(graph)
     rng = np.random.default_rng(seed)
     firing = _by_sample_of(ready.run(base, record=names), names, samples)
-    chosen = [_chosen({n: np.any(found[:, k], axis=0) for n, found in firing.items()}, rng) for k in range(samples)]
+    chosen = [_chosen({n: np.any(fired[:, k], axis=0) for n, fired in firing.items()}, rng) for k in range(samples)]
 
     def trains(scale: np.ndarray) -> np.ndarray:
         by_name = _by_sample_of(ready.run(_scaled(graph, base, scale), record=names), names, samples)
         return np.stack([by_name[n][:, k, neuron] for k, (n, neuron) in enumerate(chosen)])
 
+    # All samples are bisected together, each for its own neuron: one run per bisection.
     low, high = np.zeros(samples), np.ones(samples)
     at_low = trains(low)
     for _ in range(BISECTIONS):
@@ -163,13 +182,13 @@ def adversarial_trial(graph: SNNGraph, seed: int = 0) -> Trial | None:
     return Trial("inputs that bring neurons close to the threshold", _scaled(graph, base, scale))
 
 
-def _by_sample_of(found: Simulation, names: list[str], samples: int) -> dict[str, np.ndarray]:
+def _by_sample_of(simulation: Simulation, names: list[str], samples: int) -> dict[str, np.ndarray]:
     """Spikes by population, ``[T, samples, neurons]``."""
-    return {name: found[name].reshape(len(found[name]), samples, -1) for name in names}
+    return {name: simulation[name].reshape(len(simulation[name]), samples, -1) for name in names}
 
 
 def _chosen(fires: dict[str, Any], rng: np.random.Generator) -> tuple[str, int]:
-    """A population and one of its neurons, if possible one that fires."""
+    """The name of a population and the number of one of its neurons, if possible one that fires."""
     alive = [name for name, neurons in fires.items() if neurons.any()]
     name = (alive or list(fires))[rng.integers(len(alive or fires))]
     numbers = np.flatnonzero(fires[name]) if alive else np.arange(fires[name].size)
@@ -177,7 +196,7 @@ def _chosen(fires: dict[str, Any], rng: np.random.Generator) -> tuple[str, int]:
 
 
 def _scaled(graph: SNNGraph, inputs: Inputs, scale: np.ndarray) -> Inputs:
-    """Inputs times a number for every sample, kept within the declared ranges."""
+    """Inputs times one number per sample, limited to the declared ranges."""
     return {n: np.clip(x * _by_sample(scale, x.ndim), *_limits(graph.inputs[n])) for n, x in inputs.items()}
 
 
@@ -196,9 +215,9 @@ def _limits(node: Input) -> tuple[float, float]:
 
 
 def trials_of(graph: SNNGraph, calibration: Calibration | None = None, seed: int = 0) -> list[Trial]:
-    """Random and adversarial inputs, and the calibration data, of much data as many samples as can be afforded."""
-    found = [random_trial(graph, seed), adversarial_trial(graph, seed)]
-    trials = [trial for trial in found if trial is not None]
+    """Random and adversarial inputs, and the calibration data: of large data, as many samples as a check may take."""
+    generated = [random_trial(graph, seed), adversarial_trial(graph, seed)]
+    trials = [trial for trial in generated if trial is not None]
     if calibration is not None:
         sample_steps = min(
             SYNAPSE_STEPS / max(graph.total_synapses, 1),

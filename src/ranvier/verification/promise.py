@@ -6,7 +6,7 @@ import enum
 
 
 class Promise(enum.IntEnum):
-    """What a rewriting leaves as it was, the strongest first."""
+    """What a rewriting preserves, the strongest promise first."""
 
     BITWISE = 0
     """The same bits on every input."""
@@ -15,7 +15,7 @@ class Promise(enum.IntEnum):
     PROFILED = 2
     """The same on the calibration data."""
     APPROXIMATE = 3
-    """Not the same; the error is measured."""
+    """Results may differ; the error is measured."""
 
     def __str__(self) -> str:
         return self.name.lower()

@@ -1,4 +1,7 @@
-"""Runs of graphs whose results are kept, so that a chain of checks runs every graph once."""
+"""Runs of graphs with a cache of results, so that a chain of checks runs every graph once."""
+
+# An example: passes turn the graph g into h and then into k, and each check compares two graphs on the same inputs. The
+# checks (g, h), (h, k) and at last (g, k) are six runs; with the cache there are three.
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from ..graph.recording import Simulation
 from ..graph.snn_graph import SNNGraph
 
 LATEST = 2
-"""Graphs whose results are kept besides those of the first one."""
+"""Graphs in the cache besides the first one, with which the last check compares."""
 
 Key = tuple[object, ...]
 
 
-class KeptRuns:
-    """Interprets graphs, and gives again what a graph that is not changed has given on the same arrays."""
+class RunCache:
+    """Interprets graphs. The same graph object with the same arrays gives the same result without running again."""
 
     def __init__(self) -> None:
         self._graphs: list[SNNGraph] = []
@@ -28,12 +31,13 @@ class KeptRuns:
         self, graph: SNNGraph, inputs: Mapping[str, np.ndarray], *, record: Any = (), nudges: Sequence[Nudge] = ()
     ) -> Simulation:
         """As :func:`ranvier.interpret`, from inputs by name."""
+        # Runs with moved thresholds are steps of a search, and are not repeated.
         if nudges:
             return interpret(graph, inputs, record=record, nudges=nudges)
         results = self._of(graph)
         key = (*((name, id(values)) for name, values in inputs.items()), *record)
         if key not in results:
-            # The arrays are kept, because an identity is one for as long as its object lives.
+            # The cache refers to the arrays: an id is unique only as long as its object lives.
             results[key] = dict(inputs), interpret(graph, inputs, record=record)
         return results[key][1]
 
