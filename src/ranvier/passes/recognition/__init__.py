@@ -1,1 +1,1 @@
-"""Traced populations become neurons with names, where running both shows that they agree."""
+"""Traced populations become named neurons if running both shows that they agree."""

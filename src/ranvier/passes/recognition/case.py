@@ -1,4 +1,8 @@
-"""What is known of a traced population while a named neuron is sought for it."""
+"""What is known about a traced population while a named neuron is sought for it."""
+
+# An example: a potential and a current both take the inputs x and y, v' = ... + 4 x + 2 y and i' = ... + 2 x + y. Both
+# see one sum, x + 0.5 y, with the gains 4 and 2. With i' = ... + 2 x + 2 y instead there is no such sum, and no named
+# neuron, for these have a single input.
 
 from __future__ import annotations
 
@@ -11,32 +15,43 @@ from .probe import Probe, Unlike, is_close, simple
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What is to be told: dynamics, their spike and the time step."""
+    """The population to recognise.
+
+    Attributes:
+        probe: its dynamics, to be run.
+        spike: the output that is its spike; None if there is none.
+        dt: the time step in seconds.
+    """
 
     probe: Probe
     spike: str | None
     dt: float
 
     def row(self, name: str) -> dict[str, np.ndarray]:
+        """The slopes of a new state or output, see :attr:`Probe.affine`."""
         return self.probe.affine[name]
 
     def drive(self, rows: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """The weight of every input in one sum, and what each row takes of the sum.
+        """The weight of every input in one sum, and the gain with which each row takes the sum.
 
         Raises:
-            Unlike: inputs do different things.
+            Unlike: there are no inputs, they do nothing, or they do different things.
         """
         inputs = self.probe.inputs
         if not inputs:
             raise Unlike("it has no input", remedy="give it one, if only of zeros")
+        # Weights are relative to the input with the most effect, so that the sum is in units that the dynamics use.
         main = max(inputs, key=lambda k: sum(float(np.abs(row[k]).sum()) for row in rows))
         gains = [row[main] for row in rows]
         total = np.sum([np.abs(g) for g in gains], axis=0)
         if np.any(total == 0):
             raise Unlike("its input does nothing", remedy="let the input drive a state of the neuron")
-        which = np.argmax([np.abs(g) for g in gains], axis=0)
-        at = np.arange(self.probe.size)
-        weights = {k: np.stack([row[k] for row in rows])[which, at] / np.stack(gains)[which, at] for k in inputs}
+        # For each neuron from the row with its largest gain: a quotient of small numbers would be mostly rounding.
+        strongest = np.argmax([np.abs(g) for g in gains], axis=0)
+        every = np.arange(self.probe.size)
+        weights = {
+            k: np.stack([row[k] for row in rows])[strongest, every] / np.stack(gains)[strongest, every] for k in inputs
+        }
         for k in inputs:
             if not all(is_close(row[k], weights[k] * gain, total) for row, gain in zip(rows, gains, strict=True)):
                 raise Unlike(

@@ -1,4 +1,13 @@
-"""Kinds of neurons by their states: what a traced population is if it is one of them."""
+"""The named neurons by their number of states, and how measured slopes give their parameters."""
+
+# Examples, with a time step of 1 ms:
+#
+#   v' = 0.75 v + x, fires above 1                      LIF: tau = 4 ms = 1 ms / (1 - 0.75), r = 4 = 1 / (1 - 0.75)
+#   i' = 0.5 i + x, v' = 0.75 v + 0.5 i'                CubaLIF: tau_syn = 2 ms, w_in = 2, tau_mem = 4 ms, r = 2. The
+#                                                       slopes of v' are 0.25 by i and 0.5 by x, 0.5 times those of i',
+#                                                       so v is driven by the new current
+#   v' = 0.75 v + x, fires above 1 + 0.2 a,             ALIF: beta = 0.2, tau_a = 2 ms. The threshold is measured at
+#   a' = 0.5 a + spike                                  a = 0, 1 and 2, where it is 1, 1.2 and 1.4
 
 from __future__ import annotations
 
@@ -16,7 +25,7 @@ from .spiking import Adaptation, Spike
 
 
 def _nothing(case: Case) -> Match:
-    """Without a state: a threshold, or a sum."""
+    """No state: a threshold, or a sum."""
     probe = case.probe
     if case.spike is None:
         values = list(probe.outputs)
@@ -32,6 +41,8 @@ def _nothing(case: Case) -> Match:
             )
         bias = rows[0][""]
         return Match(Relay(), None, weights=weights, bias=bias if np.any(bias) else None)
+    # The slopes of a spike are zero and say nothing about weights. Each input alone is raised until the neuron fires;
+    # those levels are inversely proportional to the weights.
     main = probe.inputs[0]
     level = {}
     for k in probe.inputs:
@@ -69,11 +80,14 @@ def _two(case: Case) -> Match:
 
 
 def _current(case: Case, i: str, v: str) -> Match:
+    """A current that drives a potential: CubaLI, CubaLIF."""
     probe = case.probe
     synapse, membrane = case.row(i), case.row(v)
     weights, (gain, direct) = case.drive([synapse, membrane])
     if np.any(synapse[""]):
         raise Unlike(f"its current {i!r} moves on its own", about=i, remedy="let it fade to zero without input")
+    # If the input reaches the potential in the same step, it does so through the new current: its slope is then that of
+    # the current times what the potential takes of the current.
     taken, current = membrane[i], "old"
     if np.any(direct):
         taken, current = membrane[i] / synapse[i], "new"
@@ -89,8 +103,8 @@ def _current(case: Case, i: str, v: str) -> Match:
             about=v,
             remedy="give it a time constant",
         )
-    way = _way([synapse[i], decay], case.dt)
-    tau_syn, tau_mem = (_tau(d, way, case.dt) for d in (synapse[i], decay))
+    integration = _integration([synapse[i], decay], case.dt)
+    tau_syn, tau_mem = (_tau(d, integration, case.dt) for d in (synapse[i], decay))
     values = {
         "tau_syn": tau_syn,
         "tau_mem": tau_mem,
@@ -98,14 +112,14 @@ def _current(case: Case, i: str, v: str) -> Match:
         "r": simple(taken / (1 - decay)),
         "v_leak": simple((membrane[""] - shift * (1 - decay)) / (1 - decay)),
     }
-    choices = {"integration": way, "current": current}
+    choices = {"integration": integration, "current": current}
     initial = {k: x.ravel() for k, x in probe.population.initial_state().items()}
     if spike is None:
         neuron = CubaLI(**values, **choices)
         return Match(neuron, None, {"i": i, "v": v}, {"i": initial[i], "v": initial[v]}, weights)
     neuron = CubaLIF(**values, **choices, **spike.fields)
     states = {"i": i, **({"v": v} if spike.is_plain else {})}
-    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights, found=spike)
+    return Match(neuron, case.spike, states, {"i": initial[i], "v": spike.start(initial[v])}, weights, firing=spike)
 
 
 def _three(case: Case) -> Match:
@@ -199,7 +213,7 @@ def _initial_adaptation(spike: Spike, adaptation: Adaptation) -> np.ndarray:
 
 
 def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
-    """The threshold where a state has some value."""
+    """The threshold if the state ``a`` has some value."""
     try:
         return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, level)}).threshold
     except Unlike as unlike:
@@ -211,7 +225,8 @@ def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
 
 
 def _synapse(case: Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
-    """The current in front of a potential, the weights of the inputs, and what the potential takes of the current."""
+    """The current in front of a potential, the weights of the inputs, and the gain with which the potential takes the
+    current."""
     probe, membrane = case.probe, case.row(v)
     if i is None:
         weights, (gain,) = case.drive([membrane])
@@ -231,6 +246,7 @@ def _synapse(case: Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarr
 
 
 def _main(probe: Probe, weights: dict[str, np.ndarray]) -> str:
+    """The input whose weight in the sum is one."""
     return next(k for k in probe.inputs if is_close(weights[k], np.ones(probe.size)))
 
 
@@ -248,24 +264,33 @@ def _spiking(
     kind = ALIF if adaptation else LIF if isinstance(leak, LI) else IF
     initial = {"v": spike.start(case.probe.population.initial_state()[v].ravel())}
     states = {"v": v} if spike.is_plain else {}
-    return Match(kind(**fields), case.spike, states, initial, weights, bias, found=spike)
+    return Match(kind(**fields), case.spike, states, initial, weights, bias, firing=spike)
 
 
 def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) -> tuple[LI | I, np.ndarray | None]:
-    """``v' = decay v + gain I + constant`` as a neuron without a spike, and what must be added to its input."""
+    """``v' = decay v + gain I + constant`` as a neuron without a spike, and the bias that its input needs."""
     if np.all(decay == 1):
         return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
     if np.any(decay == 1):
         raise Unlike("some of its potentials leak and others do not", remedy="make two populations of it")
-    way = _way([decay], dt)
+    integration = _integration([decay], dt)
     return (
-        LI(_tau(decay, way, dt), simple(gain / (1 - decay)), simple(constant / (1 - decay)), integration=way),
+        LI(
+            _tau(decay, integration, dt),
+            simple(gain / (1 - decay)),
+            simple(constant / (1 - decay)),
+            integration=integration,
+        ),
         None,
     )
 
 
-def _way(decays: list[np.ndarray], dt: float) -> Any:
-    """The integration that makes time constants simple numbers."""
+def _integration(decays: list[np.ndarray], dt: float) -> Any:
+    """The integration for which the time constants have the fewest digits.
+
+    A decay of 0.75 is tau = 4 steps with Euler integration, and 3.47605949678 steps exactly integrated: the former was
+    meant.
+    """
     if any(np.any((d <= 0) | (d >= 1)) for d in decays):
         if any(np.any((d <= -1) | (d >= 1)) for d in decays):
             raise Unlike(
@@ -273,24 +298,24 @@ def _way(decays: list[np.ndarray], dt: float) -> Any:
             )
         return "euler"
 
-    def digits(way: Any) -> float:
-        constants = np.concatenate([np.ravel(_tau(d, way, dt)) for d in decays])
+    def digits(integration: Any) -> float:
+        constants = np.concatenate([np.ravel(_tau(d, integration, dt)) for d in decays])
         return float(np.mean([len(f"{x:.12g}") for x in constants]))
 
     return min(("exponential", "euler"), key=digits)
 
 
-def _tau(decay: np.ndarray, way: str, dt: float) -> np.ndarray:
+def _tau(decay: np.ndarray, integration: str, dt: float) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return simple(dt / (1 - decay) if way == "euler" else -dt / np.log(decay))
+        return simple(dt / (1 - decay) if integration == "euler" else -dt / np.log(decay))
 
 
 KINDS: dict[int, Callable[[Case], Match]] = {0: _nothing, 1: _one, 2: _two, 3: _three}
-"""By the number of states."""
+"""What makes a match, by the number of states."""
 
 
 def own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
-    """Outputs that are the neuron's output as well.
+    """Checks that outputs besides the spike are the neuron's output.
 
     Raises:
         Unlike: an output is something else.
@@ -310,6 +335,6 @@ def own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
 
 
 def shared(values: np.ndarray) -> np.ndarray:
-    """One number where all neurons have the same."""
+    """A single number if it is the same for all neurons."""
     flat = np.ravel(values)
     return flat[0] if flat.size and np.all(flat == flat[0]) else values

@@ -1,4 +1,4 @@
-"""A neuron that does what a traced population does, and what is known of that population."""
+"""A named neuron that behaves like a traced population, and how the two correspond."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Synapse:
     """A current in front of a neuron.
 
     Attributes:
-        neuron: leaks.
-        state: the traced population's name for it.
-        initial: its value before the first step.
-        delay: 1 where the neuron is driven by the current of the step before.
+        neuron: the leaky integrator that computes the current.
+        state: name of the current in the traced population.
+        initial: value of the current before the first step, ``[size]``.
+        delay: 1 if the current of the previous step drives the neuron, 0 if the new current does.
     """
 
     neuron: LI
@@ -29,18 +29,18 @@ class Synapse:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A neuron that does what a traced population does.
+    """A named neuron that behaves like a traced population.
 
     Attributes:
         neuron: with its parameters.
-        spike: the output that is its spike; None where it has none.
-        states: by its own names those of the traced population that it has as they are.
-        initial: its states before the first step.
-        weights: by input of the traced population what it is multiplied by in the sum.
-        bias: what is added to the sum.
+        spike: output of the traced population that is its spike; None if there is none.
+        states: names of the traced population's states by the neuron's own names, for states with equal values.
+        initial: the neuron's states before the first step, ``[size]``, by its own names.
+        weights: by input of the traced population, its weight in the sum of inputs.
+        bias: what is added to the sum; None if nothing is.
         values: outputs of the traced population that are the neuron's output.
-        synapse: what the sum goes through first, where no neuron with a name has it inside.
-        found: what was seen of its spikes.
+        synapse: a current between the sum and the neuron, if no named neuron includes it.
+        firing: the measured threshold and reset; None if there is no spike, or no state.
     """
 
     neuron: Neuron
@@ -51,4 +51,4 @@ class Match:
     bias: np.ndarray | None = None
     values: tuple[str, ...] = ()
     synapse: Synapse | None = None
-    found: Spike | None = None
+    firing: Spike | None = None

@@ -1,4 +1,12 @@
-"""Where a traced population fires, and what a spike does."""
+"""The threshold of a traced population, and the effect of a spike."""
+
+# An example: v' = 0.75 v + x. The onset is x = 1, so the threshold is 1. Beyond the onset, at x = 1.25 and 1.5, the
+# potential without a reset would be 1.25 and 1.5.
+#
+#   v' is 0.25 and 0.5     both less by 1: the reset subtracts 1
+#   v' is 0 and 0          equal: the reset sets v to 0
+#   v' is 1.25 and 1.5     no reset in this step. Steps that start with v above the threshold show it: v = 1.25 and 1.5,
+#                          a quarter and half of the threshold above it, are reset before they leak
 
 from __future__ import annotations
 
@@ -15,17 +23,17 @@ RESETS = "after a spike, set the potential to v_reset or take v_threshold off it
 
 @dataclass(frozen=True, eq=False)
 class Spike:
-    """Where a spike comes and what it does.
+    """When a population fires, and the effect of a spike. Arrays are ``[size]``.
 
     Attributes:
-        case: whose.
-        v: the potential.
-        main: the variable that was moved to make it fire.
-        threshold: of the potential before the reset.
-        resets_later: whether the reset is done at the beginning of the next step.
-        subtract: what is taken away; None where the potential is set.
-        reset: what the potential is set to.
-        adaptation: what raises the threshold, if anything does.
+        case: the population.
+        v: name of the potential.
+        main: name of the variable that was moved to make it fire.
+        threshold: potential before the reset above which it fires.
+        resets_later: whether the reset happens at the beginning of the next step.
+        subtract: amount that the reset subtracts; None if it sets the potential.
+        reset: value to which the reset sets the potential.
+        adaptation: the state that raises the threshold; None if there is none.
     """
 
     case: Case
@@ -39,6 +47,11 @@ class Spike:
 
     @classmethod
     def of(cls, case: Case, v: str, *, main: str, at: dict[str, np.ndarray] | None = None) -> Spike:
+        """Measures it by moving one variable up to the onset and beyond; others are at rest, or as ``at`` says.
+
+        Raises:
+            Unlike: it does not fire, or the reset is of no known kind.
+        """
         probe, at = case.probe, at or {}
         assert case.spike is not None
         row = case.row(v)
@@ -49,6 +62,8 @@ class Spike:
             return row[""] + sum((row[k] * full[k] for k in probe.variables if k != ""), np.zeros(probe.size))
 
         threshold = simple(before_reset({main: onset}))
+        # Two points, because one cannot distinguish subtracting from setting. They are near the threshold, since other
+        # branches of the dynamics may act far from it.
         margin = np.maximum(np.abs(threshold - before_reset({})), 1e-3) / np.abs(row[main])
         beyond = [{**at, main: onset + np.sign(row[main]) * k * margin} for k in (0.25, 0.5)]
         after = probe(beyond).states[v]
@@ -61,7 +76,7 @@ class Spike:
 
     @classmethod
     def _later(cls, case: Case, v: str, main: str, threshold: np.ndarray, at: dict[str, np.ndarray]) -> Spike:
-        """The reset is seen in a step that starts above the threshold."""
+        """Measures a reset that happens in the next step, from steps that start above the threshold."""
         probe, row = case.probe, case.row(v)
         if np.any(row[v] == 0):
             raise Unlike(
@@ -73,6 +88,7 @@ class Spike:
         starts = [threshold + k * margin for k in (1.0, 2.0)]
         after = probe([{**at, v: start} for start in starts]).states[v]
         rest = sum((row[k] * {**probe.rest, **at}[k] for k in probe.variables if k != v), row[""])
+        # The potential from which the leak must have started for the result that it had: the one after the reset.
         began = (after - rest) / row[v]
         change = began - np.stack(starts)
         scale = np.abs(began) + np.abs(threshold)
@@ -82,7 +98,7 @@ class Spike:
         return cls(case, v, main, threshold, True, subtract, reset)
 
     def jump(self, state: str) -> np.ndarray:
-        """What a spike adds to another state."""
+        """The amount that a spike adds to another state."""
         probe = self.case.probe
         if self.resets_later:
             margin = 0.25 * np.maximum(np.abs(self.threshold), 1e-3)
@@ -96,7 +112,11 @@ class Spike:
 
     @property
     def shift(self) -> np.ndarray | float:
-        """What is taken off the potential, so that a reset takes away as much as the threshold is."""
+        """What is taken off the traced potential for the neuron's, whose reset subtracts exactly its threshold.
+
+        A potential with the threshold 1.5 and a reset that subtracts 1 is that of a neuron with the threshold 1, plus
+        0.5.
+        """
         return 0.0 if self.subtract is None else simple(self.threshold - self.subtract)
 
     @property
@@ -106,7 +126,7 @@ class Spike:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Of the neuron."""
+        """Threshold and reset as arguments of the neuron."""
         level = simple(self.threshold - self.shift)
         if self.subtract is None:
             return {"v_threshold": level, "v_reset": simple(self.reset), "reset": "zero"}
@@ -125,7 +145,7 @@ class Spike:
 
     @property
     def is_due(self) -> np.ndarray:
-        """Of which neurons the first step begins with a reset, where it is done at the beginning of a step."""
+        """Which neurons are reset in the first step, ``[size]``, if resets happen at the beginning of a step."""
         initial = self.case.probe.population.initial_state()
         above = initial[self.v].ravel() - self.threshold
         if self.adaptation is None:
@@ -140,8 +160,8 @@ class Adaptation:
     Attributes:
         state: its name.
         slope: of the threshold by the state before the step.
-        jump: what a spike adds to the state.
-        fade: what is left of it after a step.
+        jump: amount that a spike adds to the state.
+        fade: fraction of the state that is left after a step.
     """
 
     state: str
@@ -151,7 +171,11 @@ class Adaptation:
 
 
 def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """What is taken away by a reset, or None and what is set; from two values after it and their changes."""
+    """The amount that a reset subtracts, or None, and the value that it sets; from two potentials and their changes.
+
+    Raises:
+        Unlike: neither the changes nor the potentials are equal.
+    """
     if is_close(change[0], change[1], scale[0]):
         return simple(-change[0]), np.zeros(after.shape[1:])
     if is_close(after[0], after[1], scale[0]):

@@ -1,4 +1,8 @@
-"""A recognised neuron put to the test: both are run, at random points and on random input."""
+"""The test of a recognised neuron: it is compared with the traced population at random points and on random input."""
+
+# An example: the neuron keeps 0.75 of v, adds x and fires above 1, with a reset to 0. At the random point v = 0.4 and
+# x = 0.9 the potential before the reset is 1.2, so a spike and v' = 0 are expected. Dynamics that also clip v at -1
+# agree there. At v = -2, x = 0.1 they give -1 instead of -1.4, and are refused.
 
 from __future__ import annotations
 
@@ -17,34 +21,34 @@ from .placing import in_shape, initial_states, put_synapse, shaped
 from .probe import Probe, Unlike, is_close
 
 POINTS = 16
-"""Random points at every scale."""
+"""Random points for each scale."""
 STEPS, SAMPLES = 60, 32
-"""Of the run that compares a neuron with what it was recognised in."""
+"""Of the run in which the neuron is compared with the traced population."""
 ROUNDED, ROUNDED_OF_ONE = 2e-4, 5e-3
-"""Part of the spikes of all neurons, and of one of them, that may differ because a potential is at the threshold."""
+"""Fractions of the spikes of all neurons, and of a single one, that rounding at the threshold may change."""
 TIE = 1e-7
-"""Part of the threshold within which rounding may decide a spike."""
+"""Fraction of the threshold within which rounding may decide whether a neuron fires."""
 PLAIN = "neurons with a name have no bounds, refractory times or other cases"
 ALONE = "neurons"
 """Name of a population that is run by itself."""
 
 
 def try_points(probe: Probe, match: Match) -> None:
-    """One step from random states on random inputs, near rest and far from it.
+    """Compares one step from random states on random inputs, near rest and far from it.
 
     Raises:
-        Unlike: what was seen around rest and at the threshold is not all that the dynamics do.
+        Unlike: the dynamics do more than the measurements around rest and at the threshold say.
     """
     generator = np.random.default_rng(1)
-    reach = 1 + (np.abs(match.found.threshold) if match.found is not None else np.zeros(probe.size))
+    reach = 1 + (np.abs(match.firing.threshold) if match.firing is not None else np.zeros(probe.size))
     points = [
         {k: probe.rest[k] + generator.normal(size=probe.size) * reach * scale for k in probe.variables}
         for scale in (0.1, 1.0, 3.0, 10.0, 100.0)
         for _ in range(POINTS)
     ]
-    given = probe.run(points)
+    response = probe.run(points)
     expected, clear = _expected(probe, match, {k: np.stack([p[k] for p in points]) for k in probe.variables})
-    for name, values in {**given.states, **given.outputs}.items():
+    for name, values in {**response.states, **response.outputs}.items():
         apart = np.abs(values - expected[name]) > 1e-7 * np.maximum(np.abs(values), reach)
         if np.any(apart & clear):
             kind = type(match.neuron).__name__
@@ -56,8 +60,9 @@ def try_points(probe: Probe, match: Match) -> None:
 
 
 def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """New states and outputs as affine maps, threshold and reset have them, and where rounding does not decide."""
-    spike, start, clear = match.found, dict(at), np.ones(at[probe.variables[0]].shape, bool)
+    """New states and outputs according to the affine maps, the threshold and the reset, ``[points, size]`` by name, and
+    where rounding cannot decide a spike."""
+    spike, start, clear = match.firing, dict(at), np.ones(at[probe.variables[0]].shape, bool)
 
     def affine(name: str) -> np.ndarray:
         row = probe.affine[name]
@@ -71,6 +76,8 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
             expected[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
         return expected, clear
     adaptation = spike.adaptation
+    # A late reset changes the states from which the step starts. In the last step, the threshold was raised by the
+    # adaptation from before it faded.
     if spike.resets_later:
         raised = 0.0 if adaptation is None else adaptation.slope / adaptation.fade * at[adaptation.state]
         before = at[spike.v] - spike.threshold - raised
@@ -92,10 +99,10 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
 
 
 def verified(population: Population, match: Match, dt: float) -> Match:
-    """The match with the comparison that it fires by, where both do the same on random input, with spikes.
+    """The match, with the comparison ``>=`` or ``>`` with which the neuron behaves like the population on random input.
 
     Raises:
-        Unlike: they differ.
+        Unlike: it does not with either, or the population never fired.
     """
     difference: str | None = None
     for fires in (">=", ">") if match.spike is not None else (None,):
@@ -107,6 +114,7 @@ def verified(population: Population, match: Match, dt: float) -> Match:
 
 
 def _difference(population: Population, match: Match, dt: float) -> str | None:
+    """How the two differ on random input, in words; None if they do not."""
     traced = _alone(population, None, dt)
     inputs = {_input_name(port): values for port, values in _inputs(population, match).items()}
     output = match.spike or (match.values[0] if match.values else None) or match.states.get("v", "")
@@ -120,6 +128,7 @@ def _difference(population: Population, match: Match, dt: float) -> str | None:
         return None if same else f"on random input its values differ from those of {kind}"
     if not a.any():
         return "it did not fire on random input"
+    # A potential that rounding brings to the other side of the threshold changes a few spikes, wrong parameters many.
     apart = (a != b).reshape(-1, population.size)
     kind = type(match.neuron).__name__
     if apart.mean() <= ROUNDED and apart.mean(axis=0).max() <= ROUNDED_OF_ONE:
@@ -128,7 +137,7 @@ def _difference(population: Population, match: Match, dt: float) -> str | None:
 
 
 def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
-    """Random input that makes the neurons fire now and then."""
+    """Random input on which the neurons fire now and then, ``[T, samples, *shape]`` by port."""
     generator = np.random.default_rng(0)
     scale = np.ones(population.size)
     if match.spike is not None and isinstance(match.neuron, (LIF, ALIF, IF, CubaLIF, Threshold)):
@@ -144,19 +153,19 @@ def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
 
 
 def _firing_input(neuron: Any, size: int) -> np.ndarray:
-    """An input that, if it stood, would bring the neuron to its threshold."""
+    """A constant input that would bring the neuron to its threshold, ``[size]``; for IF neurons, within 10 ms."""
     if isinstance(neuron, Threshold):
         level = neuron.threshold
     elif isinstance(neuron, IF):
         level = neuron.v_threshold / (neuron.r * 1e-2)
     else:
         level = (neuron.v_threshold - neuron.v_leak) / neuron.r / getattr(neuron, "w_in", 1.0)
-    found = np.broadcast_to(np.ravel(level), (size,)) if np.ndim(level) else np.full(size, float(level))
-    return np.where(found == 0, 1.0, found)
+    inputs = np.broadcast_to(np.ravel(level), (size,)) if np.ndim(level) else np.full(size, float(level))
+    return np.where(inputs == 0, 1.0, inputs)
 
 
 def _alone(population: Population, match: Match | None, dt: float, ports: tuple[str, ...] | None = None) -> SNNGraph:
-    """A population with nothing but inputs, under names that cannot be those of its states and ports."""
+    """A graph of one population and its inputs, under names that its states and ports cannot have."""
     ports = ports or population.neuron.inputs
     graph = SNNGraph(
         name="alone",
