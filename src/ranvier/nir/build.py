@@ -1,8 +1,20 @@
-"""From the nodes and edges of a NIR graph to populations and projections.
+"""Populations and projections from the nodes and edges of a NIR graph.
 
-Neurons become populations. An operation between two nodes becomes a projection; where operations meet, part or follow
-one another, relays stand between them, so that all that lies on a way between two neurons stays on it.
+Neurons become populations. An operation between two nodes becomes a projection. Where operations join, branch or follow
+one another, relays stand between them, so that every path between two neurons has the same operations as in the file.
 """
+
+# An example: the edges x -> scale -> dense -> lif, lif -> dense and lif -> y.
+#
+#   lif     a neuron: a population
+#   scale   an operation that another one follows: a projection from x to the relay "scale"
+#   dense   an operation with two nodes before it: they meet at the relay "dense.sum", through the projections
+#           "scale->dense.sum" and "lif->dense.sum". The projection "dense" leads from there to the relay "dense", and
+#           "dense->lif" passes the result on to lif
+#   lif->y  an edge without an operation: a projection that passes values on
+#
+# One of the projections from dense.sum over lif back to dense.sum needs a delay; it is the one that closes the loop,
+# "lif->dense.sum".
 
 from __future__ import annotations
 
@@ -25,14 +37,26 @@ from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, kind_of, operation_of
 
 NO_SHAPE = "no edge leads to it, and it says no shape"
 UNKNOWN_DT = 1.0
-"""Of a graph whose time step is yet to be asked for."""
+"""Seconds, as a placeholder until the time step is known."""
 
 
 class NirBuilder:
     """Builds a graph.
 
     Attributes:
-        closing: the projections that close loops which the file's own delays leave open; of them the delay is asked.
+        nodes: by name.
+        dt: time step in seconds; None if not known yet.
+        choices: how neurons are computed, by node and name of the choice.
+        notes: what a file that Ranvier wrote says beyond NIR.
+        before, after: names of the nodes before and after every node.
+        undelayed: names of the projections for the elements of a delay that do not wait.
+        delays: the ``Delay`` nodes.
+        operations: operation and delay in steps of every node that becomes a projection.
+        shapes: shape of what every node emits.
+        sums: names of the relays where several nodes before an operation meet.
+        taken: names of nodes and of the projections that pass values on.
+        unfinished: the graph without the delays that close loops.
+        closing: the projections that close loops in which the file has no delay; their delay has to be asked for.
     """
 
     def __init__(
@@ -45,25 +69,25 @@ class NirBuilder:
             self.after[a].append(b)
             self.before[b].append(a)
         self.undelayed: set[str] = set()
-        self.delays = Delays.of(nodes, edges, dt, loops_are_told=notes.dt is not None)
+        self.delays = Delays.of(nodes, edges, dt, loops_are_known=notes.dt is not None)
         self.operations: dict[str, tuple[Operation, int]] = {
             **{k: (operation_of(k, node), 0) for k, node in nodes.items() if kind_of(node) in OPERATIONS},
             **{k: (Identity(), steps) for k, steps in self.delays.shared.items()},
         }
         self.shapes = self._find_shapes()
-        taken = set(nodes)
-        self.sums = {k: _taken(taken, f"{k}.sum") for k in self.operations if len(self.before[k]) > 1}
+        taken_by_sums = set(nodes)
+        self.sums = {k: _take_name(taken_by_sums, f"{k}.sum") for k in self.operations if len(self.before[k]) > 1}
         self.taken = set(nodes)
         self.unfinished = self._graph()
         self.closing = closing_projections(self.unfinished, self.undelayed)
 
     def graph(self, name: str, recurrent_delay: int | None, *, is_complete: bool) -> SNNGraph:
-        """The graph; without ``recurrent_delay`` what closes a loop takes one step.
+        """The graph; without ``recurrent_delay``, projections that close a loop have a delay of one step.
 
         Args:
-            name: its name.
-            recurrent_delay: delay in steps of all that closes a loop.
-            is_complete: whether nothing is missing, so that the graph must be valid.
+            name: name of the graph.
+            recurrent_delay: delay in steps of the projections that close a loop.
+            is_complete: whether nothing is left to be asked for, so that the graph must be valid.
 
         Raises:
             GraphError: the graph is not valid.
@@ -71,6 +95,7 @@ class NirBuilder:
         graph = self.unfinished.copy()
         graph.name = name
         closing = [projection.name for projection in self.closing]
+        # A file of Ranvier's notes its implied delays; a caller's recurrent_delay replaces them as well.
         delayed = list(closing)
         if recurrent_delay is not None:
             delayed += self.notes.delays.keys() & graph.projections.keys()
@@ -82,7 +107,7 @@ class NirBuilder:
         return graph
 
     def _graph(self) -> SNNGraph:
-        """The graph with the delays that the file says."""
+        """The graph with the delays that are in the file."""
         ranges, fixed = self.notes.ranges, set(self.notes.fixed)
         inputs = [
             Input(k, self.shapes[k], *ranges.get(k, ())) for k, node in self.nodes.items() if kind_of(node) == "Input"
@@ -114,7 +139,7 @@ class NirBuilder:
     # Operations and what stands between them ---------------------------------------------------------------------
 
     def _is_between_two(self, name: str) -> bool:
-        """Whether an operation needs no relay: one node before it, and one after it that reads it as it is."""
+        """Whether an operation needs no relay: one node before it, and one after it that reads its result as it is."""
         if len(self.before[name]) != 1 or len(self.after[name]) != 1:
             return False
         return self.after[name][0] not in self.operations and self.after[name][0] not in self.delays.in_loops
@@ -128,6 +153,7 @@ class NirBuilder:
         return relays
 
     def _projections_into(self, name: str) -> list[Projection]:
+        """The projections for the edges to a node, and for the node itself if it is an operation."""
         before = self.before[name]
         if name in self.delays.in_loops:
             return [projection for a in before for projection in self._waiting(a, name)]
@@ -141,25 +167,31 @@ class NirBuilder:
         return [*into_sum, Projection(name, source, target, operation, delay)]
 
     def _passing(self, source: str, target: str) -> Projection:
-        return Projection(_taken(self.taken, f"{source}->{target}"), source, target, Identity())
+        """A projection that passes values on as they are."""
+        return Projection(_take_name(self.taken, f"{source}->{target}"), source, target, Identity())
 
     def _waiting(self, source: str, name: str) -> list[Projection]:
-        """Into a delay within a loop."""
+        """The projections from a node to a delay within a loop: one for each part, see :class:`LoopDelay`."""
         parts = self.delays.in_loops[name].parts
         if len(parts) == 1:
             return [self._passing(source, name).replace(delay=parts[0][1])]
-        made = [
-            Projection(_taken(self.taken, f"{source}->{name}.{delay}"), source, name, operation, delay)
+        projections = [
+            Projection(_take_name(self.taken, f"{source}->{name}.{delay}"), source, name, operation, delay)
             for operation, delay in parts
         ]
-        self.undelayed |= {projection.name for projection in made if projection.delay == 0}
-        return made
+        self.undelayed |= {projection.name for projection in projections if projection.delay == 0}
+        return projections
 
     # Shapes and neurons -------------------------------------------------------------------------------------------
 
     def _find_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of what every node gives: as it says itself, else as it follows from a node before it."""
-        shapes = {k: shape for k in self.nodes if (shape := self._own_shape(k)) is not None}
+        """The shape of what every node emits: the one that it declares, or the one that follows from a node before it.
+
+        Raises:
+            GraphError: shapes do not fit, or one is not known.
+        """
+        shapes = {k: shape for k in self.nodes if (shape := self._declared_shape(k)) is not None}
+        # Shapes spread along the edges from the nodes that declare one.
         order = deque(shapes)
         while order:
             source = order.popleft()
@@ -171,30 +203,35 @@ class NirBuilder:
             name = next((k for k in unknown if not self.before[k]), unknown[0])
             why = "is in a cycle without neurons, so no shape is known" if self.before[name] else NO_SHAPE
             raise GraphError(f"node {name!r}: {why}.")
+        # Only now, when the shapes of all nodes before the outputs are known.
         shapes.update({k: self._output_shape(k, shapes) for k, n in self.nodes.items() if kind_of(n) == "Output"})
         return shapes
 
     def _output_shape(self, name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """As it says, without axes of an exporter's batch of one where what leads to it has none."""
-        found = {shapes[k] for k in self.before[name]}
-        (given, *others) = found or {shapes[name]}
-        return given if not others and given in _without_batch_axes(shapes[name]) else shapes[name]
+        """The declared shape, without an exporter's batch axes of length one if the nodes before the output have none.
+
+        A declared shape of 1 x 1 x 10 is read as 10 if what leads to the output has the shape 10.
+        """
+        (arriving, *others) = {shapes[k] for k in self.before[name]} or {shapes[name]}
+        return arriving if not others and arriving in _without_batch_axes(shapes[name]) else shapes[name]
 
     def _input_shape(self, name: str, declared: tuple[int, ...]) -> tuple[int, ...]:
-        """As it says, without axes of an exporter's batch of one where no node after it takes them."""
+        """The declared shape, without an exporter's batch axes of length one if no node after the input takes them."""
         fitting = (s for s in _without_batch_axes(declared) if all(self._takes(k, s) for k in self.after[name]))
         return next(fitting, declared)
 
     def _takes(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a node can read values of a shape."""
         if name not in self.operations:
-            return kind_of(self.nodes[name]) == "Output" or self._own_shape(name) in (shape, None)
+            return kind_of(self.nodes[name]) == "Output" or self._declared_shape(name) in (shape, None)
         try:
             self.operations[name][0].target_shape(shape)
         except ShapeError:
             return False
         return True
 
-    def _own_shape(self, name: str) -> tuple[int, ...] | None:
+    def _declared_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape that a node declares, itself or by its parameters; None if it follows from the node before it."""
         node = self.nodes[name]
         kind = kind_of(node)
         if name in self.operations:
@@ -235,13 +272,13 @@ class NirBuilder:
 
 
 def _without_batch_axes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """A shape, then with fewer and fewer of the axes of length one that it begins with."""
+    """A shape, then with fewer and fewer of its leading axes of length one: 1 x 1 x 10, 1 x 10, 10."""
     ones = next((k for k, n in enumerate(shape) if n != 1), len(shape) - 1)
     return [shape[k:] for k in range(max(ones, 0) + 1)]
 
 
-def _taken(names: set[str], wanted: str) -> str:
-    """A free name, which is taken from now on."""
+def _take_name(names: set[str], wanted: str) -> str:
+    """A free name, which is added to the names."""
     name = free_name(names, wanted)
     names.add(name)
     return name

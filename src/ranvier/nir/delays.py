@@ -1,9 +1,14 @@
 """Delays of a NIR graph, in whole time steps.
 
-NIR's ``Delay`` is a node. In a graph of populations a projection waits, or a population of kind ``Delay``, which gives
-out in the same step what need not wait. A loop is run through step by step only where one of its projections waits, so
-a ``Delay`` within a loop is split: its projections wait as long as all elements do, its population waits for the rest.
+NIR's ``Delay`` is a node. In a graph of populations a projection has a delay, or a population of kind ``Delay`` has
+one per element, which may be zero. A step can only be computed if every loop has a projection with a delay, so a
+``Delay`` within a loop is split: its projections have the smallest delay, its population adds the rest by element.
 """
+
+# An example: a Delay in a loop waits for 0, 2 and 3 steps. Two projections lead to its population, Scale [1 0 0]
+# without a delay and Scale [0 1 1] with a delay of 2 steps, and the population adds 0, 0 and 1 steps. The first
+# projection does not break the loop. Unless the file says otherwise, its delay is asked for as that of projections that
+# close loops.
 
 from __future__ import annotations
 
@@ -21,11 +26,11 @@ from ..graph.verifier import LONGEST_DELAY
 from .vocabulary import Edges, Nodes, kind_of
 
 TOLERANCE = 1e-6
-"""Of a step, or of the delay where it is longer: numbers in files are rounded."""
+"""Relative to a step, or to a delay if that is longer: numbers in files are rounded."""
 
 
 BY_ELEMENT = ("Delay", "Scale", "Flatten")
-"""Nodes that treat elements one by one, in their order."""
+"""Nodes that treat elements one by one and preserve their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,7 @@ class LoopDelay:
     """A ``Delay`` within a loop.
 
     Attributes:
-        parts: of the projections into its population, the elements they pass on and their delay.
+        parts: for each projection to its population, the operation that selects its elements, and its delay in steps.
         rest: the steps that its population adds, by element.
     """
 
@@ -42,7 +47,7 @@ class LoopDelay:
 
     @classmethod
     def of(cls, steps: np.ndarray) -> LoopDelay:
-        """Of delays in steps, by element, of which at least one is not zero."""
+        """From delays in steps by element, at least one of them not zero."""
         now = steps == 0
         shared = int(steps[~now].min())
         rest = Delay(np.where(now, 0, steps - shared))
@@ -56,9 +61,9 @@ class Delays:
     """The ``Delay`` nodes of a NIR graph.
 
     Attributes:
-        steps: of every one, by element.
-        shared: of those whose elements all wait for the same time, that one.
-        in_loops: those of different times that a loop runs through.
+        steps: by node and element.
+        shared: the positive steps of the nodes whose elements all wait for the same time.
+        in_loops: nodes with different times that are in a loop.
     """
 
     steps: dict[str, np.ndarray]
@@ -66,35 +71,41 @@ class Delays:
     in_loops: dict[str, LoopDelay]
 
     @classmethod
-    def of(cls, nodes: Nodes, edges: Edges, dt: float | None, *, loops_are_told: bool) -> Delays:
-        """Without dt every delay counts as one step: where loops are broken can be told all the same.
+    def of(cls, nodes: Nodes, edges: Edges, dt: float | None, *, loops_are_known: bool) -> Delays:
+        """From the nodes and edges. Without dt every delay counts as one step, which is enough to see which loops it
+        breaks.
 
         Args:
-            nodes, edges: of the graph.
-            dt: in seconds.
-            loops_are_told: whether the file says which projections of a loop wait, so that elements of a ``Delay`` that
-                do not wait need no projection of their own.
+            nodes, edges: of the NIR graph.
+            dt: time step in seconds.
+            loops_are_known: whether the file says which projections of a loop have a delay. Then elements of a
+                ``Delay`` that do not wait need no projection of their own.
 
         Raises:
-            GraphError: a delay is no whole number of steps; the message names the node.
+            GraphError: a delay is not a whole number of steps; the message names the node.
         """
         steps = {name: _in_steps(name, node, dt) for name, node in nodes.items() if kind_of(node) == "Delay"}
-        if not loops_are_told:
+        if not loops_are_known:
             steps = _joined(steps, nodes, edges)
         shared = {name: int(s.flat[0]) for name, s in steps.items() if np.unique(s).size == 1 and s.flat[0] > 0}
         waiting = {name for name, s in steps.items() if np.all(s > 0)}
         looped = waiting & _on_cycles(nodes, edges)
-        if not loops_are_told:
+        if not loops_are_known:
             looped |= _partly_waiting(steps, nodes, edges)
         in_loops = {k: LoopDelay.of(steps[k]) for k in sorted(looped) if np.unique(steps[k]).size > 1}
         return cls(steps, shared, in_loops)
 
 
 def _joined(steps: dict[str, np.ndarray], nodes: Nodes, edges: Edges) -> dict[str, np.ndarray]:
-    """Delays that break a loop only together, on a way that treats elements one by one, as one delay at its end."""
+    """Steps by node, where delays that break a loop only together become one delay, at the end of a path that treats
+    elements one by one.
+
+    Delays of [0 1] and [1 0] steps leave a loop open each. Together they are [1 1] and break it.
+    """
     before, after = Counter(b for _, b in edges), Counter(a for a, _ in edges)
     following = {a: b for a, b in edges if after[a] == 1 and before[b] == 1}
     joined = dict(steps)
+    # From the start of each chain, so that a delay that has taken up others is passed on as a whole.
     partial = _partly_waiting(steps, nodes, edges)
     for name in sorted(partial, key=lambda name: len(_chain(name, following, nodes)), reverse=True):
         last = next((k for k in reversed(_chain(name, following, nodes)) if k in partial), None)
@@ -105,7 +116,7 @@ def _joined(steps: dict[str, np.ndarray], nodes: Nodes, edges: Edges) -> dict[st
 
 
 def _chain(name: str, following: dict[str, str], nodes: Nodes) -> list[str]:
-    """The nodes after one, as long as each treats its elements one by one and leads to one other only."""
+    """The nodes after a node, as long as each treats its elements one by one and leads to a single other node."""
     chain: list[str] = []
     while (name := following.get(name, "")) and kind_of(nodes[name]) in BY_ELEMENT and name not in chain:
         chain.append(name)
@@ -113,20 +124,21 @@ def _chain(name: str, following: dict[str, str], nodes: Nodes) -> list[str]:
 
 
 def _partly_waiting(steps: dict[str, np.ndarray], nodes: Nodes, edges: Edges) -> set[str]:
-    """Delays of which some elements wait and others do not, in loops that no other delay breaks."""
+    """Delays with some elements that wait and others that do not, in loops that no other delay breaks."""
     waiting = {name for name, s in steps.items() if np.all(s > 0)}
     instant = _on_cycles(nodes, [(a, b) for a, b in edges if a not in waiting and b not in waiting])
     return {name for name, s in steps.items() if name in instant and np.any(s > 0)}
 
 
 def _on_cycles(nodes: Nodes, edges: Edges) -> set[str]:
-    """Nodes that a cycle of edges runs through."""
+    """The nodes on cycles of edges."""
     component = strong_components(nodes, edges)
     sizes = Counter(component.values())
     return {name for name in nodes if sizes[component[name]] > 1} | {a for a, b in edges if a == b}
 
 
 def _in_steps(name: str, node: Any, dt: float | None) -> np.ndarray:
+    """The delays of a node in steps; without dt, one step for every delay that is not zero."""
     delay = np.asarray(node.delay, np.float64)
     if delay.size == 0 or not np.all(np.isfinite(delay)) or np.any(delay < 0):
         raise GraphError(f"node {name!r} (Delay): delays are {_few(delay)}; seconds from 0 on are expected.")

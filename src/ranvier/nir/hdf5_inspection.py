@@ -1,8 +1,9 @@
-"""What reading the NIR graph of an HDF5 file would do, found out before it is read.
+"""Inspection of an HDF5 file before its NIR graph is read.
 
-HDF5 can bring in other files (external links, external storage, virtual datasets), load code (filters from plugins),
-follow links in circles, and give out gigabytes for a few bytes. NIR uses none of that, so a file that does is refused.
-It can also crash or hang on damaged files: this module imports nothing of Ranvier and is run as a script of its own.
+HDF5 can read other files (external links, external storage, virtual datasets), load code (filters from plugins), follow
+links in circles, and unpack a few bytes to gigabytes. NIR uses none of that, so a file that does is refused. HDF5 can
+also crash or hang on damaged files, so this module imports nothing from Ranvier and runs as a script in its own
+process.
 
     python hdf5_inspection.py FILE BYTES
 """
@@ -20,16 +21,17 @@ import h5py
 from h5py import h5d, h5o, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
 
 ROOT = "node"
-"""Where NIR keeps its graph."""
+"""The group in which NIR stores the graph."""
 DEEPEST = 128
-"""Groups in groups."""
+"""The largest nesting of groups."""
 REFUSED, TOO_MUCH = 3, 4
-"""Exit codes where a file is refused; the reason is on standard output."""
+"""Exit codes for refused files; the reason is on standard output."""
 HEADROOM = 2**32
 """Bytes of address space for Python and HDF5 themselves."""
 FILTERS = {h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_FLETCHER32: "fletcher32", 32000: "lzf"}
-"""Those whose results are never much larger than what they are declared to be, and that are no plugins."""
+"""Filters that are not plugins and never unpack to much more than the declared size."""
 LZF_RATIO = 100
+"""LZF unpacks a byte to fewer bytes than this."""
 CHECKSUM = 4
 """Bytes of a fletcher32 at the end of a chunk."""
 TYPES = {h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.ENUM}
@@ -44,16 +46,16 @@ class TooMuch(Refused):
 
 
 def inspect(path: str, most: float, size: int) -> None:
-    """Passes for a file whose graph can be read.
+    """Returns if the graph in a file can be read.
 
     Args:
         path: of the file.
-        most: bytes that its values may take in memory.
-        size: of the file in bytes.
+        most: bytes of memory that its values may take.
+        size: bytes of the file.
 
     Raises:
-        Refused: it reaches out of itself, holds what NIR has not, or its values take too much memory.
-        Exception: of many kinds, where it is damaged.
+        Refused: the file refers to others, has features that NIR does not use, or its values take too much memory.
+        Exception: of many kinds, if the file is damaged.
     """
     spent = 0
     with h5py.File(path, "r") as file:
@@ -63,11 +65,12 @@ def inspect(path: str, most: float, size: int) -> None:
                 spent += _bytes_of_texts(name, dataset, most - spent, size)
             if spent > most:
                 raise TooMuch(f"{name!r} brings what is in it to {spent:,} bytes of memory")
+            # Reads the values: if a damaged file makes HDF5 crash or hang, it must happen here and not in the caller.
             dataset[()]
 
 
 def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
-    """All datasets of the graph by their full names, none of them reached through anything but one hard link."""
+    """All datasets of the graph with their full names. Each object must be reached by exactly one link, a hard one."""
     if not file.id.links.exists(ROOT.encode()):
         raise Refused(f"it has no group {ROOT!r}")
     seen: set[int] = set()
@@ -86,7 +89,7 @@ def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _child(group: Any, key: Any, name: str, seen: set[int]) -> Any:
-    """A group or dataset."""
+    """A group or dataset that has not been seen before."""
     try:
         key.encode("utf-8")
     except (AttributeError, UnicodeError) as error:
@@ -105,7 +108,11 @@ def _child(group: Any, key: Any, name: str, seen: set[int]) -> Any:
 
 
 def _checked(name: str, dataset: Any) -> int:
-    """The bytes of a dataset's values, once it is known that they are in the file and of a kind that NIR has."""
+    """The bytes that reading a dataset takes.
+
+    Raises:
+        Refused: its values are not in the file, or of a type or packing that NIR does not use.
+    """
     properties = dataset.id.get_create_plist()
     if properties.get_external_count():
         raise Refused(f"the values of {name!r} are in another file, which is not read")
@@ -125,7 +132,7 @@ def _checked(name: str, dataset: Any) -> int:
 
 
 def _largest_chunk(name: str, dataset: Any, properties: Any, declared: int) -> int:
-    """The bytes that HDF5 takes to unpack a chunk, which may become more than what is declared."""
+    """The bytes that HDF5 takes to unpack the largest chunk, which may be more than its declared size."""
     filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
     if unknown := [f for f in filters if f not in FILTERS]:
         raise Refused(f"{name!r} is packed with filter {unknown[0]}; {', '.join(FILTERS.values())} are read")
@@ -139,6 +146,8 @@ def _largest_chunk(name: str, dataset: Any, properties: Any, declared: int) -> i
             continue
         if filters[-1] not in (h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32):
             raise Refused(f"{name!r} is packed again after gzip")
+        # A chunk of gzip can unpack to a thousand times its size. It is unpacked here up to a little more than
+        # declared.
         skipped, content = dataset.id.read_direct_chunk(info.chunk_offset)
         if not skipped:
             end = len(content) - (CHECKSUM if filters[-1] == h5z.FILTER_FLETCHER32 else 0)
@@ -149,7 +158,9 @@ def _largest_chunk(name: str, dataset: Any, properties: Any, declared: int) -> i
 
 
 def _bytes_of_texts(name: str, dataset: Any, most: float, size: int) -> int:
-    """Of texts of any length. All may be one that is stored once, so no more are read than could be that long."""
+    """The bytes of texts of variable length. All of them may be one long text that the file stores once, so at most as
+    many are read together as would fit in memory if each were as long as the file.
+    """
     if dataset.ndim == 0 or not dataset.size:
         return len(dataset[()]) if dataset.size else 0
     row = prod(dataset.shape[1:])
@@ -165,6 +176,7 @@ def _bytes_of_texts(name: str, dataset: Any, most: float, size: int) -> int:
 
 
 def _limit_memory(most: float) -> None:
+    """Limits the address space of this process, in case HDF5 takes memory for something that the inspection missed."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -176,7 +188,7 @@ def _limit_memory(most: float) -> None:
 
 
 def main(path: str, most: float) -> int:
-    """Inspects a file, and says on standard output why it is refused."""
+    """Inspects a file and writes the reason to standard output if it is refused. Returns the exit code."""
     _limit_memory(most)
     try:
         inspect(path, most, os.stat(path).st_size)
@@ -187,7 +199,7 @@ def main(path: str, most: float) -> int:
 
 
 def reason(error: Exception) -> str:
-    """Why a file is refused, on one line."""
+    """Why a file is refused, as one line."""
     text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:500]
 
