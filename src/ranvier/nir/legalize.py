@@ -1,4 +1,12 @@
-"""A graph in the words that NIR has: what NIR lacks is put together from what it has, without changing what is done."""
+"""A graph of only what NIR has: everything else is composed of NIR's neurons and operations, with the same behavior."""
+
+# An example, with decays of 0.75 and 0.5 and a gain of 1: v' = 0.75 v + x, a spike z if v' is above 1 + 0.2 a, which
+# subtracts 1 from v', and a' = 0.5 a + z. NIR has no such neuron, but it has
+#
+#   n.v   LI           v' = 0.75 v + x - 0.75 z, with the spikes z of the step before: subtracting 1 after the last step
+#                      or 0.75 in this one is the same
+#   n.a   LI           a' = 0.5 a + z, with r = 2 against the factor 1 - 0.5 that LI multiplies its input with
+#   n     Threshold    z if v' - 0.2 a is above 1, with the a of the step before
 
 from __future__ import annotations
 
@@ -16,31 +24,32 @@ from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Mapped, Traced
 
 NAMELESS = (Select, Mapped)
-"""Operations that NIR has no name for; as matrices they can be written."""
+"""Operations that NIR does not have; they can be written as matrices."""
 
 
 def in_nir_words(graph: SNNGraph) -> SNNGraph:
-    """A graph that does the same with neurons and operations that NIR has.
+    """A graph that behaves the same, with neurons and operations that NIR has.
 
-    An adaptive threshold becomes a leaky integrator of spikes that is taken off the potential, and its reset a
-    projection from the spikes back to the potential. Moves and maps without a name become matrices, for which images
-    are flattened.
+    An adaptive threshold becomes a leaky integrator of spikes that is subtracted from the potential, and its reset a
+    projection from the spikes back to the potential. Selections and other linear maps that NIR does not have become
+    matrices, for which images are flattened.
 
     Raises:
-        GraphError: a population can not be put so; the message names it and says why.
+        GraphError: a population cannot be composed of NIR's neurons; the message names it and says why.
     """
     _check_named(graph)
-    found = graph.copy()
+    legal = graph.copy()
     for name, population in graph.populations.items():
         if isinstance(population.neuron, ALIF):
-            _part_adaptive(found, name, population, population.neuron)
-    _flatten_images(found)
-    _join_delays(found)
-    _keep_initial_relays(found)
-    return found
+            _part_adaptive(legal, name, population, population.neuron)
+    _flatten_images(legal)
+    _join_delays(legal)
+    _keep_initial_relays(legal)
+    return legal
 
 
 def _check_named(graph: SNNGraph) -> None:
+    """Raises :class:`GraphError` if there are traced populations, or projections that read a state."""
     traced = [name for name, p in graph.populations.items() if isinstance(p.neuron, Traced)]
     if traced:
         raise GraphError(
@@ -60,7 +69,7 @@ def _check_named(graph: SNNGraph) -> None:
 
 
 def _part_adaptive(graph: SNNGraph, name: str, population: Population, neuron: ALIF) -> None:
-    """A potential, an adaptation and a threshold in place of a neuron that has all three."""
+    """Replaces an adaptive neuron by a potential, an adaptation and a threshold, each a population."""
     if neuron.reset != "subtract":
         raise GraphError(
             f"population {name!r} is ALIF with reset 'zero', which NIR has not and which no sum of its neurons gives; "
@@ -78,24 +87,27 @@ def _part_adaptive(graph: SNNGraph, name: str, population: Population, neuron: A
     for key, projection in list(graph.projections.items()):
         if projection.target == name:
             graph.projections[key] = projection.replace(target=v)
-    taken = neuron.v_threshold * decay / ((1 - decay) * neuron.r)
+    # A reset happens after the step's leak, a projection of the spikes before the next one: hence times the decay.
+    # Division by the potential's own gain keeps it out of the subtracted amount.
+    drop = neuron.v_threshold * decay / ((1 - decay) * neuron.r)
     for source, target, operation, delay in (
         (v, name, Identity(), 0),
         (a, name, Scale(-neuron.beta), 1),
         (name, a, Identity(), 0),
-        (name, v, Scale(-taken), 1),
+        (name, v, Scale(-drop), 1),
     ):
         key = free_name(graph.projections, f"{source}->{target}")
         graph.projections[key] = Projection(key, source, target, operation, delay, trained=False)
 
 
 def _with_output(initial: dict[str, Any]) -> dict[str, Any]:
-    """Initial states that are also what was given before the first step."""
-    known = {key: value for key, value in initial.items() if value is not None}
-    return {**known, OUT: known["v"]} if "v" in known else known
+    """Initial states, with the potential also as what was emitted before the first step."""
+    initial = {key: value for key, value in initial.items() if value is not None}
+    return {**initial, OUT: initial["v"]} if "v" in initial else initial
 
 
 def _decay(tau: Any, integration: str, dt: float) -> Any:
+    """The fraction of a leaky state that is left after one step."""
     return 1 - dt / tau if integration == "euler" else np.exp(-dt / tau)
 
 
@@ -103,7 +115,8 @@ def _decay(tau: Any, integration: str, dt: float) -> Any:
 
 
 def _join_delays(graph: SNNGraph) -> None:
-    """Delays whose projections wait as well, as a loop needs it, wait for both."""
+    """Moves the delay of projections to a ``Delay`` into its steps. Reading the file splits it again if a loop needs
+    it."""
     for name, population in graph.populations.items():
         into = graph.into(name)
         waits = {projection.delay for projection in into}
@@ -114,15 +127,16 @@ def _join_delays(graph: SNNGraph) -> None:
 
 
 def _only_waits(graph: SNNGraph, projection: Projection) -> bool:
-    """Whether a projection passes on what came some steps ago, and zero before."""
+    """Whether a projection only delays values, with zeros before the first step."""
     population = graph.populations.get(projection.source)
     starts_with_zero = population is None or not np.any(population.initial_value(OUT))
     return isinstance(projection.operation, Identity) and projection.delay > 0 and starts_with_zero
 
 
 def _keep_initial_relays(graph: SNNGraph) -> None:
-    """Relays disappear from NIR, and with them what delayed projections from them bring before the first step: those
-    that begin with something else than zero become the scale 1.
+    """Turns relays with an initial value other than zero into a Scale by 1.
+
+    Relays disappear from NIR, and with them what delayed projections from them bring before the first step.
     """
     for name, population in list(graph.populations.items()):
         begins_with_zero = not np.any(population.initial_value(OUT))
@@ -136,7 +150,7 @@ def _keep_initial_relays(graph: SNNGraph) -> None:
 
 
 def _is_named_like_its_source(graph: SNNGraph, relay: str) -> bool:
-    """Whether the only operation that leads to a relay has its name, so that both come back."""
+    """Whether the only operation that leads to a relay has its name, so that reading the file restores both."""
     into = graph.into(relay)
     return len(into) == 1 and into[0].name == relay and not isinstance(into[0].operation, Identity)
 
@@ -145,6 +159,7 @@ def _is_named_like_its_source(graph: SNNGraph, relay: str) -> bool:
 
 
 def _flatten_images(graph: SNNGraph) -> None:
+    """Flattens what is next to an operation that becomes a matrix, since NIR's matrices are for vectors."""
     flat = _flattened(graph)
     shapes = {p.name: (graph.source_shape(p), graph.target_shape(p)) for p in graph.projections.values()}
     for name in flat:
@@ -162,20 +177,23 @@ def _flatten_images(graph: SNNGraph) -> None:
 
 
 def _flattened(graph: SNNGraph) -> set[str]:
-    """Populations and outputs with several axes that must do with one."""
-    found: set[str] = set()
+    """Populations and outputs with several axes that have to be flattened."""
+    flat: set[str] = set()
     while True:
-        before = len(found)
+        before = len(flat)
+        # Downstream of a flattened population everything is flat as well: no operation of NIR restores axes.
         for projection in graph.projections.values():
             ends = [projection.source, projection.target]
             nameless = isinstance(projection.operation, NAMELESS)
-            touched = ends if nameless else ends[1:] if projection.source in found else []
-            found |= {n for n in touched if n not in graph.inputs and len(graph.nodes[n].shape) > 1}
-        if len(found) == before:
-            return found
+            affected = ends if nameless else ends[1:] if projection.source in flat else []
+            flat |= {n for n in affected if n not in graph.inputs and len(graph.nodes[n].shape) > 1}
+        if len(flat) == before:
+            return flat
 
 
 def _flat(population: Population) -> Population:
+    """A population with one axis."""
+
     def flat(value: np.ndarray) -> np.ndarray:
         return value.ravel() if value.ndim else value
 
@@ -187,9 +205,10 @@ def _flat(population: Population) -> Population:
 def _flat_projection(
     graph: SNNGraph, projection: Projection, source: tuple[int, ...], target: tuple[int, ...], flat: set[str]
 ) -> Projection:
+    """A projection between populations of which at least one is flat now, or with an operation that NIR lacks."""
     operation: Operation = projection.operation
-    plain = isinstance(operation, (Identity, Scale, Flatten)) and projection.source in flat
-    if plain:
+    keeps_order = isinstance(operation, (Identity, Scale, Flatten)) and projection.source in flat
+    if keeps_order:
         scale = operation.arrays.get("scale")
         return projection.replace(
             operation=operation if scale is None else Scale(np.ravel(scale) if scale.ndim else scale)
@@ -205,7 +224,7 @@ def _flat_projection(
 
 
 def _by_relay(graph: SNNGraph, projection: Projection, then: Operation, shape: tuple[int, ...]) -> Projection:
-    """A projection that ends at a relay, from which another operation goes on."""
+    """Leads a projection to a new relay, and from there by another operation to its target."""
     relay = free_name(graph.nodes, f"{projection.name}.flat")
     graph.populations[relay] = Population(relay, shape, Relay())
     key = free_name(graph.projections, f"{relay}->{projection.target}")

@@ -1,4 +1,4 @@
-"""What NIR has no place for, as a NIR graph of ours says it of itself: JSON under one key of the metadata."""
+"""Notes on what NIR has no place for: JSON under one key of the metadata of graphs that Ranvier writes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from ..errors import GraphError, reason_text
 
 NOTES = "ranvier"
-"""The key."""
+"""The key of the metadata."""
 
 
 @dataclass(frozen=True)
 class NirNotes:
-    """Notes.
+    """Notes on what NIR has no place for.
 
     Attributes:
         dt: time step in seconds.
-        choices: of neurons, by population.
+        choices: how neurons are computed, by population and name of the choice.
         delays: in steps, by projection.
-        initial: states before the first step, by population.
-        ranges: of the values of inputs, by input.
-        fixed: projections whose arrays learning leaves as they are.
-        untied: by parameter that several arrays were made of, or one by a function, the projections and populations
-            with these arrays; in NIR each has numbers of its own.
+        initial: states before the first step, by population and state.
+        ranges: lowest and highest value, by input.
+        fixed: names of the projections whose arrays are not trained.
+        untied: by parameter from which several arrays were computed, or one by a function, the projections and
+            populations with these arrays; in NIR each has numbers of its own.
     """
 
     dt: float | None = None
@@ -40,30 +40,32 @@ class NirNotes:
 
     @property
     def text(self) -> str:
-        """What a person should know of the file; empty where there is nothing."""
-        told = "; ".join(f"{name!r} in {', '.join(map(repr, uses))}" for name, uses in self.untied.items())
-        return f"NIR cannot tie weights: each use has numbers of its own, {told}" if told else ""
+        """What a reader of the file should know; empty if there is nothing."""
+        by_parameter = "; ".join(f"{name!r} in {', '.join(map(repr, uses))}" for name, uses in self.untied.items())
+        return f"NIR cannot tie weights: each use has numbers of its own, {by_parameter}" if by_parameter else ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> NirNotes:
-        """The notes in a graph's metadata; what is not there is as preset.
+        """The notes in a graph's metadata; missing ones have their defaults.
 
         Raises:
-            GraphError: they are damaged.
+            GraphError: the notes are damaged.
         """
         try:
-            told = json.loads(metadata.get(NOTES, "{}"))
+            notes = json.loads(metadata.get(NOTES, "{}"))
         except (TypeError, ValueError, RecursionError) as error:
             raise GraphError(f"the metadata {NOTES!r} is no JSON: {reason_text(error)}") from error
-        if not isinstance(told, dict):
-            raise GraphError(f"the metadata {NOTES!r} is {type(told).__name__}, an object is expected.")
+        if not isinstance(notes, dict):
+            raise GraphError(f"the metadata {NOTES!r} is {type(notes).__name__}, an object is expected.")
         for name, fits in FORMS.items():
-            if name in told and not fits(told[name]):
-                raise GraphError(f"the metadata {NOTES!r}: {name} is {told[name]!r:.80}, which Ranvier does not write.")
-        return cls(**{name: told[name] for name in FORMS if name in told})
+            if name in notes and not fits(notes[name]):
+                raise GraphError(
+                    f"the metadata {NOTES!r}: {name} is {notes[name]!r:.80}, which Ranvier does not write."
+                )
+        return cls(**{name: notes[name] for name in FORMS if name in notes})
 
 
 def _is_number(value: Any) -> bool:
@@ -98,4 +100,4 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "fixed": _are_names,
     "untied": _by_name(_are_names),
 }
-"""Whether a note has the form that it is written in."""
+"""By name of a note, whether a value has the form in which the note is written."""

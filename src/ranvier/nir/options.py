@@ -1,4 +1,4 @@
-"""What a NIR file does not say, as one value that goes from the command line to the reader."""
+"""What a NIR file does not say, as one value that is passed from the command line to the reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Resets = str | Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class NirOptions:
-    """Keywords of :func:`ranvier.from_nir`, which describes them; None for what the file says itself."""
+    """The keywords of :func:`ranvier.from_nir`, see there; None stands for what the file says itself."""
 
     dt: float | None = None
     reset: Resets = None
@@ -26,5 +26,5 @@ class NirOptions:
 
     @property
     def names(self) -> list[str]:
-        """What is given, in words."""
+        """The options that are set, in words."""
         return [name.replace("_", " ") for name, value in vars(self).items() if value is not None]

@@ -1,4 +1,4 @@
-"""A first look at a NIR file in a process of its own: HDF5 can hang or crash on a damaged file."""
+"""Inspection of a NIR file in a separate process, since HDF5 can hang or crash on a damaged file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from . import hdf5_inspection as inspection
 
 SECONDS = 20.0
 BYTES_PER_SECOND = 2e7
-"""A file that takes longer than this, after some seconds to start, hangs."""
+"""Reading that is slower than this, after some seconds for the start, counts as hanging."""
 
 
 def probe(path: Path) -> None:
-    """Passes if another process has inspected and read the file, see :mod:`.hdf5_inspection`.
+    """Returns if another process could inspect and read the file, see :mod:`.hdf5_inspection`.
 
     Raises:
-        TooLarge: its values take more memory than those of a file of its size may.
-        ValueError: it is damaged, or does what no NIR file needs.
+        TooLarge: the values take more memory than a file of this size may.
+        ValueError: the file is damaged, or has features that NIR does not use.
     """
     size = path.stat().st_size
     budget = MemoryBudget(size)
@@ -38,6 +38,7 @@ def probe(path: Path) -> None:
             f"{reason}, but a file of {size:,} bytes may take {budget.most:,.0f}; "
             f"{how_to_allow('file_bytes', 4 * budget.most)}"
         )
+    # A negative code is the signal that ended the process: HDF5 crashed.
     if done.returncode < 0:
         raise ValueError(f"reading it crashes HDF5 (signal {-done.returncode}); the file is damaged")
     if done.returncode:

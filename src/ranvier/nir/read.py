@@ -1,8 +1,12 @@
 """NIR graphs and files as SNNGraph.
 
-NIR stores no time step, no reset rule and no delay of recurrent edges. They are asked for, kept in the graph, and never
-guessed; what they were is also in the graph's metadata.
+NIR stores no time step, no reset rule and no delay of recurrent edges. The caller is asked for them; they are never
+guessed. A file that Ranvier wrote has them in its metadata.
 """
+
+# An example: a file with x -> block and block -> y, where block is a nested graph of the nodes in, lif and out. Its
+# nodes become block.in, block.lif and block.out, and since block.in and block.out do nothing, the edges become
+# x -> block.lif and block.lif -> y. If no dt and no reset are passed, the error asks for both at once.
 
 from __future__ import annotations
 
@@ -29,10 +33,10 @@ from .probe import probe
 from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, check_values, kind_of
 
 PRESET = {"integration": "euler", "current": "old", "fires": ">"}
-"""Choices as in NIR's equations."""
+"""Defaults that follow NIR's equations."""
 
 DEEPEST = 32
-"""Graphs are nested no deeper."""
+"""The largest nesting of graphs."""
 
 
 def from_nir(
@@ -48,26 +52,26 @@ def from_nir(
 ) -> SNNGraph:
     """A NIR graph or file as SNNGraph.
 
-    Every NIR primitive is taken: Input, Output, Affine, Linear, Scale, Conv1d, Conv2d, SumPool2d, AvgPool2d, Flatten,
-    Delay, Threshold, I, IF, LI, LIF, CubaLI, CubaLIF, and nested graphs, whose nodes are called ``outer.inner``. A file
-    that :func:`ranvier.to_nir` wrote says all that is asked for here.
+    Every NIR primitive is supported: Input, Output, Affine, Linear, Scale, Conv1d, Conv2d, SumPool2d, AvgPool2d,
+    Flatten, Delay, Threshold, I, IF, LI, LIF, CubaLI, CubaLIF, and nested graphs, whose nodes are called
+    ``outer.inner``. A file that :func:`ranvier.to_nir` wrote needs no further arguments.
 
     Args:
         source: path of a ``.nir`` file, or a ``nir.NIRGraph``.
-        dt: time step in seconds; of a file that says it itself it may be left out.
-        reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one by node name; needed where there are
-            some.
-        recurrent_delay: delay in steps, at least 1, of projections that close a cycle; needed where the file's own
-            delays leave one open. These stay as they are, element by element.
-        integration: see :mod:`ranvier.graph.neurons`. Where these three are left out, forward Euler on the old state
-            and spikes above the threshold, as in NIR's equations.
+        dt: time step in seconds; may be left out if the file says it.
+        reset: ``"zero"`` or ``"subtract"`` for all spiking populations, or one of them by node name; needed if there
+            are spiking populations.
+        recurrent_delay: delay in steps, at least 1, of projections that close a cycle; needed if a cycle has no delay
+            in the file. Delays in the file are not changed.
+        integration: see :mod:`ranvier.graph.neurons`. The defaults of this and the next two are forward Euler, the old
+            current, and spikes above the threshold, as in NIR's equations.
         current: likewise.
         fires: likewise.
-        name: of the graph; the file's name where left out.
+        name: of the graph; by default the file's name.
 
     Raises:
-        GraphError: the file cannot be read, a node or a shape is wrong, or something that NIR does not store was not
-            given: all of it in one message, which names the nodes.
+        GraphError: the file cannot be read, a node or a shape is wrong, or something is missing that NIR does not
+            store: all of it in one message, which names the nodes.
     """
     return read_nir(source, NirOptions(dt, reset, recurrent_delay, integration, current, fires), name)
 
@@ -81,14 +85,14 @@ def read_nir(source: Any, options: NirOptions, name: str | None = None) -> SNNGr
 
 
 def nir_structure(source: Any, options: NirOptions) -> tuple[SNNGraph, list[str]]:
-    """A NIR graph or file for a look at how it is built, and what neither it nor the options say.
+    """The structure of a NIR graph or file, and what is missing for running it.
 
     Args:
         source: as for :func:`from_nir`.
-        options: what is left out has a placeholder: a dt of 1 s, a delay of one step.
+        options: placeholders stand for what is left out: a dt of 1 s, a delay of one step.
 
     Returns:
-        The graph, which cannot be run where something is not said, and a sentence for each such thing.
+        The graph, which cannot be run if something is missing, and a sentence for each thing that is missing.
 
     Raises:
         GraphError: the file cannot be read, or a node or a shape is wrong.
@@ -98,7 +102,7 @@ def nir_structure(source: Any, options: NirOptions) -> tuple[SNNGraph, list[str]
 
 
 def _graph(source: Any, options: NirOptions, name: str | None) -> tuple[SNNGraph, Unsaid]:
-    """The graph, with placeholders for what is not said, and what that is."""
+    """The graph, with placeholders for what is missing, and what that is."""
     contents = NirContents.of(source)
     dt = _time_step(options.dt, contents.notes)
     recurrent_delay = _whole_steps(options.recurrent_delay)
@@ -115,14 +119,14 @@ def _graph(source: Any, options: NirOptions, name: str | None) -> tuple[SNNGraph
 
 @dataclass(frozen=True, eq=False)
 class NirContents:
-    """A NIR graph, nested graphs flattened.
+    """The contents of a NIR graph, with nested graphs flattened.
 
     Attributes:
         name: of the file.
         nodes, edges: of the graph.
-        notes: what a file of Ranvier's says beyond NIR.
-        metadata: the rest of it, by key.
-        size: of the file in bytes; None without a file.
+        notes: what a file that Ranvier wrote says beyond NIR.
+        metadata: all other metadata, by key.
+        size: of the file in bytes; None if there is no file.
     """
 
     name: str
@@ -134,10 +138,10 @@ class NirContents:
 
     @classmethod
     def of(cls, source: Any) -> NirContents:
-        """Of the path of a ``.nir`` file, or a ``nir.NIRGraph``.
+        """From the path of a ``.nir`` file, or a ``nir.NIRGraph``.
 
         Raises:
-            GraphError: the file cannot be read, or its nodes and edges make no graph.
+            GraphError: the file cannot be read, or its nodes and edges do not form a graph.
         """
         import nir
 
@@ -150,12 +154,12 @@ class NirContents:
 
 @dataclass(frozen=True, eq=False)
 class Unsaid:
-    """What running a network needs, and NIR does not store.
+    """What running a network needs, but NIR does not store.
 
     Attributes:
-        dt: whether the time step is not known.
-        resets: nodes of which the reset is not known.
-        closing: projections of which the delay is not known.
+        dt: whether the time step is missing.
+        resets: names of the nodes whose reset is missing.
+        closing: projections whose delay is missing.
     """
 
     dt: bool
@@ -164,6 +168,7 @@ class Unsaid:
 
     @property
     def questions(self) -> list[str]:
+        """A sentence for each thing that is missing, with the argument and the option that supply it."""
         questions = []
         if self.dt:
             questions.append(
@@ -190,7 +195,11 @@ class Unsaid:
 
 
 def _time_step(dt: Any, notes: NirNotes) -> float | None:
-    """dt as given, or as the file says."""
+    """dt from the caller or from the file.
+
+    Raises:
+        GraphError: it is not a positive number, or the two differ.
+    """
     if dt is None:
         dt = notes.dt
     if dt is None:
@@ -206,6 +215,11 @@ def _time_step(dt: Any, notes: NirNotes) -> float | None:
 
 
 def _whole_steps(recurrent_delay: Any) -> int | None:
+    """A recurrent delay that is a valid number of steps.
+
+    Raises:
+        GraphError: it is not.
+    """
     if recurrent_delay is None:
         return None
     is_number = isinstance(recurrent_delay, Integral) and not isinstance(recurrent_delay, bool)
@@ -218,6 +232,7 @@ def _whole_steps(recurrent_delay: Any) -> int | None:
 
 
 def _read(path: Path) -> Any:
+    """The ``nir.NIRGraph`` in a file, once the file is known to be safe to read."""
     import nir
 
     if not path.is_file():
@@ -235,8 +250,9 @@ def _read(path: Path) -> Any:
 
 
 def _flattened(graph: Any) -> tuple[Nodes, Edges]:
-    """Nodes and edges, with the nodes of nested graphs in place of these."""
+    """Nodes and edges, with nested graphs replaced by their nodes."""
     nodes, edges, ports = _with_ports(graph, "")
+    # A port does nothing, so it is left out: every node before it leads to every node after it.
     for port in ports:
         before, after = [a for a, b in edges if b == port], [b for a, b in edges if a == port]
         if port in before:
@@ -252,7 +268,7 @@ def _flattened(graph: Any) -> tuple[Nodes, Edges]:
 
 
 def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
-    """Nodes and edges by their full names, with the inputs and outputs of nested graphs, and the names of these."""
+    """Nodes and edges by their full names, and the names of the inputs and outputs of nested graphs among them."""
     nodes: Nodes = {}
     edges: Edges = []
     ports: list[str] = []
@@ -261,11 +277,7 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
         raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or in themselves, at {prefix[:60]!r}.")
     for key, node in graph.nodes.items():
         name = f"{prefix}{key}"
-        if kind_of(node) not in ("NIRGraph", "Input", "Output", *OPERATIONS, *NEURONS):
-            known = ", ".join(("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph"))
-            raise GraphError(
-                f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are {known}."
-            )
+        _check_kind(name, node)
         if name in nodes:
             raise GraphError(f"two nodes are called {name!r}, one of them within a nested graph; rename one.")
         if kind_of(node) != "NIRGraph":
@@ -277,41 +289,66 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
             raise GraphError(f"two nodes are called {both[0]!r}, one of them within the graph {name!r}; rename one.")
         nodes.update(inner_nodes)
         edges += inner_edges
-        own = {
-            kind: [f"{name}.{k}" for k, n in node.nodes.items() if kind_of(n) == kind] for kind in ("Input", "Output")
-        }
-        ports += [*inner_ports, *own["Input"], *own["Output"]]
-        entry[name], leave[name] = own["Input"], own["Output"]
-    for edge in graph.edges:
-        if len(edge) != 2:
-            raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")
-        a, b = edge
-        ends = []
-        for key, table, kind in ((a, leave, "Output"), (b, entry, "Input")):
-            name = f"{prefix}{key}"
-            found = table.get(name, [name] if name in nodes else [])
-            if len(found) != 1:
-                raise GraphError(
-                    f"the edge {a!r} -> {b!r}: {name!r} is a graph with {len(found)} {kind} nodes, one is expected."
-                    if name in table
-                    else f"the edge {a!r} -> {b!r}: there is no node {name!r}."
-                )
-            ends += found
-        edges.append((ends[0], ends[1]))
+        entry[name], leave[name] = (
+            [f"{name}.{k}" for k, n in node.nodes.items() if kind_of(n) == kind] for kind in ("Input", "Output")
+        )
+        ports += [*inner_ports, *entry[name], *leave[name]]
+    edges += [_full_edge(edge, prefix, nodes, entry, leave) for edge in graph.edges]
     return nodes, edges, ports
 
 
+def _check_kind(name: str, node: Any) -> None:
+    """Raises :class:`GraphError` unless a node is a NIR primitive."""
+    primitives = ("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph")
+    if kind_of(node) not in primitives:
+        raise GraphError(
+            f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are "
+            f"{', '.join(primitives)}."
+        )
+
+
+def _full_edge(
+    edge: Any, prefix: str, nodes: Nodes, entry: Mapping[str, list[str]], leave: Mapping[str, list[str]]
+) -> tuple[str, str]:
+    """An edge by the full names of its ends; a nested graph is entered by its input and left by its output.
+
+    Args:
+        edge: names within one graph.
+        prefix: of the full names of nodes of this graph.
+        nodes: by full name.
+        entry, leave: full names of the inputs and outputs of every nested graph.
+
+    Raises:
+        GraphError: there is no such node, or the nested graph has not exactly one input or output.
+    """
+    if len(edge) != 2:
+        raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")
+    a, b = edge
+    ends = []
+    for key, table, kind in ((a, leave, "Output"), (b, entry, "Input")):
+        name = f"{prefix}{key}"
+        candidates = table.get(name, [name] if name in nodes else [])
+        if len(candidates) != 1:
+            raise GraphError(
+                f"the edge {a!r} -> {b!r}: {name!r} is a graph with {len(candidates)} {kind} nodes, one is expected."
+                if name in table
+                else f"the edge {a!r} -> {b!r}: there is no node {name!r}."
+            )
+        ends += candidates
+    return ends[0], ends[1]
+
+
 def _choices(
-    nodes: Nodes, given: Mapping[str, Resets], notes: Mapping[str, Mapping[str, str]]
+    nodes: Nodes, wanted: Mapping[str, Resets], notes: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Every choice of every node, as given, else as the file says, else as in NIR's equations; and the nodes of whose
-    reset nothing is known.
+    """The choices of every node, from the caller, else from the file, else as in NIR's equations; and the nodes whose
+    reset is missing.
     """
     kinds = {name: NEURONS[kind_of(node)][0] for name, node in nodes.items() if kind_of(node) in NEURONS}
     picked: dict[str, dict[str, str]] = {name: {} for name in kinds}
-    for choice, wanted in given.items():
+    for choice, values in wanted.items():
         concerned = [name for name, kind in kinds.items() if choice in kind.choice_names()]
-        by_name = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(concerned, wanted)
+        by_name = dict(values) if isinstance(values, Mapping) else dict.fromkeys(concerned, values)
         if unknown := [name for name in by_name if name not in concerned]:
             raise GraphError(f"{choice} is given for {unknown}, but the nodes that have one are {concerned}.")
         for name in concerned:
@@ -323,11 +360,11 @@ def _choices(
 
 
 def _metadata(graph: Any, nodes: Nodes) -> dict[str, str]:
-    """Metadata of the graph by key, that of its nodes by ``node/key``, as text."""
-    found = {key: _text(value) for key, value in (graph.metadata or {}).items() if key != NOTES}
+    """Metadata of the graph by key and of its nodes by ``node/key``, as text."""
+    metadata = {key: _text(value) for key, value in (graph.metadata or {}).items() if key != NOTES}
     for name, node in nodes.items():
-        found.update({f"{name}/{key}": _text(value) for key, value in (node.metadata or {}).items()})
-    return found
+        metadata.update({f"{name}/{key}": _text(value) for key, value in (node.metadata or {}).items()})
+    return metadata
 
 
 def _text(value: Any) -> str:

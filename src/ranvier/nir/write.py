@@ -1,5 +1,11 @@
 """SNNGraph as NIR graph or file."""
 
+# An example: x -> r with the weights w, and the relay r -> a and r -> b without an operation. The projection w becomes
+# the node w, the others no node. The relay disappears: r brings what w brings, so the edges are x -> w, w -> a, w -> b.
+#
+# A recurrent projection with a delay of one step has no Delay node if all delays of its loop are one step: NIR leaves
+# that step to the simulator, and the notes say it.
+
 from __future__ import annotations
 
 import os
@@ -25,11 +31,11 @@ from .legalize import in_nir_words
 from .notes import NOTES, NirNotes
 
 DENSEST = 2**31
-"""NIR keeps weights dense; matrices with more numbers are not written."""
+"""The largest number of weights of a matrix, which NIR stores densely."""
 
 
 def write_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> Any:
-    """A graph as ``nir.NIRGraph``, and in a file where there is a path: see :func:`ranvier.to_nir`.
+    """A graph as ``nir.NIRGraph``, written to a file if there is a path: see :func:`ranvier.to_nir`.
 
     Raises:
         GraphError: the graph is not valid, NIR has no such neuron, or the file cannot be written.
@@ -38,15 +44,15 @@ def write_nir(graph: SNNGraph, path: str | os.PathLike[str] | None = None) -> An
 
     check(graph)
     _check_names(graph)
-    found = _Exporter(in_nir_words(graph)).graph_of_nodes()
+    nodes = _Exporter(in_nir_words(graph)).graph_of_nodes()
     if path is not None:
-        _write(found, Path(path))
-    assert isinstance(found, nir.NIRGraph)
-    return found
+        _write(nodes, Path(path))
+    assert isinstance(nodes, nir.NIRGraph)
+    return nodes
 
 
 def _check_names(graph: SNNGraph) -> None:
-    """Names of nodes are names of groups in the file."""
+    """Raises :class:`GraphError` for names that cannot be names of groups in an HDF5 file."""
     broken = [name for name in (*graph.nodes, *graph.projections) if "/" in name or name in ("", ".", "..")]
     if broken:
         raise GraphError(
@@ -56,7 +62,15 @@ def _check_names(graph: SNNGraph) -> None:
 
 
 class _Exporter:
-    """Populations and operations become nodes; relays disappear, what they bring goes on to where they lead."""
+    """Turns populations and operations into nodes. Relays disappear; the nodes before them lead to the nodes after
+    them.
+
+    Attributes:
+        graph: of only what NIR has.
+        nodes, edges: of the NIR graph.
+        implied: names of the projections whose delay is left to the simulator.
+        chains: names of the nodes that every projection becomes.
+    """
 
     def __init__(self, graph: SNNGraph) -> None:
         self.graph = graph
@@ -84,25 +98,27 @@ class _Exporter:
 
     def _chain(self, projection: Projection) -> list[str]:
         """Names of the nodes that a projection becomes, the first one first."""
-        source, made = self.graph.source_shape(projection), []
+        source, new = self.graph.source_shape(projection), []
         if projection.delay and projection.name not in self.implied:
             import nir
 
             name = projection.name if isinstance(projection.operation, Identity) else f"{projection.name}.delay"
-            made.append((name, nir.Delay(np.full(source, projection.delay * self.graph.dt))))
+            new.append((name, nir.Delay(np.full(source, projection.delay * self.graph.dt))))
+        # A constant is written as an affine map with zero weights, which reads a vector.
         if isinstance(projection.operation, Constant) and len(source) > 1:
-            made.append((f"{projection.name}.flatten", _flatten_node(source, 0, -1)))
+            new.append((f"{projection.name}.flatten", _flatten_node(source, 0, -1)))
         if not isinstance(projection.operation, Identity):
-            made.append((projection.name, _operation(projection, source)))
-        found = []
-        for name, node in made:
+            new.append((projection.name, _operation(projection, source)))
+        chain = []
+        for name, node in new:
             while name in self.nodes:
                 name += ".projection"
             self.nodes[name] = node
-            found.append(name)
-        return found
+            chain.append(name)
+        return chain
 
     def _connect(self, projection: Projection) -> None:
+        """Adds the edges from what feeds a projection through its nodes to its target."""
         chain = self.chains[projection.name]
         relayed = projection.target in self.graph.populations and isinstance(
             self.graph.populations[projection.target].neuron, Relay
@@ -119,14 +135,15 @@ class _Exporter:
         """The nodes whose sum is the value of an input, population or relay."""
         if name in self.nodes:
             return [name]
-        found = []
+        # The name is that of a relay, whose value is the sum of what leads to it.
+        summands = []
         for projection in self.graph.into(name):
             chain = self.chains[projection.name]
-            found += chain[-1:] or self._bringing(projection.source)
-        return found
+            summands += chain[-1:] or self._bringing(projection.source)
+        return summands
 
     def _known_as(self, projection: Projection) -> str:
-        """Name of a projection in the graph that is read back."""
+        """The name that a projection has in the graph that is read from the file."""
         chain = self.chains[projection.name]
         return chain[-1] if chain else f"{projection.source}->{projection.target}"
 
@@ -140,14 +157,14 @@ class _Exporter:
         )
 
     def _keep_metadata(self) -> None:
-        """Metadata of nodes goes back to them."""
+        """Returns metadata that was read from nodes to these nodes."""
         for key, value in self.graph.metadata.items():
             node, _, label = key.rpartition("/")
             if node in self.nodes:
                 self.nodes[node].metadata[label] = value
 
     def _metadata(self) -> dict[str, str]:
-        """Metadata of the graph, and under ``ranvier`` what NIR has no place for."""
+        """Metadata of the graph, and the notes under their key."""
         graph = self.graph
         notes = NirNotes(
             dt=graph.dt,
@@ -159,25 +176,25 @@ class _Exporter:
                 if p.initial
             },
             fixed=[self._known_as(p) for p in graph.projections.values() if not p.trained and p.operation.arrays],
-            untied={name: self._made_of(name) for name in graph.parameters},
+            untied={name: self._uses_of(name) for name in graph.parameters},
             ranges={
                 name: (node.low, node.high)
                 for name, node in graph.inputs.items()
                 if node.low is not None or node.high is not None
             },
         )
-        kept = {key: value for key, value in graph.metadata.items() if key.rpartition("/")[0] not in self.nodes}
-        return {**kept, NOTES: notes.to_json()}
+        metadata = {key: value for key, value in graph.metadata.items() if key.rpartition("/")[0] not in self.nodes}
+        return {**metadata, NOTES: notes.to_json()}
 
-    def _made_of(self, parameter: str) -> list[str]:
-        """Names of the projections and populations whose arrays are made of a parameter."""
+    def _uses_of(self, parameter: str) -> list[str]:
+        """Names of the projections and populations whose arrays are computed from a parameter."""
         graph = self.graph
         names = dict.fromkeys(name for (name, _), use in graph.bindings.items() if parameter in use.parameters)
         return [self._known_as(graph.projections[n]) if n in graph.projections else n for n in names]
 
 
 def _implied_delays(graph: SNNGraph) -> set[str]:
-    """Projections of cycles in which all delays are one step: NIR leaves that step to the simulator."""
+    """Projections in cycles whose delays are all one step, which NIR leaves to the simulator."""
     populations = graph.populations
     inner = [p for p in graph.projections.values() if p.source in populations and p.target in populations]
     component = strong_components(populations, ((p.source, p.target) for p in inner))
@@ -186,12 +203,12 @@ def _implied_delays(graph: SNNGraph) -> set[str]:
         a, b = component[projection.source], component[projection.target]
         if a == b and projection.delay and not _joins_relays(graph, projection):
             delayed.setdefault(a, []).append(projection)
-    of_one_step = (found for found in delayed.values() if {p.delay for p in found} == {1})
-    return {projection.name for found in of_one_step for projection in found}
+    of_one_step = (cycle for cycle in delayed.values() if {p.delay for p in cycle} == {1})
+    return {projection.name for cycle in of_one_step for projection in cycle}
 
 
 def _joins_relays(graph: SNNGraph, projection: Projection) -> bool:
-    """Whether a projection that only passes values on ends at nodes that may disappear, and its delay with it."""
+    """Whether a projection without an operation has an end that may disappear or merge, and its delay with it."""
     ends = (graph.populations[projection.source].neuron, graph.populations[projection.target].neuron)
     return isinstance(projection.operation, Identity) and any(isinstance(neuron, (Relay, Delay)) for neuron in ends)
 
@@ -215,6 +232,7 @@ NEURONS = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
 
 
 def _operation(projection: Projection, source: tuple[int, ...]) -> Any:
+    """The node of an operation, with its shapes, which some readers need."""
     node = OPERATIONS[type(projection.operation)](projection, source)
     node.input_type = {"input": np.array([prod(source)] if isinstance(projection.operation, Constant) else source)}
     node.output_type = {"output": np.array(projection.operation.target_shape(source))}
