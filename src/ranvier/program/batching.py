@@ -1,4 +1,8 @@
-"""A program for one sample as a program for a batch of samples."""
+"""A program for one sample as a program for a batch of samples.
+
+A step with input [3], weight [3, 4], hidden state [4] and a counter becomes, for 8 samples, one with input [8, 3] and
+state [8, 4]. The weight stays [3, 4], and the counter stays one number: all samples count alike.
+"""
 
 from __future__ import annotations
 
@@ -60,21 +64,24 @@ def batched(info: ModuleInfo, size: int) -> ModuleInfo:
 
 
 def _shared_states(info: ModuleInfo) -> set[Var]:
-    """The states that stay the same for all samples, as nothing of a sample enters them."""
+    """The states that stay the same for all samples, since nothing of a sample enters them."""
     pairs = list(zip(info.other_invars, info.other_outvars, strict=True))
     slots = [slot for slot in info.other for _ in slot.leaves]
     shared = {
         before for (before, after), slot in zip(pairs, slots, strict=True) if after is before or not is_random(slot)
     }
+    # A state is shared until something of a sample enters its new value, and then all that reads it is of a sample too.
     while True:
-        own = {*info.input_invars, *info.hidden_invars, *(before for before, _ in pairs if before not in shared)}
+        differing = {*info.input_invars, *info.hidden_invars, *(before for before, _ in pairs if before not in shared)}
         for eqn in info.equations:
-            if eqn.effects or not own.isdisjoint(variables_of(eqn.invars)):
-                own.update(eqn.outvars)
-        lost = {before for before, after in pairs if before in shared and not own.isdisjoint(variables_of([after]))}
-        if not lost:
+            if eqn.effects or not differing.isdisjoint(variables_of(eqn.invars)):
+                differing.update(eqn.outvars)
+        entered = {
+            before for before, after in pairs if before in shared and not differing.isdisjoint(variables_of([after]))
+        }
+        if not entered:
             return shared
-        shared -= lost
+        shared -= entered
 
 
 def _run(closed: Any, operands: Sequence[Any], by_sample: Sequence[bool]) -> list[Any]:

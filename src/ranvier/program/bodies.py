@@ -1,4 +1,9 @@
-"""Equations that carry other equations, calls, branches and loops, under one description."""
+"""Equations that carry other equations (calls, branches and loops) under one description.
+
+A ``scan`` of 10 turns with one loop constant w, one carried value v and one scanned operand x of shape [10, 3] has the
+operands [w, v, x] and is ``Loop(length=10, first=0, num_constants=1, num_carried=1)``; its body takes w, v and one row
+[3] of x.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._jax import (
-    Atom,
-    Equation,
-    Var,
-    dtype_of,
-    is_floating,
-    open_jaxpr,
-    scan_operand_counts,
-    trace,
-)
+from ._jax import Atom, Equation, Var, dtype_of, is_floating, open_jaxpr, scan_operand_counts, trace
 from .primitives import Kind, rule_of
 
 CALLS = frozenset(["jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_lin"])
@@ -30,9 +26,9 @@ class Loop:
         length: number of turns; 0 for a ``while``, whose data decide.
         reverse: whether a scan takes the last slice first.
         first: operands of the equation before the loop constants: those of a ``while``'s condition.
-        num_constants: of the loop constants.
-        num_carried: of the carried values.
-        condition: of a ``while``: whether to take another turn.
+        num_constants: number of loop constants.
+        num_carried: number of carried values.
+        condition: for a ``while``, the body that says whether to take another turn; None for a ``scan``.
     """
 
     body: Any

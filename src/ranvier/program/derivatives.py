@@ -17,9 +17,9 @@ def as_function(
     """The equation as a function of the operands ``moving``, with the others fixed."""
 
     def function(*values: Any) -> tuple[Any, ...]:
-        given = list(operands)
+        changed = list(operands)
         for k, value in zip(moving, values, strict=True):
-            given[k] = value
-        return tuple(apply(eqn, given))
+            changed[k] = value
+        return tuple(apply(eqn, changed))
 
     return function

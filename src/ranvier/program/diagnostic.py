@@ -21,13 +21,13 @@ class DiagnosticKind(enum.Enum):
     """Between the parameter and every hidden state stands another mixing operation."""
     MIXED_PATH = "mixed-path"
     """A projection reaches a hidden state directly and also through another mixing operation of the same step;
-    f holds the direct path alone."""
+    f holds only the direct path."""
     GRADIENT_STOPPED = "gradient-stopped"
     """Every path from the parameter ends in stop_gradient, an integer or a comparison."""
     STATE_THROUGH_OTHER = "state-through-other"
     """A hidden state acts on a later step through a state that is not hidden, which no trace follows."""
     OTHER_STATE_PARAMETER = "other-state-parameter"
-    """The parameter's effect is kept in a state that is not hidden, which no trace follows."""
+    """The parameter acts on later steps through a state that is not hidden, which no trace follows."""
     UNKNOWN_PRIMITIVE = "unknown-primitive"
     """A primitive that is not in the table; treated as opaque."""
     POSITIONS_MOVE = "positions-move"
@@ -35,7 +35,7 @@ class DiagnosticKind(enum.Enum):
     STATE_BROADCAST = "state-broadcast"
     """One position of a hidden state feeds many positions of another."""
     STATE_MIXED = "state-mixed"
-    """A hidden state reaches the next step through mixing operations alone, so its column of D is zero."""
+    """A hidden state reaches the next step only through mixing operations, so its column of D is zero."""
     HIDDEN_BY_USE = "hidden-by-use"
     """A state that is not hidden by its class counts as hidden, since parameters act on later steps through it."""
     UNCHANGED_STATE = "unchanged-state"
@@ -50,7 +50,7 @@ class Diagnostic:
 
     Attributes:
         kind: what it is about.
-        message: one or two sentences for a person: what was found, why, what would help.
+        message: one or two sentences for a person: what was seen, why it matters, what would help.
         equation: the equation's primitive and source line, where one is to blame.
         paths: the states and parameters concerned.
     """

@@ -3,6 +3,9 @@
 A compiled program takes some tens of milliseconds to make, which is much where there are many small ones. Numpy takes
 the operations that IEEE 754 rounds in one way only, those that move values, and elementary functions, which it computes
 in double precision and rounds once, so that they are as close to the true value as the dtype allows.
+
+Of ``a = 2 * 3; b = sort(w); c = b + a; d = a - 1``, a and d are folded at once to 6 and 5. sort has no numpy form here,
+so it waits, and c waits with it; both are then compiled together, with w and a as their operands.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ def run_known(equations: Sequence[Equation], environment: Environment) -> None:
     later: list[Equation] = []
     unknown: set[Var] = set()
     for eqn in equations:
+        # What reads the result of an equation that waits has to wait too.
         result = None if unknown.intersection(variables_of(eqn.invars)) else _folded(eqn, environment)
         if result is None:
             later.append(eqn)
@@ -46,19 +50,20 @@ def _folded(eqn: Equation, environment: Environment) -> np.ndarray | None:
 
 
 def _run_compiled(equations: Sequence[Equation], environment: Environment) -> None:
-    given: dict[Var, Any] = {}
-    made: list[Var] = []
+    operands: dict[Var, Any] = {}
+    results: list[Var] = []
     for eqn in equations:
-        given.update({var: environment[var] for var in variables_of(eqn.invars) if var in environment})
-        made += eqn.outvars
+        operands.update({var: environment[var] for var in variables_of(eqn.invars) if var in environment})
+        results += eqn.outvars
 
     def run(values: list[Any]) -> list[Any]:
-        inside: Environment = dict(zip(given, values, strict=True))
+        inside: Environment = dict(zip(operands, values, strict=True))
         run_equations(equations, inside)
-        return [inside[var] for var in made]
+        return [inside[var] for var in results]
 
-    values = list(given.values())
-    environment.update(zip(made, jax.jit(run).lower(values).compile()(values), strict=True))
+    values = list(operands.values())
+    # Lowered and compiled by hand: a call of a jitted function would be traced into a program that is being traced.
+    environment.update(zip(results, jax.jit(run).lower(values).compile()(values), strict=True))
 
 
 def _elementwise(function: Callable[..., Any]) -> Fold:
@@ -89,10 +94,12 @@ def _select(params: Mapping[str, Any], operands: list[np.ndarray]) -> np.ndarray
 
 
 def _divide(params: Mapping[str, Any], operands: list[np.ndarray]) -> np.ndarray | None:
+    # XLA rounds the quotient of integers toward zero, and has results of its own for a division by zero.
     return np.true_divide(*operands) if is_floating(operands[0].dtype) else None
 
 
 def _convert(params: Mapping[str, Any], operands: list[np.ndarray]) -> np.ndarray | None:
+    # What an integer becomes of NaN, or of a number beyond its range, is not the same in numpy and in XLA.
     lossy = is_floating(operands[0].dtype) and not is_floating(params["new_dtype"])
     return None if lossy else operands[0].astype(params["new_dtype"])
 

@@ -1,6 +1,9 @@
 """A function of arrays as a list of operations with names, which text can hold and JAX can run.
 
 Values are numbered: first the operands, then the result of every step. The result of the last step is the function's.
+``tanh(x @ w) + 1`` has the operands x (0) and w (1) and three steps: ``dot_general(0, 1)`` gives value 2, ``tanh(2)``
+value 3, and ``add(3, 1.0)`` value 4, the result. The number 1.0 is an array that does not change and stands
+in its step.
 """
 
 from __future__ import annotations
@@ -150,18 +153,20 @@ class Formula:
 
         Args:
             avals: of the operands.
-            spend: told how many bytes every value on the way takes, before any is there; may raise.
+            spend: called with the bytes of every value on the way and with its name, before any is computed; may
+                raise.
 
         Raises:
             TypeError, ValueError: the operations do not fit.
         """
 
-        def shape(step: Step, given: list[Any]) -> Any:
-            found = jax.eval_shape(lambda *xs: apply_step(step, list(xs)), *given)
-            spend(prod(found.shape) * found.dtype.itemsize, f"the result of {step.operation}")
-            return found
+        def shape(step: Step, operands: list[Any]) -> Any:
+            result = jax.eval_shape(lambda *xs: apply_step(step, list(xs)), *operands)
+            spend(prod(result.shape) * result.dtype.itemsize, f"the result of {step.operation}")
+            return result
 
         with jax.enable_x64(any(aval.dtype.itemsize == 8 for aval in avals) or jax.config.read("jax_enable_x64")):
+            # Shapes first: a formula read from a file may ask for more memory than there is.
             self._run(avals, shape)
             return TracedFunction(trace(lambda *operands: [self(*operands)], avals))
 
@@ -176,11 +181,11 @@ def apply_step(step: Step, operands: list[Any]) -> Any:
     """The result of a step in JAX."""
     path, _ = FUNCTIONS[step.operation]
     module, _, name = path.rpartition(".")
-    given = listed(step.operation, operands, lambda rest: rest)
+    arguments = listed(step.operation, operands, lambda rest: rest)
     numbers, options = parted_options(step)
     if numbers:
-        given = [*given, getattr(lax, NUMBERED[step.operation][0].rpartition(".")[2])(**numbers)]
-    return getattr(MODULES[module], name)(*given, **options)
+        arguments = [*arguments, getattr(lax, NUMBERED[step.operation][0].rpartition(".")[2])(**numbers)]
+    return getattr(MODULES[module], name)(*arguments, **options)
 
 
 def listed(operation: str, operands: list[Any], together: Callable[[list[Any]], Any]) -> list[Any]:
@@ -210,6 +215,7 @@ def formula_of(function: TracedFunction) -> Formula:
     steps: list[Step] = []
     operands = list(range(len(jaxpr.invars)))
     (result,) = _walk(function.jaxpr, operands, len(operands), steps)
+    # The result of a formula is that of its last step; an operand, or an earlier value, becomes one by adding zero.
     if result != len(operands) + len(steps) - 1 or not steps:
         steps.append(Step("add", (result, np.zeros((), dtype_of(jaxpr.outvars[0]))), {}))
     return Formula(len(operands), tuple(steps))
@@ -221,14 +227,16 @@ def _walk(closed: Any, operands: list[Any], count: int, steps: list[Step]) -> li
     known: dict[Var, Any] = {**dict(zip(jaxpr.invars, operands, strict=True))}
     known.update((var, np.asarray(value)) for var, value in zip(jaxpr.constvars, consts, strict=True))
     for eqn in jaxpr.eqns:
-        given = [np.asarray(a.val, dtype_of(a)) if isinstance(a, Literal) else known[a] for a in eqn.invars]
+        values = [np.asarray(a.val, dtype_of(a)) if isinstance(a, Literal) else known[a] for a in eqn.invars]
         name = _name(eqn)
+        # A call without a name is written as the steps of its body. One with a derivative of its own is not: the steps
+        # would have the derivative of the body.
         if name is None and not has_own_derivative(eqn) and called_body(eqn) is not None:
-            known.update(zip(eqn.outvars, _walk(called_body(eqn), given, count, steps), strict=True))
+            known.update(zip(eqn.outvars, _walk(called_body(eqn), values, count, steps), strict=True))
             continue
         if name is None or len(eqn.outvars) != 1 or any(is_key(dtype_of(v)) for v in eqn.outvars):
             raise NoFormula(eqn)
-        steps.append(Step(name, tuple(given), _options(name, eqn)))
+        steps.append(Step(name, tuple(values), _options(name, eqn)))
         known[eqn.outvars[0]] = count + len(steps) - 1
     return [np.asarray(a.val) if isinstance(a, Literal) else known[a] for a in jaxpr.outvars]
 
@@ -253,11 +261,12 @@ def _name(eqn: Equation) -> str | None:
 
 def _is_call_of(known: str, eqn: Equation) -> bool:
     """Whether an equation with its own derivative is what a function of JAX consists of."""
-    module, _, own = FUNCTIONS[known][0].rpartition(".")
+    module, _, function = FUNCTIONS[known][0].rpartition(".")
     if len(eqn.invars) != WITH_DERIVATIVE[known]:
         return False
-    made = trace(getattr(MODULES[module], own), [atom.aval for atom in eqn.invars])
-    return [str(called_body(e)) for e in open_jaxpr(made)[0].eqns if has_own_derivative(e)] == [str(called_body(eqn))]
+    # JAX gives such a call no name of its own, so it is compared with a fresh trace of the function.
+    fresh = trace(getattr(MODULES[module], function), [atom.aval for atom in eqn.invars])
+    return [str(called_body(e)) for e in open_jaxpr(fresh)[0].eqns if has_own_derivative(e)] == [str(called_body(eqn))]
 
 
 def _plain(option: Any) -> Any:

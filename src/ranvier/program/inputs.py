@@ -13,12 +13,12 @@ from ..errors import InputError
 def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]:
     """Values for every input in order: from a mapping with exactly these names, or from the value of the only one.
 
-    That may be in a tuple, as the arguments of a step are.
+    That value may stand in a tuple, as the arguments of a step do.
 
     Args:
-        inputs: as given.
-        names: of all inputs.
-        of: what has them, for the message.
+        inputs: a mapping from name to values, or the values of the only input.
+        names: the names of all inputs.
+        of: what has these inputs, for the message.
 
     Raises:
         InputError: a name is missing or unknown; the message lists all.
@@ -33,28 +33,29 @@ def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]
     return {name: inputs[name] for name in names}
 
 
-def check_names(given: Any, expected: Any, of: str) -> None:
+def check_names(inputs: Any, expected: Any, of: str) -> None:
     """Passes unless mappings among the inputs have other names than expected.
 
     Args:
-        given, expected: trees of inputs, of which only the structure counts.
-        of: what has them, for the message.
+        inputs: a tree of inputs, of which only the structure counts.
+        expected: a tree of inputs with the names that are expected.
+        of: what has these inputs, for the message.
 
     Raises:
-        InputError: they have; the message lists all.
+        InputError: the names differ; the message lists all.
     """
-    names, wanted = _leaf_names(given), _leaf_names(expected)
+    names, wanted = _leaf_names(inputs), _leaf_names(expected)
     if names != wanted and any(isinstance(key, str) for key in (*names, *wanted)):
         raise InputError(f"inputs are given for {_listed(names)}, {of} has {_listed(wanted)}.")
 
 
 def _leaf_names(tree: Any) -> list[Any]:
-    """Of every leaf the keys of the mappings around it as text, or its number where there are none."""
-    found = []
+    """For every leaf the keys of the mappings around it as text, or its number where there are none."""
+    names = []
     for number, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
         keys = [str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey)]
-        found.append(".".join(keys) if keys else number)
-    return found
+        names.append(".".join(keys) if keys else number)
+    return names
 
 
 def _listed(names: Sequence[Any]) -> str:

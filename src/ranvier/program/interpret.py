@@ -1,4 +1,9 @@
-"""Running a jaxpr equation by equation, with a say in how each equation is applied."""
+"""Running a jaxpr equation by equation, with a say in how each equation is applied.
+
+``evaluate(jaxpr of x -> tanh(x @ w), [x], apply)`` calls ``apply(dot_general, [x, w])`` and then ``apply(tanh, [y])``.
+With :func:`bind` for ``apply`` it computes; on tracers it traces. Every rewriting of a program is an ``apply`` that
+does something else for some of the equations, so that no jaxpr is ever put together by hand.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +45,13 @@ def evaluate(closed: Any, operands: Sequence[Any], apply: Apply = bind) -> list[
 def needed_equations(equations: Sequence[Equation], outputs: Iterable[Atom]) -> list[Equation]:
     """The equations that the outputs depend on, in order; also those that act on the outside."""
     wanted = {atom for atom in outputs if not isinstance(atom, Literal)}
-    kept = []
+    needed = []
+    # Backward: when an equation is visited, all that reads its results has been.
     for eqn in reversed(equations):
         if eqn.effects or any(var in wanted for var in eqn.outvars):
-            kept.append(eqn)
+            needed.append(eqn)
             wanted.update(atom for atom in eqn.invars if not isinstance(atom, Literal))
-    return kept[::-1]
+    return needed[::-1]
 
 
 def apply_with_bodies(eqn: Equation, operands: list[Any], apply: Apply) -> Sequence[Any]:
@@ -74,6 +80,7 @@ def _while(goes_on: Callable[..., Any], turn: Callable[..., Any], carried: Seque
 
     def one(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         going, after = goes_on(*carry), turn(*carry)
+        # One condition for all: the loop itself stops in time.
         if not going.ndim:
             return after
         masks = [going.reshape(*going.shape, *(1 for _ in range(x.ndim - going.ndim))) for x in after]

@@ -1,7 +1,7 @@
 """Kernels of primitives that come from outside JAX, looked for before work begins.
 
 Some packages choose the kernel of a primitive, and import what that kernel needs, only where JAX lowers it: deep inside
-a compilation. A primitive that JAX does not list is therefore lowered once for itself.
+a compilation. A primitive that JAX does not list is therefore lowered once on its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ WITHOUT_NUMBA = ", or use brainevent's kernels in plain JAX: brainevent.config.s
 
 
 def check_kernels(info: ModuleInfo) -> None:
-    """Raises :class:`ModelError` where a package that a primitive's kernel needs is not installed."""
+    """Passes where the kernels of all primitives can be compiled here.
+
+    Raises:
+        ModelError: a package that a primitive's kernel needs is not installed; the message says how to install it.
+    """
     missing: dict[str, list[str]] = {}
     for eqn in _foreign(info.equations):
         name = _missing_package(eqn)

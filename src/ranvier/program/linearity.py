@@ -1,4 +1,9 @@
-"""Whether a function that JAX can transpose is linear, or adds a constant: a backward rule that adds noise, say."""
+"""Whether a function that JAX can transpose is linear, or adds a constant: a backward rule that adds noise, say.
+
+JAX transposes ``c -> 2 c + 1`` as it does ``c -> 2 c``, and the 1 is lost. What tells the two apart is their value at
+c = 0, followed through the equations as a mark: of ``2 * c`` the product is zero where c is, so the second vanishes;
+of ``2 c + 1`` the sum is zero only where both are, and 1 is not.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +27,8 @@ def vanishes(closed: Any, arguments: Collection[int]) -> bool:
     """Whether all results are zero where these arguments are.
 
     Args:
-        closed: closed jaxpr without calls, that JAX can transpose in the arguments.
-        arguments: their numbers.
+        closed: closed jaxpr without calls, which JAX can transpose in the arguments.
+        arguments: numbers of the arguments.
     """
     jaxpr, consts = open_jaxpr(closed)
     varying: set[Var] = {jaxpr.invars[k] for k in arguments}
@@ -36,10 +41,12 @@ def vanishes(closed: Any, arguments: Collection[int]) -> bool:
         name = eqn.primitive.name
         linear = [a for a in eqn.invars if not isinstance(a, Literal) and a in varying]
         if not linear:
+            # Made of constants: only a zero that is moved or converted is sure to stay one.
             if name in PASSED and is_zero(eqn.invars[0]):
                 zero.update(eqn.outvars)
             continue
         varying.update(eqn.outvars)
+        # A transpose passes through other equations only where they are linear in one operand, as in 2 * c.
         counted = [a for a in eqn.invars if is_floating(dtype_of(a))] if name in ADDITIVE else linear
         if all(map(is_zero, counted)):
             zero.update(eqn.outvars)

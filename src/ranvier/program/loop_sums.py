@@ -1,7 +1,11 @@
 """Sums over the turns of a loop, taken within the loop.
 
-What a loop stacks up and the step then adds up along time, a count of the spikes of all turns, say, is a carried value
-in disguise. As one, every element of the sum stays at its position.
+What a loop stacks up and the step then adds up along time is a carried value in disguise: the count of the spikes of
+all turns, say. As a carried value, every element of the sum stays at its position.
+
+``v, z = scan(turn, v, length=100); total = sum(z, axis=0)`` with 4 neurons stacks z of shape [100, 4], and the sum over
+its first axis looks like a mixing of positions. Rewritten, the loop carries (v, total), and ``total + z`` is one more
+elementwise equation of a turn.
 """
 
 from __future__ import annotations
@@ -29,8 +33,9 @@ def with_sums_in_loops(closed: Any, avals: Sequence[Any]) -> Any:
             return [totals[id(eqn)]]
         if id(eqn) not in sums:
             return bind(eqn, operands)
-        results, found = _scan_with_sums(eqn, operands, [number for _, number in sums[id(eqn)]])
-        totals.update((id(total), value) for (total, _), value in zip(sums[id(eqn)], found, strict=True))
+        results, values = _scan_with_sums(eqn, operands, [number for _, number in sums[id(eqn)]])
+        # The sums come after the loop; each finds its value here instead of being applied.
+        totals.update((id(total), value) for (total, _), value in zip(sums[id(eqn)], values, strict=True))
         return results
 
     return trace(lambda *operands: evaluate(closed, operands, apply), avals)
@@ -46,6 +51,7 @@ def _sums_of_stacked(closed: Any) -> dict[int, list[tuple[Equation, int]]]:
             stacked.update((var, (eqn, first + k)) for k, var in enumerate(eqn.outvars[first:]))
         elif eqn.primitive.name == "reduce_sum" and eqn.params["axes"] == (0,):
             (atom,) = eqn.invars
+            # Integers have no derivative, so nothing follows them along positions.
             if not isinstance(atom, Literal) and atom in stacked and is_floating(dtype_of(atom)):
                 loop, number = stacked[atom]
                 sums.setdefault(id(loop), []).append((eqn, number))

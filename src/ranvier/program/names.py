@@ -22,6 +22,7 @@ def letters() -> Iterator[str]:
     number = 0
     while True:
         text, rest = "", number
+        # Digits to the base of 26 without a zero: after z comes aa, not ba.
         while True:
             text = alphabet[rest % 26] + text
             rest = rest // 26 - 1

@@ -1,4 +1,14 @@
-"""The kind of every equation, and whether it mixes positions, by its body where it has one."""
+"""The kind of every equation, and whether it mixes positions, by its body where it has one.
+
+A body is as bad as the worst of its equations: opaque, then mixing, then structural, then elementwise. So
+``cond(p, v -> 2 v, v -> a @ v)`` is mixing, for one branch is. A loop ``v -> 2 v`` of three turns is elementwise, but
+mixing once it stacks v along time as well: the rows of the result stand for turns, and element 4 of the result of a
+loop over 3 neurons is no position 4.
+
+A function with a declared derivative has two kinds. ``z = spike(v)`` computes ``v > 1``, and its surrogate gradient
+``t -> t / (1 + |v|)^2`` is a function from tangents to tangents with a kind of its own; analyses of gradients ask for
+that one.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ._jax import (
-    Equation,
-    Literal,
-    Var,
-    bind,
-    dtype_of,
-    is_floating,
-    open_jaxpr,
-    trace,
-    variables_of,
-)
+from ._jax import Equation, Literal, Var, bind, dtype_of, is_floating, open_jaxpr, trace, variables_of
 from .bodies import Loop, bodies, branches_of, called_body, has_derivative, has_own_derivative, is_loop, loop_of
 from .declared import BACKWARD, backward_of, declared_operands, pushed, why_not_forward
 from .interpret import apply_with_bodies, evaluate
@@ -50,6 +50,7 @@ def differentiates_through(eqn: Equation, name: str) -> bool:
 def _differentiated(closed: Any) -> list[Equation]:
     """The equations of a body through which a derivative passes from its operands to its results."""
     body, _ = open_jaxpr(closed)
+    # Forward from the operands, then backward from the results: what is cut off on either side drops out.
     made_of_operands, reach_results = set(body.invars), set(variables_of(body.outvars))
     fed = []
     for eqn in body.eqns:
@@ -93,6 +94,7 @@ def _kind(eqn: Equation, of_derivative: bool) -> Kind:
     if of_derivative and has_own_derivative(eqn):
         return _declared_kind(eqn)
     verdict = _worst({_body_kind(_Hashed(body), of_derivative) for body in bodies(eqn)})
+    # Slices along time, and turns that data decide, mix positions whatever a turn does.
     if is_loop(eqn) and not carries_all(eqn) and verdict is not Kind.OPAQUE:
         return Kind.MIXING
     return verdict if bodies(eqn) else Kind.OPAQUE
@@ -161,6 +163,7 @@ def on_derivative_path(closed: Any, argument: int, loop: Loop | None = None) -> 
     made_of_it = {body.invars[argument]}
     passed: list[tuple[Equation, list[int]]] = []
     before = 0
+    # A turn may hand on what the next one reads earlier in its body, so the body is walked until nothing is added.
     while len(made_of_it) > before:
         before, passed = len(made_of_it), []
         for eqn in body.eqns:
@@ -233,9 +236,10 @@ def _tangents_of(hashed: _Hashed) -> Tangents:
     results = tuple(k for k, out in enumerate(eqn.outvars) if is_floating(dtype_of(out)))
 
     def tangents(*flat: Any) -> list[Any]:
+        # A rule that refuses some operands may refuse them in company too, so the others are pushed one by one.
         together = [moving] if not missing else [[k] for k in moving]
         parts = [pushed(eqn, flat[:count], part, [flat[count + moving.index(k)] for k in part])[1] for part in together]
-        return [sum((found[k] for found in parts[1:]), parts[0][k]) for k in results] if parts else []
+        return [sum((part[k] for part in parts[1:]), parts[0][k]) for k in results] if parts else []
 
     avals = [atom.aval for atom in (*eqn.invars, *(eqn.invars[k] for k in moving))]
     closed = _plain(trace(tangents, avals), avals)
@@ -253,6 +257,7 @@ def _missing(eqn: Equation) -> dict[int, str]:
         return {}
     if eqn.primitive.name == BACKWARD:
         return dict.fromkeys(moving, reason)
+    # All together it fails; which operands are to blame shows one by one.
     reasons = {k: why_not_forward(eqn, [k]) for k in moving}
     return {k: reason for k, reason in reasons.items() if reason is not None}
 

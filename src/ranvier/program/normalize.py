@@ -1,8 +1,12 @@
 """Normal form of a traced step: calls inlined, short loops unrolled, sums over turns taken within the loop, declared
 derivatives as forward rules, and one equation for every state.
 
-The step is traced again by an interpreter, so no jaxpr is ever put together by hand and custom
-derivatives, random keys and source lines survive.
+The step is traced again by an interpreter, so no jaxpr is ever put together by hand, and custom derivatives, random
+keys and source lines survive.
+
+A step that calls a jitted ``h = 0.5 * v``, adds w in a loop of 3 turns and returns h as its output and as the new value
+of two states becomes ``a = 0.5 * v; b = a + w; c = b + w; d = c + w; e = copy(d)``: d is the output and the first new
+state, e the second. Without the copy a perturbation of one state would be one of the other as well.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ def normalize(
     """
     traced = trace(function, avals)
     inline = _Inline(arithmetic)
+    # Tracing again takes as long as the first time, so a step that is in normal form already is left alone.
     needed = any(inline.replaces(eqn) for eqn in open_jaxpr(traced)[0].eqns)
     inlined = trace(lambda *operands: evaluate(traced, operands, inline), avals) if needed else traced
     inlined = with_sums_in_loops(inlined, avals)
@@ -66,6 +71,7 @@ def normalize(
 def _without_own_variable(closed: Any, hidden: slice) -> list[int]:
     """Numbers of the hidden results that no equation computes for them and for no state before them."""
     jaxpr, _ = open_jaxpr(closed)
+    # A variable that an equation computes belongs to the first state that has it as its new value.
     free = {var for eqn in jaxpr.eqns for var in eqn.outvars}
     shared = []
     for k, atom in list(enumerate(jaxpr.outvars))[hidden]:
@@ -87,10 +93,11 @@ class _Inline:
             return evaluate(called_body(eqn), operands, self)
         if self._is_short(eqn):
             return self._unroll(eqn, operands)
+        # No derivative is declared by what a function closes over; taking one is an error, and must not give zero.
         if count := num_closed_over(eqn):
             operands = [*(closed_over(eqn, value) for value in operands[:count]), *operands[count:]]
         if eqn.primitive.name == BACKWARD and not tangents_of(eqn).missing:
-            return with_forward_rule(eqn, operands, lambda *given: evaluate(called_body(eqn), given, self))
+            return with_forward_rule(eqn, operands, lambda *values: evaluate(called_body(eqn), values, self))
         if eqn.primitive.name in ("cond", "scan", "while") and contains(eqn, BACKWARD):
             return apply_with_bodies(eqn, operands, self)
         return bind(eqn, operands)
@@ -103,6 +110,7 @@ class _Inline:
             return False
         loop = loop_of(eqn)
         size = loop.length * len(open_jaxpr(loop.body)[0].eqns)
+        # One turn is not a loop: it is unrolled whatever it computes.
         most = self.arithmetic if loop.length > 1 and is_arithmetic(loop.body) else UNROLL_EQUATIONS
         return loop.length <= UNROLL_LENGTH and size <= most
 
@@ -110,12 +118,13 @@ class _Inline:
         loop = loop_of(eqn)
         constants, carried, scanned = loop.split(operands)
         order = range(loop.length)[::-1] if loop.reverse else range(loop.length)
-        collected: dict[int, list[Any]] = {}
-        for step in order:
-            inputs = [jax.lax.index_in_dim(x, step, keepdims=False) for x in scanned]
-            results = evaluate(loop.body, [*constants, *carried, *inputs], self)
-            carried, collected[step] = results[: loop.num_carried], results[loop.num_carried :]
-        per_output = zip(*(collected[step] for step in range(loop.length)), strict=True)
+        rows: dict[int, list[Any]] = {}
+        for turn in order:
+            slices = [jax.lax.index_in_dim(x, turn, keepdims=False) for x in scanned]
+            results = evaluate(loop.body, [*constants, *carried, *slices], self)
+            carried, rows[turn] = results[: loop.num_carried], results[loop.num_carried :]
+        per_output = zip(*(rows[turn] for turn in range(loop.length)), strict=True)
+        # Without a turn there are no rows to stack, but the results have shapes all the same.
         if not loop.length:
             empty = [jnp.zeros(shape_of(var), dtype_of(var)) for var in eqn.outvars[loop.num_carried :]]
             return [*carried, *empty]

@@ -1,4 +1,8 @@
-"""A traced function in another floating-point precision."""
+"""A traced function in another floating-point precision.
+
+``x -> (x + 0.1, argmax(x))`` traced in float32 has the constant 0.100000001490116. Asked for float64, the sum is taken
+in float64, of the same constant: what was rounded in tracing stays rounded. The result of argmax stays an int32.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +46,13 @@ class TracedFunction(Remade):
 
     def __call__(self, *operands: Any, dtype: Any) -> list[Any]:
         """Results for arrays of the traced shapes; what is real is computed in ``dtype``."""
-        given = [x if d is None else jnp.asarray(x, d) for x, d in zip(operands, self.dtypes(dtype), strict=True)]
-        return evaluate(self.in_precision(jnp.dtype(dtype)), given)
+        arrays = [x if d is None else jnp.asarray(x, d) for x, d in zip(operands, self.dtypes(dtype), strict=True)]
+        return evaluate(self.in_precision(jnp.dtype(dtype)), arrays)
 
     def dtypes(self, dtype: Any) -> list[Any]:
-        """Of every operand, where what is real has ``dtype``."""
-        own = [dtype_of(var) for var in open_jaxpr(self.jaxpr)[0].invars]
-        return own if self._is_bound else [_other(found, jnp.dtype(dtype)) for found in own]
+        """The dtype of every operand where everything real has ``dtype``."""
+        traced = [dtype_of(var) for var in open_jaxpr(self.jaxpr)[0].invars]
+        return traced if self._is_bound else [_other(each, jnp.dtype(dtype)) for each in traced]
 
     @cached_property
     def _is_bound(self) -> bool:
@@ -67,6 +71,7 @@ class TracedFunction(Remade):
 
 
 BOUND = frozenset(["bitcast_convert_type", "while", "pure_callback", "io_callback", "ffi_call"])
+"""Equations that tie a function to the precision it was traced in."""
 
 
 def _has_any(closed: Any, names: frozenset[str]) -> bool:
@@ -78,7 +83,8 @@ def _has_any(closed: Any, names: frozenset[str]) -> bool:
 def _converted(function: TracedFunction, dtype: Any) -> Any:
     jaxpr, consts = open_jaxpr(function.jaxpr)
     floats = {dtype_of(v) for e in jaxpr.eqns for v in e.outvars} | {dtype_of(v) for v in jaxpr.invars}
-    if all(_other(found, dtype) == found for found in floats) and all(
+    # Already in this precision: the same object, so that what is cached for it is found again.
+    if all(_other(each, dtype) == each for each in floats) and all(
         _other(np.asarray(c).dtype, dtype) == np.asarray(c).dtype for c in consts
     ):
         return function.jaxpr
@@ -95,6 +101,7 @@ class _Apply:
 
     def __call__(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         operands = [self._cast(x) for x in operands]
+        # The derivative is converted as well: a rule traced in float32 would not fit tangents in float64.
         if has_own_derivative(eqn) and called_body(eqn) is not None:
             return with_own_derivative(eqn, operands, self)
         if is_call(eqn):

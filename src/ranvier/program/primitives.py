@@ -1,6 +1,8 @@
 """What Ranvier knows of each JAX primitive: one table, open to users, opaque by default.
 
-A primitive's kind says what it does to positions (design, section 1). Primitives that carry a body
+A primitive's kind says what it does to positions. Of three neurons, ``tanh(v)`` is elementwise: result 1 is made of
+element 1. ``roll(v, 1)`` is structural: result 1 is element 0, unchanged. ``w @ v`` is mixing: result 1 is made of all
+three. Of a primitive that is not in the table nothing is assumed; it is opaque. Primitives that carry a body
 (``cond``, ``scan``, ``custom_jvp_call``, ...) have the kind of their body and are marked ``NESTED``.
 """
 
@@ -81,7 +83,7 @@ def register_primitive(
     expand: Callable[..., Callable[..., Any]] | None = None,
     surrogate: bool = False,
 ) -> None:
-    """Tells Ranvier what a primitive does to positions; replaces what was known of it.
+    """Declares what a primitive does to positions, in place of what was known of it.
 
     Args:
         name: the primitive's name as it appears in a jaxpr.

@@ -1,4 +1,10 @@
-"""The program: one traced time step whose operands and results are partitioned by name."""
+"""The program: one traced time step whose operands and results are partitioned by name.
+
+A layer of 4 leaky neurons with 3 inputs, ``v' = 0.9 v + x @ w``, which gives v' as its output, is a jaxpr with the
+operands [x, w, v] and the results [v', v']. Its program says that x is an input, w a parameter of shape [3, 4] with its
+initial value, v a hidden state of shape [4] that starts at zero, and that of the results the first is the output and
+the second the new v.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +47,7 @@ class Slot:
         role: what it holds.
         treedef: how ``leaves`` make up the model's own value.
         leaves: abstract values (shape, dtype) of its arrays; a hidden state has exactly one.
-        initial: the arrays found in the model when it was traced.
+        initial: the arrays that the model had when it was traced.
         unit: physical unit as text, ``""`` where there is none.
         label: what kind of state it is for a person, e.g. ``"HiddenState"``, ``"RandomState"``.
         handle: the model's own object (a brainstate ``State``), or None.
@@ -78,11 +84,12 @@ class Slot:
         if len(self.leaves) == 1:
             return (name,)
         numbered = jax.tree.unflatten(self.treedef, list(range(len(self.leaves))))
-        found, _ = jax.tree_util.tree_flatten_with_path(numbered)
-        keys = [[str(part) for part in leaf_path(path)] for path, _ in found]
-        shared = [len({tuple(key[: k + 1]) for key in keys}) for k in range(max(map(len, keys)))]
-        kept = next(k + 1 for k, count in enumerate(shared) if count == len(keys))
-        return tuple(".".join([name, *key[:kept]]) for key in keys)
+        with_paths, _ = jax.tree_util.tree_flatten_with_path(numbered)
+        keys = [[str(part) for part in leaf_path(path)] for path, _ in with_paths]
+        # Parts after the first few that tell all leaves apart, such as a wrapper's own field, only make names longer.
+        distinct = [len({tuple(key[: k + 1]) for key in keys}) for k in range(max(map(len, keys)))]
+        needed = next(k + 1 for k, count in enumerate(distinct) if count == len(keys))
+        return tuple(".".join([name, *key[:needed]]) for key in keys)
 
     @property
     def shapes_text(self) -> str:
@@ -102,7 +109,7 @@ class ParamState(Slot):
 
 
 class OtherState(Slot):
-    """A slot whose values are carried without a derivative, or only kept."""
+    """A slot whose values are carried without a derivative, or never change."""
 
 
 KINDS: dict[SlotRole, type[Slot]] = {
@@ -138,7 +145,7 @@ class ModuleInfo(Remade):
         hidden: slots of hidden states, one leaf each.
         other: slots of states that are carried but not hidden.
         name: the model's name, for headings.
-        notes: what the frontend has to say, e.g. about states without derivative.
+        notes: what the frontend reports, e.g. about states without derivative.
         samples: independent samples that the program was mapped over, along a leading axis.
         origin: what made it from a model, which is what is pickled; None for a program made of another one.
     """
@@ -264,7 +271,7 @@ class ModuleInfo(Remade):
 
     @cached_property
     def invar_to_weight_path(self) -> dict[Var, Path]:
-        return {var: path for path, found in self.weight_path_to_invars.items() for var in found}
+        return {var: path for path, leaves in self.weight_path_to_invars.items() for var in leaves}
 
     @cached_property
     def other_path_to_invars(self) -> dict[Path, list[Var]]:
@@ -310,7 +317,7 @@ class ModuleInfo(Remade):
         hidden: Mapping[Path, Any] | None = None,
         other: Mapping[Path, Any] | None = None,
     ) -> list[Any]:
-        """The operands of ``closed_jaxpr`` for these inputs; what is not given is the model's initial value.
+        """The operands of ``closed_jaxpr`` for these inputs, with the model's initial values for everything else.
 
         Args:
             *inputs: the step's arguments, as the model takes them.
@@ -323,12 +330,12 @@ class ModuleInfo(Remade):
         """
         leaves, treedef = jax.tree.flatten(inputs)
         expected = [shape_text(aval.shape) for aval in self.input_avals]
-        given = [shape_text(jax.numpy.shape(leaf)) for leaf in leaves]
-        if treedef != self.input_treedef or given != expected:
+        shapes = [shape_text(jax.numpy.shape(leaf)) for leaf in leaves]
+        if treedef != self.input_treedef or shapes != expected:
             check_names(inputs, jax.tree.unflatten(self.input_treedef, self.input_avals), self.name)
             raise InputError(
                 f"{self.name} was traced with inputs of shapes {', '.join(expected) or 'none'}, but got "
-                f"{', '.join(given) or 'none'}; pass inputs of the traced shapes or extract the model again."
+                f"{', '.join(shapes) or 'none'}; pass inputs of the traced shapes or extract the model again."
             )
         return [
             *leaves,
@@ -344,7 +351,7 @@ class ModuleInfo(Remade):
             The output in the model's own form, the new hidden states and the new other states by path.
         """
         results = evaluate(self.closed_jaxpr, self.flat_operands(*inputs, **states), bind_both_ways)
-        parts = _cut(results, {name: len(found) for name, found in self._outvars.items()})
+        parts = _cut(results, {name: len(atoms) for name, atoms in self._outvars.items()})
         output = jax.tree.unflatten(self.output_treedef, parts["outputs"])
         return output, _values(self.hidden, parts["hidden"]), _values(self.other, parts["other"])
 
@@ -391,7 +398,11 @@ Program = ModuleInfo
 
 
 def check_is_program(value: object) -> None:
-    """Raises :class:`ModelError` for what is no program."""
+    """Passes where the value is a program.
+
+    Raises:
+        ModelError: it is something else; the message says how to make one.
+    """
     if not isinstance(value, ModuleInfo):
         raise ModelError(
             f"a program is expected, not {type(value).__name__} {value!r:.60}; "
@@ -411,10 +422,10 @@ def _cut(items: Sequence[Any], counts: Mapping[str, int]) -> dict[str, list[Any]
 
 
 def _by_slot(slots: Sequence[Slot], leaves: Sequence[Any]) -> dict[Path, list[Any]]:
-    found, start = {}, 0
+    by_path, start = {}, 0
     for slot in slots:
-        found[slot.path], start = list(leaves[start : start + len(slot.leaves)]), start + len(slot.leaves)
-    return found
+        by_path[slot.path], start = list(leaves[start : start + len(slot.leaves)]), start + len(slot.leaves)
+    return by_path
 
 
 def _values(slots: Sequence[Slot], leaves: Sequence[Any]) -> dict[Path, Any]:
@@ -422,19 +433,19 @@ def _values(slots: Sequence[Slot], leaves: Sequence[Any]) -> dict[Path, Any]:
     return {slot.path: jax.tree.unflatten(slot.treedef, by_path[slot.path]) for slot in slots}
 
 
-def _slot_values(slots: Sequence[Slot], given: Mapping[Path, Any], noun: str) -> list[Any]:
-    unknown = [path_text(path) for path in given if path not in {slot.path for slot in slots}]
+def _slot_values(slots: Sequence[Slot], replaced: Mapping[Path, Any], noun: str) -> list[Any]:
+    unknown = [path_text(path) for path in replaced if path not in {slot.path for slot in slots}]
     if unknown:
         known = ", ".join(path_text(slot.path) for slot in slots) or "none"
         raise InputError(f"no {noun} is called {', '.join(unknown)}; the program has {known}.")
     leaves: list[Any] = []
     for slot in slots:
-        found = jax.tree.leaves(given[slot.path]) if slot.path in given else list(slot.initial)
-        shapes = [tuple(jax.numpy.shape(leaf)) for leaf in found]
+        values = jax.tree.leaves(replaced[slot.path]) if slot.path in replaced else list(slot.initial)
+        shapes = [tuple(jax.numpy.shape(leaf)) for leaf in values]
         if shapes != [tuple(leaf.shape) for leaf in slot.leaves]:
             raise InputError(
                 f"{noun} {path_text(slot.path)} has shape {slot.shapes_text}, but the value given has "
                 f"{' '.join(map(shape_text, shapes)) or 'no arrays'}; pass a value of that shape."
             )
-        leaves += found
+        leaves += values
     return leaves

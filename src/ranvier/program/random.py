@@ -18,7 +18,7 @@ def is_random(slot: Slot) -> bool:
 
 
 def fold_in(keys: jax.Array, number: Any) -> jax.Array:
-    """Keys for one of many runs, of the shape of those given."""
+    """Keys for one of many runs, of the shape of ``keys``."""
     one = 0 if is_key(keys.dtype) else 1
     if keys.ndim == one:
         return jax.random.fold_in(keys, number)

@@ -1,4 +1,8 @@
-"""A function of arrays that works position by position, as a function of the numbers at one position."""
+"""A function of arrays that works position by position, as a function of the numbers at one position.
+
+``v' = 0.9 * v + broadcast(b, [4])`` of four neurons becomes ``0.9 * v + b`` of one: arithmetic is applied to numbers as
+it is, and what only moves them to other shapes, such as the broadcast, is left out.
+"""
 
 from __future__ import annotations
 
@@ -87,17 +91,17 @@ def with_own_derivative(
     """
     body = opened(called_body(eqn))
 
-    def function(*given: Any) -> tuple[Any, ...]:
-        return tuple(evaluate(body, given, apply))
+    def function(*primals: Any) -> tuple[Any, ...]:
+        return tuple(evaluate(body, primals, apply))
 
     if eqn.primitive.name == BACKWARD:
         return _with_backward_rule(eqn, function, opened(backward_of(eqn)), apply)(*operands)
-    moving, pushed = declared_operands(eqn), opened(forward_of(eqn))
+    moving, forward = declared_operands(eqn), opened(forward_of(eqn))
     with_rule = jax.custom_jvp(function)
 
     @with_rule.defjvp
-    def rule(given: Any, tangents: Any) -> tuple[Any, Any]:
-        results = evaluate(pushed, [*given, *(tangents[k] for k in moving)], apply)
+    def rule(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        results = evaluate(forward, [*primals, *(tangents[k] for k in moving)], apply)
         count = len(eqn.outvars)
         return tuple(results[:count]), placed(eqn.outvars, results[count:])
 
@@ -105,18 +109,18 @@ def with_own_derivative(
 
 
 def _with_backward_rule(
-    eqn: Equation, function: Callable[..., Any], pulled: Any, apply: Apply
+    eqn: Equation, function: Callable[..., Any], backward_rule: Any, apply: Apply
 ) -> Callable[..., Sequence[Any]]:
     varying = [k for k, out in enumerate(eqn.outvars) if is_floating(dtype_of(out))]
     moving = declared_operands(eqn)
     with_rule = jax.custom_vjp(function)
 
-    def backward(given: Any, cotangents: Any) -> tuple[Any, ...]:
-        found = evaluate(pulled, [*given, *(cotangents[k] for k in varying)], apply)
-        by_operand = dict(zip(moving, found, strict=True))
-        return tuple(by_operand.get(k) for k in range(len(given)))
+    def backward(primals: Any, cotangents: Any) -> tuple[Any, ...]:
+        pulled = evaluate(backward_rule, [*primals, *(cotangents[k] for k in varying)], apply)
+        by_operand = dict(zip(moving, pulled, strict=True))
+        return tuple(by_operand.get(k) for k in range(len(primals)))
 
-    with_rule.defvjp(lambda *given: (function(*given), given), backward)
+    with_rule.defvjp(lambda *primals: (function(*primals), primals), backward)
     return with_rule
 
 

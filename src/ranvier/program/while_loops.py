@@ -1,9 +1,13 @@
 """``while`` with derivatives in both modes.
 
 JAX differentiates a loop whose number of turns the data decide in forward mode only. Its Jacobian, once forward mode
-has found it, is an array like any other and can be applied in either direction. Where the loop keeps positions apart,
-one product along the loop finds the Jacobian by an operand for all positions at once; elsewhere it takes a product for
-every element of the operand.
+has computed it, is an array like any other and can be applied in either direction. Where the loop keeps positions
+apart, one product along the loop computes the Jacobian by an operand for all positions at once; elsewhere it takes a
+product for every element of the operand.
+
+``x = [1, 1.1, 0.5]`` squared in three turns gives x^8. The loop keeps positions apart, so one tangent of ones, pushed
+along it, comes out as the diagonal of the Jacobian, 8 x^7 = [8, 15.59, 0.0625]. A cotangent is multiplied by it element
+by element. Had a turn multiplied x by a matrix, three tangents would be pushed, one for every element.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from .nested import classify_derivative, contains, on_derivative_path
 from .primitives import Kind
 
 MAX_JACOBIAN = 2**24
-"""Elements that the Jacobian of a loop that mixes positions may have."""
+"""The Jacobian of a loop that mixes positions may have this many elements, 64 MiB in float32."""
 
 ORDER_KEPT = frozenset(["reshape", "squeeze", "expand_dims", "broadcast_in_dim"])
 """Structural primitives that leave elements in their order where they leave their number."""
@@ -52,6 +56,7 @@ def _apply_while(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
 
     def pushed(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         first = loop_of(eqn).first
+        # The operands of the condition decide how many turns there are, which has no derivative.
         moving = {k: t for k, t in enumerate(tangents) if k >= first and not isinstance(t, SymbolicZero)}
         return _pushed(eqn, primals, {k: t for k, t in moving.items() if is_floating(t.dtype)})
 
@@ -85,9 +90,10 @@ def _jacobian(
     starts = np.cumsum([0, *widths])
     seeds = []
     for k, width, start in zip(moving, widths, starts, strict=False):
-        own = np.ones((1, size_of(eqn.invars[k]))) if apart[k] else np.eye(width)
-        rows = np.zeros((starts[-1], own.shape[1]))
-        rows[start : start + width] = own
+        # Ones for all positions at once: what stays apart cannot add up on the way.
+        of_operand = np.ones((1, size_of(eqn.invars[k]))) if apart[k] else np.eye(width)
+        rows = np.zeros((starts[-1], of_operand.shape[1]))
+        rows[start : start + width] = of_operand
         seeds.append(jnp.asarray(rows, primals[k].dtype).reshape(-1, *primals[k].shape))
     function = as_function(eqn, primals, moving, bind)
 
@@ -127,7 +133,7 @@ def keeps_positions(eqn: Equation, operand: int) -> bool:
 
 
 def _check(eqn: Equation, tangents: dict[int, Any]) -> None:
-    """Raises where the Jacobian is not to be had."""
+    """Raises where the Jacobian cannot be computed this way."""
     size = sum(size_of(var) for var in eqn.outvars if is_floating(dtype_of(var)))
     wide = [k for k in tangents if not keeps_positions(eqn, k)]
     elements = size * sum(size_of(eqn.invars[k]) for k in wide)
