@@ -5,33 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from ..errors import ExportError, reason_text
 from ..graph.analysis.blame import whole_array_equation
 from ..graph.elements import Population, Projection
 from ..graph.footprint import check_carried
 from ..graph.names import free_name
-from ..graph.neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
-from ..graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, Select, SumPool
+from ..graph.neurons import IN, OUT
 from ..graph.order import Port, delayed_ports, input_ports, update_order
-from ..graph.shared import ArrayName, ParameterBinding
+from ..graph.shared import ArrayName, ParameterBinding, numbers_of
 from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Traced
 from ..graph.verifier import check
 from ..util.files import npz_bytes, replacing
 from .derived_arrays import statements_of
 from .equations import Equations
+from .expressions import Expression, Statements
 from .source_names import OWN, Names, check_program
+from .source_ops import SPIKES, SourceOps
 
 ENDING = ".py"
-SPIKES = {">": "spike", ">=": "spike_at"}
-"""Names of the functions that make spikes, by what fires."""
 MOST_IN_A_SUM = 20
 """Terms that are written with ``+``; Python's compiler takes no expression that is nested too deeply."""
 HEAD = '''"""One time step of a network, in JAX.
@@ -189,9 +188,8 @@ class _Writer:
         yield "    return {"
         for name, population in self.graph.populations.items():
             entries = {k: self._start(name, f"initial {k}", v) for k, v in population.initial_state().items()}
-            if isinstance(population.neuron, Delay):
-                longest = int(population.neuron.steps.max())
-                entries["queue"] = _zeros((longest, *population.shape))
+            memory = population.neuron.memory(population.shape)
+            entries.update({k: _zeros(shape) for k, shape in memory.items()})
             if entries:
                 yield f"        {name!a}: {_table(entries)},"
         for (name, port), depth in self.delayed.items():
@@ -285,20 +283,26 @@ class _Writer:
         if isinstance(neuron, Traced):
             yield from self._traced(population, neuron)
             return
-        write = NEURONS.get(type(neuron))
-        if write is None:
-            raise ExportError(f"population {name!r} is {type(neuron).__name__}, which is not written as source.")
         prefix = self.names.variable(name)
-        summed = self._summed((name, IN))
-        values = {key: self._array(name, key, value) for key, value in neuron.parameters.items()}
-        before = {s: f"state[{name!a}][{s!a}]" for s in (*neuron.states, "queue")}
-        lines, states, output = write(neuron, prefix, values, before)
-        yield f"    {prefix}_in = {summed}"
-        yield from (f"    {line}" for line in lines)
-        self.known[name, OUT] = output
+        yield f"    {prefix}_in = {self._summed((name, IN))}"
+        statements = Statements(prefix)
+        states, output = self._updated(population, Expression(f"{prefix}_in"))
+        label = "z" if neuron.spikes else "out"
+        variables = statements.assign({**states, free_name(states, label): output})
+        yield from (f"    {line}" for line in statements.lines)
+        *names, self.known[name, OUT] = variables.values()
         if states:
-            yield f"    new[{name!a}] = {_table(states)}"
-            self.known.update({(name, state): variable for state, variable in states.items()})
+            yield f"    new[{name!a}] = {_table(dict(zip(states, names, strict=True)))}"
+        self.known.update({(name, state): variables[state] for state in neuron.states})
+
+    def _updated(self, population: Population, current: Expression) -> tuple[dict[str, Expression], Expression]:
+        """New states and the output of neurons with a name."""
+        name, neuron = population.name, population.neuron
+        ops = SourceOps(name, partial(self._array, name))
+        parameters = {label: Expression(self._array(name, label, value)) for label, value in neuron.parameters.items()}
+        before = {s: Expression(f"state[{name!a}][{s!a}]") for s in (*neuron.states, *neuron.memory(population.shape))}
+        dt: Any = Expression("DT")
+        return neuron.with_arrays(parameters).update(ops, before, current, dt)
 
     def _traced(self, population: Population, neuron: Traced) -> Iterator[str]:
         name = population.name
@@ -335,13 +339,12 @@ class _Writer:
     def _projection(self, projection: Projection) -> str:
         source = projection.source, projection.source_port
         x = f"state[{self.pasts[source]!a}][{projection.delay - 1}]" if projection.delay else self.known[source]
-        write = OPERATIONS.get(type(projection.operation))
-        if write is None:
-            raise ExportError(
-                f"projection {projection.name!r} is a map without a name, which is not written as source; "
-                "export_artifact(model, path) writes any model."
-            )
-        return write(self, projection, x, self.graph.source_shape(projection))
+        operation, name = projection.operation, projection.name
+        arrays = {
+            label: Expression(self._array(name, label, numbers_of(value))) for label, value in operation.arrays.items()
+        }
+        ops = SourceOps(name, partial(self._array, name))
+        return operation.apply(ops, arrays, Expression(x, shape=self.graph.source_shape(projection))).text
 
 
 def _zeros(shape: tuple[int, ...]) -> str:
@@ -355,170 +358,3 @@ def _table(values: Mapping[str, str]) -> str:
 
 def _is_number(text: str) -> bool:
     return bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text))
-
-
-# Projections ------------------------------------------------------------------------------------------------------
-
-
-def _linear(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    operation: Any = projection.operation
-    name, weight = projection.name, operation.weight
-    if sparse.issparse(weight):
-        row = np.repeat(np.arange(weight.shape[0], dtype=np.int32), np.diff(weight.indptr))
-        values, column = writer._array(name, "weight", weight.data), writer._array(name, "column", weight.indices)
-        rows = writer._array(name, "row", row)
-        product = f"jax.ops.segment_sum({values} * {x}[{column}], {rows}, {weight.shape[0]}, indices_are_sorted=True)"
-    else:
-        product = f"{writer._array(name, 'weight', weight)} @ {x}"
-    return product if operation.bias is None else f"{product} + {writer._array(name, 'bias', operation.bias)}"
-
-
-def _scale(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    return f"{writer._array(projection.name, 'scale', projection.operation.arrays['scale'])} * {x}"
-
-
-def _constant(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    return writer._array(projection.name, "bias", projection.operation.arrays["bias"])
-
-
-def _conv(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    conv: Any = projection.operation
-    letters = "HW"[: conv.axes]
-    layout = (f"NC{letters}", f"OI{letters}", f"NC{letters}")
-    options = f"rhs_dilation={conv.dilation!r}, dimension_numbers={layout!r}, feature_group_count={conv.groups}"
-    weight = writer._array(projection.name, "weight", conv.weight)
-    text = f"lax.conv_general_dilated({x}[None], {weight}, {conv.stride!r}, {conv.window().padding!r}, {options})[0]"
-    if conv.bias is None:
-        return text
-    behind = ", ".join(["None"] * conv.axes)
-    return f"{text} + {writer._array(projection.name, 'bias', np.ravel(conv.bias))}[:, {behind}]"
-
-
-def _pool(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    pool: Any = projection.operation
-    window = pool.window()
-    sizes, strides, padding = (1, *window.size), (1, *window.stride), ((0, 0), *window.padding)
-    text = f"lax.reduce_window({x}, 0.0, lax.add, {sizes!r}, {strides!r}, {padding!r})"
-    return text if pool.weight == 1 else f"{text} * {pool.weight!r}"
-
-
-def _reshape(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    return f"{x}.reshape({projection.operation.target_shape(source)!r})"
-
-
-def _select(writer: _Writer, projection: Projection, x: str, source: tuple[int, ...]) -> str:
-    index = projection.operation.options["index"]
-    places = writer._array(projection.name, "index", np.maximum(index, 0).astype(np.int32))
-    taken = f"{x}.reshape(-1)[{places}]"
-    return taken if np.all(index >= 0) else f"{taken} * {writer._array(projection.name, 'kept', (index >= 0) * 1.0)}"
-
-
-Write = Callable[[_Writer, Projection, str, tuple[int, ...]], str]
-OPERATIONS: dict[type[Operation], Write] = {
-    Identity: lambda writer, projection, x, source: x,
-    Linear: _linear,
-    Scale: _scale,
-    Constant: _constant,
-    Conv: _conv,
-    SumPool: _pool,
-    AvgPool: _pool,
-    Flatten: _reshape,
-    Select: _select,
-}
-
-
-# Neurons ----------------------------------------------------------------------------------------------------------
-
-Lines = tuple[list[str], dict[str, str], str]
-"""Statements, new states and output."""
-
-
-def _toward(neuron: Any, tau: str, x: str, rest: str) -> str:
-    """A step of a leaky integrator."""
-    if neuron.integration == "euler":
-        return f"{x} + DT / {tau} * ({rest} - {x})"
-    return f"{rest} + ({x} - ({rest})) * jnp.exp(-DT / {tau})"
-
-
-def _fire(neuron: Any, name: str, v: str, threshold: str) -> str:
-    width = f"jnp.where({threshold} == 0, 1, jnp.abs({threshold}))"
-    return f"{name}_z = {SPIKES[neuron.fires]}({v} - {threshold}, {width})"
-
-
-def _reset(neuron: Any, name: str, p: Mapping[str, str]) -> str:
-    if neuron.reset == "subtract":
-        return f"{name}_v = {name}_v - {name}_z * {p['v_threshold']}"
-    return f"{name}_v = jnp.where({name}_z == 1, {p['v_reset']}, {name}_v)"
-
-
-def _relay(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    return [], {}, f"{name}_in"
-
-
-def _threshold(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    return [_fire(neuron, name, f"{name}_in", p["threshold"])], {}, f"{name}_z"
-
-
-def _integrator(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    lines = [f"{name}_v = {s['v']} + DT * {p['r']} * {name}_in"]
-    if not isinstance(neuron, IF):
-        return lines, {"v": f"{name}_v"}, f"{name}_v"
-    lines += [_fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)]
-    return lines, {"v": f"{name}_v"}, f"{name}_z"
-
-
-def _leaky(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    lines = [
-        f"{name}_rest = {p['v_leak']} + {p['r']} * {name}_in",
-        f"{name}_v = {_toward(neuron, p['tau'], s['v'], f'{name}_rest')}",
-    ]
-    if isinstance(neuron, LI):
-        return lines, {"v": f"{name}_v"}, f"{name}_v"
-    if not isinstance(neuron, ALIF):
-        lines += [_fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)]
-        return lines, {"v": f"{name}_v"}, f"{name}_z"
-    lines += [
-        f"{name}_level = {p['v_threshold']} + {p['beta']} * {s['a']}",
-        _fire(neuron, name, f"{name}_v", f"{name}_level"),
-        f"{name}_a = {_toward(neuron, p['tau_a'], s['a'], '0.0')} + {name}_z",
-        _reset(neuron, name, p),
-    ]
-    return lines, {"v": f"{name}_v", "a": f"{name}_a"}, f"{name}_z"
-
-
-def _current_based(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    driving = s["i"] if neuron.current == "old" else f"{name}_i"
-    lines = [
-        f"{name}_drive = {p['w_in']} * {name}_in",
-        f"{name}_i = {_toward(neuron, p['tau_syn'], s['i'], f'{name}_drive')}",
-        f"{name}_rest = {p['v_leak']} + {p['r']} * {driving}",
-        f"{name}_v = {_toward(neuron, p['tau_mem'], s['v'], f'{name}_rest')}",
-    ]
-    states = {"i": f"{name}_i", "v": f"{name}_v"}
-    if isinstance(neuron, CubaLI):
-        return lines, states, f"{name}_v"
-    return [*lines, _fire(neuron, name, f"{name}_v", p["v_threshold"]), _reset(neuron, name, p)], states, f"{name}_z"
-
-
-def _delay(neuron: Any, name: str, p: Mapping[str, str], s: Mapping[str, str]) -> Lines:
-    queue = f"{name}_queue"
-    steps = f"jnp.broadcast_to({p['steps']}, {name}_in.shape).astype(int)"
-    lines = [
-        f"{queue} = jnp.concatenate([{name}_in[None], {s['queue']}])",
-        f"{name}_out = jnp.take_along_axis({queue}, {steps}[None], 0)[0]",
-    ]
-    return lines, {"queue": f"{queue}[:-1]"}, f"{name}_out"
-
-
-NEURONS: dict[type[Neuron], Callable[[Any, str, Mapping[str, str], Mapping[str, str]], Lines]] = {
-    Relay: _relay,
-    Delay: _delay,
-    Threshold: _threshold,
-    I: _integrator,
-    IF: _integrator,
-    LI: _leaky,
-    LIF: _leaky,
-    ALIF: _leaky,
-    CubaLI: _current_based,
-    CubaLIF: _current_based,
-}

@@ -32,8 +32,6 @@ METHODS = frozenset(
     ["read_bytes", "with_suffix", "hexdigest", "setdefault", "reshape", "astype", "shape", "dtype", "defjvp"]
 )
 """Attributes of values; all others are of modules."""
-UPDATED = "_v"
-"""How potentials end, which a reset assigns once more; all other variables are assigned once."""
 
 
 class Names:
@@ -152,7 +150,7 @@ def _wrong_variables(assigned: Mapping[str, int], issued: set[str]) -> Iterator[
     for name, count in assigned.items():
         if name != "new" and issued.isdisjoint([name, *_stems(name)]):
             yield name
-        if count > 1 + name.endswith(UPDATED):
+        if count > 1:
             yield f"{name}, which is assigned {count} times"
 
 

@@ -10,7 +10,6 @@ from math import prod
 from ..errors import GraphError
 from ..util.counting import counted
 from ..util.limits import CARRIED, RESULTS, MemoryBudget, TooLarge
-from .neurons import Delay
 from .order import delayed_ports
 from .recording import SUMMED, Recording
 from .snn_graph import SNNGraph
@@ -63,8 +62,7 @@ def _carried(graph: SNNGraph) -> int:
     for population in graph.populations.values():
         neuron, shape = population.neuron, population.shape
         total += sum(prod(neuron.shape_of(state, shape)) for state in neuron.states)
-        if isinstance(neuron, Delay):
-            total += int(neuron.steps.max(initial=0)) * population.size
+        total += sum(map(prod, neuron.memory(shape).values()))
     for (name, port), depth in delayed_ports(graph.projections.values()).items():
         total += depth * prod(graph.port_shape(name, port))
     return total

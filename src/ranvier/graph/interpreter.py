@@ -7,7 +7,7 @@ of weight zero changes no bit of any result.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 
 from .elements import Population, Projection
 from .footprint import check_carried, check_recorded
-from .neurons import ALIF, IF, IN, LI, LIF, OUT, CubaLI, CubaLIF, Delay, I, Neuron, Relay, Threshold
+from .neurons import IN, OUT, Neuron
+from .ops import REFERENCE
 from .order import Port, delayed_ports, input_ports, update_order
 from .recording import Recording, Simulation, batched_inputs
 from .snn_graph import SNNGraph
@@ -24,8 +25,6 @@ from .traced import Traced, run_traced
 from .verifier import check
 
 States = dict[str, np.ndarray]
-Update = Callable[[Any, States, np.ndarray, float], tuple[States, np.ndarray]]
-"""From neurons, states and summed input ``[samples, size]`` and dt: the new states and the output."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,8 @@ class _Machine:
 
     def _initial(self, population: Population) -> States:
         states = {k: self._repeated(v.ravel()) for k, v in population.initial_state().items()}
-        if isinstance(population.neuron, Delay):
-            longest = int(population.neuron.steps.max())
-            states["past"] = np.zeros((longest, self.samples, population.size))
+        for name, (length, *_) in population.neuron.memory(population.shape).items():
+            states[name] = np.zeros((length, self.samples, population.size))
         return states
 
     def step(self, number: int, inputs: Mapping[str, np.ndarray], wanted: Recording) -> tuple[States, States]:
@@ -170,8 +168,8 @@ class _Machine:
         """New states and outputs of a population, by name."""
         if isinstance(neuron, Traced):
             return run_traced(neuron, self.ready.graph.populations[name].shape, got, self.states[name])
-        states, given = UPDATES[type(neuron)](neuron, self.states[name], got[IN], self.ready.graph.dt)
-        return states, {OUT: given}
+        states, output = neuron.update(REFERENCE, self.states[name], got[IN], self.ready.graph.dt)
+        return states, {OUT: output}
 
     def _neurons(self, name: str, step: int) -> Neuron:
         """The neurons of a population, with the thresholds that are moved in this step."""
@@ -199,94 +197,3 @@ def _flat(population: Population) -> Neuron:
     if isinstance(population.neuron, Traced):
         return population.neuron
     return population.neuron.map(lambda value: value.astype(np.float64).ravel() if value.ndim else value.astype(float))
-
-
-def _toward(neuron: Any, tau: np.ndarray, x: np.ndarray, rest: np.ndarray, dt: float) -> np.ndarray:
-    """``tau x' = rest - x`` over a time step."""
-    if neuron.integration == "euler":
-        return x + dt / tau * (rest - x)
-    return rest + (x - rest) * np.exp(-dt / tau)
-
-
-def _fire(neuron: Any, v: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    return (v > threshold if neuron.fires == ">" else v >= threshold).astype(np.float64)
-
-
-def _reset(neuron: Any, v: np.ndarray, z: np.ndarray) -> np.ndarray:
-    if neuron.reset == "subtract":
-        return v - z * neuron.v_threshold
-    return np.where(z == 1, neuron.v_reset, v)
-
-
-def _relay(neuron: Relay, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    return states, summed
-
-
-def _threshold(neuron: Threshold, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    return states, _fire(neuron, summed, neuron.threshold)
-
-
-def _delay(neuron: Delay, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    past = np.concatenate([summed[None], states["past"]])
-    steps = np.broadcast_to(neuron.steps.astype(int), summed.shape[-1:])
-    return {"past": past[:-1]}, np.stack([past[d, :, n] for n, d in enumerate(steps)], axis=-1)
-
-
-def _i(neuron: I, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    v = states["v"] + dt * neuron.r * summed
-    return {"v": v}, v
-
-
-def _if(neuron: IF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    v = states["v"] + dt * neuron.r * summed
-    z = _fire(neuron, v, neuron.v_threshold)
-    return {"v": _reset(neuron, v, z)}, z
-
-
-def _li(neuron: LI, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
-    return {"v": v}, v
-
-
-def _lif(neuron: LIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
-    z = _fire(neuron, v, neuron.v_threshold)
-    return {"v": _reset(neuron, v, z)}, z
-
-
-def _alif(neuron: ALIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    v = _toward(neuron, neuron.tau, states["v"], neuron.v_leak + neuron.r * summed, dt)
-    z = _fire(neuron, v, neuron.v_threshold + neuron.beta * states["a"])
-    a = _toward(neuron, neuron.tau_a, states["a"], np.zeros(()), dt) + z
-    return {"v": _reset(neuron, v, z), "a": a}, z
-
-
-def _cuba_voltage(neuron: CubaLI | CubaLIF, states: States, summed: np.ndarray, dt: float) -> States:
-    i = _toward(neuron, neuron.tau_syn, states["i"], neuron.w_in * summed, dt)
-    driving = states["i"] if neuron.current == "old" else i
-    return {"i": i, "v": _toward(neuron, neuron.tau_mem, states["v"], neuron.v_leak + neuron.r * driving, dt)}
-
-
-def _cuba_li(neuron: CubaLI, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    states = _cuba_voltage(neuron, states, summed, dt)
-    return states, states["v"]
-
-
-def _cuba_lif(neuron: CubaLIF, states: States, summed: np.ndarray, dt: float) -> tuple[States, np.ndarray]:
-    states = _cuba_voltage(neuron, states, summed, dt)
-    z = _fire(neuron, states["v"], neuron.v_threshold)
-    return {"i": states["i"], "v": _reset(neuron, states["v"], z)}, z
-
-
-UPDATES: dict[type[Neuron], Update] = {
-    Relay: _relay,
-    Threshold: _threshold,
-    Delay: _delay,
-    I: _i,
-    IF: _if,
-    LI: _li,
-    LIF: _lif,
-    ALIF: _alif,
-    CubaLI: _cuba_li,
-    CubaLIF: _cuba_lif,
-}

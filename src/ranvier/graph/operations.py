@@ -1,13 +1,15 @@
 """What a projection does to the values of its source: always linear, plus a constant.
 
-Every operation is the affine map ``y = A x + b`` of the flattened source, and can say its A as sparse rows: analyses
-and the reference interpreter read that, so an operation means the same everywhere. Layouts are those of PyTorch and
-NIR: images are ``[channels, height, width]``, kernels ``[out channels, in channels / groups, height, width]``.
+Every operation is the affine map ``y = A x + b`` of the flattened source, and states it twice: as a matrix in sparse
+rows, which analyses and the reference interpreter read, and as ``apply``, which simulation, learning and exported
+source run. Tests compare the two. Layouts are those of PyTorch and NIR: images are ``[channels, height, width]``,
+kernels ``[out channels, in channels / groups, height, width]``.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import prod
@@ -18,19 +20,11 @@ from scipy import sparse
 
 from ..util.limits import MATRIX
 from .arrays import Matrix, as_rows, constant, matrix
+from .ops import Array, OperationOps
+from .windows import Padding, Shape, ShapeError, Window, both_sides
 
-Shape = tuple[int, ...]
-Padding = str | tuple[int, ...]
-
-
-class ShapeError(ValueError):
-    """A source of this shape does not fit the operation; the message says what would."""
-
-
-BYTES_PER_PAIR, BYTES_PER_SYNAPSE = 48, 40
-"""What finding out where windows lie takes, and making rows of that."""
-FARTHEST = 2**40
-"""Positions are computed in 64 bits."""
+BYTES_PER_SYNAPSE = 40
+"""What making rows of windows takes."""
 ARRAYS = ("weight", "bias", "scale")
 """Fields that hold arrays."""
 
@@ -50,6 +44,16 @@ class Operation(abc.ABC):
     @abc.abstractmethod
     def rows(self, source: Shape) -> Matrix:
         """A, ``[size of the target, size of the source]``."""
+
+    @abc.abstractmethod
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        """The map of one sample.
+
+        Args:
+            ops: what arrays are computed with.
+            arrays: those of the operation by name, of sparse rows the stored values.
+            x: values of the source, of its shape.
+        """
 
     def matrix(self, source: Shape) -> Matrix:
         """A as it is stored: dense for a dense weight, else :meth:`rows`."""
@@ -88,6 +92,9 @@ class Identity(Operation):
     def rows(self, source: Shape) -> Matrix:
         return sparse.eye_array(prod(source), format="csr")
 
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        return x
+
 
 @dataclass(frozen=True, eq=False)
 class Linear(Operation):
@@ -122,6 +129,11 @@ class Linear(Operation):
     def matrix(self, source: Shape) -> Matrix:
         return self.rows(source) if sparse.issparse(self.weight) else self.weight
 
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        weight = arrays["weight"]
+        y = ops.sparse_product(weight, self.weight, x) if sparse.issparse(self.weight) else ops.product(weight, x)
+        return y + arrays["bias"] if "bias" in arrays else y
+
     def synapses(self, source: Shape) -> int:
         return self._synapses
 
@@ -149,6 +161,9 @@ class Scale(Operation):
 
     def rows(self, source: Shape) -> Matrix:
         return as_rows(sparse.diags_array(np.broadcast_to(self.scale, source).ravel(), format="csr"))
+
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        return arrays["scale"] * x
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +198,7 @@ class Conv(Operation):
     def window(self) -> Window:
         """The positions a result is made of."""
         size = self.weight.shape[2:]
-        return Window(size, self.stride, _both_sides(self.padding, size, self.dilation), self.dilation)
+        return Window(size, self.stride, both_sides(self.padding, size, self.dilation), self.dilation)
 
     def target_shape(self, source: Shape) -> Shape:
         channels = self.weight.shape[1] * self.groups if self.axes > 0 else 0
@@ -218,6 +233,10 @@ class Conv(Operation):
 
     def offset(self, source: Shape) -> np.ndarray | None:
         return None if self.bias is None else self.bias.reshape(-1, *(1 for _ in range(self.axes)))
+
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        y = ops.convolve(x, arrays["weight"], self.window(), self.groups)
+        return y + ops.reshape(arrays["bias"], (-1, *(1,) * self.axes)) if "bias" in arrays else y
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +276,10 @@ class SumPool(Operation):
         row, column = channel * counts + target, channel * size + pixel
         return _rows(np.full(row.shape, self.weight), row, column, (source[0] * counts, prod(source)))
 
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        y = ops.sum_windows(x, self.window())
+        return y if self.weight == 1 else y * self.weight
+
 
 @dataclass(frozen=True, eq=False)
 class AvgPool(SumPool):
@@ -283,6 +306,9 @@ class Flatten(Operation):
 
     def rows(self, source: Shape) -> Matrix:
         return sparse.eye_array(prod(source), format="csr")
+
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        return ops.reshape(x, self.target_shape(x.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,6 +337,9 @@ class Select(Operation):
         shape = (self.index.size, prod(source))
         return sparse.coo_array((np.ones(row.size), (row, self.index.ravel()[row])), shape=shape).tocsr()
 
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        return ops.pick(x, self.index)
+
 
 @dataclass(frozen=True, eq=False)
 class Constant(Operation):
@@ -330,66 +359,8 @@ class Constant(Operation):
     def offset(self, source: Shape) -> np.ndarray | None:
         return self.bias
 
-
-@dataclass(frozen=True)
-class Window:
-    """Windows over the axes of an image, of one channel.
-
-    Attributes:
-        size, stride, dilation: by axis.
-        padding: zeros before and after, by axis.
-    """
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-
-    def counts(self, image: Shape) -> Shape:
-        """Number of windows by axis.
-
-        Raises:
-            ShapeError: there are none, or the options are for another number of axes.
-        """
-        options = (self.size, self.stride, self.padding, self.dilation)
-        if any(len(option) != len(image) for option in options):
-            raise ShapeError(f"{len(image)} axes, but the options are {[list(option) for option in options]}")
-        if max((*self.size, *self.stride, *self.dilation, *(p for pair in self.padding for p in pair))) > FARTHEST:
-            raise ShapeError(f"kernel, stride, dilation and padding are at most {FARTHEST}")
-        if min((*self.size, *self.stride, *self.dilation)) < 1 or min(p for pair in self.padding for p in pair) < 0:
-            raise ShapeError("kernel, stride and dilation are at least 1, padding at least 0")
-        found = tuple(
-            (n + before + after - d * (k - 1) - 1) // s + 1
-            for n, k, s, (before, after), d in zip(image, self.size, self.stride, self.padding, self.dilation)
-        )
-        if min(found) < 1:
-            raise ShapeError(f"an image {list(image)} is smaller than the window {list(self.size)}")
-        return found
-
-    def pairs(self, image: Shape) -> tuple[Any, Any, Any]:
-        """All (number of a window, pixel in it, number of the window's element), leaving out what is padding."""
-        count = prod(self.counts(image)) * prod(self.size)
-        MATRIX.check(BYTES_PER_PAIR * count, f"windows {list(self.size)} over an image {list(image)}")
-        windows = np.indices(self.counts(image)).reshape(len(image), -1, 1)
-        elements = np.indices(self.size).reshape(len(image), 1, -1)
-        by_axis = (np.array(option).reshape(-1, 1, 1) for option in (self.stride, self.dilation, image))
-        stride, dilation, limit = by_axis
-        before = np.array([pair[0] for pair in self.padding]).reshape(-1, 1, 1)
-        at = windows * stride + elements * dilation - before
-        inside = ((at >= 0) & (at < limit)).all(0)
-        window, element = np.nonzero(inside)
-        return window, np.ravel_multi_index(tuple(at[:, inside]), image), element
-
-
-def _both_sides(padding: Padding, size: Shape, dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    if padding == "valid":
-        return tuple((0, 0) for _ in size)
-    if padding == "same":
-        missing = [d * (k - 1) for k, d in zip(size, dilation, strict=True)]
-        return tuple((m // 2, m - m // 2) for m in missing)
-    if isinstance(padding, str):
-        raise ShapeError(f"padding is {padding!r}; 'valid', 'same' or numbers are expected")
-    return tuple((p, p) for p in padding)
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
+        return arrays["bias"]
 
 
 def _rows(values: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> Matrix:

@@ -16,7 +16,9 @@ from scipy import sparse
 from ..program.precision import TracedFunction
 from .arrays import Matrix, constant, in_float64
 from .neurons import OUT, Neuron
-from .operations import Operation, Shape, ShapeError
+from .operations import Operation
+from .ops import OperationOps
+from .windows import Shape, ShapeError
 
 Values = dict[str, Any]
 ROWS_AT_ONCE = 256
@@ -24,7 +26,7 @@ ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Traced(Neuron):
+class Traced(Neuron, named=False):
     """Dynamics as a function: ``new states, outputs = function(inputs, states, parameters)``.
 
     Without shapes the function is of the numbers at one position and is run at every position of the population, so
@@ -167,6 +169,9 @@ class Mapped(Operation):
         """The map in JAX, for one sample."""
         given = {**self.values, **arrays}
         return self.function(*(given[name] for name in self.values), x, dtype=dtype)[0]
+
+    def apply(self, ops: OperationOps, arrays: Mapping[str, Any], x: Any) -> Any:
+        return ops.call(self, arrays, x)
 
     def target_shape(self, source: Shape) -> Shape:
         if source != self.source:

@@ -13,12 +13,13 @@ from ..errors import GraphError, printable, reason_text
 from .elements import Input, Output, Population, Projection
 from .network import Node
 from .neurons import CHOICES, Delay
-from .operations import ShapeError
 from .order import instant_cycle
 from .shared import ArrayName, ParameterBinding, array_at, numbers_of, trained_arrays
 from .snn_graph import SNNGraph, check_is_graph
+from .windows import ShapeError
 
-POSITIVE = ("tau", "tau_a", "tau_syn", "tau_mem")
+TIME_CONSTANT = "tau"
+"""How names of time constants begin; they are positive."""
 """Parameters that divide."""
 LONGEST_DELAY = 10**6
 """Steps; what is on the way is kept."""
@@ -118,9 +119,10 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
     for parameter, value in neuron.parameters.items():
         yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
-        if parameter in POSITIVE and np.any(value <= 0):
+        is_time = parameter.startswith(TIME_CONSTANT)
+        if is_time and np.any(value <= 0):
             yield Problem(name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
-        elif parameter in POSITIVE and neuron.choices["integration"] == "euler" and np.any(2 * value <= dt):
+        elif is_time and neuron.choices.get("integration") == "euler" and np.any(2 * value <= dt):
             yield Problem(
                 name,
                 f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "

@@ -27,13 +27,14 @@ from ..errors import GraphError, reason_text
 from ..graph.elements import Input, Output, Population, Projection
 from ..graph.names import free_name
 from ..graph.neurons import Delay, Neuron, Relay
-from ..graph.operations import Identity, Operation, ShapeError
+from ..graph.operations import Identity, Operation
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
+from ..graph.windows import ShapeError
 from .delays import Delays
 from .loops import closing_projections, start_from_silence
 from .notes import NirNotes
-from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, kind_of, operation_of
+from .vocabulary import KINDS, OPERATIONS, PARAMETERS, Edges, Nodes, kind_of, operation_of
 
 NO_SHAPE = "no edge leads to it, and it says no shape"
 UNKNOWN_DT = 1.0
@@ -117,7 +118,7 @@ class NirBuilder:
         for k, node in self.nodes.items():
             if k in self.operations:
                 populations += self._relays(k)
-            elif kind_of(node) in NEURONS:
+            elif kind_of(node) in PARAMETERS:
                 populations.append(self._population(k, self.shapes[k], self._neuron(k)))
         for k in self.nodes:
             projections += self._projections_into(k)
@@ -240,7 +241,7 @@ class NirBuilder:
             declared = node.input_type.get("input") if kind == "Input" else node.output_type.get("output")
             shape = None if declared is None else tuple(int(n) for n in np.ravel(declared))
             return self._input_shape(name, shape) if shape is not None and kind == "Input" else shape
-        shapes = {np.shape(getattr(node, parameter)) for parameter in NEURONS[kind][1]} - {()}
+        shapes = {np.shape(getattr(node, parameter)) for parameter in PARAMETERS[kind]} - {()}
         if len(shapes) > 1:
             raise GraphError(f"node {name!r} ({kind}): parameters have the shapes {sorted(map(list, shapes))}.")
         return shapes.pop() if shapes else None
@@ -259,16 +260,16 @@ class NirBuilder:
 
     def _neuron(self, name: str) -> Neuron:
         node = self.nodes[name]
-        kind, parameters = NEURONS[kind_of(node)]
         if name in self.delays.in_loops:
             return self.delays.in_loops[name].rest
-        if kind is Delay:
+        kind = kind_of(node)
+        if kind == "Delay":
             return Delay(steps=self.delays.steps[name])
-        values: dict[str, Any] = {parameter: np.asarray(getattr(node, parameter)) for parameter in parameters}
+        values: dict[str, Any] = {label: np.asarray(getattr(node, label)) for label in PARAMETERS[kind]}
         try:
-            return kind(**values, **self.choices[name])
+            return KINDS[kind](**values, **self.choices[name])
         except (TypeError, ValueError) as error:
-            raise GraphError(f"node {name!r} ({kind_of(node)}): {reason_text(error)}") from error
+            raise GraphError(f"node {name!r} ({kind}): {reason_text(error)}") from error
 
 
 def _without_batch_axes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -30,7 +30,7 @@ from .build import NirBuilder
 from .notes import NOTES, NirNotes
 from .options import NirOptions, Resets
 from .probe import probe
-from .vocabulary import NEURONS, OPERATIONS, Edges, Nodes, check_values, kind_of
+from .vocabulary import KINDS, OPERATIONS, PARAMETERS, Edges, Nodes, check_values, kind_of
 
 PRESET = {"integration": "euler", "current": "old", "fires": ">"}
 """Defaults that follow NIR's equations."""
@@ -299,7 +299,7 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
 
 def _check_kind(name: str, node: Any) -> None:
     """Raises :class:`GraphError` unless a node is a NIR primitive."""
-    primitives = ("Input", "Output", *OPERATIONS, *NEURONS, "NIRGraph")
+    primitives = ("Input", "Output", *OPERATIONS, *PARAMETERS, "NIRGraph")
     if kind_of(node) not in primitives:
         raise GraphError(
             f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are "
@@ -344,7 +344,7 @@ def _choices(
     """The choices of every node, from the caller, else from the file, else as in NIR's equations; and the nodes whose
     reset is missing.
     """
-    kinds = {name: NEURONS[kind_of(node)][0] for name, node in nodes.items() if kind_of(node) in NEURONS}
+    kinds = {name: KINDS[kind_of(node)] for name, node in nodes.items() if kind_of(node) in KINDS}
     picked: dict[str, dict[str, str]] = {name: {} for name in kinds}
     for choice, values in wanted.items():
         concerned = [name for name, kind in kinds.items() if choice in kind.choice_names()]

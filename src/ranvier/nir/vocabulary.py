@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, reason_text
-from ..graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Neuron, Threshold
+from ..graph.neurons import NEURONS, Neuron
 from ..graph.operations import AvgPool, Conv, Flatten, Linear, Operation, Scale, SumPool
 
 Nodes = dict[str, Any]
@@ -57,11 +57,13 @@ OPERATIONS: dict[str, Callable[[Any], Operation]] = {
     "AvgPool2d": _pool(AvgPool),
     "Flatten": lambda node: Flatten(int(node.start_dim), int(node.end_dim)),
 }
-KINDS: tuple[type[Neuron], ...] = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
-NEURONS: dict[str, tuple[type[Neuron], tuple[str, ...]]] = {
-    "Delay": (Delay, ("delay",)),
-    **{kind.__name__: (kind, kind.parameter_names()) for kind in KINDS},
+KINDS: dict[str, type[Neuron]] = {name: kind for name, kind in NEURONS.items() if kind.in_nir}
+"""Neurons that NIR has under the same name and with the same parameters."""
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "Delay": ("delay",),
+    **{name: kind.parameter_names() for name, kind in KINDS.items()},
 }
+"""By NIR's name, the parameters of every neuron that is read from a file."""
 
 
 def check_values(name: str, node: Any) -> None:

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from ..errors import GraphError, reason_text
 from ..graph.elements import Population, Projection
-from ..graph.neurons import IF, LI, LIF, CubaLI, CubaLIF, Delay, I, Relay, Threshold
+from ..graph.neurons import Delay, Relay
 from ..graph.operations import AvgPool, Constant, Conv, Flatten, Identity, Linear, Operation, Scale, SumPool
 from ..graph.order import strong_components
 from ..graph.snn_graph import SNNGraph
@@ -29,6 +29,7 @@ from ..util.files import replacing
 from ..util.limits import MATRIX
 from .legalize import in_nir_words
 from .notes import NOTES, NirNotes
+from .vocabulary import KINDS
 
 DENSEST = 2**31
 """The largest number of weights of a matrix, which NIR stores densely."""
@@ -220,15 +221,12 @@ def _neuron(population: Population, dt: float) -> Any:
     values = {name: np.array(np.broadcast_to(v, population.shape)) for name, v in neuron.parameters.items()}
     if isinstance(neuron, Delay):
         return nir.Delay(values["steps"] * dt)
-    if not isinstance(neuron, NEURONS):
+    if not neuron.in_nir:
         raise GraphError(
             f"population {population.name!r} is {type(neuron).__name__}, which NIR does not have; it has "
-            f"{', '.join(kind.__name__ for kind in NEURONS)}."
+            f"{', '.join(KINDS)}."
         )
     return getattr(nir, type(neuron).__name__)(**values)
-
-
-NEURONS = (Threshold, I, IF, LI, LIF, CubaLI, CubaLIF)
 
 
 def _operation(projection: Projection, source: tuple[int, ...]) -> Any:

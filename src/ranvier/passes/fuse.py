@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from ..graph.elements import Projection
-from ..graph.neurons import OUT, CubaLI, CubaLIF, Neuron, Relay
+from ..graph.neurons import OUT, Relay
 from ..graph.operations import Identity, Linear, Operation, Scale
 from ..graph.size import bytes_of
 from ..graph.snn_graph import SNNGraph
@@ -104,7 +104,7 @@ class Fuse(Pass):
         graph = rewriting.graph
         for name, population in list(graph.populations.items()):
             into = graph.into(name)
-            gain = _gain(population.neuron)
+            gain = population.neuron.gain
             if gain is None or not into or not all(isinstance(p.operation, Scale) for p in into):
                 continue
             scales = [p.operation.scale for p in into if isinstance(p.operation, Scale)]
@@ -183,10 +183,3 @@ def _least_stored(second: Operation, first: Operation) -> int:
 def _stored(operation: Operation) -> int:
     """Bytes of the arrays of an operation."""
     return sum(bytes_of(value) for value in operation.arrays.values())
-
-
-def _gain(neuron: Neuron) -> str | None:
-    """The parameter that the summed input is multiplied by."""
-    if isinstance(neuron, (CubaLI, CubaLIF)):
-        return "w_in"
-    return "r" if "r" in neuron.parameter_names() else None

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from ..graph.elements import Activity, Population, Projection, side_by_side
-from ..graph.neurons import IN, OUT, Delay
+from ..graph.neurons import IN, OUT
 from ..graph.operations import Linear
 from ..graph.order import instant_cycle
 from ..graph.shared import parameters_of
@@ -58,7 +58,7 @@ def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
     first, second = graph.populations[a], graph.populations[b]
     if type(first.neuron) is not type(second.neuron) or first.neuron.choices != second.neuron.choices:
         return "they are of different kinds"
-    if len(first.shape) != 1 or len(second.shape) != 1 or isinstance(first.neuron, Delay):
+    if len(first.shape) != 1 or len(second.shape) != 1 or first.neuron.memory(first.shape):
         return "they are not both one-dimensional"
     touching = [p for p in graph.projections.values() if {p.source, p.target} & {a, b}]
     if not all(isinstance(p.operation, Linear) for p in touching):

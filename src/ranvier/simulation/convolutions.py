@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..graph.operations import Conv, Window
+from ..graph.operations import Conv
+from ..graph.windows import Window
 
 COLUMNS = 48
 """About how many columns the matrix should have: enough for fast products, few enough for few zeros."""

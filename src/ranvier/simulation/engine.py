@@ -23,8 +23,7 @@ from ..graph.neurons import IN, OUT
 from ..graph.order import Port, delayed_ports
 from ..graph.recording import SUMMED, Recording
 from ..graph.snn_graph import SNNGraph
-from .lower import GraphStep, Past
-from .operations import parameters_of
+from .lower import GraphStep, Past, numbers_in
 from .parts import Ensemble, Part, parts_of
 from .products import Arrays, Layout, layout_of
 
@@ -123,7 +122,7 @@ class Engine:
 
     def _layout(self, name: str) -> Layout:
         projection = self.graph.projections[name]
-        arrays = parameters_of(projection.operation, self.dtype)
+        arrays = numbers_in(projection.operation, self.dtype)
         source = self.graph.populations.get(projection.source)
         measured = None if source is None or projection.source_port != OUT else source.activity
         rate = None if measured is None or source is None or not source.neuron.spikes else float(measured.rates.mean())

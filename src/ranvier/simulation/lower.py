@@ -15,7 +15,8 @@ from ..frontends.step_function import StepFunction, step_function
 from ..graph.elements import Projection
 from ..graph.footprint import check_carried
 from ..graph.names import free_name
-from ..graph.neurons import IN, OUT, Delay, Neuron
+from ..graph.neurons import IN, OUT, Neuron
+from ..graph.operations import Operation
 from ..graph.order import Port, delayed_ports, input_ports, update_order
 from ..graph.shared import array_at, numbers_of, set_array, trained_arrays, with_numbers
 from ..graph.snn_graph import SNNGraph, check_is_graph
@@ -23,8 +24,7 @@ from ..graph.traced import Traced
 from ..graph.verifier import check
 from ..program.inputs import inputs_by_name
 from ..program.paths import Path, path_text
-from .neurons import UPDATES
-from .operations import function_of, parameters_of
+from .jax_ops import JAX, applied
 
 Values = dict[str, Any]
 PAST = "past"
@@ -81,7 +81,6 @@ class GraphStep:
         self.graph, self.dtype = graph, dtype
         self.order = update_order(graph)
         self.neurons = {name: _in_dtype(p.neuron, dtype) for name, p in graph.populations.items()}
-        self.functions = {name: function_of(p.operation) for name, p in graph.projections.items()}
         self.ports = input_ports(graph)
         self.into: dict[Port, list[Projection]] = {port: [] for port in self.ports}
         for projection in graph.projections.values():
@@ -96,7 +95,7 @@ class GraphStep:
         trained = trained_arrays(graph)
         self.params: dict[str, Any] = nested({path: np.asarray(value, dtype) for path, value in trained.items()})
         self.fixed = {
-            name: {k: v for k, v in parameters_of(p.operation, dtype).items() if not self._is_learned(name, k)}
+            name: {k: v for k, v in numbers_in(p.operation, dtype).items() if not self._is_learned(name, k)}
             for name, p in graph.projections.items()
         }
         self.state = {name: found for name in graph.nodes if (found := self._initial(name))}
@@ -115,8 +114,8 @@ class GraphStep:
             population = self.graph.populations[name]
             neuron = population.neuron
             found = {k: np.array(v, _state_dtype(neuron, k, self.dtype)) for k, v in population.initial_state().items()}
-            if isinstance(neuron, Delay) and neuron.steps.max() > 0:
-                found["queue"] = np.zeros((int(neuron.steps.max()), *population.shape), self.dtype)
+            memory = neuron.memory(population.shape)
+            found.update({k: np.zeros(shape, self.dtype) for k, shape in memory.items()})
         for past in self.pasts.get(name, ()):
             found[past.key] = np.array(np.broadcast_to(past.initial, (past.kept, *past.initial.shape)), self.dtype)
         return found
@@ -166,8 +165,8 @@ class GraphStep:
         """New states and outputs of a population, by name."""
         if isinstance(neuron, Traced):
             return neuron(got, before, params, self.dtype)
-        after, out = UPDATES[type(neuron)](neuron, before, got[IN], self.graph.dt)
-        return after, {OUT: out}
+        after, output = neuron.update(JAX, before, got[IN], self.graph.dt)
+        return after, {OUT: output}
 
     def _summed(self, port: Port, params: Any, state: Mapping[str, Any], values: Mapping[Port, Any]) -> jax.Array:
         """What the projections into a port of a population, or into an output, bring."""
@@ -176,7 +175,7 @@ class GraphStep:
             source = projection.source, projection.source_port
             x = self._earlier(source, projection.delay, state) if projection.delay else values[source]
             arrays = self.arrays_of(projection, params)
-            parts.append(self.functions[projection.name](arrays, jnp.asarray(x, self.dtype)))
+            parts.append(applied(projection.operation, arrays, jnp.asarray(x, self.dtype)))
         return sum(parts[1:], parts[0]) if parts else jnp.zeros(self.ports[port], self.dtype)
 
     def with_made(self, params: Mapping[str, Any]) -> dict[str, Values]:
@@ -238,6 +237,11 @@ class Past:
 def past_key(neuron: Neuron, port: str) -> str:
     """Name of the state that has the earlier values of a port."""
     return free_name(neuron.states, PAST if port == OUT else f"{PAST}.{port}")
+
+
+def numbers_in(operation: Operation, dtype: Any) -> dict[str, np.ndarray]:
+    """The arrays of an operation in a dtype; of sparse rows their values."""
+    return {name: np.asarray(numbers_of(value), dtype) for name, value in operation.arrays.items()}
 
 
 def _in_dtype(neuron: Neuron, dtype: Any) -> Neuron:

@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..graph.elements import Projection, Shape, side_by_side
-from ..graph.neurons import Delay, Neuron, Relay
+from ..graph.neurons import Neuron, Relay
 from ..graph.order import Port, strong_components
 from ..graph.snn_graph import SNNGraph
 from ..graph.traced import Traced
@@ -146,7 +146,7 @@ def _part(graph: SNNGraph, names: Sequence[str], neurons: Mapping[str, Neuron], 
 
 def _kind(neuron: Neuron) -> Any:
     """What neurons share that can be updated at once; None where they stay on their own."""
-    if isinstance(neuron, (Traced, Delay, Relay)):
+    if isinstance(neuron, (Traced, Relay)) or neuron.memory(()):
         return None
     return type(neuron), tuple(neuron.choices.items())
 

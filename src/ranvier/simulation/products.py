@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear, Operation
 from ..util.active_sources import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from .convolutions import TiledConvolution, tiled
-from .operations import function_of
+from .jax_ops import applied
 
 Arrays = Mapping[str, Any]
 Apply = Callable[[Arrays, Any], Any]
@@ -81,7 +82,7 @@ def _worth(samples: int) -> float:
 
 
 def _one_by_one(operation: Operation) -> Apply:
-    return jax.vmap(function_of(operation), in_axes=(None, 0))
+    return jax.vmap(partial(applied, operation), in_axes=(None, 0))
 
 
 def _by_tiles(tiles: TiledConvolution, arrays: Arrays) -> Layout:
@@ -104,7 +105,7 @@ def _whole_dense(arrays: Arrays, x: Any) -> Any:
 
 
 def _whole_sparse(operation: Linear) -> Apply:
-    one = function_of(operation)
+    one = partial(applied, operation)
     count = operation.weight.nnz
 
     def apply(arrays: Arrays, x: Any) -> Any:

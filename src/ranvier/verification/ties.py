@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
 
 import numpy as np
 
 from ..graph.elements import Population
 from ..graph.interpreter import Nudge
-from ..graph.neurons import ALIF
 from ..graph.provenance import Provenance
 from ..graph.recording import SUMMED, Simulation
 from ..graph.snn_graph import SNNGraph
@@ -113,11 +111,12 @@ class _Place:
         """The distance from the threshold in the graph without the spike, and the size of what is compared there."""
         graph, name, number = self.graphs[self.silent], self.names[self.silent], self.numbers[self.silent]
         population = graph.populations[name]
-        recorded = population.neuron.states or (SUMMED,)
+        neuron = population.neuron
+        recorded = neuron.states or (SUMMED,)
         states = self._run(runs, self.silent, [f"{name}.{state}" for state in recorded])
-        at = {state: states[f"{name}.{state}"].reshape(self.step + 1, -1)[:, number] for state in recorded}
-        compared = at["v"] if population.neuron.states else at[SUMMED]
-        threshold = _threshold(population, at, self.step, number)
+        courses = {state: states[f"{name}.{state}"].reshape(self.step + 1, -1)[:, number] for state in recorded}
+        compared = courses[neuron.potential if neuron.states else SUMMED]
+        threshold = _threshold(population, courses, self.step, number)
         return float(threshold - compared[self.step]), max(abs(threshold), float(np.abs(compared).max()))
 
     def fires_above(self, amount: float, runs: tuple[Run, Run]) -> bool:
@@ -130,15 +129,12 @@ class _Place:
         return bool(found[name].reshape(self.step + 1, -1)[self.step, number])
 
 
-def _threshold(population: Population, states: Mapping[str, np.ndarray], step: int, number: int) -> float:
-    """The threshold of one neuron at a step."""
-    neuron: Any = population.neuron
-
-    def of(value: np.ndarray) -> float:
-        return float(np.broadcast_to(value.ravel() if value.ndim else value, (population.size,))[number])
-
-    level = of(neuron.parameters[neuron.level])
-    if isinstance(neuron, ALIF):
-        a = states["a"][step - 1] if step else of(population.initial_state()["a"])
-        level += of(neuron.beta) * float(a)
-    return level
+def _threshold(population: Population, courses: Mapping[str, np.ndarray], step: int, number: int) -> float:
+    """The threshold of one neuron at a step, from the courses of its states."""
+    initial = population.initial_state()
+    before = {
+        state: courses[state][step - 1] if step else initial[state].ravel()[number]
+        for state in population.neuron.states
+    }
+    neuron = population.neuron.map(lambda value: (value.ravel()[number] if value.ndim else value).astype(np.float64))
+    return float(neuron.firing_threshold(before))

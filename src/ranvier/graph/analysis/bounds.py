@@ -195,13 +195,14 @@ class _Machine:
 
     def _given(self, name: str) -> Interval:
         population = self.graph.populations[name]
-        if isinstance(population.neuron, Traced):
-            return _of_traced(population, population.neuron)
+        transfer = TRANSFERS.get(type(population.neuron))
+        if transfer is None:
+            return _of_any(population)
         brought = [self._brought(part) for part in self.into[name]]
         highest = _Sum.of(population.size, [part.highest for part in brought])
         lowest = _Sum.of(population.size, [part.lowest for part in brought])
         summed = Interval(-lowest.most(), highest.most())
-        return TRANSFERS[type(population.neuron)](_flat(population), summed, self.graph.dt)
+        return transfer(_flat(population), summed, self.graph.dt)
 
     def _brought(self, part: _Part) -> _Brought:
         """What a projection brings; not computed again while its source's bounds stand."""
@@ -356,10 +357,10 @@ def _flat(population: Population) -> _Neurons:
     return _Neurons(population.neuron.map(flat), initial)
 
 
-def _of_traced(population: Population, neuron: Traced) -> Interval:
+def _of_any(population: Population) -> Interval:
     """Spikes are zero or one; nothing is known of other values."""
     size = population.size
-    return Interval(np.zeros(size), np.ones(size)) if neuron.spikes else _unbounded(size)
+    return Interval(np.zeros(size), np.ones(size)) if population.neuron.spikes else _unbounded(size)
 
 
 def _point(value: np.ndarray) -> Interval:
@@ -495,3 +496,4 @@ TRANSFERS: dict[type[Neuron], Callable[[Any, Interval, float], Interval]] = {
     CubaLI: _cuba_li,
     CubaLIF: _cuba_lif,
 }
+"""By kind, its output's bounds from those of its summed input; a kind without an entry can give anything."""

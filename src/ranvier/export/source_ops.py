@@ -1,0 +1,96 @@
+"""Neurons and operations as source: their equations run on expressions, and what comes out is the text of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import ExportError
+from ..graph.traced import Mapped
+from ..graph.windows import Window
+from .expressions import COMPARISON, Expression, called, expression, method
+
+Store = Callable[[str, np.ndarray], str]
+"""Puts an array under a label into the file of arrays, and says how the program reads it."""
+SPIKES = {">": "spike", ">=": "spike_at"}
+"""Names of the functions that make spikes, by what fires."""
+
+
+class SourceOps:
+    """Arithmetic that writes JAX.
+
+    Attributes:
+        element: the population or projection that is written, for messages.
+        store: for arrays that say where elements stand.
+    """
+
+    def __init__(self, element: str, store: Store) -> None:
+        self.element, self.store = element, store
+
+    def exp(self, x: Expression) -> Expression:
+        return called("jnp.exp", x)
+
+    def where(self, condition: Expression, x: Any, y: Any) -> Expression:
+        return called("jnp.where", condition, x, y)
+
+    def spike(self, v: Expression, threshold: Any, fires: str) -> Expression:
+        threshold = expression(threshold)
+        if threshold.number is not None:
+            width = expression(abs(threshold.number) or 1)
+        else:
+            width = called("jnp.where", threshold == 0, 1, called("jnp.abs", threshold))
+        return called(SPIKES[fires], v - threshold, width)
+
+    def push(self, queue: Expression, newest: Expression) -> Expression:
+        return Expression("jnp.concatenate([{}[None], {}])", (newest, queue), limits=(0, COMPARISON))
+
+    def drop_last(self, queue: Expression) -> Expression:
+        return method("[:-1]", queue)
+
+    def look_back(self, queue: Expression, steps: Any) -> Expression:
+        form = "jnp.take_along_axis({0}, jnp.broadcast_to({1}, {0}.shape[1:]).astype(int)[None], 0)[0]"
+        form = form.replace("{0}", "{}").replace("{1}", "{}")
+        return Expression(form, (queue, expression(steps), queue), limits=(COMPARISON, COMPARISON, 0))
+
+    def product(self, weight: Expression, x: Expression) -> Expression:
+        return weight @ x
+
+    def sparse_product(self, values: Expression, rows: Any, x: Expression) -> Expression:
+        row = np.repeat(np.arange(rows.shape[0], dtype=np.int32), np.diff(rows.indptr))
+        column = self.store("column", rows.indices)
+        terms = values * method(f"[{column}]", x)
+        form = f"jax.ops.segment_sum({{}}, {self.store('row', row)}, {rows.shape[0]}, indices_are_sorted=True)"
+        return Expression(form, (terms,), limits=(COMPARISON,))
+
+    def convolve(self, x: Expression, weight: Expression, window: Window, groups: int) -> Expression:
+        letters = "HW"[: len(window.size)]
+        layout = (f"NC{letters}", f"OI{letters}", f"NC{letters}")
+        form = (
+            f"lax.conv_general_dilated({{}}[None], {{}}, {window.stride!r}, {window.padding!r}, "
+            f"rhs_dilation={window.dilation!r}, dimension_numbers={layout!r}, feature_group_count={groups})[0]"
+        )
+        return Expression(form, (x, weight), limits=(0, COMPARISON))
+
+    def sum_windows(self, x: Expression, window: Window) -> Expression:
+        sizes, strides, padding = (1, *window.size), (1, *window.stride), ((0, 0), *window.padding)
+        form = f"lax.reduce_window({{}}, 0.0, lax.add, {sizes!r}, {strides!r}, {padding!r})"
+        return Expression(form, (x,), limits=(COMPARISON,))
+
+    def reshape(self, x: Expression, shape: tuple[int, ...]) -> Expression:
+        # A number stands for all elements, and has no method.
+        return x if x.number is not None else method(f".reshape({shape!r})", x)
+
+    def pick(self, x: Expression, index: np.ndarray) -> Expression:
+        places = self.store("index", np.maximum(index, 0).astype(np.int32))
+        taken = method(f".reshape(-1)[{places}]", x)
+        if np.all(index >= 0):
+            return taken
+        return taken * Expression(self.store("kept", (index >= 0) * 1.0))
+
+    def call(self, function: Mapped, arrays: Mapping[str, Any], x: Any) -> Expression:
+        raise ExportError(
+            f"projection {self.element!r} is a map without a name, which is not written as source; "
+            "export_artifact(model, path) writes any model."
+        )
