@@ -1,4 +1,8 @@
-"""brainstate modules; the only code that imports brainstate and brainunit."""
+"""brainstate modules; besides its neighbors in this folder, the only code that imports brainstate and brainunit."""
+
+# An example: a module with the parameter w, the potential v in a HiddenState, and an input current i in a
+# ShortTermState. The first program has the slots w (parameter), v (hidden) and i (other). In it w reaches v of a later
+# step through i, so i is hidden by use, and a second program with i as a hidden state replaces the first one.
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from .units import unit_text
 
 
 def environment_dt() -> float | None:
-    """``brainstate.environ``'s dt in seconds; a number without unit counts as seconds."""
+    """The dt of ``brainstate.environ`` in seconds; a number without a unit counts as seconds."""
     dt = brainstate.environ.get("dt", None)
     if dt is None:
         return None
@@ -36,13 +40,13 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
     """The program of one call ``model(*inputs)``.
 
     Raises:
-        ModelError: states are not initialised, there is no hidden state, or one has no derivative.
+        ModelError: states are not initialised, there is no hidden state, or a hidden state is not floating-point.
         InputError: the module cannot run on these inputs.
     """
     call = _Call.of(model, inputs)
     roles = {id(state): _role(state) for state in call.states}
     info = call.program(roles)
-    # A state is hidden by what the step does with it: an input current kept for the next step is, whatever its class.
+    # A state is hidden by what the step does with it: an input current stored for the next step is, whatever its class.
     learning = _states_that_learn(info)
     if not learning:
         return info
@@ -50,7 +54,7 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
 
 
 def _states_that_learn(info: ModuleInfo) -> list[Any]:
-    """brainstate's floating-point states that are not hidden by class, but by which parameters act on later losses."""
+    """Floating-point states that are not hidden by their class, but through which parameters act on later losses."""
     slot_of_leaf = [slot for slot in info.other for _ in slot.leaves]
     slots = {id(slot): slot for slot in (slot_of_leaf[k] for k in other_states_that_learn(info))}
     return [s.handle for s in slots.values() if all(is_floating(leaf.dtype) for leaf in s.leaves)]
@@ -63,12 +67,12 @@ class _Call:
     Attributes:
         model: the module.
         inputs: example inputs.
-        clock: the time of the step; whether the call reads it is ``timed``.
-        timed: whether the number of the step is a state of the program.
-        function: the call, traced.
-        touched: the states it reads or writes, in the function's order.
-        states: all parameters, and what is touched.
-        paths: ``id`` of every state to its path.
+        clock: the time of the step.
+        timed: whether the call reads the clock, so that the number of the step is a state of the program.
+        function: the traced call.
+        touched: the states that the call reads or writes, in the function's order.
+        states: all parameters, and the states that the call touches.
+        paths: path of every state by its ``id``.
     """
 
     model: Any
@@ -89,11 +93,15 @@ class _Call:
         return cls(model, inputs, clock, timed, function, touched, states, _state_paths(model, touched))
 
     def program(self, roles: Mapping[int, SlotRole], promoted: Sequence[Any] = ()) -> ModuleInfo:
-        """The program with these roles of the states, by ``id``.
+        """The program in which the states have some roles.
 
         Args:
-            roles: ``id`` of every state to its role.
-            promoted: states that are hidden by use, not by class, for the notes.
+            roles: role of every state by its ``id``.
+            promoted: states that are hidden by use and not by class, for the notes.
+
+        Raises:
+            ModelError: there is no hidden state.
+            InputError: the module cannot run on these inputs.
         """
         name, timed = type(self.model).__name__, self.timed
         by_role = {role: [s for s in self.states if roles[id(s)] is role] for role in SlotRole}
@@ -133,7 +141,7 @@ class _Call:
 
 
 def _values(by_role: Mapping[SlotRole, list[Any]], leaves_of: Mapping[SlotRole, list[Any]]) -> dict[int, Any]:
-    """``id`` of every state to its value, from the leaves by role."""
+    """The value of every state by its ``id``, from the leaves by role."""
     values: dict[int, Any] = {}
     for role, leaves in leaves_of.items():
         rest = list(leaves)
@@ -153,8 +161,8 @@ def _promotion(path: Path, state: Any) -> Diagnostic:
 
 
 def _traced_states(model: Any, name: str, clock: Clock, inputs: tuple[Any, ...]) -> tuple[list[Any], Any]:
-    """The states one call reads or writes, and the call as a function of their values, the number and the time of the
-    step and the inputs."""
+    """The states that a call reads or writes, and the call as a function of their values, the number and the time of
+    the step, and the inputs."""
 
     def call(number: Any, time: Any, *args: Any) -> Any:
         with at_time(number, time):
@@ -175,10 +183,11 @@ def _reads_time(function: Any, clock: Clock, inputs: tuple[Any, ...], name: str)
     """Whether a call reads the number or the time of its step.
 
     Raises:
-        ModelError: it reads the time, and there is no time step.
+        ModelError: the call reads the time, and there is no time step.
     """
     time = clock.time(clock.first)
     jaxpr, _ = open_jaxpr(function.get_jaxpr(clock.first, time, *inputs))
+    # brainstate computes the time for every call, so only equations that the results depend on show what is read.
     needed = needed_equations(jaxpr.eqns, jaxpr.outvars)
     read = {*variables_of(jaxpr.outvars), *(atom for eqn in needed for atom in variables_of(eqn.invars))}
     reads_number, *reads_time = (var in read for var in jaxpr.invars[: 1 + len(jax.tree.leaves(time))])
@@ -188,7 +197,7 @@ def _reads_time(function: Any, clock: Clock, inputs: tuple[Any, ...], name: str)
 
 
 def _setting_text(name: str, key: str, reason: str) -> str:
-    """What is missing where a model reads a setting that brainstate's environment has not."""
+    """The message for a model that reads a setting that brainstate's environment lacks."""
     if key in ("dt", "t"):
         return (
             f"{name} needs the time step dt ({reason}). "
@@ -201,9 +210,10 @@ def _setting_text(name: str, key: str, reason: str) -> str:
 
 
 def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Exception) -> RanvierError:
-    found = reason_text(error)
+    """An error that says what to change, for one that a call of a module raised."""
+    reason = reason_text(error)
     if isinstance(error, NotImplementedError):
-        return ModelError(f"{name} cannot run ({found}). Define update(self, x), one time step, and pass an instance.")
+        return ModelError(f"{name} cannot run ({reason}). Define update(self, x), one time step, and pass an instance.")
     if type(error).__name__ == "TraceContextError":
         return ModelError(
             f"states of {name} still hold values from inside a function that JAX was tracing (TraceContextError). "
@@ -211,14 +221,14 @@ def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Except
         )
     if not model.states(brainstate.HiddenState):
         return ModelError(
-            f"the states of {name} are not initialised ({found}). Call "
+            f"the states of {name} are not initialised ({reason}). Call "
             "brainstate.nn.init_all_states(model) first, or init_all_states(model, batch_size=...) for a batch."
         )
-    if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not found in environment", str(error))):
-        return ModelError(_setting_text(name, missing[1], found))
+    if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not reason in environment", str(error))):
+        return ModelError(_setting_text(name, missing[1], reason))
     shapes = ", ".join(_input_text(leaf) for leaf in jax.tree.leaves(inputs)) or "no inputs"
     return InputError(
-        f"{name} cannot be traced with {shapes}: {found} (check the number, the shapes and the units of the inputs)."
+        f"{name} cannot be traced with {shapes}: {reason} (check the number, the shapes and the units of the inputs)."
     )
 
 
@@ -242,7 +252,7 @@ def _state_paths(model: Any, touched: Iterable[Any]) -> dict[int, Path]:
 
 
 def _role(state: Any) -> SlotRole:
-    """What a state holds; what a delay keeps of the past is a hidden state like those it is taken from."""
+    """The role of a state by its class. The buffer of a delay is a hidden state, like the states that it delays."""
     if not isinstance(state, (brainstate.ParamState, brainstate.DelayState)):
         return SlotRole.HIDDEN if isinstance(state, brainstate.HiddenState) else SlotRole.OTHER
     if not all(is_floating(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(state.value)):

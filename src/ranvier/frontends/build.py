@@ -1,4 +1,4 @@
-"""What the frontends share: from a step over slot leaves to a :class:`ModuleInfo`."""
+"""What frontends share: a :class:`ModuleInfo` from a step over the leaves of slots."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .units import is_quantity
 
 Leaves = list[Any]
 SlotStep = Callable[[Any, Leaves, Leaves, Leaves], tuple[Any, Leaves, Leaves]]
+"""``(inputs, parameters, hidden, other) -> (output, new hidden, new other)``."""
 
 
 def named_leaves(tree: Any, root: str) -> list[tuple[Path, Any]]:
-    """Leaves of a pytree, quantities whole, with their key paths; a bare leaf is called ``root``."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_quantity)
-    return [(leaf_path(path) or (root,), leaf) for path, leaf in found]
+    """The leaves of a pytree with their key paths; quantities are leaves, and a pytree of one leaf is called
+    ``root``."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_quantity)
+    return [(leaf_path(path) or (root,), leaf) for path, leaf in leaves]
 
 
 def build_program(
@@ -39,7 +41,7 @@ def build_program(
     """Traces ``step(inputs, parameter leaves, hidden leaves, other leaves)`` into a program.
 
     Raises:
-        InputError: an input is no array, or the step cannot be traced with these inputs.
+        InputError: an input is not an array, or the step cannot be traced with these inputs.
     """
     input_leaves, input_treedef = jax.tree.flatten(inputs)
     input_avals = tuple(_abstract(leaf, name) for leaf in input_leaves)
@@ -58,8 +60,10 @@ def build_program(
         result["avals"] = tuple(jax.typeof(leaf) for leaf in leaves)
         return [*leaves, *new_hidden, *new_other]
 
+    # A tuple of one input is a common mistake, and the error that it causes within the step does not show it.
     if any(isinstance(argument, tuple) and len(argument) == 1 for argument in inputs):
         remedy += "; the inputs of a step are arguments one after the other: x, not (x,)"
+    # The step runs twice: the first time only to know how many of its results are outputs.
     num_outputs = len(_probe(flat_step, avals, name, input_avals, remedy)) - counts[2] - counts[3]
     closed = normalize(flat_step, avals, slice(num_outputs, num_outputs + counts[2]))
     return ModuleInfo(
@@ -89,7 +93,7 @@ def _abstract(leaf: Any, name: str) -> Any:
 
 
 def _probe(function: Callable[..., Any], avals: Sequence[Any], name: str, inputs: Sequence[Any], remedy: str) -> Any:
-    """Output shapes of the step; an error that names the inputs where it cannot run."""
+    """The shapes of a function's results; an error that names the inputs if it cannot run."""
     try:
         return jax.eval_shape(function, *avals)
     except RanvierError:

@@ -1,4 +1,4 @@
-"""One entry for every kind of model."""
+"""The entry point for every kind of model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def extract_module_info(model: Any, *inputs: Any, stateless: bool = False) -> Mo
 
     Args:
         model: a ``brainstate.nn.Module`` with initialised states, or a step function wrapped by
-            :func:`ranvier.step_function`. The model needs no marks.
-        *inputs: example inputs of one step, as the model takes them; only shapes, dtypes and units count.
-        stateless: whether a step function without a hidden state is a model too, as where nothing is learned.
+            :func:`ranvier.step_function`. The model needs no annotations.
+        *inputs: example inputs of one step, as the model takes them; only shapes, dtypes and units matter.
+        stateless: whether a step function may be without a hidden state, which it needs only for learning.
 
     Returns:
-        The program, with the fields brainscale's ``ModuleInfo`` has.
+        The program, with the fields of brainscale's ``ModuleInfo``.
 
     Raises:
-        ModelError: the object is no model, its states are not initialised, or it has no hidden state.
+        ModelError: the object is not a model, its states are not initialised, or it has no hidden state.
         InputError: the model cannot be traced with these inputs.
     """
     if isinstance(model, ModuleInfo):
@@ -50,7 +50,7 @@ def _extracted_again(
 
 
 def time_step() -> float | None:
-    """The time step that brainstate is set to, in seconds; None where it is not set, or brainstate is not in use."""
+    """The time step of brainstate's environment in seconds; None if it is not set or brainstate is not in use."""
     if "brainstate" not in sys.modules:
         return None
     from .brainstate_module import environment_dt

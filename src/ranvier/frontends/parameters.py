@@ -1,4 +1,4 @@
-"""Putting new parameter values into a model."""
+"""New parameter values for a model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .units import bare
 
 
 def with_params(model: Any, info: ModuleInfo, params: Mapping[Path, Any], leaves: Sequence[Any]) -> Any:
-    """The model with new parameters.
+    """A model with new parameters: a new step function, or the same module with its values replaced.
 
     Args:
-        model: what the program was extracted from.
+        model: the model from which the program was extracted.
         info: the program.
         params: new values by path.
-        leaves: all parameter leaves, the new ones among them, in the program's order.
+        leaves: all parameter leaves, including the new ones, in the program's order.
 
     Raises:
-        ModelError: the model is a bare program, which has nowhere to put values.
+        ModelError: the model is a program, which cannot store values.
     """
     if isinstance(model, StepFunction):
         return _with_new_params(model, info, leaves)

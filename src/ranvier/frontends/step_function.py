@@ -1,5 +1,9 @@
 """Plain JAX step functions ``step(params, state, *inputs) -> (state, output)`` over pytrees."""
 
+# An example: the parameters {"n": 3, "w": [3,4]} and the state {"count": 0, "v": [4]}, where n and count are integers.
+# The slots are w (parameter), v (hidden), and n and count (other). In the order of the leaves, trainable is (False,
+# True) and hidden is (False, True); with these the leaves of the slots are put back into the pytrees of the step.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -38,23 +42,23 @@ def step_function(
     other: Sequence[Any] = (),
     name: str | None = None,
 ) -> StepFunction:
-    """Makes a plain JAX step function a model that every entry point of Ranvier accepts.
+    """Turns a plain JAX step function into a model that every entry point of Ranvier accepts.
 
     Args:
         step: ``step(params, state, *inputs) -> (new_state, output)``, traceable by JAX. The new state has
             the structure, shapes and dtypes of the old one.
         params: pytree of parameters. Floating-point leaves are trainable; their key paths are their names.
-        state: pytree of initial state. Floating-point leaves are hidden states, but for those that the step returns
-            as they came; these, and integer, boolean and random-key leaves, are carried as other state.
-        other: names (key paths, or single keys) of floating-point state leaves that are no hidden state,
-            such as delay buffers or running statistics.
-        name: what to call the model; the function's name by default.
+        state: pytree of the initial state. Floating-point leaves are hidden states, except for those that the step
+            returns unchanged. These, and integer, boolean and random-key leaves, are carried as other state.
+        other: names (key paths, or single keys) of floating-point state leaves that are not hidden states, such as
+            delay buffers or running statistics.
+        name: of the model; by default that of the function.
 
     Returns:
         A model for :func:`ranvier.extract_module_info` and all other entry points.
 
     Raises:
-        ModelError: ``step`` is not callable, or ``other`` names a leaf that is not there.
+        ModelError: ``step`` is not callable, a leaf is not an array, or ``other`` names a leaf that does not exist.
 
     Example:
         >>> def step(params, state, x):
@@ -69,21 +73,24 @@ def step_function(
         )
     paths = tuple(tuple(entry) if isinstance(entry, (tuple, list)) else (entry,) for entry in other)
     _check_arrays([*named_leaves(params, "params"), *named_leaves(state, "state")])
-    known = [path for path, _ in named_leaves(state, "state")]
-    missing = [path_text(path) for path in paths if path not in known]
+    state_paths = [path for path, _ in named_leaves(state, "state")]
+    missing = [path_text(path) for path in paths if path not in state_paths]
     if missing:
         raise ModelError(
             f"other={list(other)!r} names {', '.join(missing)}, but the leaves of the state are "
-            f"{', '.join(map(path_text, known)) or 'none'}; name one of these."
+            f"{', '.join(map(path_text, state_paths)) or 'none'}; name one of these."
         )
     return StepFunction(step, params, state, paths, name or getattr(step, "__name__", "step"))
 
 
 def _check_arrays(leaves: Sequence[tuple[Path, Any]]) -> None:
+    """Raises :class:`ModelError` for leaves that are not arrays."""
     wrong = [(path, leaf) for path, leaf in leaves if not _is_array(leaf)]
     if not wrong:
         return
-    told = ", ".join(f"{path_text(path)} is {leaf!r:.60} of type {type(leaf).__name__}" for path, leaf in wrong[:3])
+    descriptions = ", ".join(
+        f"{path_text(path)} is {leaf!r:.60} of type {type(leaf).__name__}" for path, leaf in wrong[:3]
+    )
     more = f", and {len(wrong) - 3} more like that" if len(wrong) > 3 else ""
     remedy = "keep arrays in params and state, and settings in the step function's closure"
     if any(callable(leaf) for _, leaf in wrong):
@@ -91,7 +98,7 @@ def _check_arrays(leaves: Sequence[tuple[Path, Any]]) -> None:
             "; an equinox module is taken apart by `params, static = eqx.partition(module, eqx.is_inexact_array)` and "
             "put together in the step by `eqx.combine(params, static)`"
         )
-    raise ModelError(f"{told}{more}, which {'is no array' if len(wrong) == 1 else 'are no arrays'}; {remedy}.")
+    raise ModelError(f"{descriptions}{more}, which {'is no array' if len(wrong) == 1 else 'are no arrays'}; {remedy}.")
 
 
 def _is_array(leaf: Any) -> bool:
@@ -108,7 +115,8 @@ def trace_step_function(model: StepFunction, *inputs: Any, stateless: bool = Fal
     constant = unchanged_states(info)
     if not constant or len(constant) == len(info.hidden):
         return info
-    # What a step only hands on is a constant of the network, kept in its state: no neuron's state, and no trace's.
+    # What a step returns unchanged is a constant of the network that is stored in the state. As a hidden state it would
+    # get a group, and traces that cost memory and are always zero.
     info = _program(replace(model, other=(*model.other, *constant)), inputs, stateless)
     message = "is returned as it came, so it is a constant that the state carries, and no hidden state."
     notes = [Diagnostic(DiagnosticKind.UNCHANGED_STATE, message, paths=(path,)) for path in constant]
@@ -119,9 +127,9 @@ def _program(model: StepFunction, inputs: tuple[Any, ...], stateless: bool) -> M
     parameters, constants = _parameter_slots(model)
     hidden, carried, notes = _state_slots(model)
     if not hidden and not stateless:
-        found = ", ".join(f"{path_text(s.path)} {s.dtype}{s.shapes_text}" for s in carried) or "no leaves at all"
+        leaves = ", ".join(f"{path_text(s.path)} {s.dtype}{s.shapes_text}" for s in carried) or "no leaves at all"
         raise ModelError(
-            f"{model.name} has no hidden state: its state has {found}, none of them floating-point. "
+            f"{model.name} has no hidden state: its state has {leaves}, none of them floating-point. "
             "Keep membrane potentials and currents as floating-point arrays in the state."
         )
     order = _StateOrder.of(model)
@@ -147,6 +155,7 @@ def _program(model: StepFunction, inputs: tuple[Any, ...], stateless: bool) -> M
 
 
 def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
+    """The slots of trainable parameters, and those of the others."""
     parameters, constants = [], []
     for path, leaf in named_leaves(model.params, "params"):
         trainable = is_floating(jnp.asarray(bare(leaf)).dtype)
@@ -157,6 +166,7 @@ def _parameter_slots(model: StepFunction) -> tuple[list[Slot], list[Slot]]:
 
 
 def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diagnostic]]:
+    """The slots of hidden states, those of other states, and notes on states that are not floating-point."""
     hidden, carried, notes = [], [], []
     for path, leaf in named_leaves(model.state, "state"):
         dtype = jnp.asarray(bare(leaf)).dtype
@@ -177,13 +187,20 @@ def _state_slots(model: StepFunction) -> tuple[list[Slot], list[Slot], list[Diag
 
 
 def array_slot(path: Path, role: SlotRole, leaf: Any, label: str) -> Slot:
+    """The slot of a single array, with its unit if it has one."""
     array = jnp.asarray(bare(leaf))
     return slot_of(path, role, jax.tree.structure(leaf), (jax.typeof(array),), (array,), unit_text(leaf), label)
 
 
 @dataclass(frozen=True)
 class _StateOrder:
-    """How the leaves of parameters and state are dealt out to slots."""
+    """How the leaves of parameters and state are distributed to slots.
+
+    Attributes:
+        params_def, state_def: the structures of the pytrees.
+        trainable: for each leaf of the parameters, whether it is trainable.
+        hidden: for each leaf of the state, whether it is a hidden state.
+    """
 
     params_def: Any
     state_def: Any
@@ -203,18 +220,22 @@ class _StateOrder:
         )
 
     def params(self, trainable: list[Any], fixed: list[Any]) -> Any:
+        """The pytree of parameters from the leaves of slots."""
         return jax.tree.unflatten(self.params_def, _interleave(self.trainable, trainable, fixed))
 
     def state(self, hidden: list[Any], carried: list[Any]) -> Any:
+        """The pytree of the state from the leaves of slots."""
         return jax.tree.unflatten(self.state_def, _interleave(self.hidden, hidden, carried))
 
     def parts(self, leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The leaves of hidden states, and those of other states."""
         chosen = [leaf for leaf, first in zip(leaves, self.hidden, strict=True) if first]
         rest = [leaf for leaf, first in zip(leaves, self.hidden, strict=True) if not first]
         return chosen, rest
 
 
 def _interleave(first: tuple[bool, ...], chosen: list[Any], rest: list[Any]) -> list[Any]:
+    """One list from two, where ``first`` says for each element which list it is from."""
     a, b = iter(chosen), iter(rest)
     return [next(a) if is_first else next(b) for is_first in first]
 
@@ -229,6 +250,11 @@ def _split_result(model: StepFunction, result: Any) -> tuple[Any, Any]:
 
 
 def _checked_leaves(model: StepFunction, new_state: Any) -> list[Any]:
+    """The leaves of a new state.
+
+    Raises:
+        ModelError: its structure, a shape or a dtype differs from that of the old state.
+    """
     old, new = named_leaves(model.state, "state"), jax.tree.leaves(new_state)
     if jax.tree.structure(new_state) != jax.tree.structure(model.state):
         raise ModelError(

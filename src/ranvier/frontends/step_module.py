@@ -1,5 +1,8 @@
 """A step function as a brainstate module."""
 
+# An example: the parameters {"a": {"tau": ...}, "w": {"weight": ...}} and the state {"a": {"v": ...}} become the
+# submodules a, with a.tau a ParamState and a.v a HiddenState, and w, with w.weight a ParamState.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,19 +19,19 @@ Module = brainstate.nn.Module
 
 
 class _Part(brainstate.nn.Module):
-    """The parameters and states of one element."""
+    """The parameters and states of one entry."""
 
 
 class StepModule(brainstate.nn.Module):
     """A brainstate module that does what a step function does.
 
     Every entry of the step's parameters and states is a submodule of its name, with a ``ParamState`` for each
-    parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state; an entry that is one
-    parameter is a ``ParamState`` itself. It starts with initialised states;
-    ``brainstate.nn.init_all_states(module, batch_size=...)`` starts anew, for a batch of samples if a size is given.
+    parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state; an entry that is a
+    single parameter is a ``ParamState`` itself. States are initialised at first;
+    ``brainstate.nn.init_all_states(module, batch_size=...)`` initialises them again, with a batch size for a batch.
 
     Attributes:
-        run_step: what is run; its params and state are dictionaries of dictionaries, or of single parameters.
+        run_step: the step function; its params and state are dictionaries of dictionaries, or of single parameters.
     """
 
     def __init__(self, step: StepFunction) -> None:
@@ -45,7 +48,7 @@ class StepModule(brainstate.nn.Module):
         self.init_state()
 
     def init_state(self, batch_size: int | None = None, **_: Any) -> None:
-        """States before the first step."""
+        """Sets all states to their values before the first step."""
         for name, entries in self.run_step.state.items():
             for key, value in entries.items():
                 array = jnp.asarray(value)
@@ -57,20 +60,20 @@ class StepModule(brainstate.nn.Module):
         self.init_state(batch_size)
 
     def update(self, *inputs: Any) -> Any:
-        """One time step, for one sample or, after ``init_all_states`` with a batch size, for a batch."""
+        """Runs one time step, for one sample or, after ``init_all_states`` with a batch size, for a batch."""
         params = {
             n: {k: self._parameter(n, k) for k in e} if isinstance(e, Mapping) else self._part(n).value
             for n, e in self.run_step.params.items()
         }
-        held = {n: {k: self._held(n, k) for k in e} for n, e in self.run_step.state.items()}
-        state = jax.tree.map(lambda s: s.value, held, is_leaf=_is_state)
+        states = {n: {k: self._state_of(n, k) for k in e} for n, e in self.run_step.state.items()}
+        values = jax.tree.map(lambda s: s.value, states, is_leaf=_is_state)
         run = self.run_step.step
-        if self._is_batched(held):
+        if self._is_batched(states):
             run = jax.vmap(run, in_axes=(None, 0, *(0 for _ in inputs)))
-        new, output = run(params, state, *inputs)
-        for name, entries in held.items():
-            for key, found in entries.items():
-                found.value = new[name][key]
+        new, output = run(params, values, *inputs)
+        for name, entries in states.items():
+            for key, state in entries.items():
+                state.value = new[name][key]
         return output
 
     def _part(self, name: str) -> Any:
@@ -79,23 +82,23 @@ class StepModule(brainstate.nn.Module):
     def _parameter(self, name: str, key: str) -> Any:
         return getattr(self._part(name), attribute(key)).value
 
-    def _held(self, name: str, key: str) -> Any:
+    def _state_of(self, name: str, key: str) -> Any:
         return getattr(self._part(name), _state_name(self.run_step, name, key))
 
-    def _is_batched(self, held: Any) -> bool:
+    def _is_batched(self, states: Any) -> bool:
         pairs = [
-            (held[n][k].value, value) for n, entries in self.run_step.state.items() for k, value in entries.items()
+            (states[n][k].value, value) for n, entries in self.run_step.state.items() for k, value in entries.items()
         ]
         return any(jnp.ndim(now) > jnp.ndim(value) for now, value in pairs)
 
 
 def attribute(name: str) -> str:
-    """The name of an attribute, which is another one where every module has an attribute of that name."""
+    """The name of an attribute, with an underscore if every module already has an attribute of that name."""
     return f"{name}_" if name in _TAKEN else name
 
 
 def _state_name(step: StepFunction, name: str, key: str) -> str:
-    """A state's name; a parameter of the same element may have it already."""
+    """The name of a state's attribute, which differs from that of a parameter of the same entry."""
     return f"{key}_state" if key in step.params.get(name, {}) else attribute(key)
 
 

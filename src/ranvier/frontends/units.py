@@ -1,4 +1,4 @@
-"""Values with physical units (brainunit), which a program holds as arrays and gives back with their unit."""
+"""Values with physical units (brainunit), which programs store as arrays and return with their units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_quantity(value: Any) -> bool:
 
 
 def unit_text(value: Any) -> str:
-    """The units in a pytree as text, ``""`` where there are none."""
+    """The units in a pytree as text; ``""`` if there are none."""
     units = [leaf.unit for leaf in jax.tree.leaves(value, is_leaf=is_quantity) if is_quantity(leaf)]
     return " ".join(dict.fromkeys(str(unit) for unit in units if not unit.is_unitless))
 

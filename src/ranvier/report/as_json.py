@@ -1,4 +1,4 @@
-"""The analyses of a program as plain dictionaries, for machines."""
+"""The analyses of a program as plain dictionaries, for JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..program.program import ModuleInfo, Slot
 
 
 def program_as_dict(info: ModuleInfo, memory: Sequence[RuleMemory]) -> dict[str, Any]:
-    """Slots, groups, relations, diagnostics and rule memory; only dictionaries, lists, text and numbers."""
+    """Slots, groups, relations, diagnostics and the memory of rules, as dictionaries, lists, texts and numbers."""
     groups, relations = analyse_groups(info), analyse_relations(info)
     notes = [*info.notes, *groups.diagnostics, *relations.diagnostics, *opaque_diagnostics(info)]
     return {

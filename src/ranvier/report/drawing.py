@@ -1,10 +1,9 @@
-"""Boxes and arrows: the drawing that pictures of programs and of graphs share."""
+"""Boxes and arrows, which pictures of programs and of graphs are made of."""
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,10 +14,12 @@ from ..program.paths import path_text
 from ..program.program import shape_text
 from ..util.extras import require
 from .layout import layers_of
+from .templates import render
 
 FORMATS = (".svg", ".png", ".html")
 
 LINE = 0.21
+"""Height of a line of text, and all other lengths, in inches."""
 BOX_WIDTH = 2.6
 LAYER_GAP = 0.85
 COLUMN_GAP = 1.5
@@ -29,7 +30,7 @@ EDGE_COLOURS = {0: "#35506b", 1: "#b4543a"}
 
 @dataclass
 class Box:
-    """A rectangle with lines of text; coordinates of its centre in inches."""
+    """A rectangle with lines of text; ``x`` and ``y`` are its center."""
 
     lines: list[str]
     colour: str
@@ -42,12 +43,12 @@ class Box:
 
 
 def check_can_draw() -> None:
-    """Raises :class:`PictureError` where what draws is missing."""
+    """Raises :class:`PictureError` unless matplotlib is installed."""
     require("a picture", "picture", "matplotlib", error=PictureError)
 
 
 def check_target(target: FilePath) -> None:
-    """Raises :class:`PictureError` unless a picture can be drawn, and written there."""
+    """Raises :class:`PictureError` unless a picture can be drawn and the target can be its file."""
     check_can_draw()
     if target.suffix.lower() not in FORMATS:
         raise PictureError(
@@ -77,7 +78,7 @@ def figure_of(boxes: dict[Node, Box], wires: Sequence[Wire], legend: str) -> Any
 
 
 def _place(boxes: dict[Node, Box], layers: list[list[Node]]) -> tuple[float, float]:
-    """Sets the boxes' centres, layers from top to bottom; the size of the picture."""
+    """Sets the centers of the boxes, layer by layer from top to bottom. Returns width and height of the picture."""
     widths = [len(layer) * (BOX_WIDTH + COLUMN_GAP) - COLUMN_GAP for layer in layers]
     heights = [max(boxes[node].height for node in layer) for layer in layers]
     width = max(widths, default=BOX_WIDTH) + 2 * MARGIN
@@ -109,21 +110,22 @@ def _draw_box(axes: Any, box: Box) -> None:
 
 
 def _write(axes: Any, place: Point, text: str, **options: Any) -> None:
-    """A text, in which a dollar sign does not begin a formula."""
+    """Writes a text in which a dollar sign does not start a formula."""
     axes.text(*place, printable(text), parse_math=False, **options)
 
 
 def _fitted(text: str, length: int) -> str:
+    """A text with its middle left out if it is too long: names that start alike often differ at the end."""
     return text if len(text) <= length else text[: length // 2 - 1] + "…" + text[-length // 2 :]
 
 
 def _draw_wires(axes: Any, boxes: dict[Node, Box], wires: list[Wire], layers: list[list[Node]]) -> None:
     layer_of = {node: k for k, layer in enumerate(layers) for node in layer}
-    together: dict[tuple[Node, Node], list[Wire]] = {}
+    by_ends: dict[tuple[Node, Node], list[Wire]] = {}
     for wire in wires:
-        together.setdefault((wire.source, wire.target), []).append(wire)
+        by_ends.setdefault((wire.source, wire.target), []).append(wire)
     lanes = _Lanes(boxes, layers)
-    for (source, target), parallel in together.items():
+    for (source, target), parallel in by_ends.items():
         step = layer_of[target] - layer_of[source]
         if source == target:
             route = _loop(boxes[source])
@@ -159,14 +161,14 @@ def _straight(source: Box, target: Box) -> Route:
 
 
 class _Lanes:
-    """Vertical lanes beside the boxes for arrows that skip layers or go back."""
+    """Vertical lanes beside the boxes, for arrows that skip layers or lead back."""
 
     def __init__(self, boxes: dict[Node, Box], layers: list[list[Node]]) -> None:
         self.boxes, self.layers = boxes, layers
         self.used = {-1: 0, 1: 0}
 
     def around(self, source: Node, target: Node, layer_of: dict[Node, int]) -> Route:
-        """A way round the boxes: on the left where it goes forward, on the right where it goes back."""
+        """A route around the boxes: on the left if it leads forward, on the right if it leads back."""
         first, last = sorted((layer_of[source], layer_of[target]))
         side = -1 if layer_of[target] > layer_of[source] else 1
         passed = [self.boxes[node].x for layer in self.layers[first : last + 1] for node in layer]
@@ -203,7 +205,7 @@ def _draw_arrow(axes: Any, route: Route, wires: list[Wire]) -> None:
 
 
 def _rounded(points: list[Point], radius: float = 0.12) -> tuple[list[Point], list[int]]:
-    """The polyline with round corners, as corners and codes of a matplotlib path."""
+    """A polyline with round corners, as vertices and codes of a matplotlib path."""
     from matplotlib.path import Path as Outline
 
     corners, codes = [points[0]], [int(Outline.MOVETO)]
@@ -214,6 +216,7 @@ def _rounded(points: list[Point], radius: float = 0.12) -> tuple[list[Point], li
 
 
 def _toward(start: Point, end: Point, distance: float) -> Point:
+    """The point at some distance from the start, but no further than halfway to the end."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = max((dx * dx + dy * dy) ** 0.5, 1e-9)
     part = min(distance, length / 2) / length
@@ -231,6 +234,7 @@ def image_of(figure: Any, kind: str) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
+    # A fixed salt and no date: the same picture is the same file. Text stays text, so that it can be searched.
     with matplotlib.rc_context({"svg.hashsalt": "ranvier", "svg.fonttype": "none"}):
         metadata = {"Date": None} if kind == "svg" else {}
         figure.savefig(buffer, format=kind, dpi=130, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
@@ -238,29 +242,11 @@ def image_of(figure: Any, kind: str) -> bytes:
 
 
 def inline_svg(figure: Any) -> str:
-    """A figure as an element for a page."""
+    """A figure as an SVG element for a page."""
     svg = image_of(figure, "svg").decode()
     return svg[svg.index("<svg") :]
 
 
-def page_of(name: str, figure: Any, body: str) -> bytes:
-    """One self-contained page with a figure; ``body`` is the HTML below it."""
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{html.escape(name)}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em; color: #222; }}
-figure {{ margin: 0; overflow-x: auto; }}
-pre {{ background: #f6f6f4; padding: 1em; overflow-x: auto; }}
-</style>
-</head>
-<body>
-<h1>{html.escape(name)}</h1>
-<figure>{inline_svg(figure)}</figure>
-{body}
-</body>
-</html>
-"""
-    return printable(page).encode()
+def page_of(name: str, figure: Any, texts: Mapping[str, str]) -> bytes:
+    """One self-contained page with a figure, and below it texts with their titles; an empty title is left out."""
+    return render("picture.html.jinja", name=name, picture=inline_svg(figure), texts=texts).encode()

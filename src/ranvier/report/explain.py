@@ -1,5 +1,8 @@
 """Why each parameter is, or is not, related to each group."""
 
+# An example: h = tanh(x @ w + h @ r) and y = softmax(h @ u). The parameters w and r are related to the group of h. For
+# u the explanation of the group says that there is no path within the step, and then that u reaches the outputs.
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from ..program.program import ModuleInfo, Slot
 
 
 def explain_program(info: ModuleInfo) -> str:
-    """Text with one entry per parameter and one line per group: related or not, and why."""
+    """A text with one entry per parameter, and in each one line per group: whether they are related, and why."""
     groups = analyse_groups(info).groups
     explainer = _Explainer(info, groups)
     lines = [_group_line(group) for group in groups]
@@ -49,6 +52,7 @@ class _Explainer:
         self.anyhow = reach_by_any(info)
 
     def line(self, slot: Slot, group: HiddenGroup) -> str:
+        """Whether a parameter is related to a group, and why. Each answer is tried before the next weaker one."""
         related = self.connections.get((slot.path, group.index))
         if related:
             parts = [
@@ -70,7 +74,7 @@ class _Explainer:
         return "not related: no path within the step"
 
     def results(self, slot: Slot) -> list[str]:
-        """What the parameter reaches besides groups, and the diagnostic about it."""
+        """What a parameter reaches besides groups, and diagnostics about it."""
         leaves = self.info.weight_path_to_invars[slot.path]
         lines = []
         if any(self.direct.outputs(var) for var in leaves):
@@ -84,11 +88,11 @@ class _Explainer:
         return any(wanted & set(reached.hidden(var)) for var in leaves)
 
     def _last_mixing(self, leaves: Sequence[Var], group: HiddenGroup) -> str | None:
-        """The last mixing equation on the way to the group."""
-        tainted, found = set(leaves), None
+        """The last mixing equation on the way to the group, as text; None if there is none."""
+        influenced, text = set(leaves), None
         for eqn in self.info.equations:
-            if any(not isinstance(a, Literal) and a in tainted for a in eqn.invars):
-                tainted.update(eqn.outvars)
+            if any(not isinstance(a, Literal) and a in influenced for a in eqn.invars):
+                influenced.update(eqn.outvars)
                 if classify(eqn) is Kind.MIXING and self._reaches(self.direct, eqn.outvars, group):
-                    found = equation_text(eqn)
-        return found
+                    text = equation_text(eqn)
+        return text

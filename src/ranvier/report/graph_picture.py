@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from ..graph.elements import Population
@@ -16,7 +15,7 @@ from .drawing import COLOURS, Box, figure_of, page_of
 
 
 def graph_figure(graph: SNNGraph) -> Any:
-    """A matplotlib figure: populations as boxes, projections as arrows."""
+    """A matplotlib figure with populations as boxes and projections as arrows."""
     size = GraphSize.of(graph)
     legend = (
         f"{graph.name}: {counted(size.neurons, 'neuron')}, {counted(size.synapses, 'synapse')}, dt = {graph.dt:g} s\n"
@@ -27,7 +26,7 @@ def graph_figure(graph: SNNGraph) -> Any:
     for kind, nodes in (("input", graph.inputs), ("group", graph.populations), ("output", graph.outputs)):
         for k, (name, node) in enumerate(nodes.items()):
             numbers[name] = (kind, k)
-            boxes[kind, k] = Box([f"{name} {shape_text(node.shape)}", *_told(node)], COLOURS[kind])
+            boxes[kind, k] = Box([f"{name} {shape_text(node.shape)}", *_details(node)], COLOURS[kind])
     wires = [
         Wire(numbers[p.source], numbers[p.target], _kind(p.operation), (), _shapes(p.operation), min(p.delay, 1), False)
         for p in graph.projections.values()
@@ -37,10 +36,11 @@ def graph_figure(graph: SNNGraph) -> Any:
 
 def graph_page(graph: SNNGraph, figure: Any) -> bytes:
     """One self-contained page with the picture and the text of a graph."""
-    return page_of(graph.name, figure, f"<pre>{html.escape(to_text(graph)[0])}</pre>")
+    return page_of(graph.name, figure, {"": to_text(graph)[0]})
 
 
-def _told(node: Any) -> list[str]:
+def _details(node: Any) -> list[str]:
+    """Kind and firing rate of a population, one per line."""
     if not isinstance(node, Population):
         return []
     lines = [type(node.neuron).__name__]

@@ -1,4 +1,8 @@
-"""Where the boxes of a picture go: layers from inputs to outputs, few crossings."""
+"""The layout of a picture: layers from inputs to outputs, with few crossings."""
+
+# An example: wires x -> a, x -> b, a -> c, b -> d, c -> y and d -> y, and c -> a of the step before. The delayed wire
+# would close a cycle and is left out. The layers are [x], [a b], [d c] and [y] in the order of the nodes. The wires
+# a -> c and b -> d cross there; ordering each layer by the mean place of its neighbors gives [x], [b a], [d c] and [y].
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ from ..graph.order import strong_components
 from ..program.analysis.wiring import Node, Wire
 
 SWEEPS = 8
+"""After this many sweeps, down and up in turn, orders hardly change any more."""
 
 Edges = dict[Node, set[Node]]
 
 
 def layers_of(nodes: Sequence[Node], wires: Sequence[Wire]) -> list[list[Node]]:
-    """Nodes by layer; a wire that closes a cycle does not push its target further.
+    """Nodes by layer. Delayed wires that close a cycle do not count.
 
     Args:
         nodes: all nodes of the picture.
@@ -23,6 +28,7 @@ def layers_of(nodes: Sequence[Node], wires: Sequence[Wire]) -> list[list[Node]]:
     """
     edges = _forward_edges(wires)
     rank = _ranks(nodes, edges)
+    # Outputs are all in the last layer, wherever their sources are.
     last = max(rank.values(), default=0)
     for node in nodes:
         if node[0] == "output":
@@ -33,7 +39,7 @@ def layers_of(nodes: Sequence[Node], wires: Sequence[Wire]) -> list[list[Node]]:
 
 
 def _forward_edges(wires: Sequence[Wire]) -> Edges:
-    """Targets of every source: of wires within a step, then of delayed ones that close no cycle."""
+    """The targets of every source: by wires within a step, then by delayed wires that close no cycle."""
     edges: Edges = defaultdict(set)
     for wire in wires:
         if wire.source != wire.target and wire.delay == 0:
@@ -45,6 +51,7 @@ def _forward_edges(wires: Sequence[Wire]) -> Edges:
 
 
 def _leads_to(edges: Edges, start: Node, end: Node) -> bool:
+    """Whether there is a path between two nodes."""
     seen, queue = {start}, [start]
     while queue:
         node = queue.pop()
@@ -57,7 +64,7 @@ def _leads_to(edges: Edges, start: Node, end: Node) -> bool:
 
 
 def _ranks(nodes: Sequence[Node], edges: Edges) -> dict[Node, int]:
-    """Of every node the length of the longest way to it, where nodes on a cycle count as one."""
+    """The length of the longest path to every node; the nodes of a cycle count as one."""
     pairs = [(source, target) for source, targets in edges.items() for target in targets]
     component = strong_components(nodes, pairs)
     sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(component.values(), ()))
@@ -74,7 +81,7 @@ def _ranks(nodes: Sequence[Node], edges: Edges) -> dict[Node, int]:
 
 
 def _fewer_crossings(layers: list[list[Node]], edges: Edges) -> list[list[Node]]:
-    """Barycentre sweeps (Sugiyama, Tagawa and Toda 1981) down and up."""
+    """Orders each layer by the barycenters of its neighbors, down and up in turn (Sugiyama, Tagawa and Toda 1981)."""
     beside: Edges = defaultdict(set)
     for source, targets in edges.items():
         for target in targets:

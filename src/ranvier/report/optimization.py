@@ -27,23 +27,23 @@ from ..verification.verify import Verification
 
 @dataclass(frozen=True, eq=False)
 class OptimizationReport:
-    """What :func:`ranvier.optimize` did; print it.
+    """What :func:`ranvier.optimize` did; ``print(report)`` shows it.
 
     Attributes:
-        pass_results: what every pass did, over all rounds.
-        params_before, params_after: weights and biases that are stored.
-        neurons_before, neurons_after: relays and delays are no neurons.
+        pass_results: what every pass did, summed over all rounds.
+        params_before, params_after: number of stored weights and biases.
+        neurons_before, neurons_after: number of neurons; relays and delays do not count.
         original, optimized: the graphs.
         pipeline: the passes as text.
         runs: every run of a pass, in order.
-        origins: where the neurons of the original are.
-        checks: the whole change, checked on each kind of inputs.
-        accuracy: on the calibration data before and after; None where there are no labels.
-        data: fingerprint of the calibration data; None where there is none.
-        seconds: in all.
+        origins: where the neurons of the original are in the optimized graph.
+        checks: verification of the whole change, on each kind of inputs.
+        accuracy: on the calibration data, before and after; None if there are no labels.
+        data: fingerprint of the calibration data; None if there is none.
+        seconds: total time.
         settled: whether passes were run until nothing changed.
         warnings: what makes the result doubtful, see :mod:`ranvier.report.warnings`.
-        find_carry: how :attr:`carry` is found; it takes memory for every weight, so only when it is asked for.
+        find_carry: computes :attr:`carry`. It takes memory for every weight, so it runs only on demand.
     """
 
     pass_results: list[PassResult] = field(default_factory=list)
@@ -66,7 +66,11 @@ class OptimizationReport:
 
     @cached_property
     def carry(self) -> OptimizerStateMap:
-        """Takes an optimizer's state along: ``carry(state)`` is one for the optimized model's parameters."""
+        """Converts the state of an optimizer: ``carry(state)`` is for the parameters of the optimized model.
+
+        Raises:
+            PassError: the report was made without the parameters.
+        """
         if self.find_carry is None:
             raise PassError("this report does not know the parameters; ranvier.optimize gives one that does.")
         return self.find_carry()
@@ -81,28 +85,28 @@ class OptimizationReport:
 
     @property
     def promise(self) -> Promise:
-        """The weakest promise of all that was done."""
+        """The weakest promise of all changes."""
         return max((run.promise for run in self.runs), default=Promise.BITWISE)
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """What all passes say, in order."""
+        """The remarks of all passes, in order."""
         return tuple(remark for run in self.runs for remark in run.remarks)
 
     @property
     def statistics(self) -> dict[str, dict[str, int]]:
-        """By pass: how often it changed something, and what it took away in all."""
-        found: dict[str, Counter[str]] = {}
+        """By pass: how many changes it made, and how much it removed in total."""
+        by_pass: dict[str, Counter[str]] = {}
         for run in self.runs:
-            counts = found.setdefault(run.text.split("{")[0], Counter())
+            counts = by_pass.setdefault(run.text.split("{")[0], Counter())
             counts["changes"] += sum(remark.done for remark in run.remarks)
             for name, value in run.before.as_dict().items():
                 counts[name] += value - run.after.as_dict()[name]
-        return {name: dict(counts) for name, counts in found.items()}
+        return {name: dict(counts) for name, counts in by_pass.items()}
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a NIR file does not say, and the simulation depends on."""
+        """What NIR files do not say, although simulations depend on it."""
         neurons = [p.neuron for p in self.original.populations.values()]
         resets = sorted({neuron.choices["reset"] for neuron in neurons if _has_reset(neuron)})
         resets += ["as the model has it"] if any(isinstance(neuron, Traced) for neuron in neurons) else []
@@ -140,11 +144,11 @@ class OptimizationReport:
         return printable("\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"]))
 
     def size_rows(self) -> list[tuple[str, ...]]:
-        """Names, counts before and after, and what is left."""
+        """Rows of names, counts before and after, and the fraction that is left."""
         pairs = [(name, old, self.after.as_dict()[name]) for name, old in self.before.as_dict().items()]
         return [(name, f"{old:,}", f"{new:,}", f"{new / old:.1%}" if old else "-") for name, old, new in pairs]
 
-    # What sc-neurocore's documentation names.
+    # Names from the documentation of sc-neurocore.
 
     @property
     def compression_ratio(self) -> float:
@@ -155,19 +159,19 @@ class OptimizationReport:
 
     @property
     def dead_neurons_removed(self) -> int:
-        """Neurons that went because they do nothing."""
+        """Number of neurons that were removed because they have no effect."""
         return self._removed(DeadNeurons.name, "dead_neuron_elimination")
 
     @property
     def redundant_pairs_merged(self) -> int:
-        """Neurons that went because another one does the same."""
+        """Number of neurons that were removed because another one does the same."""
         return self._removed(MergeNeurons.name, "redundancy_elimination")
 
     def _removed(self, *names: str) -> int:
         return sum(result.neurons_removed for result in self.pass_results if result.name in names)
 
     def summary(self) -> str:
-        """A few lines; ``print(report)`` says more."""
+        """A summary of a few lines; ``print(report)`` says more."""
         head = f"SNN Optimizer: {self.params_before} -> {self.params_after} params"
         lines = [f"{head} ({self.compression_ratio:.2f}x compression)"]
         lines.append(f"  Neurons: {self.neurons_before} -> {self.neurons_after}")
@@ -179,7 +183,7 @@ class OptimizationReport:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as a dictionary for JSON."""
         return {
             "warnings": list(self.warnings),
             "graph": self.original.name,
@@ -211,7 +215,7 @@ def _row(run: PassRun) -> tuple[str, ...]:
 
 
 def _is_unchecked(run: PassRun) -> bool:
-    """Whether a change that holds on data only was not run on any."""
+    """Whether a change that holds only on data was not checked on any."""
     return run.changed and run.promise is Promise.PROFILED and not run.checks
 
 
@@ -244,15 +248,15 @@ def _remark_as_dict(remark: Remark) -> dict[str, Any]:
 
 
 def check_as_dict(check: Verification) -> dict[str, Any]:
-    """A verification for JSON."""
+    """A verification as a dictionary for JSON."""
     divergence = check.divergence
     return {
         "inputs": check.inputs,
         "steps": check.steps,
         "samples": check.samples,
         "verdict": check.verdict,
-        "outputs": {name: vars(found) for name, found in check.outputs.items()},
-        "spikes": {name: vars(found) for name, found in check.spikes.items()},
+        "outputs": {name: vars(output) for name, output in check.outputs.items()},
+        "spikes": {name: vars(spikes) for name, spikes in check.spikes.items()},
         "ties": [str(tie) for tie in check.ties],
         "divergence": None if divergence is None else {**vars(divergence), "text": str(divergence)},
         "untested": list(check.untested),

@@ -1,8 +1,7 @@
-"""The model as a picture: populations as boxes with their states, projections as arrows with shapes."""
+"""Pictures of models: populations as boxes with their states, projections as arrows with shapes."""
 
 from __future__ import annotations
 
-import html
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -24,8 +23,8 @@ def draw(info: ModuleInfo | SNNGraph, path: str | FilePath) -> FilePath:
 
     Args:
         info: from :func:`ranvier.extract_module_info`, or a graph.
-        path: where to write; the ending chooses ``.svg``, ``.png`` or ``.html`` (one self-contained page with the
-            picture and the explanation of every relation, or the text of the graph).
+        path: of the picture. Its ending selects the format: ``.svg``, ``.png``, or ``.html`` for one self-contained
+            page with the picture and the explanation of every relation, or the text of the graph.
 
     Returns:
         The path written.
@@ -69,10 +68,9 @@ def _boxes(info: ModuleInfo) -> dict[Node, Box]:
 
 
 def _page(info: ModuleInfo, figure: Any) -> bytes:
-    body = f"""<h2>Groups</h2>
-<pre>{html.escape(chr(10).join(str(group) for group in analyse_groups(info).groups))}</pre>
-<h2>Relations</h2>
-<pre>{html.escape(chr(10).join(str(relation) for relation in analyse_relations(info).relations))}</pre>
-<h2>Why each parameter is, or is not, related to each group</h2>
-<pre>{html.escape(explain_program(info))}</pre>"""
-    return page_of(info.name, figure, body)
+    texts = {
+        "Groups": "\n".join(map(str, analyse_groups(info).groups)),
+        "Relations": "\n".join(map(str, analyse_relations(info).relations)),
+        "Why each parameter is, or is not, related to each group": explain_program(info),
+    }
+    return page_of(info.name, figure, texts)

@@ -1,4 +1,4 @@
-"""What ``ranvier show`` prints: a model at a glance, as sections of aligned text."""
+"""What ``ranvier show`` prints: an overview of a model, as sections of aligned text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Section = tuple[str, list[str]]
 
 
 def summary(info: ModuleInfo, memory: Sequence[RuleMemory]) -> Iterator[Section]:
-    """Titles and lines of the sections, in the order a newcomer reads them.
+    """Titles and lines of the sections, in the order in which a newcomer reads them.
 
     Args:
         info: the program.
-        memory: what each learning rule would keep for it.
+        memory: what each learning rule would store for it.
     """
     groups = analyse_groups(info)
     relations = analyse_relations(info)
@@ -59,14 +59,14 @@ def _relations(info: ModuleInfo, relations: Sequence[HiddenParamOpRelation]) -> 
     return table(("parameter", "kind", "x", "y", "drives"), rows)
 
 
-def _diagnostics(found: Sequence[Diagnostic]) -> list[str]:
-    if not found:
+def _diagnostics(diagnostics: Sequence[Diagnostic]) -> list[str]:
+    if not diagnostics:
         return ["  none"]
-    return [f"  {diagnostic}" for diagnostic in found]
+    return [f"  {diagnostic}" for diagnostic in diagnostics]
 
 
 def memory_lines(rows: Sequence[RuleMemory]) -> list[str]:
-    """The memory table with the meaning of its symbols."""
+    """The table of memory, followed by the meaning of its symbols."""
     cells = [
         (row.rule, row.formula, row.numbers if len(row.numbers) <= 48 else row.numbers[:45] + "...",
          size_text(row.bytes) + (" · T" if row.grows else ""), f"{row.bytes / 2**20:.6f}")

@@ -1,4 +1,7 @@
-"""What makes the result of an optimization doubtful: data that moved nothing, and outputs that do nothing any more."""
+"""What makes the result of an optimization doubtful: data on which nothing fired, and outputs that became constant."""
+
+# An example: weights were trained with inputs around 1, and the calibration data was scaled to 0.001 by mistake. No
+# neuron fires on it, so dead-neurons removes all of them, and the output is constant. Both are reported as warnings.
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from ..verification.calibration import Calibration
 
 
 def warnings_of(measured: SNNGraph, optimized: SNNGraph, data: Calibration | None) -> tuple[str, ...]:
-    """Sentences that a report opens with; none where all is well.
+    """Sentences at the beginning of a report; none if nothing is wrong.
 
     Args:
-        measured: the graph before, with what was measured of its activity.
+        measured: the graph before, with its measured activity if there is any.
         optimized: the graph after.
         data: the calibration data, if there is any.
     """
@@ -23,7 +26,7 @@ def warnings_of(measured: SNNGraph, optimized: SNNGraph, data: Calibration | Non
 
 
 def _silence(graph: SNNGraph, data: Calibration | None) -> Iterator[str]:
-    """Spiking populations of which no neuron fired while they were measured."""
+    """A warning about spiking populations in which no neuron fired while activity was measured."""
     rates = {
         name: population.activity.rates
         for name, population in graph.populations.items()
@@ -44,7 +47,7 @@ def _silence(graph: SNNGraph, data: Calibration | None) -> Iterator[str]:
 
 
 def _constant_outputs(before: SNNGraph, after: SNNGraph) -> Iterator[str]:
-    """Outputs, or elements of them, that inputs reached before and do not reach now."""
+    """Warnings about outputs, or elements of them, that inputs reached before and no longer reach."""
     was, now = driven_elements(before), driven_elements(after)
     for name, node in after.outputs.items():
         lost = np.count_nonzero(was[name] & ~now[name])
@@ -52,6 +55,7 @@ def _constant_outputs(before: SNNGraph, after: SNNGraph) -> Iterator[str]:
             continue
         whole = not np.any(now[name])
         which = f"output {name!r}" if whole else f"{lost} of {node.size} elements of output {name!r}"
+        # Neurons with states may change by themselves, so an output that only they reach need not be constant.
         if any(observable.any() for observable in _with_states(after, name)):
             yield f"no input reaches {which} any more."
         else:
@@ -60,11 +64,11 @@ def _constant_outputs(before: SNNGraph, after: SNNGraph) -> Iterator[str]:
 
 
 def _with_states(graph: SNNGraph, output: str) -> Iterator[np.ndarray]:
-    """Neurons with states that an output sees though no input drives them: they may change by themselves."""
-    alone = graph.copy()
-    alone.outputs = {output: graph.outputs[output]}
-    alone.projections = {k: p for k, p in graph.projections.items() if p.target in alone.nodes}
-    seen, driven = observable_neurons(alone), driven_elements(alone)
+    """By population with states, which neurons an output depends on although no input drives them."""
+    only = graph.copy()
+    only.outputs = {output: graph.outputs[output]}
+    only.projections = {k: p for k, p in graph.projections.items() if p.target in only.nodes}
+    seen, driven = observable_neurons(only), driven_elements(only)
     for name, population in graph.populations.items():
         if population.neuron.states:
             yield seen[name] & ~driven[name]

@@ -1,4 +1,8 @@
-"""Sums over the sources that are active: as much work as there are spikes."""
+"""Sums over only the active sources, so that the work grows with the number of spikes."""
+
+# An example: of 300 sources, 5, 7 and 200 fire. They are in three groups of 128, with 2, 1 and 0 active ones. In the
+# first group the running counts are 0 up to source 4, 1 from source 5 and 2 from source 7 on: the active source number
+# k is the first whose count is above k, source 5 for k = 0 and source 7 for k = 1. Three rows are added, not 300.
 
 from __future__ import annotations
 
@@ -11,33 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 
 SMALLEST = 2**20
-"""Products with fewer weights are always taken whole; so small ones stay in the cache."""
+"""Products with fewer weights are always computed whole: they stay in the cache."""
 WORTH = 0.15
-"""Part of the sources that may be active at most for their weights to be taken one source after the other: that takes
-about as long as this part of a product that reads all weights once."""
+"""The largest fraction of active sources for which their weights are added source by source. At this fraction it takes
+about as long as a product that reads all weights once."""
 GROUP = 128
-"""Sources that are looked at together for active ones."""
+"""Number of sources among which active ones are sought together."""
 BLOCK = 32
-"""Synapses of one source that are added at once."""
+"""Number of synapses of one source that are added at once."""
 AT_ONCE = 4
-"""Sources of every sample whose rows are added in one round."""
+"""Number of sources of every sample whose rows are added in one iteration."""
 
 
 def whichever(active: Callable[..., Any], whole: Callable[..., Any], x: Any, *others: Any, worth: float = WORTH) -> Any:
-    """``active(x, *others)`` where few of the sources are active, ``whole(x, *others)`` where more are than it is
-    worth."""
+    """``active(x, *others)`` if few sources are active, else ``whole(x, *others)``; ``worth`` is the largest fraction
+    of active sources for the former."""
     return jax.lax.cond(jnp.count_nonzero(x) <= worth * x.size, active, whole, x, *others)
 
 
 def over_active(x: Any, out: int, add: Callable[[Any, Any, Any], Any]) -> Any:
-    """For every sample ``add(total, source, value)`` over the sources that are not zero, from zeros ``[out]``.
-
-    Sources are looked at in groups; within one, running counts say where the next active one is.
+    """For every sample, applies ``add(total, source, value)`` for each source that is not zero, from zeros ``[out]``.
 
     Args:
         x: values of the sources, ``[samples, sources]``.
         out: size of the total.
-        add: gives the total with what one source brings.
+        add: the total with the contribution of one source.
 
     Returns:
         Totals, ``[samples, out]``.
@@ -48,10 +50,10 @@ def over_active(x: Any, out: int, add: Callable[[Any, Any, Any], Any]) -> Any:
 
     def of_sample(sample: Any) -> Any:
         def of_group(group: Any, total: Any) -> Any:
-            reached = running[sample, group]
+            counts_so_far = running[sample, group]
 
             def one(k: Any, total: Any) -> Any:
-                place = jnp.argmax(reached > k)
+                place = jnp.argmax(counts_so_far > k)
                 return add(total, group * GROUP + place, grouped[sample, group, place])
 
             return jax.lax.fori_loop(0, counts[sample, group], one, total)
@@ -62,22 +64,26 @@ def over_active(x: Any, out: int, add: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 def _counted(x: Any) -> tuple[Any, Any]:
-    """Values in groups, ``[samples, groups, GROUP]``, and how many are active up to each of them within its group."""
+    """Values in groups, ``[samples, groups, GROUP]``, and the number of active ones up to each within its group."""
     samples, size = x.shape
     groups = -(-size // GROUP)
     grouped = jnp.pad(x, ((0, 0), (0, groups * GROUP - size))).reshape(samples, groups, GROUP)
+    # Running sums as a product with a triangular matrix: much faster than a cumulative sum, and exact up to 2^24.
     return grouped, (grouped != 0).astype(jnp.float32) @ jnp.triu(jnp.ones((GROUP, GROUP), jnp.float32))
 
 
 def total_of_rows(x: Any, rows: Any) -> Any:
-    """``x @ rows``, from the rows of the sources that are active.
+    """``x @ rows``, computed from the rows of the active sources.
 
-    Of many samples the first active source of each is taken, then the second of each, and so on: additions long enough
-    for all cores.
+    With many samples, the first active source of each is added, then the second of each, and so on. These additions are
+    large enough to use all cores.
 
     Args:
         x: values of the sources, ``[samples, sources]``.
         rows: ``[sources, out]``.
+
+    Returns:
+        ``[samples, out]``.
     """
     samples, sources = x.shape
     if samples == 1:
@@ -91,7 +97,7 @@ def total_of_rows(x: Any, rows: Any) -> Any:
     number = upto[:, -1]
 
     def nth(n: Any) -> tuple[Any, Any]:
-        """The nth active source of every sample and its value, zero where there is none."""
+        """The nth active source of every sample and its value, which is zero if there are fewer."""
         group = jnp.minimum((upto <= n).sum(axis=1), grouped.shape[1] - 1)
         before = jnp.where(group > 0, _at(upto, jnp.maximum(group - 1, 0)), 0)
         within = jnp.take_along_axis(running, group[:, None, None], axis=1)[:, 0]
@@ -111,7 +117,7 @@ def total_of_rows(x: Any, rows: Any) -> Any:
 
 
 def _at(values: Any, index: Any) -> Any:
-    """Of every row the value at its own index."""
+    """The value of every row at an index of its own."""
     return jnp.take_along_axis(values, index[:, None], axis=1)[:, 0]
 
 
@@ -120,9 +126,9 @@ class SourceBlocks:
     """Synapses by source, in blocks of equal length.
 
     Attributes:
-        first: of every source where its blocks start, int32 ``[sources + 1]``.
-        targets: int32 ``[blocks, BLOCK]``; ``out`` where there is no synapse.
-        synapses: numbers of the synapses, int32 ``[blocks, BLOCK]``; their number where there is none.
+        first: number of the first block of every source, int32 ``[sources + 1]``.
+        targets: int32 ``[blocks, BLOCK]``; ``out`` stands for no synapse.
+        synapses: numbers of the synapses, int32 ``[blocks, BLOCK]``; the number of all synapses stands for none.
         out: number of targets.
     """
 
@@ -133,24 +139,25 @@ class SourceBlocks:
 
     @classmethod
     def of(cls, source: np.ndarray, target: np.ndarray, sources: int, out: int) -> SourceBlocks:
-        """From source and target of every synapse, whole numbers ``[n]``."""
+        """From the source and target of every synapse, integers ``[n]``."""
         order = np.argsort(source, kind="stable")
         counts = np.bincount(source, minlength=sources)
         blocks = -(-counts // BLOCK)
         first = np.concatenate([[0], np.cumsum(blocks)])
         targets = np.full((max(int(first[-1]), 1), BLOCK), out, np.int32)
         synapses = np.full(targets.shape, source.size, np.int32)
+        # The place of every synapse among those of its source, which is split into a block and a place in the block.
         within = np.arange(source.size) - np.repeat(np.cumsum(counts) - counts, counts)
         at = np.repeat(first[:-1], counts) + within // BLOCK, within % BLOCK
         targets[at], synapses[at] = target[order], order
         return cls(first.astype(np.int32), targets, synapses, out)
 
     def total(self, x: Any, weights: Callable[[Any], Any]) -> Any:
-        """What the active ones among the sources bring.
+        """The sum over the synapses of active sources, ``[samples, out]``.
 
         Args:
             x: values of the sources, ``[samples, sources]``.
-            weights: gives the weights ``[BLOCK]`` of the block of a number.
+            weights: the weights ``[BLOCK]`` of a block, by its number.
         """
         first, targets = jnp.asarray(self.first), jnp.asarray(self.targets)
 

@@ -1,8 +1,8 @@
-"""Numbers of things as text."""
+"""Numbers with nouns as text."""
 
 from __future__ import annotations
 
 
-def counted(number: int, thing: str, things: str = "") -> str:
-    """``1 neuron``, ``2,000 neurons``, ``2 synapses``; ``things`` is a plural that is not formed by adding an s."""
-    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 neuron``, ``2,000 neurons``, ``2 synapses``; ``plural`` is for nouns that need more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all, and archives that are read within the limits of memory."""
+"""Files that are written completely or not at all, and archives that are read within the limits of memory."""
+
+# An example: an .npz file of 300 bytes declares an array of 10^9 numbers of 8 bytes. Its member has 128 bytes, fewer
+# than the 8 * 10^9 that are declared, so it is refused before memory is allocated.
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from .limits import MemoryBudget, TooLarge
 NUMBERS = "biufc"
 """Kinds of dtypes that are read."""
 ARRAY = ".npy"
-"""Endings of members that are arrays."""
+"""The ending of members that are arrays."""
 NPY, ZIP = b"\x93NUMPY", b"PK"
-"""What files begin with."""
+"""The first bytes of files."""
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """A temporary file in the same folder that takes the place of ``path`` once it is written without an error."""
+    """A temporary file in the same folder, which replaces ``path`` if the block ends without an error."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     except ValueError as error:  # NUL or lone surrogates in the path
@@ -36,6 +39,7 @@ def replacing(path: Path) -> Generator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        # mkstemp makes files that only their owner can read; this one gets the permissions of any other new file.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -49,17 +53,18 @@ class Archive:
     """A zip archive that is open for reading, and whose members together fit into memory.
 
     Attributes:
-        budget: what is left of the memory that the file may take.
+        names: of the members.
+        budget: the memory that the file may take, and how much of it is left.
     """
 
     def __init__(self, archive: zipfile.ZipFile, budget: MemoryBudget) -> None:
         self._archive, self.budget = archive, budget
         members = archive.infolist()
         self.names = [member.filename for member in members]
-        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
-            raise ValueError(f"it has {twice[0]!r} more than once")
+        if repeated := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise ValueError(f"it has {repeated[0]!r} more than once")
         for member in members:
-            # LZMA and BZIP2 take memory of their own choice, and no writer of arrays uses them.
+            # LZMA and BZIP2 take memory that the file determines, and no writer of arrays uses them.
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{member.filename!r} is compressed in a way that is not read; use stored or deflated")
             budget.spend(member.file_size, repr(member.filename))
@@ -68,16 +73,16 @@ class Archive:
         """A member that is a text.
 
         Raises:
-            KeyError, ValueError: there is none, or it is too long.
+            KeyError, ValueError: there is no such member, or it is too long.
         """
         self.budget.check_text(self._archive.getinfo(name).file_size, repr(name))
         return self._archive.read(name)
 
     def read(self, name: str) -> bytes:
-        """A member as it is.
+        """The bytes of a member.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such member.
         """
         return self._archive.read(name)
 
@@ -85,7 +90,8 @@ class Archive:
         """A member that is an array of numbers.
 
         Raises:
-            KeyError, ValueError: there is none, it is no array of numbers, or declares more than it holds.
+            KeyError, ValueError: there is no such member, or it is not an array of numbers, or declares more than it
+            has.
         """
         size = self._archive.getinfo(name).file_size
         with self._archive.open(name) as member:
@@ -94,6 +100,7 @@ class Archive:
             shape, _, dtype = reader(member)
         if dtype.kind not in NUMBERS:
             raise ValueError(f"{name!r} is an array of {dtype}; numbers are expected")
+        # Before numpy allocates what the header declares.
         if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:
             raise ValueError(f"{name!r} says that it is an array {list(shape)} of {dtype}, but has {size:,} bytes")
         with self._archive.open(name) as member:
@@ -102,19 +109,19 @@ class Archive:
 
 @contextmanager
 def open_archive(source: Path | io.BytesIO, size: int | None = None) -> Generator[Archive]:
-    """An archive in a file or in bytes; ``size`` is that of the file that limits are derived from, if it is another.
+    """An archive in a file or in bytes. Limits follow from ``size``, by default the bytes of the archive itself.
 
     Raises:
-        TooLarge: what is in it takes more memory than a file of its size may.
-        ValueError, zipfile.BadZipFile: it is damaged.
+        TooLarge: the contents take more memory than a file of this size may.
+        ValueError, zipfile.BadZipFile: the archive is damaged.
     """
-    own = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
+    archive_size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
     with zipfile.ZipFile(source) as archive:
-        yield Archive(archive, MemoryBudget(own if size is None else size))
+        yield Archive(archive, MemoryBudget(archive_size if size is None else size))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; pickled objects are refused.
+    """The arrays of an .npz file by name. Pickled objects are refused, since loading them could run code.
 
     Raises:
         ValueError: the file cannot be read; the message says why.
@@ -134,7 +141,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_beginning(path: Path) -> None:
-    """Raises ValueError for what is no archive, and says what it is."""
+    """Raises ValueError for a file that is not an archive; the message says what it is."""
     with path.open("rb") as file:
         start = file.read(len(NPY))
     if start == NPY:
@@ -150,7 +157,7 @@ def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
     """Writes an array of numbers into an open archive.
 
     Raises:
-        ValueError: it is an array of something that could not be read back.
+        ValueError: the array is not one of numbers, so it could not be read again.
     """
     if value.dtype.kind not in NUMBERS:
         raise ValueError(f"{name!r} is an array of {value.dtype}, which a file does not hold; give numbers")
@@ -159,7 +166,7 @@ def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An .npz file; compressed, unless it would be so small that it could not be read within the limits."""
+    """An .npz file as bytes, compressed unless it would then be too small to be read within the limits."""
     content = _npz(arrays, zipfile.ZIP_DEFLATED)
     needed = sum(np.asarray(value).nbytes for value in arrays.values())
     return content if 2 * needed < MemoryBudget(len(content)).most else _npz(arrays, zipfile.ZIP_STORED)
@@ -174,11 +181,11 @@ def _npz(arrays: Mapping[str, np.ndarray], compression: int) -> bytes:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name into one .npz file, whole or not at all."""
+    """Writes arrays by name into an .npz file, completely or not at all."""
     write_atomically(path, npz_bytes(arrays))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes through a temporary file in the same folder, so that no half-written file is ever seen."""
+    """Writes through a temporary file in the same folder, so that no partly written file is ever visible."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -1,7 +1,7 @@
-"""What belongs to the whole process stays as it was.
+"""Protection of state that belongs to the whole process.
 
 Packages draw random numbers while they are imported (rich, JAX, brainstate), and add handlers to the root logger while
-they are imported or run (orbax); a program that seeds its own numbers, or sets up its own log, must not notice.
+they are imported or run (orbax). A program that seeds its own random numbers, or sets up its own log, must not notice.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def global_state_unchanged() -> Generator[None]:
-    """Leaves ``random``'s and numpy's global state and the root logger, on exit, as they were on entry."""
+    """Restores the global states of ``random`` and numpy, and the root logger, at the end of the block."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    drawn = random.getstate()
-    numpy_random = sys.modules.get("numpy.random")  # one that is not loaded yet has no state to keep
-    numpy_drawn = None if numpy_random is None else numpy_random.get_state()
+    python_state = random.getstate()
+    numpy_random = sys.modules.get("numpy.random")  # if it is not loaded yet, it has no state to restore
+    numpy_state = None if numpy_random is None else numpy_random.get_state()
     try:
         yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        random.setstate(drawn)
+        random.setstate(python_state)
         if numpy_random is not None:
-            numpy_random.set_state(numpy_drawn)
+            numpy_random.set_state(numpy_state)

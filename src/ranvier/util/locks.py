@@ -1,4 +1,4 @@
-"""Files that one process at a time may hold. A lock ends with its process, however that ends."""
+"""Locks of files by processes. A lock ends with its process, even if that crashes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ except ImportError:  # Windows
 
 @contextmanager
 def locked(path: Path) -> Generator[bool]:
-    """Whether the file, which is made if missing, could be locked; it is until the end of the ``with`` block."""
+    """Locks a file until the end of the ``with`` block, and creates it if it is missing.
+
+    Yields:
+        Whether it could be locked; False if another process has locked it.
+    """
     with path.open("a+b") as file:
         yield _take(file)
 
 
 def _take(file: IO[bytes]) -> bool:
-    """Locks an open file until it is closed; False where another one has locked it."""
+    """Locks an open file until it is closed; False if another process has locked it."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Aligned plain text tables, the same on every terminal and in every file."""
+"""Aligned plain text tables, which are the same on every terminal and in every file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
-    """Lines of a table with left-aligned columns; columns that are empty in every row are left out."""
+    """The lines of a table with left-aligned columns, without columns that are empty in every row."""
     cells = [[str(cell) for cell in row] for row in rows]
     shown = [k for k in range(len(header)) if any(row[k] for row in cells)]
     lines = [[header[k] for k in shown], *([row[k] for k in shown] for row in cells)]
