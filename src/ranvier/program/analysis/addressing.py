@@ -4,9 +4,13 @@ A ring buffer is addressed by a counter: the slot that is written changes with e
 these choices moves every value to one place, so all of them together say which elements can depend on which, and a
 derivative taken with the step's own indices picks the right one.
 
-The choices come from the *roots* of the indices: the integers from which arithmetic and moves alone lead to them. Where
+The choices come from the *roots* of the indices: the integers from which only arithmetic and moves lead to them. Where
 every root is known to take few values (a remainder by a constant, a clipped number), the indices are computed for each.
 Otherwise one open coordinate of the indices may take any place along its axis.
+
+``buffer[(k + 1) % 3]`` has one root, the remainder of k + 1 by 3, which takes the values -2 to 2. The two further steps
+of ``%``, which add 3 to a negative remainder, turn them into the choices 0, 1 and 2. Of ``buffer[k]`` the root is k
+itself, which may be anything; but the buffer has the places 0, 1 and 2 along that axis, and these are the choices.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ Indices = dict[int, np.ndarray]
 ConstantValue = Callable[[Atom], np.ndarray | None]
 
 MOST_CHOICES = 16
-"""More places than this are not told apart: each is a component of D at every position."""
+"""More places than this are not distinguished: each is a component of D at every position."""
 
 MOST_COMBINATIONS = 1024
 """Combinations of root values that are tried."""
@@ -48,12 +52,12 @@ def possible_indices(
     Returns:
         The distinct choices; None where they are too many or not known.
     """
-    found = bounded_indices(eqn, operands, constant_value, producers)
-    if found is None:
+    indices = bounded_indices(eqn, operands, constant_value, producers)
+    if indices is None:
         origin, atoms = _origin_of(eqn, operands, constant_value, producers)
         choices = None if origin is None else _by_axis(eqn, origin, atoms)
-        found = _distinct(choices or (), operands)
-    return found if found and len(found) <= MOST_CHOICES else None
+        indices = _distinct(choices or (), operands)
+    return indices if indices and len(indices) <= MOST_CHOICES else None
 
 
 def bounded_indices(
@@ -103,6 +107,8 @@ class _Origin:
         eqn = self.producers.get(atom)
         values = None if eqn is None else self._range(eqn)
         is_flag = dtype_of(atom) == np.bool_
+        # What is bounded, or does not come from integers, is a root. So is a flag made of integers that can be
+        # anything: the flag has two values, its operands have too many.
         if eqn is None or values is not None or not _is_counted(eqn) or (is_flag and not self._is_bounded(atom)):
             self.roots[atom] = range(2) if is_flag else values
         elif id(eqn) not in self.equations:
@@ -151,7 +157,7 @@ class _Origin:
             return [jax.numpy.asarray(read(environment, atom)) for atom in atoms]
 
         with jax.ensure_compile_time_eval():
-            return [np.asarray(found) for found in jax.jit(jax.vmap(one))(list(values.values()))]
+            return [np.asarray(index) for index in jax.jit(jax.vmap(one))(list(values.values()))]
 
     def open_entries(self, atoms: Sequence[Atom]) -> list[np.ndarray]:
         """Which entries of the indices are made of roots."""
@@ -198,16 +204,17 @@ def _by_roots(origin: _Origin, atoms: Sequence[Atom]) -> list[tuple[np.ndarray, 
         )
         for root, column in zip(origin.roots, grid.T, strict=True)
     }
-    found = origin.computed(atoms, values)
-    several = any(shape_of(root) for root in origin.roots)
-    if several and _varying_coordinates(found) > 1:
-        return None  # one element of a root may decide one coordinate, and another element the other
-    return list(zip(*found, strict=True))
+    indices = origin.computed(atoms, values)
+    # All elements of a root were given one value, but one element may decide one coordinate and another the next.
+    has_elements = any(shape_of(root) for root in origin.roots)
+    if has_elements and _varying_coordinates(indices) > 1:
+        return None
+    return list(zip(*indices, strict=True))
 
 
-def _varying_coordinates(found: Sequence[np.ndarray]) -> int:
+def _varying_coordinates(indices: Sequence[np.ndarray]) -> int:
     """How many coordinates of the indices differ between choices; scalars are one coordinate each."""
-    columns = [x.reshape(x.shape[0], -1, x.shape[-1] if x.ndim > 1 else 1) for x in found]
+    columns = [x.reshape(x.shape[0], -1, x.shape[-1] if x.ndim > 1 else 1) for x in indices]
     return sum(int((x != x[:1]).any(axis=(0, 1)).sum()) for x in columns)
 
 
@@ -215,11 +222,12 @@ def _by_axis(eqn: Equation, origin: _Origin, atoms: Sequence[Atom]) -> list[tupl
     """The indices with every place along the axis of the one coordinate that is not known."""
     limits = _last_places(eqn)
     zero = {root: np.zeros((1, *shape_of(root)), dtype_of(root)) for root in origin.roots}
-    values = [found[0] for found in origin.computed(atoms, zero)]
+    values = [index[0] for index in origin.computed(atoms, zero)]
     opened = origin.open_entries(atoms)
     scalars = len(atoms) > 1 or not values[0].ndim
     columns = opened if scalars else list(np.moveaxis(opened[0], -1, 0))
     varying = [number for number, column in enumerate(columns) if column.any()]
+    # With two open coordinates the choices would be all pairs of places.
     if len(varying) != 1 or limits[varying[0]] >= MOST_CHOICES:
         return None
     choices = []
@@ -240,12 +248,12 @@ def _last_places(eqn: Equation) -> list[int]:
     if eqn.primitive.name == "gather":
         return [shape[axis] - eqn.params["slice_sizes"][axis] for axis in numbers.start_index_map]
     missing = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-    kept = [axis for axis in range(len(shape)) if axis not in missing]
-    window = dict(zip(kept, (shape_of(eqn.invars[2])[d] for d in numbers.update_window_dims), strict=True))
+    window_axes = [axis for axis in range(len(shape)) if axis not in missing]
+    window = dict(zip(window_axes, (shape_of(eqn.invars[2])[d] for d in numbers.update_window_dims), strict=True))
     return [shape[axis] - window.get(axis, 1) for axis in numbers.scatter_dims_to_operand_dims]
 
 
 def _distinct(choices: Sequence[tuple[np.ndarray, ...]], operands: Sequence[int]) -> list[Indices]:
     """The choices without repetition."""
-    found = {b"".join(x.tobytes() for x in choice): choice for choice in choices}
-    return [dict(zip(operands, choice, strict=True)) for choice in found.values()]
+    by_content = {b"".join(x.tobytes() for x in choice): choice for choice in choices}
+    return [dict(zip(operands, choice, strict=True)) for choice in by_content.values()]

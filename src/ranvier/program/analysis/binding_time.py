@@ -1,4 +1,8 @@
-"""Of what a variable is made: constants alone, parameters, or data of the step."""
+"""What a variable is made of: constants only, parameters, or data of the step.
+
+In ``u = softplus(w); y = x @ u; v' = 0.9 v + y`` the number 0.9 is constant, w and u are static, for they stay the same
+while the weights do, and y and v' are dynamic. The sources of u are {w}, those of y {x, w}, those of v' {x, w, v}.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +33,9 @@ class BindingTime(enum.IntEnum):
     """Made of inputs or changing states."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class BindingTimes:
-    """The level of every variable, and for each the set of operands it is made of, as a bit mask.
+    """The level of every variable, and the set of operands it is made of, as a bit mask.
 
     Attributes:
         level: variable to level.
@@ -58,11 +62,12 @@ class BindingTimes:
         return 0 if isinstance(atom, Literal) else self.learned[atom]
 
     def constant_value(self, atom: Atom) -> np.ndarray | None:
-        """The value of a constant variable; None for other levels. The first that is asked for computes all."""
+        """The value of a constant variable; None for other levels."""
         if isinstance(atom, Literal):
             return np.asarray(atom.val)
         if self.level[atom] is not BindingTime.CONSTANT:
             return None
+        # All at once: the constants of a program share equations, and compiling them together takes as long as one.
         if atom not in self._values:
             made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is BindingTime.CONSTANT]
             run_known(list(dict.fromkeys(made_here)), self._values)
@@ -71,7 +76,7 @@ class BindingTimes:
 
 @cached_by_program
 def binding_times_of(info: ModuleInfo) -> BindingTimes:
-    """BindingTimes and sources of all variables of a program."""
+    """Binding times and sources of all variables of a program."""
     unchanged = _unchanged_states(info)
     level: dict[Var, BindingTime] = dict.fromkeys(info.jaxpr.invars, BindingTime.DYNAMIC)
     level.update(dict.fromkeys(info.weight_invars, BindingTime.STATIC))
@@ -86,6 +91,7 @@ def binding_times_of(info: ModuleInfo) -> BindingTimes:
         made_of = BindingTime.DYNAMIC if eqn.effects or contains(eqn, BACKWARD) else BindingTime.CONSTANT
         mask = learned_mask = 0
         passes = has_derivative(eqn)
+        # A result is bound as late as the latest of its operands.
         for atom in eqn.invars:
             if not isinstance(atom, Literal):
                 made_of, mask = max(made_of, level[atom]), mask | sources[atom]
@@ -99,5 +105,6 @@ def binding_times_of(info: ModuleInfo) -> BindingTimes:
 
 
 def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:
+    """Other states that the step returns as they came, such as a mask or a table of delays."""
     pairs = zip(info.other_invars, info.other_outvars, strict=True)
     return [before for before, after in pairs if after is before]

@@ -5,6 +5,10 @@ another slot. Seen from the counter, the slots stand still and their contents mo
 ``line[j] = buffer[(k + j) % D]`` the step reads and writes at constant places, and ``line`` is turned by one place
 before the next step. That is the same delay line as with ``roll`` or ``concatenate``, whose D is constant.
 
+With D = 3 and d = 2 the step writes place 0 of the line and reads place 1, for k - 2 and k + 1 are the same modulo 3.
+Then the line is turned by 1: what was written at place 0 is at place 2 in the next step and at place 1, where it is
+read, in the one after.
+
 It needs that all indices are congruent to ``k + offset`` modulo D, entry by entry (:class:`Residues`), and stay within
 the buffer (:func:`.addressing.bounded_indices`). Other buffers stay as they are.
 """
@@ -70,7 +74,7 @@ class DelayLine:
 
 @cached_by_program
 def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
-    """The program with its ring buffers kept in the order of the counter; itself where there are none.
+    """The program with the slots of its ring buffers in the order of the counter; itself where there are none.
 
     Hidden states keep their names and shapes; those of ring buffers hold their slots in another order.
     """
@@ -79,6 +83,7 @@ def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
         return info
     places = {key: place for line in lines for key, place in line.places.items()}
 
+    # The equations stay; only the indices that go with the counter are replaced by places of the line.
     def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         for k, value in places.get(id(eqn), {}).items():
             operands[k] = jnp.asarray(value, dtype_of(eqn.invars[k]))
@@ -97,6 +102,7 @@ def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
     first = len(info.output_outvars)
     closed = normalize(step, [var.aval for var in info.jaxpr.invars], slice(first, first + len(info.hidden)))
     hidden = list(info.hidden)
+    # A counter that starts at 2 sees slot 2 of the initial buffer as place 0 of the line.
     for line in lines:
         slot = hidden[line.state]
         turned = tuple(jnp.roll(leaf, -line.start, line.axis) for leaf in slot.initial)
@@ -107,14 +113,15 @@ def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
 def delay_lines_of(info: ModuleInfo) -> list[DelayLine]:
     """The hidden states that are ring buffers addressed by one counter."""
     levels = binding_times_of(info)
-    found = []
+    first_lines = []
     for state, var in enumerate(info.hidden_invars):
+        # Sizes and counters are tried one after the other; what is never addressed by index is not tried at all.
         sizes = {size for size in shape_of(var) if 1 < size <= MAX_COMPONENTS}
         counters = _counters(info) if sizes and _is_addressed(info, var) else ()
         tries = ((size, counter) for size in sorted(sizes) for counter in counters)
         lines = (_delay_line(info, levels, state, size, counter) for size, counter in tries)
-        found += [line for line in lines if line is not None][:1]
-    return found
+        first_lines += [line for line in lines if line is not None][:1]
+    return first_lines
 
 
 def _counters(info: ModuleInfo) -> list[int]:
@@ -168,6 +175,7 @@ def _constant_places(
         buffers = [k for k, atom in enumerate(eqn.invars) if not isinstance(atom, Literal) and atom in axes]
         if not buffers:
             continue
+        # The buffer as an index, as an update, or twice in one equation: no place of a line says what happens there.
         if buffers != [0]:
             return None
         along = axes[eqn.invars[0]]
@@ -181,6 +189,7 @@ def _constant_places(
         places[id(eqn)] = place
         if eqn.primitive.name in WRITES:
             axes[eqn.outvars[0]] = along
+    # Who sees the whole buffer sees the order of its slots, and that is another one in the line.
     used_whole = [
         atom for atom in (*info.output_outvars, *info.other_outvars) if isinstance(atom, Var) and atom in axes
     ]
@@ -285,6 +294,7 @@ def _orbit(info: ModuleInfo, levels: BindingTimes, counter: int, start: int) -> 
     if following is None:
         return np.zeros(0, np.int64)
     run, values = jax.jit(following), [start]
+    # Twice the longest line: a counter may go around more than once before it comes back.
     while len(values) <= 2 * MAX_COMPONENTS:
         value = int(run(jnp.asarray(values[-1], dtype_of(var))))
         if value in values:
@@ -322,17 +332,18 @@ def _function_of(info: ModuleInfo, levels: BindingTimes, atom: Atom, counter: Va
 
 def residues_of(info: ModuleInfo, levels: BindingTimes, counter: Var, size: int) -> dict[Var, Residues]:
     """What integers of a step are modulo a size, as far as they are constants or the counter with an offset."""
-    found = {counter: Residues(np.ones((), bool), np.zeros((), np.int64))}
+    residues = {counter: Residues(np.ones((), bool), np.zeros((), np.int64))}
     for eqn in info.equations:
         if len(eqn.outvars) != 1 or not is_integer(eqn.outvars[0]):
             continue
-        known = [_residue(atom, found, levels) for atom in eqn.invars]
+        known = [_residue(atom, residues, levels) for atom in eqn.invars]
+        # Constants only make constants, whose values are known already; but "x and 0" is 0 for an x that is not known.
         if all(residue is None or residue.is_constant for residue in known) and eqn.primitive.name != "and":
             continue
         result = _combined(eqn, known, size)
         if result is not None:
-            found[eqn.outvars[0]] = result
-    return found
+            residues[eqn.outvars[0]] = result
+    return residues
 
 
 def _residue(atom: Atom, residues: dict[Var, Residues], levels: BindingTimes) -> Residues | None:
@@ -350,22 +361,22 @@ def _combined(eqn: Equation, known: list[Residues | None], size: int) -> Residue
     if name == "and":
         off = [x for x in known if x is not None and x.is_constant and not x.offset.any()]
         return off[0] if off else None
-    given = [x for x in known if x is not None]
-    if len(given) < len(known):
+    operands = [x for x in known if x is not None]
+    if len(operands) < len(known):
         return None
     if name in ("add", "sub"):
-        return _sum(*given, sign=1 if name == "add" else -1)
+        return _sum(*operands, sign=1 if name == "add" else -1)
     if name in ("rem", "div"):
-        return _quotient(eqn, given, size)
-    if name == "ne" and all(x.is_constant for x in given):
-        return _constant(given[0].offset != given[1].offset)
+        return _quotient(eqn, operands, size)
+    if name == "ne" and all(x.is_constant for x in operands):
+        return _constant(operands[0].offset != operands[1].offset)
     if name in ("copy", "stop_gradient") or (name == "convert_element_type" and _keeps_integers(eqn)):
-        return given[0]
+        return operands[0]
     move = rule_of(eqn.primitive).move
     if move is None:
         return None
     shape = shape_of(eqn.outvars[0])
-    counted, offset = move(eqn.params, [x.counted for x in given]), move(eqn.params, [x.offset for x in given])
+    counted, offset = move(eqn.params, [x.counted for x in operands]), move(eqn.params, [x.offset for x in operands])
     return Residues(counted.reshape(shape), offset.reshape(shape))
 
 
@@ -381,9 +392,9 @@ def _sum(a: Residues, b: Residues, sign: int) -> Residues | None:
     return Residues(counted == 1, a.offset + sign * b.offset)
 
 
-def _quotient(eqn: Equation, given: list[Residues], size: int) -> Residues | None:
+def _quotient(eqn: Equation, operands: list[Residues], size: int) -> Residues | None:
     """A remainder by a multiple of D, or the remainder and the quotient of a division by one."""
-    value, divisor = given
+    value, divisor = operands
     if not divisor.is_constant:
         return None
     if (divisor.offset == 1).all():

@@ -2,8 +2,11 @@
 
 Every new hidden state gets a perturbation p added to it, and dL/dp at p = 0 is the learning signal. The
 signal is partial (design, section 3): the states of one group are independent leaves, so a path
-``g -> V -> loss`` inside the group belongs to V alone. A perturbation is therefore seen by everything in
+``g -> V -> loss`` inside the group belongs to V only. A perturbation is therefore seen by everything in
 the step except the computation of its own group's other states.
+
+With ``g' = 0.8 g + x @ w; V' = 0.9 V + g'`` and the loss sum(V'), the signal of every element of V' is 1 and that of
+g' is 0: what g' does to the loss, it does through V'.
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ class HiddenPerturbation(Remade):
         """dL/dh for every new hidden state, by reverse-mode differentiation.
 
         Args:
-            loss: takes the step's output in the model's own form, gives a scalar.
+            loss: takes the step's output in the model's own form and returns a scalar.
             *inputs: the step's arguments.
             **states: ``params``, ``hidden``, ``other`` to replace initial values, as in :meth:`ModuleInfo.step`.
 
@@ -113,15 +116,17 @@ class HiddenPerturbation(Remade):
             **states: as in :meth:`learning_signal`.
         """
         operands = self.info.flat_operands(*inputs, **states)
+        # First the unperturbed step, for the points around which declared derivatives are expanded.
         recorded: list[list[Any]] = []
         evaluate(self.perturb_jaxpr, [*operands, *self.zeros()], _recorder(recorded))
         value = self._loss_function(loss, operands, recorded)
         hidden = evaluate(self.info.closed_jaxpr, operands)[len(self.info.output_avals) :]
-        found = {}
+        signals = {}
         for k, path in enumerate(self.perturb_hidden_paths):
+            # The cube root balances the two errors: rounding falls with the distance as 1/d, the third order as d².
             scale = step or float(jnp.finfo(self.perturb_hidden_states[k].dtype).eps) ** (1 / 3)
-            found[path] = self._differences(value, k, np.asarray(hidden[k]), scale)
-        return found
+            signals[path] = self._differences(value, k, np.asarray(hidden[k]), scale)
+        return signals
 
     def _differences(self, value: Callable[..., Any], k: int, state: np.ndarray, scale: float) -> jax.Array:
         def at(shift: jax.Array) -> Any:
@@ -245,6 +250,7 @@ def _recorder(recorded: list[list[Any]]) -> Callable[[Equation, list[Any]], Sequ
 
 def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any]], Sequence[Any]]:
     """Replaces functions with declared derivatives by their expansion around the recorded operands."""
+    # Every run applies the same equations in the same order, so the recorded operands are taken one by one.
     order = iter(recorded)
 
     def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
@@ -260,5 +266,5 @@ def _expander(recorded: Sequence[Sequence[Any]]) -> Callable[[Equation, list[Any
 
 
 def _is_declared(eqn: Equation) -> bool:
-    """Whether a function has a declared derivative that changes of its operands can be put into."""
+    """Whether a function has a declared derivative that takes changes of its operands to changes of its results."""
     return has_own_derivative(eqn) and (called_body(eqn) is None or not tangents_of(eqn).missing)

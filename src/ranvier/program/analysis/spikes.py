@@ -1,4 +1,8 @@
-"""Which results of a function are spikes: zero or one, whatever its operands."""
+"""Which results of a function are spikes: zero or one, whatever its operands.
+
+``z = convert(v > 1, float32)`` is a spike, since a comparison is true or false, and so is ``z * mask`` with a mask of
+zeros and ones. ``0.5 * z`` is none: 0.5 is neither.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,17 @@ HEAVISIDE = frozenset(["heaviside_surrogate_gradient"])
 """Primitives of other libraries that give spikes."""
 
 
-def binary_results(closed: Any, given: frozenset[int] = frozenset()) -> list[bool]:
-    """Of every result whether it is zero or one.
+def binary_results(closed: Any, binary_operands: frozenset[int] = frozenset()) -> list[bool]:
+    """For every result whether all its elements are zero or one.
 
     Args:
         closed: a jaxpr.
-        given: numbers of the operands that are.
+        binary_operands: numbers of the operands whose elements are zero or one.
     """
     jaxpr, _ = open_jaxpr(closed)
-    known = {var for k, var in enumerate(jaxpr.invars) if k in given}
+    known = {var for k, var in enumerate(jaxpr.invars) if k in binary_operands}
     for eqn in jaxpr.eqns:
-        known.update(out for out, found in zip(eqn.outvars, _results(eqn, known), strict=True) if found)
+        known.update(out for out, binary in zip(eqn.outvars, _results(eqn, known), strict=True) if binary)
     return [_is_binary(atom, known) for atom in jaxpr.outvars]
 
 
@@ -46,8 +50,8 @@ def _results(eqn: Equation, known: set[Var]) -> list[bool]:
         return [all(binary[1:])]
     if name == "cond":
         inner = frozenset(k - 1 for k in range(1, len(binary)) if binary[k])
-        return [all(found) for found in zip(*(binary_results(b, inner) for b in branches_of(eqn)), strict=True)]
+        return [all(cases) for cases in zip(*(binary_results(b, inner) for b in branches_of(eqn)), strict=True)]
     body = called_body(eqn)
     if body is None:
         return [False for _ in eqn.outvars]
-    return binary_results(body, frozenset(k for k, found in enumerate(binary) if found))
+    return binary_results(body, frozenset(k for k, is_binary in enumerate(binary) if is_binary))
