@@ -5,6 +5,10 @@ block D holds it. Each of its position maps says where the m-th element of the s
 element's own place, so that every map is one to one where the matrix is square. Other linear equations, such as the
 convolution with a constant kernel or the solution of a constant system of equations, are written out as the matrix that
 they are.
+
+Two neurons with three compartments in a row, A = [[1, 1, 0], [1, 1, 1], [0, 1, 1]]: every compartment is fed by itself
+and its neighbors. The maps from V' to V are the identity, [1, 2, -1, 4, 5, -1] for the next compartment, which the last
+one of a neuron does not have, and [-1, 0, 1, -1, 3, 4] for the one before.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ def sums_within_positions(
         samples: independent samples of the program; that these do not mix makes no neurons of them.
     """
     if eqn.primitive.name == "reduce_sum":
+        # A product of two values that change, summed, is a matrix product written out, which is a projection.
         made = next((producers[var] for var in variables_of(eqn.invars) if var in producers), None)
         is_product = made is not None and made.primitive.name == "mul" and not any(map(is_fixed, made.invars))
         return {} if is_product else _of_sum(eqn, samples)
@@ -57,6 +62,7 @@ def sums_within_positions(
         return _of_linear(eqn, constant_value, is_fixed, samples)
     if eqn.primitive.name != "dot_general":
         return {}
+    # Two fixed sides make a fixed value, and two that change are a projection.
     fixed = [is_fixed(atom) for atom in eqn.invars]
     if fixed[0] == fixed[1]:
         return {}
@@ -98,6 +104,7 @@ def _of_product(eqn: Equation, side: int, matrix: np.ndarray | None, samples: in
 
 def _where_parts(maps: Sequence[PositionMap], eqn: Equation, operand: int, samples: int) -> tuple[PositionMap, ...]:
     """The maps, or none where they are too many or lead everywhere from everywhere."""
+    # One part per sample would make each sample one neuron: within it, everything is mixed.
     size = size_of(eqn.invars[operand])
     has_parts = 0 < len(maps) <= MAX_MIXED and _parts(maps, size, size_of(eqn.outvars[0])) > samples
     return tuple(maps) if has_parts else ()
@@ -136,6 +143,8 @@ def _one_to_one(nonzero: np.ndarray) -> list[PositionMap]:
         return []
     of_row, of_column = np.zeros((2 * MAX_MIXED, rows), bool), np.zeros((2 * MAX_MIXED, columns), bool)
     index = np.full((2 * MAX_MIXED, rows), -1)
+    # A greedy edge colouring: every map takes an entry whose row and column it has not used. Twice the largest degree
+    # is always enough, for an entry meets at most MAX_MIXED - 1 others in its row and as many in its column.
     for row, column in zip(*np.nonzero(nonzero), strict=True):
         free = int(np.argmin(of_row[:, row] | of_column[:, column]))
         of_row[free, row] = of_column[free, column] = True

@@ -1,4 +1,9 @@
-"""Why a parameter is in no relation, and what opaque equations hide."""
+"""Why a parameter is in no relation, and what opaque equations hide.
+
+In ``v' = 0.9 v + x @ w; out = v' @ o; flag = (v' > a)`` with the parameters w, o, a and b the reasons are: w has
+a relation and needs none; o is a readout parameter, for it reaches the output only; the derivative by a is stopped by
+the comparison; and b is unused.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +38,12 @@ def mixing_text(eqn: Equation) -> str:
 def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     """One diagnostic for every opaque equation that stands between parameters or states and results.
 
-    What reaches it past ``stop_gradient`` alone does not count: no derivative is lost there.
+    What reaches it only past ``stop_gradient`` does not count: no derivative is lost there.
     """
     levels = binding_times_of(info)
     anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
-    found = []
+    diagnostics = []
     for outer in info.equations:
         if classify_derivative(outer) is not Kind.OPAQUE or not any(anything.anything(var) for var in outer.outvars):
             continue
@@ -47,7 +52,7 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
             continue
         eqn = _innermost_opaque(outer)
         known = is_known(eqn.primitive)
-        found.append(
+        diagnostics.append(
             Diagnostic(
                 DiagnosticKind.OPAQUE_EQUATION if known else DiagnosticKind.UNKNOWN_PRIMITIVE,
                 _opaque_message(eqn, known),
@@ -55,7 +60,7 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
                 hidden_paths,
             )
         )
-    return found
+    return diagnostics
 
 
 def backward_only(info: ModuleInfo) -> list[str]:
@@ -63,12 +68,12 @@ def backward_only(info: ModuleInfo) -> list[str]:
     equation and reason of each."""
     levels, reached = binding_times_of(info), reach_by_gradient(info)
     learned = sum(levels.bits[var] for var in (*info.weight_invars, *info.hidden_invars))
-    found = []
+    reasons = []
     for eqn in info.equations:
         changing = {k for k, atom in enumerate(eqn.invars) if levels.learned_of(atom) & learned}
         if changing and any(map(reached.hidden, eqn.outvars)):
-            found += [f"{equation_text(inner)}: {reason}" for inner, reason in _without_forward(eqn, changing)]
-    return list(dict.fromkeys(found))
+            reasons += [f"{equation_text(inner)}: {reason}" for inner, reason in _without_forward(eqn, changing)]
+    return list(dict.fromkeys(reasons))
 
 
 def _without_forward(eqn: Equation, changing: Collection[int]) -> Iterator[tuple[Equation, str]]:
@@ -156,8 +161,8 @@ def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     return [
         Diagnostic(kind, message, paths=(path,))
         for kind, variables in kinds
-        for path, found in variables.items()
-        if any(by_gradient.other(var) for var in found)
+        for path, of_path in variables.items()
+        if any(by_gradient.other(var) for var in of_path)
     ]
 
 
@@ -171,15 +176,15 @@ def parameter_diagnostics(info: ModuleInfo, related: Collection[Path]) -> list[D
     by_gradient = reach_by_gradient(info)
     by_any = reach_by_any(info)
     behind_opaque = {path for d in opaque_diagnostics(info) for path in d.paths}
-    found = other_state_diagnostics(info)
-    told = {path for note in found for path in note.paths}
+    diagnostics = other_state_diagnostics(info)
+    explained = {path for note in diagnostics for path in note.paths}
     for slot in info.parameters:
         leaves = info.weight_path_to_invars[slot.path]
-        if slot.path in related or slot.path in told:
+        if slot.path in related or slot.path in explained:
             continue
         kind, message = _reason(slot.path, leaves, by_gradient, by_any, behind_opaque)
-        found.append(Diagnostic(kind, message, paths=(slot.path,)))
-    return found
+        diagnostics.append(Diagnostic(kind, message, paths=(slot.path,)))
+    return diagnostics
 
 
 def _reason(
@@ -189,6 +194,7 @@ def _reason(
     by_any: Reaches,
     behind_opaque: set[Path],
 ) -> tuple[DiagnosticKind, str]:
+    # From the strongest reason to the weakest: each test may assume that those before it failed.
     if not any(by_any.anything(var) for var in leaves):
         return DiagnosticKind.UNUSED_PARAMETER, "the step computes nothing from it; its gradient is zero."
     if path in behind_opaque and not any(by_gradient.anything(var) for var in leaves):

@@ -3,6 +3,11 @@
 What a carried value depends on before some turn is the smallest set that holds the value the loop starts with and is
 closed under one more turn. Scanned operands and stacked results are followed slice by slice, and laid out along time
 at the end.
+
+A loop that rolls three carried values c by one place in every turn: before the first turn c depends on itself by the
+identity, after one turn by [2, 0, 1], after two by [1, 2, 0], and after three by the identity again. No turn adds
+a fourth map, so c after the loop depends on c before it by these three. A loop ``c = 0.5 c + x`` over the rows of x,
+[3, 2], gives a last c that depends on x by three maps, [0, 1], [2, 3] and [4, 5]: one for every row.
 """
 
 from __future__ import annotations
@@ -47,8 +52,9 @@ class _LoopDependence:
 
     @cached_property
     def before_any_turn(self) -> list[Dependences] | None:
-        """Of every carried value before a turn, whichever it is; None where they come to no end."""
+        """The dependences of every carried value before a turn, whichever it is; None where they come to no end."""
         current: list[Dependences] = [{(k, True): ONLY_IDENTITY} for k in self._carried]
+        # Every round adds a map or is the last; more than MAX_MAPS maps become mixing, so more rounds add nothing.
         for _ in range(self.loop.num_carried + MAX_MAPS):
             following = [dict(d) for d in current]
             for j, d in enumerate(following):
@@ -60,7 +66,7 @@ class _LoopDependence:
         return None
 
     def _after_a_turn(self, number: int, before: Sequence[Dependences]) -> Iterator[tuple[Key, Maps]]:
-        """Of a result of the body, in a turn that comes after ``before``."""
+        """The dependences of a result of the body, in a turn that comes after ``before``."""
         for (operand, gradient), maps in self.turn[number].items():
             if operand in self._carried:
                 inner = before[operand - self._carried.start]
@@ -69,13 +75,14 @@ class _LoopDependence:
                 yield (operand, gradient), maps
 
     def _carried_out(self, number: int) -> Dependences:
-        """Of a carried value after the loop, which depends on the slices of all turns."""
+        """The dependences of a carried value after the loop, on the slices of all turns."""
         assert self.before_any_turn is not None
         size = self._result_sizes[number]
-        found = dict(self.before_any_turn[number]) if self.loop.may_end_at_once else {}
+        # A loop without a turn gives back what it started with.
+        dependences = dict(self.before_any_turn[number]) if self.loop.may_end_at_once else {}
         for key, maps in self._after_a_turn(number, self.before_any_turn) if self.loop.may_turn else ():
-            add_dependence(found, key, maps, size, self._sizes[key[0]])
-        return {key: self._of_all_slices(key[0], maps, size) for key, maps in found.items()}
+            add_dependence(dependences, key, maps, size, self._sizes[key[0]])
+        return {key: self._of_all_slices(key[0], maps, size) for key, maps in dependences.items()}
 
     def _of_all_slices(self, operand: int, maps: Maps, size: int) -> Maps:
         if maps is None or operand not in self._scanned:
@@ -83,10 +90,10 @@ class _LoopDependence:
         return self._laid_out([m.indices(size) + shift for m in maps for shift in self._starts(operand)], operand)
 
     def _stacked(self, number: int) -> Dependences:
-        """Of a stacked result, whose row of a turn depends on the slices of this turn and, by way of carried values,
-        of those before."""
+        """The dependences of a stacked result, whose row of a turn depends on the slices of this turn and, by way of
+        carried values, of those before."""
         assert self.before_any_turn is not None
-        found: Dependences = {}
+        dependences: Dependences = {}
         for (operand, gradient), maps in self.turn[number].items():
             if operand in self._carried:
                 inner = self.before_any_turn[operand - self._carried.start]
@@ -95,8 +102,8 @@ class _LoopDependence:
                 through = {(operand, gradient): maps}
             for key, to_slice in through.items():
                 rows = self._rows(key[0], to_slice, number, operand in self._carried)
-                add_dependence(found, key, rows, size_of(self.eqn.outvars[number]), self._whole_size(key[0]))
-        return found
+                add_dependence(dependences, key, rows, size_of(self.eqn.outvars[number]), self._whole_size(key[0]))
+        return dependences
 
     def _rows(self, operand: int, maps: Maps, number: int, earlier: bool) -> Maps:
         """Maps from all rows of a stacked result."""
@@ -109,6 +116,7 @@ class _LoopDependence:
         starts = np.asarray(self._starts(operand), dtype=np.int64)[:, None]
         if not earlier:
             return self._laid_out([np.where(index >= 0, index + starts, -1) for index in in_turn], operand)
+        # By way of a carried value: the row of a turn depends on the slice of every turn before it.
         ahead = -1 if self.loop.reverse else 1
         rows = []
         for distance in range(1, turns):
@@ -140,10 +148,10 @@ class _LoopDependence:
 
     @cached_property
     def _sizes(self) -> list[int]:
-        """Of the body's operands."""
+        """Sizes of the body's operands."""
         return [size_of(var) for var in self.loop.invars]
 
     @cached_property
     def _result_sizes(self) -> list[int]:
-        """Of the body's results."""
+        """Sizes of the body's results."""
         return [size_of(atom) for atom in self.loop.outvars]

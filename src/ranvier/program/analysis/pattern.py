@@ -1,4 +1,9 @@
-"""Which elements of some variables depend on which elements of others: the structure of a Jacobian."""
+"""Which elements of some variables depend on which elements of others: the structure of a Jacobian.
+
+For ``v' = 0.9 v + roll(v, 1)`` of three elements the pattern of v' by v is [[1, 0, 1], [1, 1, 0], [0, 1, 1]]. Its first
+column is what a mark on element 0 of v becomes: [1, 0, 0] stays in place in the product, is moved to [0, 1, 0] by the
+roll, and the sum joins the two to [1, 1, 0].
+"""
 
 from __future__ import annotations
 
@@ -40,33 +45,37 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
     starts = np.cumsum([0, *map(size_of, sources)])
 
     def marks(element: jax.Array) -> jax.Array:
-        found: dict[Var, Any] = {}
+        marked: dict[Var, Any] = {}
         for var, start in zip(sources, starts, strict=False):
             flat = (jnp.arange(size_of(var)) + start == element).astype(jnp.float32)
-            found[var] = flat.reshape(shape_of(var))
+            marked[var] = flat.reshape(shape_of(var))
         for eqn in info.equations:
-            if any(not isinstance(a, Literal) and a in found for a in eqn.invars) and has_derivative(eqn):
-                found.update({var: mark for var, mark in _marked(eqn, found, levels).items() if var not in sources})
-        flat = [_mark(found, atom).reshape(-1) for atom in targets]
+            if any(not isinstance(a, Literal) and a in marked for a in eqn.invars) and has_derivative(eqn):
+                # A source keeps its own mark: what another source does to it is not asked for.
+                marked.update({var: mark for var, mark in _marked(eqn, marked, levels).items() if var not in sources})
+        flat = [_mark(marked, atom).reshape(-1) for atom in targets]
         return jnp.concatenate(flat) > 0 if flat else jnp.zeros(0, bool)
 
     columns = jax.jit(lambda elements: jax.lax.map(marks, elements, batch_size=AT_ONCE))(jnp.arange(total))
     return np.asarray(columns).T
 
 
-def _mark(found: dict[Var, Any], atom: Any) -> jax.Array:
-    if isinstance(atom, Literal) or atom not in found:
+def _mark(marked: dict[Var, Any], atom: Any) -> jax.Array:
+    if isinstance(atom, Literal) or atom not in marked:
         return jnp.zeros(shape_of(atom), jnp.float32)
-    return found[atom]
+    return marked[atom]
 
 
-def _marked(eqn: Equation, found: dict[Var, Any], levels: BindingTimes) -> dict[Var, Any]:
-    marks = [_mark(found, atom) for atom in eqn.invars]
+def _marked(eqn: Equation, marked: dict[Var, Any], levels: BindingTimes) -> dict[Var, Any]:
+    """The marks of the floating-point results of an equation, each element zero or one."""
+    marks = [_mark(marked, atom) for atom in eqn.invars]
     results = _moved(eqn, marks, levels)
     outvars = [var for var in eqn.outvars if is_floating(dtype_of(var))]
+    # Without knowledge of the equation, one marked element of an operand marks all results.
     if results is None:
         anywhere = sum((mark.sum() for mark in marks), jnp.zeros(()))
         results = [jnp.broadcast_to(anywhere, shape_of(var)) for var in outvars]
+    # Back to zero and one, lest sums of sums overflow in a long step.
     return {var: (mark > 0).astype(jnp.float32) for var, mark in zip(outvars, results, strict=True)}
 
 
@@ -93,7 +102,7 @@ def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: BindingTimes)
     """Marks where the derivative of an elementwise equation with bodies, or the one it declares, takes them."""
     if classify_derivative(eqn) is not Kind.ELEMENTWISE:
         return None
-    found = []
+    results = []
     for out, dependences in zip(eqn.outvars, equation_dependences(eqn, levels.constant_value), strict=True):
         if not is_floating(dtype_of(out)):
             continue
@@ -105,8 +114,8 @@ def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: BindingTimes)
                 return None
             for position_map in maps:
                 total = total + _taken(marks[operand].reshape(-1), position_map.indices(size_of(out)))
-        found.append(total.reshape(shape_of(out)))
-    return found
+        results.append(total.reshape(shape_of(out)))
+    return results
 
 
 def _taken(marks: jax.Array, index: np.ndarray) -> jax.Array:
@@ -115,6 +124,7 @@ def _taken(marks: jax.Array, index: np.ndarray) -> jax.Array:
 
 def _through_products(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
     """Marks through an operation that is linear in each floating-point operand, all others set to one."""
+    # Weights of ones: an element that is zero now need not be zero after the next update.
     operands: list[Any] = []
     for atom in eqn.invars:
         if is_floating(dtype_of(atom)):
@@ -127,8 +137,8 @@ def _through_products(eqn: Equation, marks: list[jax.Array], levels: BindingTime
     total = [jnp.zeros(shape_of(var)) for var in eqn.outvars]
     for k, atom in enumerate(eqn.invars):
         if is_floating(dtype_of(atom)):
-            given = [*operands[:k], marks[k], *operands[k + 1 :]]
-            bound = eqn.primitive.bind(*given, **{**eqn.params, **params})
+            values = [*operands[:k], marks[k], *operands[k + 1 :]]
+            bound = eqn.primitive.bind(*values, **{**eqn.params, **params})
             parts = bound if eqn.primitive.multiple_results else [bound]
             total = [a + b for a, b in zip(total, parts, strict=True)]
     return total

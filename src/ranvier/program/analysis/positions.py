@@ -1,4 +1,10 @@
-"""Positions of a population: which elements of its hidden states belong together."""
+"""Positions of a population: which elements of its hidden states belong together.
+
+Two neurons with a potential v of shape [2] and two compartments each, u of shape [4], where v' reads elements 0 and 1
+of u for the first neuron and 2 and 3 for the second. The elements that are connected are {v0, u0, u1} and
+{v1, u2, u3}: two positions, with three components each, v, u[0] and u[1]. Component u[0] has the elements [0, 2],
+its element at every position, and u[1] has [1, 3].
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,6 @@ from .position_map import ONLY_IDENTITY, Maps
 
 MAX_COMPONENTS = 64
 """A state whose elements depend on more elements than this has no useful block diagonal D."""
-
 
 MAX_IN_ONE = 8
 """A state with more elements than this, all of them one position, moves its elements around."""
@@ -73,16 +78,17 @@ def simple_positions(shapes: Sequence[tuple[int, ...]]) -> Positions:
 
 
 def arrange(shapes: Sequence[tuple[int, ...]], edges: Edges) -> Positions | None:
-    """Finds positions so that every dependence stays inside a position.
+    """Arranges elements into positions so that every dependence stays inside a position.
 
     Args:
         shapes: shapes of the states.
-        edges: dependences between them; all within the states given.
+        edges: dependences between these states.
 
     Returns:
         The arrangement, or None where elements move between positions without end (a rolled state, say).
     """
     sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+    # The common case, without a graph of all elements: layers have many.
     if len(set(sizes)) == 1 and all(maps == ONLY_IDENTITY for maps in edges.values()):
         return simple_positions(shapes)
     if any(maps is None for maps in edges.values()):
@@ -90,6 +96,7 @@ def arrange(shapes: Sequence[tuple[int, ...]], edges: Edges) -> Positions | None
     classes, labels = _classes(sizes, edges)
     starts = np.cumsum([0, *sizes])
     bounds = list(itertools.pairwise(starts.tolist()))
+    # How many components a state needs: as many as it has elements in the class where it has most.
     counts = [int(np.bincount(labels[a:b], minlength=classes).max()) for a, b in bounds]
     if sum(counts) > MAX_COMPONENTS or (classes == 1 and max(counts) > MAX_IN_ONE):
         return None

@@ -1,4 +1,9 @@
-"""Parts of a program between some variables and new hidden states, as functions that can be differentiated."""
+"""Parts of a program between some variables and new hidden states, as functions that can be differentiated.
+
+In ``y = x @ w; a' = 0.8 a + y; v' = 0.9 v + a'`` the slice from y to (a', v') has the equations of the two sums. Its
+residuals are ``0.8 a`` and ``0.9 v``, values of the same step that do not come from y. The derivatives of both by y
+are 1. Where an equation in between mixes positions, derivatives end there, as they do in f and D.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +64,10 @@ class Slice:
 
     def _apply(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
         passing = [self._feeds.passes(eqn, k) for k in range(len(operands))]
-        held = [x if passes else _hold(x) for x, passes in zip(operands, passing, strict=True)]
+        cut = [x if passes else _without_derivative(x) for x, passes in zip(operands, passing, strict=True)]
+        # A sum over the elements of one position mixes, but belongs to D: derivatives pass through it as a whole.
         sums_within = any(passing) and rule_of(eqn.primitive).kind is Kind.MIXING
-        return bind(eqn, held) if sums_within else _apply_unmixed(eqn, held)
+        return bind(eqn, cut) if sums_within else _apply_unmixed(eqn, cut)
 
 
 def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
@@ -81,10 +87,10 @@ def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
     if is_call(eqn):
         return evaluate(called_body(eqn), operands, _apply_unmixed)
     opaque = classify_derivative(eqn) is Kind.OPAQUE
-    return bind(eqn, [_hold(x) if opaque or mixes(eqn, k) else x for k, x in enumerate(operands)])
+    return bind(eqn, [_without_derivative(x) if opaque or mixes(eqn, k) else x for k, x in enumerate(operands)])
 
 
-def _hold(value: Any) -> Any:
+def _without_derivative(value: Any) -> Any:
     floating = hasattr(value, "dtype") and is_floating(value.dtype)
     return jax.lax.stop_gradient(value) if floating else value
 
@@ -103,7 +109,7 @@ def slice_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states
 
 def _equations_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states: frozenset[int]) -> list[int]:
     """Numbers of the equations on the way, found forward from the sources."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     queue = list(sources)
     seen = set(queue)
     while queue:
@@ -115,9 +121,10 @@ def _equations_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], s
                 continue
             operands = {k for k, atom in enumerate(eqn.invars) if atom is var}
             for out, d in zip(eqn.outvars, dependences, strict=True):
+                # Both ends count: the equation takes the variable on, and its result goes on to one of the states.
                 if feeds.reaches(out, states) and any(k in operands for k, _ in d):
-                    found.add(number)
+                    numbers.add(number)
                     if out not in seen:
                         seen.add(out)
                         queue.append(out)
-    return sorted(found)
+    return sorted(numbers)

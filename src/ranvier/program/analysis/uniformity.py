@@ -1,4 +1,9 @@
-"""Which results of a jaxpr are constant, fixed by parameters, and the same at every position."""
+"""Which results of a jaxpr are constant, fixed by parameters, and the same at every position.
+
+An entry of D that is 0.9 at all three positions, ``full(3, 0.9)``, is constant, uniform and 0.9. ``0.9 * ones(3) * a``
+with a single parameter a is static and uniform, of a value that is not known; ``sigmoid(w)`` with w of shape [3] is
+static and not uniform; and ``arange(3)`` is constant and not uniform.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from ..primitives import Kind
 from .binding_time import BindingTime
 
 Fact = tuple[BindingTime, bool, float | None]
-"""BindingTime, whether all positions are equal, and the value where it is one known number."""
+"""Binding time, whether all positions are equal, and the value where it is one known number."""
 
 
 def jaxpr_facts(
@@ -25,7 +30,7 @@ def jaxpr_facts(
 
     Args:
         closed: the closed jaxpr.
-        operand_levels: level of each operand.
+        operand_levels: binding time of each operand.
         operand_values: value of each constant operand, None for the rest.
     """
     jaxpr, consts = open_jaxpr(closed)
@@ -42,6 +47,7 @@ def jaxpr_facts(
         for var in eqn.outvars:
             level[var], uniform[var] = made_of, even or size_of(var) == 1
 
+    # Values of constants decide in the end: a sum over equal columns is uniform, which no rule above says.
     constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is BindingTime.CONSTANT]
     if constant:
         run_known(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)

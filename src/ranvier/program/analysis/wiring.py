@@ -1,4 +1,12 @@
-"""How inputs, populations and outputs are wired: the model as a graph of projections."""
+"""How inputs, populations and outputs are wired: the model as a graph of projections.
+
+In ``v' = 0.9 v + x @ w + (v > 1) @ u; out = v' @ o`` with v as group 0 there are three wires: input 0 to group 0
+through w, group 0 to itself through u with a delay of one step, and group 0 to output 0 through o without delay, for
+the output reads the new value. The decay 0.9 v is no wire; it happens inside the group.
+
+Wires are walked backward from a group's new values, or from an output, until an input, an old state or another group's
+new state is met. A walk remembers the last projection it has come through, and whether there was another one before.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +76,7 @@ class _WireFinder:
 
     def into(self, target: Node, variables: Sequence[Var]) -> Iterable[Wire]:
         """Wires that end in the node which computes these variables."""
-        own = set(variables) if target[0] == "group" else set()
+        starts = set(variables) if target[0] == "group" else set()
         queue: list[tuple[Var, ParameterUse | Equation | None, bool]] = [(var, None, False) for var in variables]
         seen: set[tuple[Var, int, bool]] = set()
         while queue:
@@ -77,8 +85,9 @@ class _WireFinder:
             if key in seen:
                 continue
             seen.add(key)
-            source = self._source(var, var in own and through is None)
+            source = self._source(var, var in starts and through is None)
             if source is not None:
+                # What a group does to itself without a projection is its dynamics.
                 if source[0] != target or through is not None:
                     yield self._wire(source, target, through, gated)
                 continue
@@ -98,8 +107,10 @@ class _WireFinder:
     def _operands(
         self, eqn: Equation, through: ParameterUse | Equation | None, gated: bool
     ) -> list[tuple[Var, ParameterUse | Equation | None, bool]]:
+        # The equations of one use are one projection: its bias, and the parts of a low-rank product.
         mixing = classify(eqn) in (Kind.MIXING, Kind.OPAQUE) or id(eqn) in self.operation_at
         here = self.operation_at.get(id(eqn), eqn) if mixing else None
+        # The wire is named for the projection at its target; a second one farther back only gates it.
         if here is not None and through is not None and here is not through:
             following, gated = through, True
         else:
