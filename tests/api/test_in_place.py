@@ -72,6 +72,7 @@ def _learner(model, **options):
     return ranvier.compile(model, ranvier.D_RTRL(), jnp.ones(N_IN), batch_size=8, **options)
 
 
+@pytest.mark.slow
 def test_a_module_comes_back_as_a_smaller_module_that_does_the_same():
     model = _network()
     xs, _ = _data()
@@ -86,6 +87,7 @@ def test_a_module_comes_back_as_a_smaller_module_that_does_the_same():
     assert {v.value.shape for v in small.states(brainstate.ParamState).values()} >= {(CLASSES,)}
 
 
+@pytest.mark.slow
 def test_gradients_of_the_smaller_module_are_those_of_the_model():
     """Neurons that never fire and have no weights left to others change no gradient of the rest."""
     model = _network()
@@ -99,6 +101,7 @@ def test_gradients_of_the_smaller_module_are_those_of_the_model():
         np.testing.assert_allclose(gradients[1][path], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_happened():
     """A rewrite that changes nothing, in the midst of training with Adam."""
     xs, ys = _data()
@@ -118,6 +121,7 @@ def test_training_goes_on_as_if_nothing_had_happened():
     assert abs(forgetful.history[-1]["loss"] - whole.history[-1]["loss"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_pruned_weights_learn_where_they_are():
     model = _network()
     xs, ys = _data()
@@ -211,6 +215,7 @@ def test_an_optimizer_state_of_other_parameters_is_refused():
         report.carry(state)
 
 
+@pytest.mark.slow
 def test_a_graph_is_trained_optimized_and_trained_on(tmp_path):
     """From a NIR file to a NIR file."""
     model = _network()

@@ -50,6 +50,7 @@ def ranvier(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_tour_teaches_the_four_analyses() -> None:
     done = ranvier("tour")
     assert done.returncode == 0, done.stderr

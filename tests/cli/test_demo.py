@@ -20,6 +20,7 @@ def percentages(text: str, label: str) -> list[float]:
     return [float(number) for number in re.findall(r"([\d.]+)%", line)]
 
 
+@pytest.mark.slow
 def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_demo(Console(width=200), tmp_path / "made" / "here", epochs=4)
     told = capsys.readouterr().out

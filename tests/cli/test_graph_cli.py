@@ -75,6 +75,7 @@ def test_verify_tells_and_keeps_what_differs(folder: Path) -> None:
     run("verify", "model.snn", "pruned.snn", "--promise", "approximate", "--inputs", "data.npz")
 
 
+@pytest.mark.slow
 def test_o3_keeps_to_its_budget(folder: Path) -> None:
     out = run("opt", "model.snn", "-O3", "--calibration", "data.npz", "--budget", "0.3", "-o", "small.snn", "--remarks")
     assert "what was done is approximate" in out

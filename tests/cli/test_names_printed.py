@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import ranvier
 from ranvier.cli.main import app
 from ranvier.util.files import write_arrays
+from tests.support.examples import few
 
 PREFIXES = {
     "escape": "\x1b[2J\x1b[31mred\x07",
@@ -47,7 +48,7 @@ def _graph(prefix: str) -> ranvier.SNNGraph:
     )
 
 
-@pytest.mark.parametrize("prefix", [pytest.param(value, id=name) for name, value in PREFIXES.items()])
+@few("prefix", [pytest.param(value, id=name) for name, value in PREFIXES.items()])
 def test_the_command_line_shows_names_as_text(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ranvier.save(_graph(prefix), "g.snn")

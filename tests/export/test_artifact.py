@@ -62,6 +62,7 @@ def test_a_step_function_with_several_inputs_and_outputs(tmp_path: Path) -> None
     np.testing.assert_allclose(alone["v"], found["v"][:, 2], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(6), deadline=None)
 def test_graphs_run_as_they_are_simulated(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:

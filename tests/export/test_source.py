@@ -16,6 +16,7 @@ import pytest
 
 import ranvier
 from ranvier.export.source_names import check_program
+from tests.support.examples import few
 from tests.support.random_graphs import random_graph
 from tests.support.zoo import MODELS
 
@@ -59,7 +60,7 @@ def test_source_of_graphs_does_what_the_graph_does(seed, tmp_path):
     _check(random_graph(seed), tmp_path / "model.py")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@few("name", NAMES)
 def test_source_of_models_does_what_the_model_does(name, tmp_path):
     model, inputs = MODELS[name].build(jnp.float32)
     jax.config.update("jax_enable_x64", False)
@@ -195,7 +196,7 @@ def _renamed(graph, names):
     )
 
 
-@pytest.mark.parametrize("seed", range(12))
+@few("seed", range(12))
 def test_names_are_data(seed, tmp_path, monkeypatch):
     """Whatever elements are called, a program does what the graph does, and nothing else."""
     monkeypatch.chdir(tmp_path)
@@ -204,7 +205,7 @@ def test_names_are_data(seed, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["model.npz", "model.py"]
 
 
-@pytest.mark.parametrize("name", NASTY)
+@few("name", NASTY)
 def test_a_name_beside_names_like_it(name, tmp_path, monkeypatch):
     """Of an input, a population, an output and the graph: each collides with what the others would be called."""
     monkeypatch.chdir(tmp_path)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import few
+
 from .run import fuzz
 from .targets import TARGETS
 
 SECONDS = float(os.environ.get("RANVIER_FUZZ_SECONDS", 0)) or None
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@few("name", TARGETS)
 def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     files = None if SECONDS else TARGETS[name].count
     results = fuzz(name, tmp_path, seed=0, files=files, seconds=SECONDS)

@@ -121,6 +121,7 @@ def test_lif_by_hand() -> None:
     np.testing.assert_allclose(found["a.v"][-1], v)
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(25), deadline=None)
 def test_simulation_is_what_the_interpreter_says(seed: int) -> None:
@@ -137,6 +138,7 @@ def test_simulation_is_what_the_interpreter_says(seed: int) -> None:
     np.testing.assert_allclose(found.output, meant.output, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(15), deadline=None)
 def test_images(seed: int) -> None:
@@ -167,6 +169,7 @@ def test_random_graphs_are_alive() -> None:
     assert np.mean(np.array(rates) > 0) > 0.6
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(6), deadline=None)
 def test_samples_are_simulated_alike(seed: int) -> None:

@@ -38,6 +38,7 @@ def backward_chain(neuron: ranvier.graph.neurons.Neuron, length: int, weight: fl
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neuron", [Threshold(threshold=0.5), LIF(tau=2e-3)])
 def test_long_chains_are_not_proved_silent(neuron: ranvier.graph.neurons.Neuron) -> None:
     graph = backward_chain(neuron, 150, 3.0)

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 N = 4
 
@@ -162,7 +163,7 @@ def _losses(model, xs, steps=6):
     return found
 
 
-@pytest.mark.parametrize("step", KINDS)
+@few("step", KINDS)
 def test_the_graph_has_the_one_parameter_and_its_gradient(step):
     model, xs = _model(step), _array(1, 5, N)
     graph = ranvier.SNNGraph.from_module(model, xs[0])
@@ -174,7 +175,7 @@ def test_the_graph_has_the_one_parameter_and_its_gradient(step):
     np.testing.assert_allclose(_gradient(lowered, xs)["w"], _gradient(model, xs)["w"], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("step", KINDS)
+@few("step", KINDS)
 def test_optimized_models_train_as_the_model_does(step):
     model, xs = _model(step), _array(1, 5, N)
     expected = _losses(model, xs)
@@ -270,7 +271,7 @@ def _random_step(seed):
     return step
 
 
-@pytest.mark.parametrize("seed", range(8))
+@few("seed", range(8))
 def test_random_tied_models(seed):
     params = {"w": _array(10 + seed, N, N), "u": _array(50 + seed, N, N)}
     model = ranvier.step_function(_random_step(seed), params, {"h": np.zeros(N), "g": np.zeros(N)})
@@ -302,7 +303,7 @@ def _relays(step):
     return graph
 
 
-@pytest.mark.parametrize("step", KINDS)
+@few("step", KINDS)
 def test_text_and_files_keep_parameters(step, tmp_path):
     graph = _relays(step)
     text, arrays = ranvier.to_text(graph)
@@ -340,7 +341,7 @@ def _gradient_of_source(module, xs):
     return jax.grad(loss)(arrays["w"]["value"])
 
 
-@pytest.mark.parametrize("step", KINDS)
+@few("step", KINDS)
 def test_source_has_the_one_parameter_and_its_gradient(step, tmp_path):
     model, xs = _model(step), _array(1, 4, N)
     if step in (_convolved,):
@@ -473,6 +474,7 @@ def test_passes_leave_shared_numbers_and_say_so():
     assert parted.total_synapses < made.total_synapses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_tied_graphs_stay_true_through_every_pass(seed):
     """Two populations with arrays that are random elements of one parameter: outputs and uses agree after each pass."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import difference, flat, learning, part
 from tests.support.zoo.model import normal, spike, uniform, zeros
 
@@ -62,7 +63,7 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@few("rule", RULES, ids=str)
 def test_a_batch_is_the_sum_of_its_samples(rule) -> None:
     found, aux = learner_of(rule, SIZE, 4).grad(loss, *data())
     gradients, aux_by_sample = by_sample(rule, 4)
@@ -107,6 +108,7 @@ def test_uoro_is_unbiased_for_a_batch() -> None:
     assert np.abs(found - expected).max(1).min() > 1e-3 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.BPTT(), ranvier.SnAp(1)], ids=str)
 def test_the_mean_is_over_the_steps(rule) -> None:
     """The samples are still summed by the loss."""
@@ -116,6 +118,7 @@ def test_the_mean_is_over_the_steps(rule) -> None:
     np.testing.assert_allclose(aux.loss, aux.losses.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp("random"), ranvier.OSTL()], ids=str)
 def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     learner, (xs, ys) = learner_of(rule, SIZE, 2), data()

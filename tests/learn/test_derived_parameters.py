@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 Step = Callable[[Any, Any, Any], Any]
 
@@ -54,7 +55,7 @@ def gradient(step: Step, rule: Any, steps: int = 12) -> dict[Any, np.ndarray]:
 
 
 @pytest.mark.parametrize("rule", [ranvier.RTRL(), ranvier.D_RTRL(), ranvier.SnAp(9), ranvier.OSTL()])
-@pytest.mark.parametrize("name", STEPS)
+@few("name", STEPS)
 def test_rules_that_are_exact_equal_bptt(name: str, rule: Any) -> None:
     with jax.enable_x64(True):
         meant, found = gradient(STEPS[name], ranvier.BPTT()), gradient(STEPS[name], rule)

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def tame(gradients) -> bool:
     return bool(np.isfinite(flat(gradients)).all() and np.abs(flat(gradients)).max() < 1e6)
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(moving=True), st.integers(0, 1000), st.integers(1, STEPS - 1))
 def test_d_rtrl_does_not_depend_on_chunks_or_calls(step: RandomStep, seed: int, chunk: int) -> None:
@@ -72,6 +74,7 @@ def test_d_rtrl_does_not_depend_on_chunks_or_calls(step: RandomStep, seed: int, 
     assert difference(jax.tree.map(jnp.add, first, second), whole) < 1e-9
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(moving=True), st.integers(0, 1000))
 def test_rtrl_is_bptt(step: RandomStep, seed: int) -> None:
@@ -81,6 +84,7 @@ def test_rtrl_is_bptt(step: RandomStep, seed: int) -> None:
     assert difference(gradient(info, ranvier.RTRL(), xs, chunk=2), exact) < 1e-9
 
 
+@pytest.mark.slow
 @settings(run, max_examples=examples(10))
 @given(random_steps(), st.integers(0, 1000), st.integers(1, STEPS))
 def test_d_rtrl_is_its_definition(step: RandomStep, seed: int, chunk: int) -> None:
@@ -120,6 +124,7 @@ def layered(step: RandomStep, memory: bool, p, state: dict, x):
     return {**new, "r": r}, r
 
 
+@pytest.mark.slow
 @settings(run, max_examples=examples(30))
 @given(random_steps(moving=True), st.booleans(), st.sampled_from(RULES), st.integers(0, 1000))
 def test_a_rule_that_leaves_nothing_out_is_bptt(step: RandomStep, memory: bool, rule, seed: int) -> None:

@@ -88,6 +88,7 @@ def test_states_that_are_handed_on() -> None:
         assert difference(found["w",], exact["w",]) > 1e-3
 
 
+@pytest.mark.slow
 @every_rule
 def test_the_state_is_left_out_on_request(rule) -> None:
     learner, xs = network(rule, chunk=4)
@@ -112,6 +113,7 @@ def test_gradients_have_the_form_of_the_parameters_units_included() -> None:
 # What goes in -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_rule
 def test_mask_weighs_the_steps(rule) -> None:
     """By linearity: the gradients of the steps one by one add up, each times its weight."""
@@ -164,6 +166,7 @@ def test_targets_are_any_pytree() -> None:
     assert difference(found, whole) < 1e-12
 
 
+@pytest.mark.slow
 @every_rule
 def test_some_parameters_given(rule) -> None:
     learner, xs = network(rule, chunk=4)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 
 def square_loss(output: Any, target: Any) -> Any:
@@ -172,7 +173,7 @@ def test_the_first_bad_state_is_that_of_the_run() -> None:
     assert (path, step_number) != learner.first_bad_state(jnp.ones(200))
 
 
-@pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.ES_D_RTRL(decay=0.9), ranvier.BPTT()], ids=str)
+@few("rule", [ranvier.D_RTRL(), ranvier.ES_D_RTRL(decay=0.9), ranvier.BPTT()], ids=str)
 @pytest.mark.parametrize("batch", [None, 2])
 def test_a_concatenation_meets_a_weight_that_changes_in_the_step(rule: Any, batch: int | None) -> None:
     """As the same sum in two products."""

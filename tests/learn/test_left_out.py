@@ -16,7 +16,7 @@ import ranvier
 from ranvier.learn.sensitivity.stepwise import StepwiseKernel
 from ranvier.learn.traces.trace_kernel import TraceKernel
 from ranvier.learn.traces.traces import traces_of
-from tests.support.examples import examples
+from tests.support.examples import examples, few
 from tests.support.learning import learning, loss, phases
 from tests.support.random_learners import RandomLearner, random_learners, random_model
 
@@ -85,6 +85,7 @@ def gradients(model, rule, xs):
     return learner.plan, found, exact
 
 
+@pytest.mark.slow
 @run
 @given(random_learners(), st.sampled_from(RULES), st.integers(0, 1000))
 def test_nothing_is_left_out_if_and_only_if_the_gradient_is_that_of_bptt(step: RandomLearner, rule, seed: int) -> None:
@@ -156,7 +157,7 @@ def small_model(step):
     return model, jnp.asarray(rng.normal(size=(STEPS, 4)))
 
 
-@pytest.mark.parametrize("step", TWO_WAYS, ids=lambda step: step.__name__)
+@few("step", TWO_WAYS, ids=lambda step: step.__name__)
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(filter=None)], ids=str)
 def test_the_way_through_a_second_mixing_operation_is_listed(step, rule) -> None:
     model, xs = small_model(step)
@@ -169,6 +170,7 @@ def test_the_way_through_a_second_mixing_operation_is_listed(step, rule) -> None
         assert "in part" in str(plan) or "same step only" in str(plan), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", TWO_WAYS, ids=lambda step: step.__name__)
 def test_the_same_step_gradient_is_exact_for_all_uses(step) -> None:
     """In a sequence of one step there is nothing but the same step."""
@@ -262,6 +264,7 @@ def multiplied(p, s, x):
     return {"a": 0.8 * s["a"] + s["b"] * y, "b": y}, s["a"] * y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [never_read, of_the_last_step, multiplied])
 def test_a_projection_that_is_a_new_state_and_drives_others(step) -> None:
     model, xs = small_model(step)

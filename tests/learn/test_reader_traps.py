@@ -97,6 +97,7 @@ def test_a_readout_that_is_read_before_its_update(output: Any) -> None:
     check(readout(leaky, output), ranvier.EProp())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "update",
     [

@@ -73,6 +73,7 @@ def by_jax() -> Any:
     return {(name,): value for name, value in jax.grad(total)(model().params).items()}
 
 
+@pytest.mark.slow
 def test_branches_with_a_weight_after_them_learn_in_chunks() -> None:
     expected = by_jax()
     for rule, options in ((ranvier.BPTT(), {}), (ranvier.RTRL(), {}), (ranvier.D_RTRL(), {"chunk": 2})):
@@ -84,6 +85,7 @@ def test_branches_with_a_weight_after_them_learn_in_chunks() -> None:
         assert difference(whole, by_step) < 1e-5, rule.name
 
 
+@pytest.mark.slow
 def test_learning_under_the_settings_of_jax(setting: str) -> None:
     expected = by_jax()
     ranvier.analyse(model(), jnp.zeros(3, F32)).explain()
@@ -127,6 +129,7 @@ def by_hand() -> np.ndarray:
     return np.stack(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("setting")
 def test_graphs_under_the_settings_of_jax(tmp_path: Path) -> None:
     graph = ranvier.raise_model(network(), jnp.zeros(3, F32)).graph
@@ -139,6 +142,7 @@ def test_graphs_under_the_settings_of_jax(tmp_path: Path) -> None:
     ranvier.export_source(graph, tmp_path / "network.py")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("setting")
 def test_training_under_the_settings_of_jax() -> None:
     batch = np.asarray(XS[:, None], np.float32), np.zeros((5, 1, 2), np.float32)

@@ -66,6 +66,7 @@ def gradient(model: Network, rule, chunk: int | None = None) -> dict:
         return learner.grad(squares, xs, ys)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, None])
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_recurrent_weights_are_those_of_bptt_cut_in_time(neuron: str, chunk: int | None) -> None:
@@ -76,6 +77,7 @@ def test_recurrent_weights_are_those_of_bptt_cut_in_time(neuron: str, chunk: int
     assert difference(found, whole) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_the_readouts_weights_are_those_of_bptt(neuron: str) -> None:
     found, exact = (gradient(build(neuron), rule)["readout", "weight"] for rule in (ranvier.D_RTRL(), ranvier.BPTT()))

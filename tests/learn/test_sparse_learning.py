@@ -50,6 +50,7 @@ def loss(y, target):
     return ((y - target) ** 2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, STEPS])
 @pytest.mark.parametrize("rule", [ranvier.ES_D_RTRL(decay=0.8), ranvier.D_RTRL()], ids=["es_d_rtrl", "d_rtrl"])
 def test_large_sparse_rows_learn_as_the_matrix_does(rule, chunk: int) -> None:
@@ -79,6 +80,7 @@ def test_a_presynaptic_trace_of_sparse_rows_has_one_number_per_neuron() -> None:
     assert plans[0].memory_bytes == plans[1].memory_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "batch"), [(0.003, None), (0.3, None), (0.003, 4), (0.02, 4)])
 def test_sparse_rows_of_any_density_learn_as_the_matrix_does(part: float, batch: int | None) -> None:
     rng = np.random.default_rng(4)
@@ -102,6 +104,7 @@ def test_sparse_rows_of_any_density_learn_as_the_matrix_does(part: float, batch:
     assert np.abs(of_rows["u", "weight"]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_the_sum_over_samples_of_sparse_rows() -> None:
     """With a batch the same weights are at as many places as there are samples."""
     xs = jnp.asarray(np.random.default_rng(2).uniform(0, 0.6, (STEPS, 3, INPUTS)))
@@ -132,6 +135,7 @@ def test_the_sum_over_samples_of_sparse_rows() -> None:
     assert jax.numpy.abs(whole).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_gain_per_sample_is_no_weight_per_synapse() -> None:
     """As many samples as synapses: a factor of one is not taken for one of the other."""
     count = 32

@@ -69,6 +69,7 @@ def same(found, expected) -> None:
             np.testing.assert_allclose(value, leaf, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_come_back_in_the_structure_of_the_parameters():
     own, expected = learner(), bptt(parameters())
     changed = jax.tree.map(lambda p: p + 0.1 if jnp.issubdtype(p.dtype, jnp.floating) else p, parameters())
@@ -111,6 +112,7 @@ def test_an_optimizer_with_labels_in_the_model_s_structure():
         ranvier.fit(own, data, loss, optax.multi_transform(parts, labels(nested)), 1, progress=False)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_both_forms_are_told_apart(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     own, data, optimizer = learner(), [(XS, YS)], optax.adam(0.01)
@@ -126,6 +128,7 @@ def test_checkpoints_of_both_forms_are_told_apart(tmp_path):
         ranvier.fit(own, data, loss, optimizer, 3, checkpoint=tmp_path / "a", progress=False)
 
 
+@pytest.mark.slow
 def test_a_module_s_parameters_are_by_path_or_in_dictionaries():
     class Network(brainstate.nn.Module):
         def __init__(self):

@@ -9,6 +9,7 @@ import pytest
 
 import nir
 import ranvier
+from tests.support.examples import few
 
 DT = 1e-4
 
@@ -45,7 +46,7 @@ def _spikes(drive: np.ndarray) -> np.ndarray:
     return np.array(spikes)
 
 
-@pytest.mark.parametrize("ins", [(4,), (1, 4), (1, 1, 4)])
+@few("ins", [(4,), (1, 4), (1, 1, 4)])
 @pytest.mark.parametrize("outs", [(3,), (1, 3), (1, 1, 3)])
 def test_axes_of_a_batch_of_one(ins: tuple[int, ...], outs: tuple[int, ...], tmp_path: Path) -> None:
     """Rockpool's Output of one neuron is [1, 1, 1]."""

@@ -14,6 +14,7 @@ import pytest
 
 import nir
 import ranvier
+from tests.support.examples import few
 
 SECRET = b"0123456789abcdef" * 4
 
@@ -137,7 +138,7 @@ def _deep(file: Any, folder: Path) -> None:
         group = group.create_group("g")
 
 
-@pytest.mark.parametrize(
+@few(
     ("change", "reason"),
     [
         (_external_storage, "weight' are in another file"),
@@ -189,6 +190,7 @@ def _chunk_that_grows(file: Any) -> None:
     dataset.id.write_direct_chunk((0, 0), content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

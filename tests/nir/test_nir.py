@@ -83,6 +83,7 @@ def test_a_recurrent_graph_by_hand() -> None:
     np.testing.assert_allclose(found.output, outputs, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(15), deadline=None)
 def test_graphs_come_back(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 import nir
 import ranvier
-from tests.support.examples import examples
+from tests.support.examples import examples, few
 from tests.support.nir_by_hand import Edge, by_hand
 from tests.support.random_graphs import seeds
 
@@ -118,7 +118,7 @@ LOOPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LOOPS)
+@few("case", LOOPS)
 def test_delays_in_the_file_are_the_delays_of_the_loop(case: str, tmp_path: Path) -> None:
     nodes, paths = LOOPS[case]
     agree(network({"n": lif(4), **nodes}, "input n output", *paths), tmp_path)
@@ -209,7 +209,7 @@ BRANCHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", BRANCHES)
+@few("case", BRANCHES)
 def test_delays_beside_loops(case: str, tmp_path: Path) -> None:
     nodes, paths = BRANCHES[case]
     agree(network({"n": lif(4), **nodes}, "input n output", *paths), tmp_path)
@@ -287,6 +287,7 @@ def test_a_delay_of_another_shape() -> None:
             ranvier.from_nir(network({"d": delay(*steps), "n": lif(4)}, "input d n output"), dt=DT, reset="zero")
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(30), deadline=None)
 def test_random_networks_with_delays(seed: int) -> None:

@@ -329,6 +329,7 @@ def test_populations_side_by_side_become_one(recurrent: bool) -> None:
 # Random graphs --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pipeline",
     [

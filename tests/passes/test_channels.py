@@ -72,6 +72,7 @@ def with_dead_channels(graph: SNNGraph, dead: list[int], how: str) -> SNNGraph:
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["silent", "not read"])
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=examples(10), deadline=None)
@@ -111,6 +112,7 @@ def with_copies(graph: SNNGraph, of: np.ndarray) -> SNNGraph:
     return graph
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=examples(10), deadline=None)
 def test_planted_copies_of_channels_merge_and_nothing_else(seed: int) -> None:
@@ -136,6 +138,7 @@ def test_channels_that_differ_in_one_place_stay_apart() -> None:
     assert made.populations["c"].shape[0] == 7
 
 
+@pytest.mark.slow
 def test_channels_by_data_and_by_importance() -> None:
     graph = network(3)
     graph.inputs["x"] = Input("x", (2, 6, 6))
@@ -152,6 +155,7 @@ def test_channels_by_data_and_by_importance() -> None:
     assert ranvier.problems(pruned) == []
 
 
+@pytest.mark.slow
 def test_convolutions_by_channel_and_averages_keep_channels_apart() -> None:
     rng = np.random.default_rng(5)
     graph = network(5, AvgPool)
@@ -164,6 +168,7 @@ def test_convolutions_by_channel_and_averages_keep_channels_apart() -> None:
     np.testing.assert_array_equal(interpret(made, data(5)).output, interpret(silent, data(5)).output)
 
 
+@pytest.mark.slow
 def test_channels_that_an_input_or_an_output_shows_stay() -> None:
     graph = network()
     graph.projections["also"] = Projection("also", "p", "shown", Identity())
@@ -177,6 +182,7 @@ def test_channels_that_an_input_or_an_output_shows_stay() -> None:
     assert any("1 channels could go, but 'shown' keeps its channels" in str(remark) for remark in report.remarks)
 
 
+@pytest.mark.slow
 def test_a_constant_into_an_image_loses_its_channels_too() -> None:
     graph = with_dead_channels(network(), [2], "not read")
     bias = np.random.default_rng(0).uniform(0, 0.1, (CHANNELS, 4, 4))

@@ -119,6 +119,7 @@ def test_a_pass_that_breaks_the_graph_is_caught() -> None:
         ranvier.optimize(network(), [Breaker()])
 
 
+@pytest.mark.slow
 def test_bisect_limit_runs_only_so_many_passes() -> None:
     _, whole = ranvier.optimize(network())
     _, none = ranvier.optimize(network(), bisect_limit=0)
@@ -220,6 +221,7 @@ def test_a_profile_is_what_numpy_says() -> None:
     assert ranvier.from_text(text, arrays).populations["hidden"].activity.data == activity.data
 
 
+@pytest.mark.slow
 def test_neurons_that_never_fired_on_the_data_go_only_with_data() -> None:
     graph = network()
     weight = graph.projections["w1"].operation.weight.copy()
@@ -236,6 +238,7 @@ def test_neurons_that_never_fired_on_the_data_go_only_with_data() -> None:
     assert on_data[0].close
 
 
+@pytest.mark.slow
 def test_the_strength_of_approximate_passes_is_searched_within_the_budget() -> None:
     graph, inputs = network(), data(network())
     costs = []
@@ -253,6 +256,7 @@ def test_the_strength_of_approximate_passes_is_searched_within_the_budget() -> N
     assert report.promise is Promise.APPROXIMATE
 
 
+@pytest.mark.slow
 def test_a_budget_in_accuracy() -> None:
     graph, inputs = network(), data(network())
     labels = ranvier.simulate(graph, inputs).output.sum(0).argmax(1)
@@ -265,6 +269,7 @@ def test_a_budget_in_accuracy() -> None:
         ranvier.optimize(graph, calibration=inputs, labels=labels[:3])
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(25), deadline=None)
 def test_levels_keep_what_they_promise(seed: int) -> None:

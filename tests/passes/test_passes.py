@@ -15,7 +15,7 @@ from ranvier.passes.base import Pass, Rewriting
 from ranvier.passes.pipeline import parse_pipeline, pipeline_text
 from ranvier.passes.registry import BUILT_IN, pass_class
 from ranvier.verification.promise import Promise
-from tests.support.examples import examples
+from tests.support.examples import examples, few
 from tests.support.random_graphs import inputs_of, random_graph, seeds
 
 
@@ -48,7 +48,7 @@ def with_waste(seed: int) -> ranvier.SNNGraph:
 EXACT = [name for name in BUILT_IN if pass_class(name).promise <= Promise.ALGEBRAIC]
 
 
-@pytest.mark.parametrize("name", EXACT)
+@few("name", EXACT, quick=2)
 @given(seed=seeds)
 @settings(max_examples=examples(60), deadline=None)
 def test_promises_are_kept(name: str, seed: int) -> None:
@@ -120,7 +120,7 @@ def _add_difference(graph: ranvier.SNNGraph, rng: np.random.Generator, source: s
         graph.projections[name] = ranvier.Projection(name, source, target, one, steps)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@few("name", EXACT)
 @given(seed=seeds)
 @settings(max_examples=examples(40), deadline=None)
 def test_delayed_and_undelayed_projections_are_told_apart(name: str, seed: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import ranvier
 from ranvier.passes.registry import BUILT_IN
+from tests.support.examples import few
 
 FOLDER = Path(__file__).parent
 CASES = sorted(FOLDER.glob("*/*.snn"))
@@ -30,7 +31,7 @@ def normal(text: str) -> str:
     return ranvier.to_text(ranvier.from_text(text), inline=EVERYTHING)[0]
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@few("path", CASES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_pipeline_makes_the_expected_graph(path: Path) -> None:
     text = path.read_text()
     before, after = text.split("# becomes\n")

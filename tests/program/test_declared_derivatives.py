@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import difference, learning
 
 N = 4
@@ -379,7 +380,7 @@ def by_jax(model: ranvier.types.StepFunction) -> Any:
 
 
 @learning
-@pytest.mark.parametrize("name", SPIKES)
+@few("name", SPIKES)
 def test_declared_derivative_is_what_exact_rules_use(name: str) -> None:
     declared, reference = SPIKES[name]
     expected = by_jax(network(reference, name in RANDOM))
@@ -390,7 +391,7 @@ def test_declared_derivative_is_what_exact_rules_use(name: str) -> None:
 
 
 @learning
-@pytest.mark.parametrize("rule", RULES)
+@few("rule", RULES, quick=1)
 @pytest.mark.parametrize("name", ["jitted body and rule", "vjp, key", "inside cond"])
 def test_every_rule_learns_with_it_as_with_the_same_network_without(name: str, rule: str) -> None:
     declared, reference = SPIKES[name]
@@ -442,6 +443,7 @@ def with_parameters(params: Any, state: Any, x: Any) -> Any:
     return {"v": v - s * params["threshold"]}, product(s, params["out"])
 
 
+@pytest.mark.slow
 @learning
 def test_parameters_that_only_the_declared_rule_reads_and_products_with_a_rule() -> None:
     """Width, a scalar for all neurons, has a derivative by declaration only; a product's own rule is taken as it is."""
@@ -488,6 +490,7 @@ def clipping(function: Callable[..., Any], where: str) -> ranvier.types.StepFunc
     return ranvier.step_function(step, params, {"v": jnp.zeros(N)})
 
 
+@pytest.mark.slow
 @learning
 @pytest.mark.parametrize("function", [clipped, noisy_gradient])
 @pytest.mark.parametrize("where", ["state", "weight", "output"])

@@ -9,9 +9,9 @@ import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ranvier.program.folding import run_known
+from tests.support.examples import few
 
 FLOATS = np.array([-2.5, -0.0, 0.0, 1.0, 3e38, np.inf, np.nan], np.float32)
 WHOLE = np.array([-7, -1, 0, 2, 2**31 - 1, 5, 6], np.int32)
@@ -40,7 +40,7 @@ CASES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@few("case", CASES)
 def test_a_known_value_is_jaxs(case: str) -> None:
     operands = (jnp.asarray(FLOATS), jnp.asarray(WHOLE))
     jaxpr = jax.make_jaxpr(CASES[case])(*operands).jaxpr

@@ -72,6 +72,7 @@ def two_inputs() -> Any:
     return ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"h": jnp.zeros(4)})
 
 
+@pytest.mark.slow
 def test_of_models() -> None:
     b, labels = np.ones((12, 3, 4)), np.zeros(3, int)
     example = {"a": X[0, 0], "b": b[0, 0]}

@@ -80,6 +80,7 @@ def by_hand() -> Any:
     return {("w",): dense[DENSE != 0]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_without_numba", "_plain_kernels")
 def test_kernels_in_plain_jax_need_no_package() -> None:
     assert difference(gradient(model()), by_hand()) < 1e-5

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import T, difference, gradient, learning, loss, phases
 
 pytestmark = learning
@@ -172,7 +173,7 @@ def by_forward_mode(model: ranvier.types.StepFunction) -> dict:
     return {("w",): jax.jit(jax.jacfwd(total))(model.params)["w"]}
 
 
-@pytest.mark.parametrize("step", [*SCANS, *WHILES], ids=lambda step: step.__name__)
+@few("step", [*SCANS, *WHILES], ids=lambda step: step.__name__, quick=2)
 def test_d_and_f_go_through_all_turns(step: Step) -> None:
     model = model_of(step)
     expected, xs = by_forward_mode(model), inputs()
@@ -182,6 +183,7 @@ def test_d_and_f_go_through_all_turns(step: Step) -> None:
         assert difference(learner.grad(loss, xs, phases())[0], expected) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", WHILES, ids=lambda step: step.__name__)
 def test_rules_go_forward_through_while(step: Step) -> None:
     model = model_of(step)
@@ -191,6 +193,7 @@ def test_rules_go_forward_through_while(step: Step) -> None:
         ranvier.compile(model, ranvier.BPTT(), xs[0])
 
 
+@pytest.mark.slow
 def test_samples_of_a_batch_take_turns_of_their_own() -> None:
     model, xs = model_of(settles), inputs()
     batch = jnp.stack([xs, 0.1 * xs[::-1], jnp.zeros_like(xs)], axis=1)
@@ -203,6 +206,7 @@ def test_samples_of_a_batch_take_turns_of_their_own() -> None:
     assert difference(learner.grad(batch_loss, batch, phases())[0], jax.tree.map(lambda *g: sum(g), *single)) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_product_inside_a_while_is_recurrent() -> None:
     """The positions that meet within the loop are a way that D has not, which the plan says; RTRL has it."""
 
@@ -246,6 +250,7 @@ def test_a_large_loop_that_mixes_says_that_it_has_no_jacobian() -> None:
         learner.grad(loss, jnp.ones((2, n)), phases(2))
 
 
+@pytest.mark.slow
 def test_the_size_of_the_program_does_not_grow_with_the_turns() -> None:
     """Hodgkin and Huxley's neuron, some steps of exponential Euler for every step of the network."""
     sizes = []
@@ -256,6 +261,7 @@ def test_the_size_of_the_program_does_not_grow_with_the_turns() -> None:
     assert sizes[1] < 1.02 * sizes[0]
 
 
+@pytest.mark.slow
 def test_hodgkin_huxley_with_substeps() -> None:
     model, xs = hodgkin_huxley(4), inputs()
     assert difference(gradient(model, ranvier.D_RTRL(), xs, [xs[0]], chunk=3), by_forward_mode(model)) < 1e-9

@@ -11,6 +11,7 @@ from jax import lax
 
 import ranvier
 from ranvier.program.primitives import _TABLE, Kind, rule_of
+from tests.support.examples import few
 
 N = 6
 
@@ -61,7 +62,7 @@ MIXING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("function", UNARY)
+@few("function", UNARY)
 def test_unary_equations_are_elementwise(function) -> None:
     for eqn in equations(function, jnp.full(N, 0.3)):
         assert ranvier.classify(eqn) is Kind.ELEMENTWISE
@@ -70,7 +71,7 @@ def test_unary_equations_are_elementwise(function) -> None:
                 assert all(a == b for a, b in probe(eqn, operand))
 
 
-@pytest.mark.parametrize("function", BINARY)
+@few("function", BINARY)
 def test_binary_equations_are_elementwise(function) -> None:
     for eqn in equations(function, jnp.full(N, 0.3), jnp.full(N, 0.6)):
         if ranvier.classify(eqn) is Kind.STRUCTURAL:

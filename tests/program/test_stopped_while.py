@@ -10,6 +10,7 @@ import pytest
 
 import ranvier
 from ranvier import BPTT, D_RTRL, RTRL, Rule
+from tests.support.examples import few
 from tests.support.learning import difference
 
 XS = jax.random.normal(jax.random.key(0), (5, 3))
@@ -59,7 +60,7 @@ def by_jax(of: Any) -> Any:
     return {("w",): jax.grad(total)(made.params)["w"]}
 
 
-@pytest.mark.parametrize("kind", WHILES)
+@few("kind", WHILES, quick=1)
 @pytest.mark.parametrize("rule", [BPTT(), RTRL(), D_RTRL()], ids=lambda rule: rule.name)
 def test_a_stopped_while_needs_no_derivative(rule: Rule, kind: str) -> None:
     learner = ranvier.compile(model(WHILES[kind]), rule, XS[0])

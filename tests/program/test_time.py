@@ -105,6 +105,7 @@ def only_output(found: Any) -> np.ndarray:
     return np.asarray(output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [milliseconds, sines_of_time, every_third_step])
 def test_time_goes_on_in_a_program(scale: Any) -> None:
     model, xs = Leak(scale), sequence()
@@ -113,6 +114,7 @@ def test_time_goes_on_in_a_program(scale: Any) -> None:
     np.testing.assert_allclose(run_program(info, xs), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_refractory_neurons_spike_as_often_as_the_model() -> None:
     model, xs = Refractory(), sequence()
     expected = by_hand(model, xs)
@@ -120,6 +122,7 @@ def test_refractory_neurons_spike_as_often_as_the_model() -> None:
     np.testing.assert_array_equal(run_program(ranvier.extract_module_info(model, xs[0]), xs), expected)
 
 
+@pytest.mark.slow
 def test_a_nest_neuron_that_reads_the_time() -> None:
     model, xs = initialised(bps.iaf_psc_delta(2)), jnp.full((200, 2), 600.0) * u.pA
     with brainstate.environ.context(dt=0.1 * u.ms):
@@ -221,6 +224,7 @@ def test_a_setting_that_is_missing_is_named() -> None:
         ranvier.extract_module_info(initialised(Dropped()), jnp.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64", "quick_compilation")
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(), ranvier.RTRL(), ranvier.BPTT()], ids=str)
 def test_gradients_feel_the_time(rule: Any) -> None:
@@ -272,6 +276,7 @@ def test_new_parameters_leave_the_time_of_the_model_alone() -> None:
     np.testing.assert_allclose(outputs, by_hand(model, xs), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_time_goes_on_in_graphs_and_exports(tmp_path: Path) -> None:
     model, xs = Refractory(), sequence()
     expected = by_hand(model, xs)
@@ -296,6 +301,7 @@ def test_time_goes_on_in_graphs_and_exports(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack(outputs), expected)
 
 
+@pytest.mark.slow
 def test_a_lowered_graph_learns_with_the_time() -> None:
     model, xs = initialised(Leak(sines_of_time)), sequence(8)
     raised = ranvier.raise_model(model, xs[0])

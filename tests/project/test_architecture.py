@@ -25,6 +25,7 @@ def test_import_is_light() -> None:
     assert printed.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_step_function_needs_no_brainstate() -> None:
     code = """
 import sys, jax.numpy as jnp, ranvier
@@ -99,6 +100,7 @@ def imports_of(module: str, path: Path, known: set[str]) -> set[str]:
     return names - {module}
 
 
+@pytest.mark.slow
 def test_no_circle_of_modules() -> None:
     found = modules()
     graph = {name: imports_of(name, path, set(found)) for name, path in found.items()}

@@ -64,6 +64,7 @@ assert not changed, changed
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [LEARN, GRAPH], ids=["learning", "graphs"])
 def test_the_main_paths_leave_global_state_as_it_was(paths: str, tmp_path: Path) -> None:
     code = STATE + MODEL + paths + COMPARE

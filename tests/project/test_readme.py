@@ -10,6 +10,7 @@ import pytest
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow
 def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(blocks) >= 2
@@ -21,6 +22,7 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert scope["signals"].agree()
 
 
+@pytest.mark.slow
 def test_the_printed_lines_are_what_the_tour_prints(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 

@@ -11,6 +11,7 @@ import pytest
 import ranvier
 from ranvier.graph.neurons import Relay
 from ranvier.graph.operations import Linear
+from tests.support.examples import few
 from tests.support.zoo import MODELS
 from tests.support.zoo.model import zeros
 
@@ -72,7 +73,7 @@ def _plain(value):
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@few("name", MODELS)
 def test_lowering_a_raised_model_gives_the_model(name, float64):
     entry = MODELS[name]
     both = _Both(*entry.build(jnp.float64))
@@ -185,6 +186,7 @@ def test_a_model_without_input_is_told_to_take_one():
         ranvier.raise_model(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["w", "past", "past_v", "queue"])
 def test_names_that_parameters_and_delays_have_too(state: str, float64: None) -> None:
     """A state called as the weight, with a bias of its own, or as what delayed projections keep."""
@@ -226,7 +228,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("what", WHOLE)
+@few("what", WHOLE)
 @pytest.mark.parametrize("read", ["state", "log_softmax"])
 def test_new_states_that_are_made_of_whole_arrays(what: str, read: str, float64: None) -> None:
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 N, D = 3, 4
 
@@ -67,7 +68,7 @@ def _run(step, params, state, xs):
     return jax.lax.scan(lambda s, x: step(params, s, x), jax.tree.map(jnp.asarray, state), xs)
 
 
-@pytest.mark.parametrize(("step", "delays"), list(zip(MODELS, DELAYS, strict=True)), ids=[m.__name__ for m in MODELS])
+@few(("step", "delays"), list(zip(MODELS, DELAYS, strict=True)), ids=[m.__name__ for m in MODELS])
 def test_shift_registers_are_delayed_projections(step, delays):
     model, xs = _model(step), _array(3, 12, N)
     raised = ranvier.raise_model(model, xs[0])
@@ -109,7 +110,7 @@ def test_a_ring_buffer_is_delayed_projections_too():
     np.testing.assert_allclose(states["ring",], state["ring"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("step", MODELS, ids=[m.__name__ for m in MODELS])
+@few("step", MODELS, ids=[m.__name__ for m in MODELS], quick=1)
 def test_gradients_through_delays_are_the_models(step):
     model, xs = _model(step), _array(3, 12, N)
     raised = ranvier.raise_model(model, xs[0])

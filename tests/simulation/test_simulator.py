@@ -12,7 +12,7 @@ import ranvier
 from ranvier.graph.neurons import LI, LIF, Relay
 from ranvier.graph.operations import Conv, Identity, Linear, Scale
 from ranvier.simulation import convolutions, engine, parts, products
-from tests.support.examples import examples
+from tests.support.examples import examples, few
 from tests.support.random_graphs import random_graph
 
 SIZE = 300
@@ -48,7 +48,7 @@ def _weight():
     return np.random.default_rng(1).normal(0, 0.5, (SIZE, SIZE))
 
 
-@pytest.mark.parametrize("samples", [1, 3, 9])
+@few("samples", [1, 3, 9], quick=1)
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.5])
 @pytest.mark.parametrize("rows", [False, True])
 def test_active_neurons_give_what_all_weights_give(rows, rate, samples, monkeypatch):
@@ -65,6 +65,7 @@ def test_active_neurons_give_what_all_weights_give(rows, rate, samples, monkeypa
     assert expected["h"].any() == (rate > 0)
 
 
+@pytest.mark.slow
 def test_measured_activity_decides_which_products_look_for_active_neurons(monkeypatch):
     monkeypatch.setattr(products, "SMALLEST", 1)
     graph = _recurrent(_weight())
@@ -93,7 +94,7 @@ def test_stretches_of_time_join_without_a_seam(steps, monkeypatch):
     np.testing.assert_allclose(found.output, expected.output, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@few("seed", range(8))
 def test_random_graphs_with_short_stretches(seed, monkeypatch):
     monkeypatch.setattr(engine, "BYTES", 1)
     monkeypatch.setattr(products, "SMALLEST", 1)
@@ -132,6 +133,7 @@ def test_what_is_given_before_the_first_step():
     np.testing.assert_allclose(y, expected[0, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -175,7 +177,7 @@ def test_images_in_rounds_and_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(other(other.matrix(operation.weight), x), whole, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("samples", [None, 1, 3])
+@few("samples", [None, 1, 3])
 @pytest.mark.parametrize("most", [0, 2**20])
 def test_populations_of_one_kind_run_as_one(samples, most, monkeypatch: pytest.MonkeyPatch) -> None:
     """With shapes, parameters, initial states and delays of their own; side by side and in a loop."""

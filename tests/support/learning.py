@@ -14,6 +14,7 @@ import pytest
 
 import ranvier
 from ranvier.learn.rule import Rule
+from tests.support.examples import few
 
 from .zoo import MODELS, ZooModel
 
@@ -125,4 +126,4 @@ def differentiable(models: Sequence[ZooModel]) -> list[ZooModel]:
     return [model for model in models if model.differentiable]
 
 
-every_differentiable_model = pytest.mark.parametrize("name", [m.name for m in differentiable(list(MODELS.values()))])
+every_differentiable_model = few("name", [m.name for m in differentiable(list(MODELS.values()))], quick=8)

@@ -198,6 +198,7 @@ def test_accuracy_counts_asked_steps_only() -> None:
     assert batch.accuracy(1 - right) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_recurrent_network_is_adaptive_lif_with_a_leaky_readout(adaptive: bool) -> None:
     beta = 0.5 if adaptive else 0.0

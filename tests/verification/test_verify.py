@@ -99,6 +99,7 @@ def test_a_tie_that_rounding_decides_is_no_difference() -> None:
     assert not far.close
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(25), deadline=None)
 def test_float32_is_the_interpreter_up_to_ties(seed: int) -> None:

@@ -93,7 +93,7 @@ class Interpreter:
         length = len(next(iter(given.values())))
         check_carried(self.graph, samples or 1, np.dtype(np.float64).itemsize)
         check_recorded(self.graph, wanted, length, samples or 1, np.dtype(np.float64).itemsize)
-        machine = _Machine(self, 1 if samples is None else samples, nudges)
+        machine = _Run(self, 1 if samples is None else samples, nudges)
         steps = [machine.step(t, {name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
         outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
         return wanted.simulation(self.graph, outputs, recorded, samples)
@@ -115,7 +115,7 @@ class _Connection:
         return (self.rows @ values.T).T + self.offset
 
 
-class _Machine:
+class _Run:
     """States, and the values of the steps before that delayed projections bring."""
 
     def __init__(self, ready: Interpreter, samples: int, nudges: Sequence[Nudge]) -> None:

@@ -54,6 +54,7 @@ RULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(type(rule).__name__ for rule in rules.values()))
 def test_each_gradient_is_that_of_its_rule_alone(rules) -> None:
     learner, found = by_parameter(**rules)
@@ -140,6 +141,7 @@ def test_a_path_is_worth_what_is_gone_without_it() -> None:
     assert set(costs) == {"recurrent-projection", "projection"}
 
 
+@pytest.mark.slow
 def test_rules_are_chosen_within_the_memory_limit() -> None:
     model, xs, ys = case()
     chosen = {}

@@ -9,6 +9,7 @@ import pytest
 
 import ranvier
 from tests.support.dense_d_rtrl import dense_d_rtrl
+from tests.support.examples import few
 from tests.support.learning import (
     T,
     batch_loss,
@@ -43,7 +44,7 @@ def test_the_gradient_does_not_depend_on_the_chunks(name: str) -> None:
     assert difference(in_two_calls(*zoo_program(name), chunk=3), whole) < ROUNDING
 
 
-@pytest.mark.parametrize("name", [m.name for m in MODELS.values() if m.differentiable][::4])
+@few("name", [m.name for m in MODELS.values() if m.differentiable][::4])
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_nor_on_their_length(name: str, chunk: int) -> None:
     whole = zoo_gradient(name, ranvier.D_RTRL(), chunk=T)
@@ -91,12 +92,12 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("name", [*STATES_REACH_ONLY_THEMSELVES, *LINEAR_RECURRENT_UNITS])
+@few("name", [*STATES_REACH_ONLY_THEMSELVES, *LINEAR_RECURRENT_UNITS])
 def test_equal_to_bptt_where_states_reach_only_themselves(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.D_RTRL(), chunk=1), zoo_gradient(name, ranvier.BPTT())) < ROUNDING
 
 
-@pytest.mark.parametrize("name", [name for names in OTHERWISE.values() for name in names])
+@few("name", [name for names in OTHERWISE.values() for name in names])
 def test_different_from_bptt_otherwise(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.D_RTRL(), chunk=T), zoo_gradient(name, ranvier.BPTT())) > 1e-3
 
@@ -104,7 +105,7 @@ def test_different_from_bptt_otherwise(name: str) -> None:
 # The definition ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@few("name", CASES)
 def test_equal_to_the_rule_in_numpy(name: str) -> None:
     case = CASES[name]()
     expected = d_rtrl(case.steps())
@@ -136,7 +137,7 @@ WITHOUT_MEMORY = {"elman": "D is zero"}
 MARKED = [m.name for m in MODELS.values() if m.is_step_function and m.differentiable and m.name not in NOT_CUT_BY_MARKS]
 
 
-@pytest.mark.parametrize("name", MARKED)
+@few("name", MARKED)
 def test_equal_to_the_rule_with_dense_jacobians(name: str) -> None:
     expected, same = dense_d_rtrl(MODELS[name], zoo_program(name)[1])
     assert difference(zoo_gradient(name, ranvier.D_RTRL(), chunk=1), expected) < ROUNDING
@@ -199,7 +200,7 @@ IN_BATCHES = [
 ]
 
 
-@pytest.mark.parametrize("name", IN_BATCHES)
+@few("name", IN_BATCHES)
 def test_a_batch_is_the_sum_of_its_samples(name: str) -> None:
     size, steps = 3, 6
     model, inputs = build(name)

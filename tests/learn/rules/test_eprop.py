@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import T, difference, learning, part, zoo_gradient
 from tests.support.zoo.model import normal, spike, uniform, zeros
 
@@ -133,6 +134,7 @@ def test_symmetric_feedback(network: Network, chunk: int | None) -> None:
     assert difference(gradient(network.model(), ranvier.EProp(), chunk), expected) < ROUNDING
 
 
+@pytest.mark.slow
 @networks
 def test_symmetric_is_bptt_without_gradient_through_recurrent_spikes(network: Network) -> None:
     found = gradient(network.model(), ranvier.EProp(), 3)
@@ -142,7 +144,7 @@ def test_symmetric_is_bptt_without_gradient_through_recurrent_spikes(network: Ne
 
 
 @networks
-@pytest.mark.parametrize("chunk", [1, 5, None])
+@few("chunk", [1, 5, None])
 def test_random_feedback(network: Network, chunk: int | None) -> None:
     learner = learner_of(network.model(), ranvier.EProp(feedback="random", seed=3), chunk)
     (b,) = learner.init().memory.feedback
@@ -194,7 +196,7 @@ def test_adaptive_feedback_follows_the_readout() -> None:
     assert difference(whole, fixed.grad(error_loss, xs, ys)[0]) > 1e-4
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.5, 0.7, 0.9])
+@few("kappa", [0.0, 0.5, 0.7, 0.9])
 @networks
 def test_a_filter_given(network: Network, kappa: float) -> None:
     found = gradient(network.model(), ranvier.EProp(filter=kappa), 4)
@@ -274,7 +276,7 @@ def with_drive(what: str, spare: bool = False) -> ranvier.types.StepFunction:
     return ranvier.step_function(step, params, state)
 
 
-@pytest.mark.parametrize("what", drive(jnp.ones((6, N_OUT)), jnp.ones(6), jnp.ones(6), jnp.ones((3, 6))))
+@few("what", drive(jnp.ones((6, N_OUT)), jnp.ones(6), jnp.ones(6), jnp.ones((3, 6))))
 def test_what_lies_between_spikes_and_readout_is_filtered_with_them(what: str) -> None:
     """Without recurrence e-prop with the readout's filter is BPTT; without the filter it is not."""
     model = with_drive(what)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import (
     T,
     difference,
@@ -35,6 +36,7 @@ def check(case: Case, rule, expected, chunks=(1, 4, T)) -> None:
             assert difference(found[name,], value) < ROUNDING, (name, chunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["lif_with_synapse", "alif_recurrent", "trainable_neurons", "two_layers", "spike_before_reset"]
 )
@@ -58,6 +60,7 @@ def test_a_rank_is_a_decay() -> None:
     assert ranvier.ES_D_RTRL(rank=1).smoothing == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lif_with_synapse", "trainable_neurons", "token_embedding", "spike_before_reset"])
 def test_ottt_is_its_recursion(name: str) -> None:
     case = CASES[name]()
@@ -90,7 +93,7 @@ IN_CHUNKS = ["conv", "sparse_csr", "embedding", "lstm_packed", "lru", "one_weigh
 
 
 @pytest.mark.parametrize("rule", [ranvier.ES_D_RTRL(decay=0.8), ranvier.OTTT(decay=0.8)], ids=str)
-@pytest.mark.parametrize("name", IN_CHUNKS)
+@few("name", IN_CHUNKS, quick=1)
 def test_the_gradient_does_not_depend_on_the_chunks(name: str, rule) -> None:
     whole = zoo_gradient(name, rule, chunk=T)
     assert difference(zoo_gradient(name, rule, chunk=3), whole) < ROUNDING

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import (
     T,
     difference,
@@ -39,14 +40,14 @@ SATURATED = [
 ]
 
 
-@pytest.mark.parametrize("name", SATURATED)
+@few("name", SATURATED)
 def test_snap_with_enough_steps_is_exact(name: str) -> None:
     expected = zoo_gradient(name, BPTT)
     assert flat(expected).any()
     assert difference(zoo_gradient(name, ranvier.SnAp(20)), expected) < ROUNDING
 
 
-@pytest.mark.parametrize("name", ["elman", "gru", "lstm_packed", "lif_network", "delay_buffer", "leaky_two_layers"])
+@few("name", ["elman", "gru", "lstm_packed", "lif_network", "delay_buffer", "leaky_two_layers"])
 def test_snap_with_one_step_is_not_exact_with_recurrent_projections(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.SnAp(1)), zoo_gradient(name, BPTT)) > 1e-4
 
@@ -69,6 +70,7 @@ def recurrent_ring(size: int = 6) -> tuple[ranvier.types.StepFunction, jax.Array
     return ranvier.step_function(step, params, {"h": jnp.zeros(size)}), normal(2, T, 3, dtype=jnp.float64)
 
 
+@pytest.mark.slow
 def test_snap_comes_closer_with_every_step() -> None:
     model, xs = recurrent_ring()
     expected = flat(gradient(model, BPTT, xs, [xs[0]]))
@@ -115,7 +117,7 @@ def test_snap_needs_steps(n) -> None:
 # OSTL -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["elman", "gru", "lstm", "lstm_packed", "lif_network", "recurrent_lif_with_readout"])
+@few("name", ["elman", "gru", "lstm", "lstm_packed", "lif_network", "recurrent_lif_with_readout"])
 def test_ostl_is_exact_for_one_recurrent_layer(name: str) -> None:
     expected = zoo_gradient(name, BPTT)
     assert difference(zoo_gradient(name, ranvier.OSTL()), expected) < ROUNDING
@@ -217,6 +219,7 @@ def test_uoro_is_exact_for_one_step() -> None:
 # All of them ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.SnAp(1), ranvier.OSTL(), ranvier.UORO()], ids=str)
 def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     info, xs = zoo_program("delay_buffer")
@@ -229,6 +232,7 @@ def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     assert difference(jax.tree.map(jnp.add, first, restarted), whole) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.SnAp(1), ranvier.OSTL(), ranvier.UORO()], ids=str)
 def test_a_mask_weighs_the_losses_of_the_steps(rule) -> None:
     """The gradient is linear in the mask."""

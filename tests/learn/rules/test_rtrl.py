@@ -32,6 +32,7 @@ def test_rtrl_is_bptt(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.RTRL(), chunk=3), zoo_gradient(name, ranvier.BPTT())) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lru", "gru", "lstm"])
 def test_bptt_is_the_finite_difference(name: str) -> None:
     """For every parameter, the derivative of the total loss along a random direction."""
@@ -49,6 +50,7 @@ def test_bptt_is_the_finite_difference(name: str) -> None:
         np.testing.assert_allclose(measured, (grads[path] * direction).sum(), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["recurrent_lif_with_readout", "ring_buffer_with_counter", "three_layers"])
 def test_bptt_is_the_gradient_of_the_loop_written_out(name: str) -> None:
     model, inputs = MODELS[name].build(jnp.float64)
@@ -67,6 +69,7 @@ def test_bptt_is_the_gradient_of_the_loop_written_out(name: str) -> None:
     assert flat(expected).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gru", "lif_network"])
 def test_rtrl_goes_on_where_bptt_is_truncated(name: str) -> None:
     """Over two calls, RTRL sums to the whole gradient; BPTT takes the state of the first call as given."""

@@ -86,6 +86,7 @@ def test_the_network_is_alive() -> None:
     assert all((np.abs(g) > 1e-6).any(axis=0).all() for g in expected.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, None])
 def test_the_formula(chunk: int | None) -> None:
     found, _ = learner_of(chunk=chunk).grad(error_loss, *data())
@@ -101,6 +102,7 @@ def test_the_decay_matters() -> None:
             assert difference(found[path], expected[path]) < ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, None])
 def test_a_modulator_given(chunk: int | None) -> None:
     found, _ = learner_of(ranvier.ThreeFactor(DECAY, reward), chunk=chunk).grad(error_loss, *data())
@@ -108,12 +110,14 @@ def test_a_modulator_given(chunk: int | None) -> None:
     assert difference(found, three_factor(*data())[0]) > 1e-2
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_mask() -> None:
     mask = uniform(7, STEPS, dtype=jnp.float64)
     found, _ = learner_of(chunk=5).grad(error_loss, *data(), mask=mask)
     assert difference(found, three_factor(*data(), weights=mask)[0]) < ROUNDING
 
 
+@pytest.mark.slow
 def test_the_readout_has_its_same_step_gradient() -> None:
     """A leaky readout's memory is left out; BPTT has it."""
     found, _ = learner_of().grad(error_loss, *data())
@@ -133,6 +137,7 @@ def batch_loss(output, target):
     return jax.vmap(error_loss)(output, target).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modulator", [None, reward], ids=["errors", "given"])
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_every_sample_of_a_batch_has_a_modulator_of_its_own(modulator, chunk: int) -> None:

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import ranvier
+from tests.support.examples import few
 from tests.support.learning import observed
 from tests.support.zoo import MODELS
 from tests.support.zoo.model import normal, spike
@@ -81,6 +82,7 @@ def same_bits(a, b) -> None:
 # Learning ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp("random"), ranvier.BPTT()], ids=["D", "E", "B"])
 def test_learns(rule) -> None:
     learner = make(rule)
@@ -100,6 +102,7 @@ def test_learns(rule) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_epoch_is_the_updates_one_by_one() -> None:
     learner, optimizer = make(), optax.adam(0.02)
     params = learner.params
@@ -126,6 +129,7 @@ def test_starts_from_parameters_given_and_leaves_the_model_alone() -> None:
     same_bits(learner.params, before)
 
 
+@pytest.mark.slow
 def test_data_in_all_forms_is_the_same() -> None:
     expected = train(data=batches(), epochs=2)
     objects = [SimpleNamespace(xs=xs, ys=ys, mask=mask) for xs, ys, mask in batches()]
@@ -156,6 +160,7 @@ def test_a_model_without_batch_axis() -> None:
     assert np.isfinite(found.history[0]["eval_loss"])
 
 
+@pytest.mark.slow
 def test_progress(capsys) -> None:
     ranvier.fit(make(), batches(), class_loss, optax.sgd(0.1), 1, progress=False)
     assert capsys.readouterr() == ("", "")
@@ -186,6 +191,7 @@ def test_evaluate_is_the_forward_pass_of_grad(reduction: str) -> None:
     assert value != learner.evaluate(class_loss, xs, ys, mask=mask)[0]
 
 
+@pytest.mark.slow
 def test_with_batch_size() -> None:
     learner = make()
     assert learner.with_batch_size(BATCH) is learner
@@ -200,6 +206,7 @@ def test_with_batch_size() -> None:
 # What goes on from batch to batch ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.BPTT()], ids=["D_RTRL", "BPTT"])
 def test_noise_differs_from_update_to_update(rule) -> None:
     """One batch an epoch, always the same, and a learning rate of zero."""
@@ -227,6 +234,7 @@ def test_random_signs_differ_from_update_to_update() -> None:
         assert not np.allclose(second[path] - first[path], first[path] - start, rtol=1e-2, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_feedback_weights_go_on_from_batch_to_batch() -> None:
     """Two batches with fixed parameters: the second learns by the feedback that the first left behind."""
     rule, xs_ys = ranvier.EProp("adaptive", feedback_rate=0.5), batches()[:2]
@@ -255,6 +263,7 @@ def test_feedback_weights_go_on_from_batch_to_batch() -> None:
 # Checkpoints ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", [ranvier.D_RTRL(), ranvier.EProp("adaptive", feedback_rate=0.1)], ids=["D_RTRL", "adaptive"]
 )
@@ -272,6 +281,7 @@ def test_resuming_is_exact(rule, tmp_path) -> None:
     assert done.history == whole.history
 
 
+@pytest.mark.slow
 def test_resuming_a_noisy_model_is_exact(tmp_path) -> None:
     model, inputs = MODELS["noisy"].build()
     data = [(jnp.ones((STEPS, *inputs[0].shape)), None)] * 2
@@ -285,6 +295,7 @@ def test_resuming_a_noisy_model_is_exact(tmp_path) -> None:
     assert len({entry["loss"] for entry in whole.history}) == 3
 
 
+@pytest.mark.slow
 def test_checkpoints_that_do_not_fit(tmp_path) -> None:
     train(epochs=1, checkpoint=tmp_path)
     with pytest.raises(ranvier.InputError, match="resume=True"):
@@ -299,6 +310,7 @@ def test_checkpoints_that_do_not_fit(tmp_path) -> None:
         train(epochs=2, checkpoint=tmp_path, optimizer=optax.sgd(0.1))
 
 
+@pytest.mark.slow
 def test_resume_false_starts_in_an_empty_directory(tmp_path) -> None:
     expected = train(epochs=1)
     same_bits(train(epochs=1, checkpoint=tmp_path / "new", resume=False).params, expected.params)
@@ -310,6 +322,7 @@ def test_a_checkpoint_is_a_directory(tmp_path) -> None:
         train(epochs=1, checkpoint=tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_directory(tmp_path) -> None:
     """The second is refused, in this process and in another, and the first goes on."""
     other = (
@@ -331,6 +344,7 @@ def test_two_trainings_in_one_directory(tmp_path) -> None:
     train(data=[batch(0)], epochs=3, checkpoint=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_frees_its_directory(tmp_path) -> None:
     with pytest.raises(ranvier.TrainingError):
         train(epochs=1, checkpoint=tmp_path, loss=lambda y, target: jnp.log(-1.0) * y.sum())
@@ -341,6 +355,7 @@ def _files(folder) -> list[Any]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".training")
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_errors(tmp_path) -> None:
     """Every file of a checkpoint cut, emptied, filled with junk, changed in one byte, and removed."""
     learner = make()
@@ -366,6 +381,7 @@ def test_damaged_checkpoints_are_errors(tmp_path) -> None:
     assert refused > 8
 
 
+@pytest.mark.slow
 def test_the_epoch_before_a_damaged_one_can_be_gone_on_from(tmp_path) -> None:
     learner, data = make(), [batch(0)]
     train(learner, data, epochs=2, checkpoint=tmp_path)
@@ -423,6 +439,7 @@ def test_a_bad_loss() -> None:
         train(loss=lambda output, target: class_loss(output, target) + jnp.inf)
 
 
+@pytest.mark.slow
 def test_data_that_can_be_read_once() -> None:
     train(data=iter(batches()), epochs=1)
     with pytest.raises(ranvier.InputError, match=r"only once.*2 epochs"):
@@ -431,7 +448,7 @@ def test_data_that_can_be_read_once() -> None:
         train(epochs=1, held_out=iter(batches()))
 
 
-@pytest.mark.parametrize(
+@few(
     ("options", "what"),
     [
         ({"data": []}, "no batch"),
@@ -450,6 +467,7 @@ def test_bad_arguments(options, what: str) -> None:
         train(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp("adaptive", feedback_rate=0.1)], ids=repr)
 def test_a_last_batch_with_fewer_samples(rule) -> None:
     """Updates one by one, by a learner compiled for the size of each batch."""

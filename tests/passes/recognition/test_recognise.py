@@ -15,6 +15,7 @@ import pytest
 
 import ranvier
 from ranvier.graph.neurons import ALIF, IF, LI, LIF, CubaLIF
+from tests.support.examples import few
 from tests.support.zoo import MODELS
 from tests.support.zoo.model import lif, normal, spike, zeros
 from tests.support.zoo.spiking import linear, settings
@@ -55,7 +56,7 @@ def _inputs(graph, steps=60, samples=3):
     return {k: generator.uniform(0, 2, (steps, samples, *node.shape)) for k, node in graph.inputs.items()}
 
 
-@pytest.mark.parametrize("name", NAMED)
+@few("name", NAMED)
 def test_neurons_get_their_names_and_the_graph_does_the_same(name, float64):
     _, _, graph = _raised(name)
     found, findings = ranvier.recognise(graph)
@@ -66,7 +67,7 @@ def test_neurons_get_their_names_and_the_graph_does_the_same(name, float64):
         np.testing.assert_allclose(after[key], values, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMED if n != "batched_lif_network"])
+@few("name", [n for n in NAMED if n != "batched_lif_network"])
 def test_models_leave_as_nir_and_come_back(name, float64, tmp_path):
     model, inputs, graph = _raised(name)
     ranvier.to_nir(model, *inputs, path=tmp_path / "model.nir")
@@ -98,6 +99,7 @@ class _Layer(brainstate.nn.Module):
         return z if self.out is None else self.out(z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 @pytest.mark.parametrize("v_reset", [0.0, -0.4])
 def test_resets_and_resting_potentials(reset, v_reset, float64):
@@ -151,7 +153,7 @@ def test_integrate_and_fire_is_told_from_leaky(float64):
     np.testing.assert_allclose([neuron.r, neuron.v_reset, neuron.v_threshold], [300.0, 0.1, 1.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
+@few(
     ("update", "reason", "primitive"),
     [
         (lambda s, y: ({"v": 0.9 * s["v"] + 0.1 * s["v"] ** 2 + y}, y), "not affine", "square|integer_pow"),
@@ -189,6 +191,7 @@ def test_nothing_rests_where_it_always_fires(float64):
     assert str(finding.equation).startswith("integer_pow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "in", "read", "neurons", "bias"])
 def test_states_may_have_any_name(name, float64):
     def step(params, state, x):
@@ -250,6 +253,7 @@ def test_a_hard_reset_with_adaptation_is_no_sum(float64):
     assert finding.neuron is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [bps.LIF, bps.ALIF])
 @pytest.mark.parametrize("driven", [0, 9, 12])
 def test_it_does_not_matter_where_the_states_stand(kind, driven, float64):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 NEURONS, COMPARTMENTS, STEPS = 4, 3, 9
 _RNG = np.random.default_rng(0)
@@ -72,7 +73,7 @@ def left_out(learner: ranvier.types.Learner) -> str:
     return str(learner.plan).split("Left out")[1]
 
 
-@pytest.mark.parametrize("name", MIXING)
+@few("name", MIXING)
 def test_constant_mixing_inside_a_neuron_is_part_of_d(name: str) -> None:
     model = model_with(MIXING[name])
     learner = ranvier.compile(model, ranvier.D_RTRL(), XS[0], chunk=4)
@@ -81,6 +82,7 @@ def test_constant_mixing_inside_a_neuron_is_part_of_d(name: str) -> None:
     assert "nothing" in left_out(learner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, STEPS])
 def test_every_chunk_and_samples_of_a_batch(chunk: int) -> None:
     model = model_with(MIXING["matmul"])
@@ -99,6 +101,7 @@ def test_d_of_compartments_is_the_matrix() -> None:
     np.testing.assert_allclose(d, np.broadcast_to(MATRIX, d.shape), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mix",
     [

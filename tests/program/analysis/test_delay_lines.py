@@ -105,6 +105,7 @@ def check_gradients(model: ranvier.types.StepFunction, rule: Any, chunks: Any) -
     return learners[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_ring_buffer_that_a_counter_addresses_is_a_delay_line(name: str) -> None:
     model = model_with(*COUNTED[name], start=6)
@@ -115,6 +116,7 @@ def test_a_ring_buffer_that_a_counter_addresses_is_a_delay_line(name: str) -> No
     assert not delay_lines_of(learner.info), "its places are constant now"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER)
 def test_a_buffer_at_other_changing_places_keeps_its_path(name: str) -> None:
     model = model_with(*OTHER[name])
@@ -123,11 +125,13 @@ def test_a_buffer_at_other_changing_places_keeps_its_path(name: str) -> None:
     assert "nothing" in str(learner.plan).split("Left out")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(), ranvier.SnAp(), ranvier.BPTT()], ids=str)
 def test_every_chunk_and_rule_has_the_gradient_of_bptt(rule: Any) -> None:
     check_gradients(model_with(*COUNTED["set"]), rule, [1, STEPS])
 
 
+@pytest.mark.slow
 def test_a_counter_that_starts_again_by_itself() -> None:
     def step(p: Any, state: Any, x: Any) -> Any:
         k = state["k"]
@@ -158,6 +162,7 @@ class Delayed(brainstate.nn.Module):
         return self.h.value
 
 
+@pytest.mark.slow
 def test_the_delays_of_brainstate_are_delay_lines() -> None:
     xs = sequence()
     with brainstate.environ.context(dt=1.0):
@@ -178,6 +183,7 @@ def test_the_delays_of_brainstate_are_delay_lines() -> None:
     assert "nothing" in str(learner.plan).split("Left out")[1]
 
 
+@pytest.mark.slow
 def test_states_go_on_from_call_to_call() -> None:
     model, xs = model_with(*COUNTED["set"]), sequence()
     expected = through_time(model, xs)
@@ -187,6 +193,7 @@ def test_states_go_on_from_call_to_call() -> None:
     np.testing.assert_allclose(first["w",] + rest["w",], expected["w"], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_samples_of_a_batch() -> None:
     model, xs = model_with(*COUNTED["a delay for every neuron"]), sequence()
     both = jnp.stack([xs, 0.5 * xs], axis=1)

@@ -53,6 +53,7 @@ def check_group(group: ranvier.HiddenGroup, D: np.ndarray, jacobian: dict, whole
                 np.testing.assert_array_equal(block[others], inside[others])
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(), st.integers(0, 1000))
 def test_D_is_the_diagonal_blocks_of_the_jacobian(step: RandomStep, seed: int) -> None:
@@ -70,6 +71,7 @@ def test_D_is_the_diagonal_blocks_of_the_jacobian(step: RandomStep, seed: int) -
                 assert not np.asarray(jacobian[a][b]).any()
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(moving=True), st.integers(0, 1000))
 def test_D_is_right_where_positions_move(step: RandomStep, seed: int) -> None:
@@ -83,6 +85,7 @@ def test_D_is_right_where_positions_move(step: RandomStep, seed: int) -> None:
         check_group(group, np.asarray(group.transition.jacobian(analysis.info.values(x))), jacobian, whole)
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(moving=True), st.integers(0, 1000))
 def test_structural_zeros_and_constants_hold_on_data(step: RandomStep, seed: int) -> None:
@@ -100,6 +103,7 @@ def test_structural_zeros_and_constants_hold_on_data(step: RandomStep, seed: int
                     np.testing.assert_allclose(D[:, a, b], D[0, a, b], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @run
 @given(random_steps(moving=True), st.integers(0, 1000))
 def test_results_move_only_where_the_analysis_says(step: RandomStep, seed: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import ranvier
 from ranvier.types import DiagnosticKind
+from tests.support.examples import few
 from tests.support.zoo import FAMILIES, MODELS, Relation, ZooModel, probing
 
 ABOUT_PARAMETERS = {
@@ -26,7 +27,7 @@ WITHOUT_GRADIENT = {DiagnosticKind.UNUSED_PARAMETER, DiagnosticKind.GRADIENT_STO
 MOVING = {DiagnosticKind.POSITIONS_MOVE, DiagnosticKind.STATE_BROADCAST}
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-every_model = pytest.mark.parametrize("zoo_model", MODELS.values(), ids=list(MODELS))
+every_model = few("zoo_model", MODELS.values(), ids=list(MODELS), quick=12)
 
 
 def path_string(path) -> str:
@@ -285,8 +286,8 @@ def matrix(jacobian, rows: int) -> np.ndarray:
 
 step_functions = [m for m in MODELS.values() if m.is_step_function]
 modules = [m for m in MODELS.values() if not m.is_step_function]
-on_step_functions = pytest.mark.parametrize("zoo_model", step_functions, ids=lambda m: m.name)
-on_modules = pytest.mark.parametrize("zoo_model", modules, ids=lambda m: m.name)
+on_step_functions = few("zoo_model", step_functions, ids=lambda m: m.name)
+on_modules = few("zoo_model", modules, ids=lambda m: m.name)
 
 
 @on_step_functions

@@ -96,7 +96,7 @@ class Bounds:
 
 def bounds(graph: SNNGraph) -> Bounds:
     """Bounds for a valid graph; an input without a declared range can take any value."""
-    machine = _Machine(graph)
+    machine = _FixedPoint(graph)
     machine.widen()
     machine.narrow()
     spiking = [name for name, p in graph.populations.items() if p.neuron.spikes]
@@ -130,20 +130,20 @@ def _start(graph: SNNGraph, projection: Projection) -> np.ndarray | float:
     return 0.0 if population is None else population.initial_value(projection.source_port).ravel().astype(np.float64)
 
 
-class _Machine:
+class _FixedPoint:
     def __init__(self, graph: SNNGraph) -> None:
         self.graph = graph
         self.order = update_order(graph)
         self.values = {name: _declared(node) for name, node in graph.inputs.items()}
         self.values |= {name: _point(np.zeros(p.size)) for name, p in graph.populations.items()}
-        self.into: dict[str, list[_Part]] = {name: [] for name in graph.populations}
+        self.into: dict[str, list[_Inflow]] = {name: [] for name in graph.populations}
         self.readers: dict[str, set[str]] = {name: set() for name in self.values}
         for projection in graph.projections.values():
             target = graph.populations.get(projection.target)
             if target is not None and not isinstance(target.neuron, Traced):
-                self.into[projection.target].append(_Part.of(graph, projection))
+                self.into[projection.target].append(_Inflow.of(graph, projection))
                 self.readers[projection.source].add(projection.target)
-        self.last: dict[_Part, tuple[Interval, _Brought]] = {}
+        self.last: dict[_Inflow, tuple[Interval, _Brought]] = {}
 
     def widen(self) -> None:
         """Bounds from below, until no more values are added."""
@@ -204,7 +204,7 @@ class _Machine:
         summed = Interval(-lowest.most(), highest.most())
         return transfer(_flat(population), summed, self.graph.dt)
 
-    def _brought(self, part: _Part) -> _Brought:
+    def _brought(self, part: _Inflow) -> _Brought:
         """What a projection brings; not computed again while its source's bounds stand."""
         source, last = part.unknown or self.values[part.source], self.last.get(part)
         if last is None or last[0] is not source:
@@ -217,7 +217,7 @@ BLOCK = 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Inflow:
     """What a projection brings.
 
     Attributes:
@@ -235,7 +235,7 @@ class _Part:
     offset: np.ndarray | float
 
     @classmethod
-    def of(cls, graph: SNNGraph, projection: Projection) -> _Part:
+    def of(cls, graph: SNNGraph, projection: Projection) -> _Inflow:
         source, delayed = graph.source_shape(projection), _start(graph, projection) if projection.delay else None
         followed = projection.source_port == OUT and _is_followed(graph, projection.source)
         unknown = None if followed else _unbounded(prod(source))

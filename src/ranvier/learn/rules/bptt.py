@@ -46,7 +46,7 @@ class BPTT(Rule):
 
     def kernel(self, info: ModuleInfo) -> Kernel:
         _check_reversible(info)
-        return _Kernel(info)
+        return _BpttKernel(info)
 
 
 def _check_reversible(info: ModuleInfo) -> None:
@@ -69,7 +69,7 @@ def _check_reversible(info: ModuleInfo) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kernel(Kernel):
+class _BpttKernel(Kernel):
     info: ModuleInfo
     chunked = False
     truncates = True

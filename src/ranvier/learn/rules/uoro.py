@@ -43,11 +43,11 @@ class UORO(Rule):
         return sizes.row(self.name, "H + P", numbers, elements)
 
     def kernel(self, info: ModuleInfo) -> StepwiseKernel:
-        return _Kernel(info, self.seed)
+        return _UoroKernel(info, self.seed)
 
 
 @dataclass(frozen=True, eq=False)
-class _Kernel(StepwiseKernel):
+class _UoroKernel(StepwiseKernel):
     info: ModuleInfo
     seed: int
     outlives = True
