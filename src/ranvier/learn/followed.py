@@ -73,7 +73,7 @@ def _uses(info: ModuleInfo, carried: Traces) -> list[FollowedUse]:
         for k, atom in enumerate(eqn.invars)
         if not isinstance(atom, Literal) and atom in entering and is_floating(dtype_of(atom))
     ]
-    # A new state that is made of parameters alone is read by no equation of this step, but by the next step.
+    # A new state that is made only of parameters is read by the next step, but by no equation of this one.
     return read + [_use(info, carried, var, None, 0) for var in info.hidden_outvars if var in entering]
 
 

@@ -65,7 +65,7 @@ def located_at(eqn: Equation) -> Any:
 
 
 def stable_custom_calls() -> frozenset[str]:
-    """Names of the compiled functions that an exported program may call: kernels of JAX, none of which runs Python."""
+    """Names of the compiled functions that an exported program may call: kernels of JAX that run no Python."""
     from jax._src.export import _export
 
     return frozenset(_export._CUSTOM_CALL_TARGETS_GUARANTEED_STABLE) - {"tf.call_tf_function"}

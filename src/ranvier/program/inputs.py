@@ -26,8 +26,8 @@ def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise InputError(f"{of} has the inputs {list(names)}; give a mapping from name to values.")
-        alone = isinstance(inputs, tuple) and len(inputs) == 1 and hasattr(inputs[0], "shape")
-        return {names[0]: inputs[0] if alone else inputs}
+        in_tuple = isinstance(inputs, tuple) and len(inputs) == 1 and hasattr(inputs[0], "shape")
+        return {names[0]: inputs[0] if in_tuple else inputs}
     if set(inputs) != set(names):
         raise InputError(f"inputs are given for {sorted(map(str, inputs))}, {of} has {sorted(names)}.")
     return {name: inputs[name] for name in names}
@@ -37,7 +37,7 @@ def check_names(inputs: Any, expected: Any, of: str) -> None:
     """Passes unless mappings among the inputs have other names than expected.
 
     Args:
-        inputs: a tree of inputs, of which only the structure counts.
+        inputs: a tree of inputs; only its structure counts.
         expected: a tree of inputs with the names that are expected.
         of: what has these inputs, for the message.
 

@@ -24,7 +24,7 @@ MOVES = frozenset(["broadcast_in_dim", "reshape", "squeeze", "expand_dims", "cop
 
 
 def is_scalable(eqn: Equation) -> bool:
-    """Whether an equation whose results depend on each position alone can be applied to single numbers.
+    """Whether an equation whose results depend only on their own position can be applied to single numbers.
 
     It is elementwise, or its bodies are, with constants that are the same at every position.
     """

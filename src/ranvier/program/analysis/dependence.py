@@ -65,33 +65,34 @@ def equation_dependences(
     """
     rule = rule_of(eqn.primitive)
     if rule.kind is Kind.ELEMENTWISE:
-        found = [_elementwise(eqn, out, rule.differentiable) for out in eqn.outvars]
+        results = [_elementwise(eqn, out, rule.differentiable) for out in eqn.outvars]
     elif rule.kind is Kind.STRUCTURAL:
-        found = _structural(eqn, rule, constant_value, sources)
+        results = _structural(eqn, rule, constant_value, sources)
     elif rule.kind is Kind.NESTED:
-        found = _nested(eqn, constant_value, sources is not None)
+        results = _nested(eqn, constant_value, sources is not None)
     elif rule.kind is Kind.MIXING and sources is not None and sources.is_fixed is not None:
         sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers, sources.samples)
-        found = [{(k, is_floating(dtype_of(eqn.invars[k]))): maps for k, maps in sums.items()} for _ in eqn.outvars]
+        results = [{(k, is_floating(dtype_of(eqn.invars[k]))): maps for k, maps in sums.items()} for _ in eqn.outvars]
     else:
-        found = [{} for _ in eqn.outvars]
-    return [_without_gradient(d) if not is_floating(dtype_of(out)) else d for d, out in zip(found, eqn.outvars)]
+        results = [{} for _ in eqn.outvars]
+    # An integer has no derivative, whatever it is made of.
+    return [_without_gradient(d) if not is_floating(dtype_of(out)) else d for d, out in zip(results, eqn.outvars)]
 
 
-def _without_gradient(found: Dependences) -> Dependences:
-    return {(operand, False): maps for (operand, _), maps in found.items()}
+def _without_gradient(dependences: Dependences) -> Dependences:
+    return {(operand, False): maps for (operand, _), maps in dependences.items()}
 
 
 def _elementwise(eqn: Equation, out: Var, differentiable: bool) -> Dependences:
-    found: Dependences = {}
+    dependences: Dependences = {}
     size = size_of(out)
     for k, atom in enumerate(eqn.invars):
         # A literal is a constant of the program: nothing depends on where it comes from.
         if isinstance(atom, Literal):
             continue
         gradient = differentiable and is_floating(dtype_of(atom))
-        found[k, gradient] = ONLY_IDENTITY if size_of(atom) == size else _broadcast(shape_of(atom), shape_of(out))
-    return found
+        dependences[k, gradient] = ONLY_IDENTITY if size_of(atom) == size else _broadcast(shape_of(atom), shape_of(out))
+    return dependences
 
 
 @lru_cache(maxsize=64)
@@ -110,16 +111,16 @@ def _structural(
     choices = _choices(eqn, indices, constant_value, sources)
     if choices is None:
         return [_kept_in_place(eqn) for _ in eqn.outvars]
-    found: list[Dependences] = [{} for _ in eqn.outvars]
+    results: list[Dependences] = [{} for _ in eqn.outvars]
     for (k, atom), choice in itertools.product(enumerate(eqn.invars), choices):
         if k in indices or isinstance(atom, Literal):
             continue
         key = k, rule.differentiable and is_floating(dtype_of(atom))
-        for d, out, index in zip(found, eqn.outvars, _move(eqn, rule, k, choice), strict=True):
+        for d, out, index in zip(results, eqn.outvars, _move(eqn, rule, k, choice), strict=True):
             position_map = PositionMap.of(index, size_of(atom))
             if not position_map.is_empty:
                 add_dependence(d, key, (position_map,), size_of(out), size_of(atom))
-    return found
+    return results
 
 
 def _choices(
@@ -194,8 +195,8 @@ def _nested(eqn: Equation, constant_value: ConstantValue, at_changing_places: bo
     if body is None:
         return [{} for _ in eqn.outvars]
     constants = [constant_value(atom) if _is_index_like(atom) else None for atom in eqn.invars]
-    found = body_dependences(body, constants, at_changing_places)
-    return _with_declared(eqn, found, constants, at_changing_places) if has_own_derivative(eqn) else found
+    dependences = body_dependences(body, constants, at_changing_places)
+    return _with_declared(eqn, dependences, constants, at_changing_places) if has_own_derivative(eqn) else dependences
 
 
 def _is_index_like(atom: Atom) -> bool:
@@ -207,28 +208,30 @@ def _with_declared(
 ) -> list[Dependences]:
     """Dependences of a function with a declared derivative: a derivative passes where the declared one says so,
     whatever the function's own would do, such as a spike's zero."""
-    found = [_without_gradient(d) for d in values]
+    results = [_without_gradient(d) for d in values]
     tangents = tangents_of(eqn)
     operand_of = {seed: operand for operand, seed in tangents.seeds.items() if not mixes(eqn, operand)}
     by_tangent = body_dependences(tangents.closed, constants, at_changing_places)
     for number, slopes in zip(tangents.results, by_tangent, strict=True):
         for (argument, passes), maps in slopes.items():
             if passes and argument in operand_of:
+                # The value depends on the operand anyway; where the slope does in the same way, one entry says both.
                 operand = operand_of[argument]
-                found[number][operand, True] = maps
-                if found[number].get((operand, False)) == maps:
-                    del found[number][operand, False]
-    return found
+                results[number][operand, True] = maps
+                if results[number].get((operand, False)) == maps:
+                    del results[number][operand, False]
+    return results
 
 
 def _of_branches(eqn: Equation, at_changing_places: bool) -> list[Dependences]:
     sizes = [size_of(atom) for atom in eqn.invars]
     merged: list[Dependences] = [{} for _ in eqn.outvars]
     for branch in bodies(eqn):
-        found_here = body_dependences(branch, (), at_changing_places)
-        for d, found, out in zip(merged, found_here, eqn.outvars, strict=True):
-            for (operand, gradient), maps in found.items():
+        results = body_dependences(branch, (), at_changing_places)
+        for d, of_branch, out in zip(merged, results, eqn.outvars, strict=True):
+            for (operand, gradient), maps in of_branch.items():
                 add_dependence(d, (operand + 1, gradient), maps, size_of(out), sizes[operand + 1])
+    # All elements of all results depend on which branch is taken, without a derivative.
     if not isinstance(eqn.invars[0], Literal):
         for d, out in zip(merged, eqn.outvars, strict=True):
             d[0, False] = (PositionMap(np.zeros(size_of(out), dtype=np.int64)),)
@@ -249,7 +252,7 @@ def body_dependences(
     known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
     sizes = [size_of(var) for var in jaxpr.invars]
-    found: dict[Var, Dependences] = {
+    of_variable: dict[Var, Dependences] = {
         var: {(k, is_floating(dtype_of(var))): ONLY_IDENTITY} for k, var in enumerate(jaxpr.invars)
     }
 
@@ -264,11 +267,11 @@ def body_dependences(
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
                 source = eqn.invars[operand]
-                inner = {} if isinstance(source, Literal) else found.get(source, {})
+                inner = {} if isinstance(source, Literal) else of_variable.get(source, {})
                 for key, through in chained(maps, gradient, inner, size_of(out), sizes).items():
                     add_dependence(total, key, through, size_of(out), sizes[key[0]])
-            found[out] = total
-    return [{} if isinstance(atom, Literal) else found.get(atom, {}) for atom in jaxpr.outvars]
+            of_variable[out] = total
+    return [{} if isinstance(atom, Literal) else of_variable.get(atom, {}) for atom in jaxpr.outvars]
 
 
 def _fold_constants(eqn: Equation, known: Environment, constant_value: ConstantValue) -> None:

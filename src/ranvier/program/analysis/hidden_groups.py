@@ -96,13 +96,13 @@ class HiddenGroup(Remade):
     def split_hidden(self, values: jax.Array) -> list[jax.Array]:
         """The arrays that :meth:`concat_hidden` put together."""
         flat = values.reshape(self.positions.size, self.num_state)
-        found = [jnp.zeros(int(np.prod(slot.shape, dtype=np.int64)), values.dtype) for slot in self.hidden_states]
+        arrays = [jnp.zeros(int(np.prod(slot.shape, dtype=np.int64)), values.dtype) for slot in self.hidden_states]
         for a, component in enumerate(self.positions.components):
             present = component.elements >= 0
             # A state may hold several components, each at its own elements, so they are put in one after the other.
-            state = found[component.state]
-            found[component.state] = state.at[component.elements[present]].set(flat[present, a])
-        return [array.reshape(slot.shape) for array, slot in zip(found, self.hidden_states, strict=True)]
+            state = arrays[component.state]
+            arrays[component.state] = state.at[component.elements[present]].set(flat[present, a])
+        return [array.reshape(slot.shape) for array, slot in zip(arrays, self.hidden_states, strict=True)]
 
     @cached_property
     def component_names(self) -> tuple[str, ...]:

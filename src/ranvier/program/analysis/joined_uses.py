@@ -106,7 +106,7 @@ def _with_product(flow: ParameterFlow, use: ParameterUse, path: LinearPath, foll
         _whole(flow, (use, following), path),
         xs=use.xs,
         pairs=inputs * size_of(following.y),
-        reason="products in a row with static operands alone are one product with a low-rank matrix",
+        reason="products in a row whose other operands are static are one product with a low-rank matrix",
     )
     return Join((use, following), whole)
 

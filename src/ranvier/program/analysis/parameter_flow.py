@@ -90,7 +90,7 @@ class ParameterFlow:
         return frozenset(atom for atom in self.info.jaxpr.outvars if not isinstance(atom, Literal))
 
     def only_reader(self, var: Var) -> Equation | None:
-        """The equation that alone reads a variable and has one result; None for a result of the step."""
+        """The only equation that reads a variable, if it has one result; None for a result of the step."""
         readers = self.feeds.consumers.get(var, [])
         if var in self._results or len(readers) != 1:
             return None

@@ -72,7 +72,7 @@ def _meeting(flow: ParameterFlow, eqn: Equation) -> Meeting | None:
 def _entering(flow: ParameterFlow, meetings: Iterable[Meeting]) -> list[Var]:
     """Variables that enter the changing part of a step position by position, each once."""
     at_meetings = [var for meeting in meetings for var in meeting.unmixed]
-    # A new state made of parameters alone (v' = w) meets no data in this step, but the next step reads it.
+    # A new state made only of parameters (v' = w) meets no data in this step, but the next step reads it.
     new_states = [var for var in flow.info.hidden_outvars if flow.is_made_of_parameters(var)]
     return list(dict.fromkeys((*at_meetings, *new_states)))
 

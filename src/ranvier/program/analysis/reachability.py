@@ -52,7 +52,7 @@ class Feeds:
 
     def passes(self, eqn: Equation, operand: int) -> bool:
         """Whether the operand reaches a result position by position with a derivative."""
-        return any((operand, True) in found for found in self.of_equation.get(id(eqn), ()))
+        return any((operand, True) in dependences for dependences in self.of_equation.get(id(eqn), ()))
 
 
 @cached_by_program
@@ -83,9 +83,9 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
         if not any(var in of_variable for var in eqn.outvars):
             continue
         of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value, sources)
-        for out, found in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
+        for out, dependences in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
             fed = of_variable.get(out, NOTHING)
-            for (operand, gradient), maps in found.items():
+            for (operand, gradient), maps in dependences.items():
                 source = eqn.invars[operand]
                 if not isinstance(source, Literal):
                     _extend(of_variable, source, fed, gradient, maps, sizes)
@@ -146,7 +146,7 @@ class Reaches:
 def bits_of(mask: int) -> list[int]:
     """The numbers of the bits that are set, in order."""
     numbers = []
-    # Bit by bit from the lowest: masks have a bit per state, of which few are set.
+    # Bit by bit from the lowest: masks have a bit per state, and few are set.
     while mask:
         lowest = mask & -mask
         numbers.append(lowest.bit_length() - 1)
@@ -217,7 +217,7 @@ def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
     """For every variable with such a path: the hidden states it reaches within the step, up to the first new one,
     through at least one mixing equation along which a derivative passes (bit mask), and one such equation."""
     masks, new_states, feeds = reach_by_gradient(info).masks, set(info.hidden_outvars), feeds_of(info)
-    found: dict[Var, tuple[int, Equation]] = {}
+    paths: dict[Var, tuple[int, Equation]] = {}
     for eqn in reversed(info.equations):
         if not has_derivative(eqn):
             continue
@@ -226,14 +226,14 @@ def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
         for var in eqn.outvars:
             reached |= masks.get(var, 0)
             # A new state ends a path: what mixes after it belongs to the next relation.
-            if var in found and var not in new_states:
-                later, through = later | found[var][0], found[var][1]
+            if var in paths and var not in new_states:
+                later, through = later | paths[var][0], paths[var][1]
         for k, atom in differentiated_operands(eqn):
             mixed = is_mixed(feeds, eqn, k)
             if mask := reached if mixed else later:
-                known, first = found.get(atom, (0, eqn if mixed else through))
-                found[atom] = known | mask, first
-    return found
+                known, first = paths.get(atom, (0, eqn if mixed else through))
+                paths[atom] = known | mask, first
+    return paths
 
 
 def differentiated_operands(eqn: Equation) -> Iterator[tuple[int, Var]]:

@@ -3,7 +3,7 @@
 In ``y = x @ w; v' = 0.9 v + concatenate([y, 2 y])`` with y of 2 elements and 4 neurons, the relation of w reaches one
 group over 4 lanes: (0, 0), (1, 1), (0, 2), (1, 3), each an element of y and the position that it feeds. f = dv'/dy is
 [1, 1, 2, 2] by lane. Each element of y feeds two positions, but no position is fed by two elements, so one forward-mode
-product with a tangent of ones finds all four numbers at once.
+product with a tangent of ones gives all four numbers at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .transition import EntryFacts, take_component
 from .uniformity import jaxpr_facts
 
 MANY_COLOURS = 4
-"""From this many more seeds than one f is found for all of them at once."""
+"""From this many more seeds than one f is computed for all of them at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Connection:
     def columns_at(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
         """f at this y and these residuals: component to ``[lanes]``, for the components that y can reach."""
         # Elements of y that meet at a position get different colours, and a product of its own each; otherwise their
-        # derivatives would add up and could not be told apart.
+        # derivatives would add up and could not be separated.
         colours = self._colours
         last = int(colours.max(initial=0))
         if last >= MANY_COLOURS:
@@ -119,8 +119,8 @@ class Connection:
             return [self._read(pushed, a) for a in self.components]
 
         lane = np.arange(self.y_index.size)
-        found = jax.vmap(push)(seeds)
-        return {a: x[colours[self.y_index], lane] for a, x in zip(self.components, found, strict=True)}
+        by_component = jax.vmap(push)(seeds)
+        return {a: x[colours[self.y_index], lane] for a, x in zip(self.components, by_component, strict=True)}
 
     @cached_property
     def components(self) -> tuple[int, ...]:
@@ -135,10 +135,10 @@ class Connection:
         traced = trace(
             lambda y, *rest: list(self.columns_at(y, rest).values()), [var.aval for var in (source, *residuals)]
         )
-        given = [BindingTime.DYNAMIC, *(levels.of(var) for var in residuals)]
+        operand_levels = [BindingTime.DYNAMIC, *(levels.of(var) for var in residuals)]
         constants = [None, *(levels.constant_value(var) for var in residuals)]
-        found = jaxpr_facts(traced, given, constants)
-        return {a: EntryFacts(*fact) for a, fact in zip(self.components, found, strict=True)}
+        facts = jaxpr_facts(traced, operand_levels, constants)
+        return {a: EntryFacts(*fact) for a, fact in zip(self.components, facts, strict=True)}
 
     def _read(self, pushed: Sequence[Any], a: int) -> jax.Array:
         component = self.group.positions.components[a]
@@ -237,13 +237,13 @@ class HiddenParamOpRelation(Remade):
             const_vals: values of the other variables of the step, from :meth:`ranvier.ModuleInfo.values`.
             concat_hidden_vals: whether the states of a group are put together, ``[*varshape, num_state]``.
         """
-        found = []
+        new_states = []
         for connection in self.connections:
             group, path = connection.group, connection.path
             values = dict(zip(path.targets, path([y_val], path.residuals_from(const_vals)), strict=True))
             states = [values[var] if var in values else const_vals[var] for var in group.hidden_outvars]
-            found.append(group.concat_hidden(states) if concat_hidden_vals else states)
-        return found
+            new_states.append(group.concat_hidden(states) if concat_hidden_vals else states)
+        return new_states
 
     @property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:
@@ -309,8 +309,8 @@ def find_hidden_param_op_relations_from_minfo(
     relations = analyse_relations(info).relations
     if hid_path_to_group is None:
         return list(relations)
-    kept = {id(group) for group in hid_path_to_group.values()}
-    return [r for r in relations if not r.connections or any(id(g) in kept for g in r.hidden_groups)]
+    wanted = {id(group) for group in hid_path_to_group.values()}
+    return [r for r in relations if not r.connections or any(id(g) in wanted for g in r.hidden_groups)]
 
 
 @cached_by_program
@@ -356,7 +356,7 @@ def connections_of(info: ModuleInfo, y: Var, feeds: Feeds) -> tuple[Connection, 
     reached: dict[HiddenGroup, list[int]] = {}
     for group, state in (place[j] for j in fed):
         reached.setdefault(group, []).append(state)
-    found = []
+    connections = []
     for group in sorted(reached, key=lambda group: group.index):
         states = tuple(sorted(reached[group]))
         pairs = []
@@ -370,8 +370,8 @@ def connections_of(info: ModuleInfo, y: Var, feeds: Feeds) -> tuple[Connection, 
         if not pairs:
             continue
         y_index, position = _lanes(pairs, group.positions.size)
-        found.append(Connection(group, states, y_index, position, y, info, feeds))
-    return tuple(found)
+        connections.append(Connection(group, states, y_index, position, y, info, feeds))
+    return tuple(connections)
 
 
 def _lanes(pairs: Sequence[np.ndarray], positions: int) -> tuple[np.ndarray, np.ndarray]:

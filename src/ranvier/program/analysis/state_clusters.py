@@ -156,7 +156,7 @@ def _by_cluster(
 def arranged(
     info: ModuleInfo, members: list[int], edges: ClusterEdges, diagnostics: list[Diagnostic]
 ) -> list[tuple[list[int], Positions]]:
-    """A cluster with its positions; where there are none, its parts joined by identity alone."""
+    """A cluster with its positions; where there are none, its parts that are joined by the identity."""
     links = edges.links
     shapes = [info.hidden[k].shape for k in members]
     place = {k: n for n, k in enumerate(members)}

@@ -101,7 +101,7 @@ class Transition:
             are taken, more only where a state reaches itself at another position.
 
         Raises:
-            AnalysisError: the state depends on itself at so many positions that no block can be told apart.
+            AnalysisError: the state depends on itself at so many positions that no block can be separated.
         """
         return self.jacobian_at(self.path.sources_from(values), self.path.residuals_from(values))
 
@@ -188,7 +188,7 @@ class Transition:
     @cached_property
     def nonzero(self) -> frozenset[tuple[int, int]]:
         """The entries (a, b) of D that are not structural zeros."""
-        found = set()
+        nonzero = set()
         components = self._positions.components
         for (target, source), maps in self._edges.items():
             rows = [a for a, c in enumerate(components) if c.state == target]
@@ -199,8 +199,8 @@ class Transition:
                     here, there = components[a].elements, components[b].elements
                     both = (here >= 0) & (there >= 0)
                     if indices is None or any((index[here[both]] == there[both]).any() for index in indices):
-                        found.add((a, b))
-        return frozenset(found)
+                        nonzero.add((a, b))
+        return frozenset(nonzero)
 
     @cached_property
     def entries(self) -> tuple[tuple[Entry, ...], ...]:
@@ -217,6 +217,7 @@ class Transition:
         if not order:
             return {}
         sources, residuals = self.path.sources, self.path.residuals
+        # Where positions mix, D cannot be computed as columns, so nothing is known of its entries.
         if any(maps is None for maps in self._edges.values()):
             return dict.fromkeys(order, EntryFacts(BindingTime.DYNAMIC, False))
 
@@ -226,10 +227,11 @@ class Transition:
 
         traced = trace(entries, [var.aval for var in (*sources, *residuals)])
         levels = binding_times_of(self.info)
-        given = [BindingTime.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
+        operand_levels = [BindingTime.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
         constants = [None] * len(sources) + [levels.constant_value(var) for var in residuals]
-        found = jaxpr_facts(traced, given, constants)
-        facts = {key: EntryFacts(*fact) for key, fact in zip(order, found, strict=True)}
+        of_entries = jaxpr_facts(traced, operand_levels, constants)
+        facts = {key: EntryFacts(*fact) for key, fact in zip(order, of_entries, strict=True)}
+        # An entry that is always zero is as good as a path that does not exist.
         return {key: fact for key, fact in facts.items() if fact.value != 0.0}
 
 
