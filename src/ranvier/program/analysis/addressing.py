@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -77,56 +77,38 @@ def index_operands(eqn: Equation) -> list[int]:
     return [1] if eqn.primitive.name.startswith("scatter") else list(range(first, len(eqn.invars)))
 
 
-def _origin_of(
-    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
-) -> tuple[_Origin | None, list[Atom]]:
-    """How the indices of an equation come about, None where they are no integers; and the indices."""
-    origin, atoms = _Origin(constant_value, producers), [eqn.invars[k] for k in operands]
-    return (origin if all(origin.follow(atom) for atom in atoms) else None), atoms
-
-
-@dataclass
-class _Origin:
-    """How indices come about: equations in order, from roots and constants."""
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """What the equations of a step say about the integers that they compute."""
 
     constant_value: ConstantValue
     producers: Mapping[Var, Equation]
-    equations: dict[int, Equation] = field(default_factory=dict)
-    roots: dict[Var, range | None] = field(default_factory=dict)
-    constants: dict[Var, np.ndarray] = field(default_factory=dict)
 
-    def follow(self, atom: Atom) -> bool:
-        """Adds what an index is made of; False where it is no integer."""
-        if isinstance(atom, Literal) or atom in self.roots or atom in self.constants:
-            return True
-        if not is_integer(atom):
-            return False
-        if (value := self.constant_value(atom)) is not None:
-            self.constants[atom] = value
-            return True
+    def is_root(self, atom: Var) -> bool:
+        """Whether an integer is followed no further back."""
         eqn = self.producers.get(atom)
-        values = None if eqn is None else self._range(eqn)
-        is_flag = dtype_of(atom) == np.bool_
-        # What is bounded, or does not come from integers, is a root. So is a flag made of integers that can be
-        # anything: the flag has two values, its operands have too many.
-        if eqn is None or values is not None or not _is_counted(eqn) or (is_flag and not self._is_bounded(atom)):
-            self.roots[atom] = range(2) if is_flag else values
-        elif id(eqn) not in self.equations:
-            for operand in eqn.invars:
-                self.follow(operand)
-            self.equations[id(eqn)] = eqn
-        return True
+        if eqn is None or self.range_of(eqn) is not None or not _is_counted(eqn):
+            return True
+        # A flag has two values; integers that it is made of may have too many.
+        return dtype_of(atom) == np.bool_ and not self._is_bounded(atom)
+
+    def values_of_root(self, atom: Var) -> range | None:
+        """The values that a root can take; None where nothing bounds them."""
+        if dtype_of(atom) == np.bool_:
+            return range(2)
+        eqn = self.producers.get(atom)
+        return None if eqn is None else self.range_of(eqn)
 
     def _is_bounded(self, atom: Atom) -> bool:
         """Whether all that an integer is made of takes few values."""
         if isinstance(atom, Literal) or self.constant_value(atom) is not None:
             return True
         eqn = self.producers.get(atom)
-        if eqn is None or self._range(eqn) is not None:
+        if eqn is None or self.range_of(eqn) is not None:
             return eqn is not None
         return _is_counted(eqn) and all(map(self._is_bounded, eqn.invars))
 
-    def _range(self, eqn: Equation) -> range | None:
+    def range_of(self, eqn: Equation) -> range | None:
         """The values that a result can take, where the equation itself bounds them."""
         name, out = eqn.primitive.name, eqn.outvars[0]
         if name in ("argmax", "argmin"):
@@ -147,13 +129,58 @@ class _Origin:
             return None
         return int(value.reshape(-1)[0])
 
+
+def _origin_of(
+    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
+) -> tuple[_Origin | None, list[Atom]]:
+    """How the indices of an equation come about, None where they are no integers; and the indices."""
+    atoms = [eqn.invars[k] for k in operands]
+    if not all(isinstance(atom, Literal) or is_integer(atom) for atom in atoms):
+        return None, atoms
+    bounds = _Bounds(constant_value, producers)
+    equations: dict[int, Equation] = {}
+    roots: dict[Var, range | None] = {}
+    constants: dict[Var, np.ndarray] = {}
+
+    def add(atom: Atom) -> None:
+        if isinstance(atom, Literal) or atom in roots or atom in constants:
+            return
+        if (value := constant_value(atom)) is not None:
+            constants[atom] = value
+        elif bounds.is_root(atom):
+            roots[atom] = bounds.values_of_root(atom)
+        elif id(producers[atom]) not in equations:
+            # Operands first, so that the equations can be run in the order in which they are added.
+            for operand in producers[atom].invars:
+                add(operand)
+            equations[id(producers[atom])] = producers[atom]
+
+    for atom in atoms:
+        add(atom)
+    return _Origin(tuple(equations.values()), roots, constants), atoms
+
+
+@dataclass(frozen=True, eq=False)
+class _Origin:
+    """How indices come about.
+
+    Attributes:
+        equations: the equations that compute them, in order.
+        roots: the integers that these start from, with the values that each can take; None where they are not bounded.
+        constants: the values of the constants that these read.
+    """
+
+    equations: tuple[Equation, ...]
+    roots: Mapping[Var, range | None]
+    constants: Mapping[Var, np.ndarray]
+
     def computed(self, atoms: Sequence[Atom], values: Mapping[Var, np.ndarray]) -> list[np.ndarray]:
         """The indices for several values of the roots, each ``[choices, *shape]``."""
 
         def one(roots: list[jax.Array]) -> list[jax.Array]:
             environment: Environment = dict(self.constants)
             environment.update(zip(values, roots, strict=True))
-            run_equations(self.equations.values(), environment)
+            run_equations(self.equations, environment)
             return [jax.numpy.asarray(read(environment, atom)) for atom in atoms]
 
         with jax.ensure_compile_time_eval():
@@ -167,7 +194,7 @@ class _Origin:
         def of(atom: Atom) -> np.ndarray:
             return np.zeros(shape_of(atom), bool) if isinstance(atom, Literal) else entries[atom]
 
-        for eqn in self.equations.values():
+        for eqn in self.equations:
             operands = [of(atom) for atom in eqn.invars]
             move = rule_of(eqn.primitive).move
             for out in eqn.outvars:

@@ -10,7 +10,8 @@ new state is met. A walk remembers the last projection it has come through, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from .._jax import Equation, Literal, Var, shape_of
@@ -54,84 +55,106 @@ class Wire:
 @cached_by_program
 def wiring_of(info: ModuleInfo) -> list[Wire]:
     """All wires of a program, without repetition, targets in order."""
-    finder = _WireFinder(info)
+    ends = _Ends(info)
     wires: dict[Wire, None] = {}
     for group in analyse_groups(info).groups:
-        wires.update(dict.fromkeys(finder.into(("group", group.index), group.hidden_outvars)))
+        wires.update(dict.fromkeys(_wires_into(ends, ("group", group.index), group.hidden_outvars)))
     for k, atom in enumerate(info.output_outvars):
         if not isinstance(atom, Literal):
-            wires.update(dict.fromkeys(finder.into(("output", k), [atom])))
+            wires.update(dict.fromkeys(_wires_into(ends, ("output", k), [atom])))
     return list(wires)
 
 
-class _WireFinder:
+Mixing = ParameterUse | Equation
+"""A use of parameters, or a mixing equation without any."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """Where a walk backward stands.
+
+    Attributes:
+        var: the variable that it has come to.
+        through: the projection that it came through, the one nearest to the target; None so far.
+        gated: whether it came through another projection as well.
+    """
+
+    var: Var
+    through: Mixing | None = None
+    gated: bool = False
+
+
+class _Ends:
+    """The nodes of a program's variables, and the projections of its equations."""
+
     def __init__(self, info: ModuleInfo) -> None:
         self.info = info
         self.levels = binding_times_of(info)
         groups = analyse_groups(info).groups
-        self.old = {var: ("group", g.index) for g in groups for var in g.hidden_invars}
-        self.new = {var: ("group", g.index) for g in groups for var in g.hidden_outvars}
-        self.inputs = {var: ("input", k) for k, var in enumerate(info.input_invars)}
-        self.operation_at = {id(eqn): op for op in parameter_uses_of(info) for eqn in op.equations}
+        self.old: dict[Var, Node] = {var: ("group", g.index) for g in groups for var in g.hidden_invars}
+        self.new: dict[Var, Node] = {var: ("group", g.index) for g in groups for var in g.hidden_outvars}
+        self.inputs: dict[Var, Node] = {var: ("input", k) for k, var in enumerate(info.input_invars)}
+        self.use_at = {id(eqn): use for use in parameter_uses_of(info) for eqn in use.equations}
 
-    def into(self, target: Node, variables: Sequence[Var]) -> Iterable[Wire]:
-        """Wires that end in the node which computes these variables."""
-        starts = set(variables) if target[0] == "group" else set()
-        queue: list[tuple[Var, ParameterUse | Equation | None, bool]] = [(var, None, False) for var in variables]
-        seen: set[tuple[Var, int, bool]] = set()
-        while queue:
-            var, through, gated = queue.pop(0)
-            key = (var, id(through), gated)
-            if key in seen:
-                continue
-            seen.add(key)
-            source = self._source(var, var in starts and through is None)
-            if source is not None:
-                # What a group does to itself without a projection is its dynamics.
-                if source[0] != target or through is not None:
-                    yield self._wire(source, target, through, gated)
-                continue
-            eqn = self.levels.producers.get(var)
-            if eqn is not None:
-                queue += self._operands(eqn, through, gated)
-
-    def _source(self, var: Var, is_start: bool) -> tuple[Node, int] | None:
-        if var in self.inputs:
-            return self.inputs[var], 0
-        if var in self.old:
-            return self.old[var], 1
-        if var in self.new and not is_start:
-            return self.new[var], 0
+    def source(self, walk: _Walk, starts: Collection[Var]) -> tuple[Node, int] | None:
+        """The node that a walk ends at, with its delay in steps; None where it goes on."""
+        if walk.var in self.inputs:
+            return self.inputs[walk.var], 0
+        if walk.var in self.old:
+            return self.old[walk.var], 1
+        # A walk starts at the new values of its target and leaves them first; later it may come back to them.
+        if walk.var in self.new and (walk.through is not None or walk.var not in starts):
+            return self.new[walk.var], 0
         return None
 
-    def _operands(
-        self, eqn: Equation, through: ParameterUse | Equation | None, gated: bool
-    ) -> list[tuple[Var, ParameterUse | Equation | None, bool]]:
-        # The equations of one use are one projection: its bias, and the parts of a low-rank product.
-        mixing = classify(eqn) in (Kind.MIXING, Kind.OPAQUE) or id(eqn) in self.operation_at
-        here = self.operation_at.get(id(eqn), eqn) if mixing else None
-        # The wire is named for the projection at its target; a second one farther back only gates it.
-        if here is not None and through is not None and here is not through:
-            following, gated = through, True
-        else:
-            following = through if through is not None else here
-        return [
-            (atom, following, gated)
-            for atom in eqn.invars
-            if not isinstance(atom, Literal) and not self.levels.is_static(atom)
-        ]
+    def projection(self, eqn: Equation) -> Mixing | None:
+        """The projection that an equation is part of; all equations of one use, such as its bias, are one."""
+        if id(eqn) in self.use_at:
+            return self.use_at[id(eqn)]
+        return eqn if classify(eqn) in (Kind.MIXING, Kind.OPAQUE) else None
 
-    def _wire(
-        self, source: tuple[Node, int], target: Node, through: ParameterUse | Equation | None, gated: bool
-    ) -> Wire:
-        node, delay = source
-        if through is None:
-            return Wire(node, target, "direct", (), (), delay, gated)
-        if isinstance(through, ParameterUse):
-            paths = tuple(self.info.parameters[slot].path for slot in sorted(through.slots))
-            shapes = tuple(shape_of(var) for var in through.operands if len(shape_of(var)) > 1) or tuple(
-                shape_of(var) for var in through.operands
-            )
-            return Wire(node, target, through.kind.value, paths, shapes, delay, gated)
-        label = rule_of(through.primitive).operation or UseKind.OTHER.value
-        return Wire(node, target, f"fixed {label}", (), (), delay, gated)
+
+def _wires_into(ends: _Ends, target: Node, variables: Sequence[Var]) -> Iterator[Wire]:
+    """Wires that end in the node which computes these variables."""
+    starts = set(variables) if target[0] == "group" else set()
+    queue = deque(map(_Walk, variables))
+    seen: set[tuple[Var, int, bool]] = set()
+    while queue:
+        walk = queue.popleft()
+        key = (walk.var, id(walk.through), walk.gated)
+        if key in seen:
+            continue
+        seen.add(key)
+        source = ends.source(walk, starts)
+        if source is None:
+            queue.extend(_steps_back(ends, walk))
+        # What a group does to itself without a projection is its dynamics.
+        elif source[0] != target or walk.through is not None:
+            yield _wire(ends.info, *source, target, walk)
+
+
+def _steps_back(ends: _Ends, walk: _Walk) -> list[_Walk]:
+    """The walk, gone on to every operand that changes of the equation that computes its variable."""
+    eqn = ends.levels.producers.get(walk.var)
+    if eqn is None:
+        return []
+    here = ends.projection(eqn)
+    # The wire is named for the projection at its target; a second one farther back only gates it.
+    gated = walk.gated or (here is not None and walk.through is not None and here is not walk.through)
+    through = here if walk.through is None else walk.through
+    changing = [a for a in eqn.invars if not isinstance(a, Literal) and not ends.levels.is_static(a)]
+    return [_Walk(var, through, gated) for var in changing]
+
+
+def _wire(info: ModuleInfo, source: Node, delay: int, target: Node, walk: _Walk) -> Wire:
+    through, gated = walk.through, walk.gated
+    if through is None:
+        return Wire(source, target, "direct", (), (), delay, gated)
+    if isinstance(through, ParameterUse):
+        paths = tuple(info.parameters[slot].path for slot in sorted(through.slots))
+        shapes = tuple(map(shape_of, through.operands))
+        # The shapes of weights say more than those of their biases.
+        matrices = tuple(shape for shape in shapes if len(shape) > 1)
+        return Wire(source, target, through.kind.value, paths, matrices or shapes, delay, gated)
+    label = rule_of(through.primitive).operation or UseKind.OTHER.value
+    return Wire(source, target, f"fixed {label}", (), (), delay, gated)
