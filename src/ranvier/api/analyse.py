@@ -1,4 +1,4 @@
-"""All analyses of a model in one call, and the analyses by model instead of by program."""
+"""All analyses of a model in one call, and analyses of a model instead of a program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..report.explain import explain_program
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything Ranvier knows of a model without running it on data; parts are computed when asked for.
+    """Everything that Ranvier knows about a model without running it on data. Each part is computed on first use.
 
     Attributes:
         info: the program.
@@ -40,7 +40,7 @@ class Analysis:
 
     @cached_property
     def relations(self) -> list[HiddenParamOpRelation]:
-        """The relations between parameters and groups, weight-to-weight ones included."""
+        """The relations between parameters and groups, including weight-to-weight ones."""
         return find_hidden_param_op_relations_from_minfo(self.info)
 
     @cached_property
@@ -60,7 +60,7 @@ class Analysis:
 
     @cached_property
     def memory(self) -> list[RuleMemory]:
-        """What each learning rule would have to keep."""
+        """What each learning rule would have to store."""
         return rule_memory(self.info)
 
     def explain(self) -> str:
@@ -72,8 +72,11 @@ def analyse(model: Any, *inputs: Any) -> Analysis:
     """Runs all analyses on a model.
 
     Args:
-        model: what :func:`ranvier.extract_module_info` takes.
+        model: as for :func:`ranvier.extract_module_info`.
         *inputs: example inputs of one step.
+
+    Raises:
+        ModelError, InputError: as for :func:`ranvier.extract_module_info`.
 
     Example:
         >>> analysis = ranvier.analyse(model, x)

@@ -18,18 +18,18 @@ SC_NEUROCORE = {
     "weight_pruning": "prune{threshold=0.001}",
     "redundant_connection_removal": "connections",
 }
-"""Names of sc-neurocore's passes, and what they are here."""
+"""Names of sc-neurocore's passes, and the pipelines that they stand for."""
 
 Passes = str | Iterable[str | Pass] | None
 
 
 @dataclass(frozen=True)
 class ChosenPasses:
-    """Passes in order.
+    """Passes in the order in which they run.
 
     Attributes:
-        passes: as they are run.
-        result_names: by the name of a pass what its results are called, where sc-neurocore's name was asked for.
+        passes: in order.
+        result_names: names of results by the name of a pass, for passes chosen by sc-neurocore's names.
     """
 
     passes: tuple[Pass, ...]
@@ -39,13 +39,13 @@ class ChosenPasses:
         return pipeline_text(self.passes)
 
     def with_zero_biases(self) -> ChosenPasses:
-        """The same for a model that keeps learning: a bias of zeros stays, because training may move it."""
+        """The same passes for a model that keeps learning: a bias of zeros stays, because training may change it."""
         passes = (replace(p, biases=False) if isinstance(p, Canonicalize) else p for p in self.passes)
         return replace(self, passes=tuple(passes))
 
 
 def chosen_passes(passes: Passes, level: str) -> ChosenPasses:
-    """The passes asked for, or those of the level where there are none.
+    """The chosen passes, or those of the level if ``passes`` is None.
 
     Raises:
         PassError: a pass, an option or the level is not known.

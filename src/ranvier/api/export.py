@@ -17,7 +17,7 @@ from ..simulation.lower import lower
 
 
 def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: Any, batched: bool = False) -> Path:
-    """Writes a model into one file that runs without Ranvier's compiler and without the model's code.
+    """Writes a model into a file that runs without Ranvier's compiler and without the model's code.
 
     The file holds a time step as StableHLO for CPU, CUDA and TPU, the parameters and the initial states.
     :func:`ranvier.load_artifact` and ``ranvier run`` run it.
@@ -26,8 +26,9 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
         model: a :class:`ranvier.SNNGraph`, a brainstate module with initialised states, :func:`ranvier.step_function`,
             or a program.
         path: of the file; an existing one is replaced once the new one is complete.
-        *example_inputs: example inputs of one step; of a graph they are known.
-        batched: whether the model has an axis of samples of its own; others run for any number of samples.
+        *example_inputs: example inputs of one step; not needed for a graph.
+        batched: whether the model itself has an axis of samples. Without one, the artifact runs for any number of
+            samples.
 
     Raises:
         GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
@@ -52,7 +53,7 @@ def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any
         model: a :class:`ranvier.SNNGraph`; or a brainstate module with initialised states,
             :func:`ranvier.step_function` or a program, which is raised to a graph first.
         path: of the ``.py`` file; existing files are replaced once the new ones are complete.
-        *example_inputs: example inputs of one step; of a graph they are known.
+        *example_inputs: example inputs of one step; not needed for a graph.
 
     Raises:
         GraphError, ModelError, InputError: the model is not valid, or cannot be traced with these inputs.
@@ -63,9 +64,9 @@ def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any
 
 
 def load_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """The model in a file that :func:`ranvier.export_artifact` wrote.
+    """Loads the model in a file that :func:`ranvier.export_artifact` wrote.
 
     Raises:
-        ExportError: there is no such file, or it holds no artifact that this version reads.
+        ExportError: there is no such file, or it holds no artifact that this version can read.
     """
     return Artifact.load(path)

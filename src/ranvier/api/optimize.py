@@ -65,39 +65,41 @@ def optimize(
     bisect_limit: int | None = None,
     watch: Callable[[str], None] | None = None,
 ) -> tuple[Any, OptimizationReport]:
-    """Makes a copy of a graph or model smaller, and checks that it does the same.
+    """Makes a smaller copy of a graph or model, and checks that it behaves the same.
 
-    A brainstate module or step function is raised to a graph, and what comes back is again a module or step function,
-    with smaller states and parameters: of populations and projections of the graph, by their names. Its surrogate
-    derivatives are the model's own. The report's ``carry`` takes the state of an optimizer along.
+    A brainstate module or step function is raised to a graph. The result is again a module or step function, with
+    smaller states and parameters, which have the names of populations and projections of the graph. Its surrogate
+    derivatives are those of the model. The report's ``carry`` converts the state of an optimizer.
 
     Args:
         model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,
             for one sample.
-        passes: a pipeline as text, or passes or their names in order, also sc-neurocore's; None for those of the level.
-        inputs: of a module or step function, example inputs of one step: an array, or a tuple where a step takes
-            several; by default the first step of the calibration data.
-        dt: of the graph that a module or step function is raised to, in seconds; brainstate's by default.
-        level: ``"O1"`` bitwise and algebraic passes; ``"O2"`` with profiled ones, where there is calibration data or a
-            profile; ``"O3"`` with approximate ones under a budget.
+        passes: a pipeline as text, or passes or their names in order, including sc-neurocore's names; None for the
+            passes of the level.
+        inputs: for a module or step function, example inputs of one step: an array, or a tuple if a step takes several;
+            by default the first step of the calibration data.
+        dt: for a module or step function, the time step of its graph in seconds; by default brainstate's.
+        level: ``"O1"`` for bitwise and algebraic passes; ``"O2"`` also for profiled ones, if there is calibration data
+            or a profile; ``"O3"`` also for approximate ones within a budget.
         calibration: inputs as :func:`ranvier.simulate` takes them; the graph is profiled on them.
-        labels: class of every sample, for a budget in accuracy.
-        budget: what approximate passes whose strength is ``auto`` may cost: loss of accuracy where there are labels,
-            else the change of the outputs, root mean square, as a part of their own; 0.01 by default.
+        labels: class of every sample, integers ``[samples]``, for a budget in accuracy.
+        budget: what approximate passes whose strength is ``auto`` may cost: a loss of accuracy if there are labels,
+            else the root mean square of the change of the outputs relative to that of the outputs; by default 0.01.
         verify_each: whether every pass is checked by running the network before and after.
-        counterexample: file for the inputs on which a pass breaks its promise.
-        fixpoint: whether to go through the passes until nothing changes.
-        print_after_all: keep the text of the graph after every pass, in the report's runs.
-        bisect_limit: run only so many passes.
-        watch: called with what is done next: the text of every pass before it runs.
+        counterexample: file to write if a pass breaks its promise, with the inputs on which it does.
+        fixpoint: whether to repeat the passes until nothing changes.
+        print_after_all: whether the report's runs have the text of the graph after every pass.
+        bisect_limit: run only this many passes.
+        watch: called with what is done next, such as the text of a pass before it runs.
 
     Returns:
         The new graph or model, and a report.
 
     Raises:
         GraphError: the graph is not valid.
-        PassError: a pass is not known or set up badly, or broke its promise.
+        PassError: a pass is not known, has a wrong option, or broke its promise.
         InputError: the calibration data does not fit.
+        ModelError: the model cannot be traced.
     """
     options = OptimizeOptions(
         budget=budget,

@@ -1,12 +1,12 @@
-"""A graph made smaller, in five steps: measure, make trials, run the passes, check the whole, report.
+"""Optimization of a graph in five steps: measure, make trials, run the passes, check the whole, report.
 
 For example, 15 neurons of which one is a duplicate and three do nothing:
 
     measured    15 neurons, with the rates that they have on the calibration data
     trials      random inputs, inputs that bring neurons close to their threshold, the calibration data
     result      11 neurons, after three rounds of passes, each of them checked on the trials
-    checks      15 neurons beside 11 on every trial: that every pass was right does not say that all of them
-                together are, because a promise allows a rounding error, and these add up
+    checks      15 neurons against 11 on every trial: even if every pass is right, all of them together may not be,
+                because promises allow rounding errors, and these add up
     report      15 -> 11 neurons, with the promise of the weakest change
 """
 
@@ -49,12 +49,12 @@ class Data:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A graph and what it does on the calibration data.
+    """A graph and its activity on the calibration data.
 
     Attributes:
         graph: the original.
-        profiled: the same with the activity of every population, where there is data.
-        data: None where there is none.
+        profiled: the same graph with the activity of every population, if there is data.
+        data: the calibration data; None if there is none.
     """
 
     graph: SNNGraph
@@ -79,7 +79,7 @@ def optimize_graph(
 def shrink(
     graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions
 ) -> tuple[SNNGraph, OptimizationReport]:
-    """A smaller graph, and a report that does not know of the parameters yet."""
+    """A smaller graph, and a report that does not know the parameters yet."""
     start = time.perf_counter()
     measured = measure(graph, data, options)
     trials = make_trials(measured, options)
@@ -101,7 +101,8 @@ def measure(graph: SNNGraph, data: Data, options: OptimizeOptions) -> Measured:
 
 
 def make_trials(measured: Measured, options: OptimizeOptions) -> list[Trial]:
-    """Inputs to check every pass on. They are made once: a pass that could choose its own would pass its own test."""
+    """The inputs on which every pass is checked. They are made once, from the graph before all passes: inputs made from
+    a wrong graph could hide what is wrong with it."""
     options.on_progress("making inputs to check with")
     return trials_of(measured.profiled, measured.data) if options.verify_each else []
 
@@ -109,7 +110,7 @@ def make_trials(measured: Measured, options: OptimizeOptions) -> list[Trial]:
 def pass_manager(
     measured: Measured, trials: list[Trial], chosen: ChosenPasses, options: OptimizeOptions
 ) -> PassManager:
-    """What runs the passes and checks each of them."""
+    """The manager that runs the passes and checks each of them."""
     data = measured.data
     # Without data, rates measured before an approximate change say nothing of the network after it.
     again = without_activity if data is None else lambda graph: profile(graph, data)
@@ -119,8 +120,8 @@ def pass_manager(
 def check_whole(
     measured: Measured, result: Result, trials: list[Trial], manager: PassManager
 ) -> tuple[Verification, ...]:
-    """The original beside the result, on every trial."""
-    # The manager's runner has the original's simulations already, from the check of the first pass.
+    """Compares the original with the result on every trial."""
+    # The manager's cache has the simulations of the original already, from the check of the first pass.
     runs = manager.run_checks, manager.run_checks
     return tuple(
         verify(
@@ -138,7 +139,7 @@ def check_whole(
 def make_report(
     measured: Measured, chosen: ChosenPasses, result: Result, checks: tuple[Verification, ...]
 ) -> OptimizationReport:
-    """What was done, and whether it is right."""
+    """The report: what was done, and what checks and data say about it."""
     before, after, data = measured.graph, result.graph, measured.data
     accuracy = None
     if data is not None and data.labels is not None:

@@ -1,4 +1,4 @@
-"""A model that is no graph, made smaller and given back as what it was: trace, raise, shrink, rebuild.
+"""Optimization of a model that is not a graph, in four steps: trace, raise, shrink, rebuild.
 
 For example, a step function with ``x @ w`` of a 100 x 50 weight into 50 LIF neurons, of which 8 never fire:
 
@@ -6,8 +6,8 @@ For example, a step function with ``x @ w`` of a 100 x 50 weight into 50 LIF neu
     raised      inputs "x" (100), a projection of 100 x 50, a population of 50
     data        the calibration data under the name "x", [T, samples, 100]
     shrunk      a projection of 100 x 42, a population of 42
-    rebuilt     a step function again, whose parameters are named by projections and populations, and whose inputs and
-                outputs have the shapes, dtypes and units of the model's own
+    rebuilt     a step function again, with parameters named after projections and populations, and with the shapes,
+                dtypes and units of the model's inputs and outputs
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ def optimize_model(
     Args:
         model: for one sample.
         inputs: example inputs of a step: an array or a tuple of the step's arguments.
-        dt: of the graph.
+        dt: of the graph, in seconds.
         chosen: the passes.
-        data: with inputs as the model takes them, ``[T, samples, ...]``, a tuple where a step takes several.
-        options: how the passes are run.
+        data: with inputs as the model takes them, ``[T, samples, ...]``, in a tuple if a step takes several.
+        options: how the passes run.
+
+    Raises:
+        ModelError, InputError, GraphError, PassError: as :func:`ranvier.optimize`.
     """
     arguments = _arguments(model, inputs, data.calibration)
     raised = raise_model(model, *arguments, dt=dt)
@@ -59,7 +62,7 @@ def optimize_model(
 
 
 def _carry(raised: Raised, graph: SNNGraph, origins: Provenance, is_module: bool) -> OptimizerStateMap:
-    """From the model's parameters to those of what came back."""
+    """The map from the model's parameters to those of the rebuilt model."""
     shapes = {s.path: tuple(tuple(leaf.shape) for leaf in s.leaves) for s in raised.info.parameters}
     moved = moved_index(raised.graph, graph, origins)
     if is_module:
@@ -70,7 +73,11 @@ def _carry(raised: Raised, graph: SNNGraph, origins: Provenance, is_module: bool
 
 
 def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
-    """Example arguments of a step."""
+    """Example arguments of a step, from the caller or from the calibration data.
+
+    Raises:
+        InputError: there are neither, or the calibration data has no axes of time and samples.
+    """
     if inputs is not None:
         return inputs if isinstance(inputs, tuple) else (inputs,)
     if calibration is None or hasattr(calibration, "inputs"):
@@ -90,7 +97,11 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
 
 
 def _by_name(raised: Raised, calibration: Any) -> Any:
-    """Calibration inputs under the names of the graph's inputs, with the labels that are among them."""
+    """Calibration inputs under the names of the graph's inputs, and the labels if there are any.
+
+    Raises:
+        InputError: names, numbers of arrays or shapes do not fit the model.
+    """
     if calibration is None or hasattr(calibration, "inputs"):
         return calibration
     info, graph = raised.info, raised.graph
@@ -112,7 +123,7 @@ def _by_name(raised: Raised, calibration: Any) -> Any:
 
 
 def _without_labels(calibration: Any) -> tuple[Any, dict[str, Any]]:
-    """Inputs, and labels where there are any."""
+    """Calibration inputs, and the labels among them as a mapping."""
     if not isinstance(calibration, dict):
         return calibration, {}
     inputs = {name: x for name, x in calibration.items() if name != LABELS}
@@ -120,12 +131,13 @@ def _without_labels(calibration: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
-    """Calibration of one input, ``[T, *node.shape]`` or ``[T, samples, *node.shape]``, from what the model takes."""
+    """Calibration data of one input in the shape of the graph, ``[T, *node.shape]`` or ``[T, samples,
+    *node.shape]``."""
     axes = x.ndim - len(shape)
     if axes not in (1, 2) or x.shape[axes:] != shape:
-        own = ", ".join(map(str, shape))
+        sizes = ", ".join(map(str, shape))
         raise InputError(
             f"optimize: calibration of {node.name!r} has shape {list(x.shape)}, and the model takes {list(shape)} in a "
-            f"step; [T, samples, {own}] is expected, or [T, {own}] of one sample."
+            f"step; [T, samples, {sizes}] is expected, or [T, {sizes}] of one sample."
         )
     return x.reshape(*x.shape[:axes], *node.shape)

@@ -1,4 +1,4 @@
-"""The page of an optimization, with spike trains to compare."""
+"""The page that reports an optimization, with spike trains to compare."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..verification.inputs import random_trial
 
 
 def write_report(report: OptimizationReport, data: Calibration | None, path: str | Path) -> Path:
-    """Writes a page with everything that a report says, and one sample of spike trains before and after.
+    """Writes a page with everything in a report, and spike trains of one sample before and after.
 
     Args:
         report: from :func:`ranvier.optimize`.
-        data: the calibration data; random inputs are shown where there is none.
+        data: the calibration data; None for random inputs.
         path: of the page, ``.html``.
 
     Raises:
@@ -31,7 +31,7 @@ def write_report(report: OptimizationReport, data: Calibration | None, path: str
 
 
 def _trains(report: OptimizationReport, data: Calibration | None) -> tuple[Trains, str]:
-    """Spike trains of one sample before and after, and what they were made with."""
+    """Spike trains of one sample before and after, and a description of the inputs."""
     trial = random_trial(report.original)
     inputs, description = (trial.inputs, trial.description) if data is None else (data.inputs, "the calibration data")
     one = {name: values[:, :1] for name, values in inputs.items()}

@@ -15,25 +15,26 @@ from ..raising.raised import raise_model
 def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None, dt: float | None = None) -> Any:
     """A graph or model as ``nir.NIRGraph``.
 
-    What NIR has no place for (dt, choices of neurons, delays of projections, initial states) is kept as JSON in the
-    metadata, where :func:`ranvier.from_nir` finds it. A projection with a delay that closes no cycle has a Delay node.
-    NIR cannot tie weights: of a parameter that several arrays are made of each use has numbers of its own, and the
-    metadata says which these are. An adaptive threshold becomes an integrator of spikes that is taken off the
-    potential. Of a brainstate module or step function the neurons are recognised first, see :func:`ranvier.recognise`.
+    What NIR has no place for (dt, choices of neurons, delays of projections, initial states) is stored as JSON in the
+    metadata, where :func:`ranvier.from_nir` reads it. A projection with a delay that closes no cycle gets a Delay node.
+    NIR cannot tie weights: if several arrays are computed from one parameter, each has numbers of its own, and the
+    metadata says which they are. An adaptive threshold becomes an integrator of spikes that is subtracted from the
+    potential. The neurons of a brainstate module or step function are recognised first, see :func:`ranvier.recognise`.
 
     Args:
         model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,
             for one sample.
-        *inputs: of a model, example inputs of one step.
-        path: where to write a ``.nir`` file too; an existing file is replaced once the new one is complete. Of a graph
-            it may come second.
-        dt: of a model, its time step in seconds; brainstate's by default.
+        *inputs: for a model, example inputs of one step.
+        path: of a ``.nir`` file to write as well; an existing file is replaced once the new one is complete. For a
+            graph it may be the second argument.
+        dt: for a model, its time step in seconds; by default brainstate's.
 
     Returns:
         The ``nir.NIRGraph``.
 
     Raises:
         GraphError: the graph is not valid, NIR has no such neuron, or the file cannot be written.
+        ModelError, InputError: the model cannot be traced.
     """
     if isinstance(model, SNNGraph):
         if inputs and (path is not None or len(inputs) > 1):
@@ -43,8 +44,9 @@ def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None,
     graph, findings = recognise(graph)
     unknown = [finding for finding in findings if finding.neuron is None]
     if unknown:
-        told = "\n".join(f"  {finding.population}: {finding.diagnosis}" for finding in unknown)
+        reasons = "\n".join(f"  {finding.population}: {finding.diagnosis}" for finding in unknown)
         raise GraphError(
-            f"{graph.name} has dynamics that NIR has not:\n{told}\nexport_artifact(model, path, ...) writes any model."
+            f"{graph.name} has dynamics that NIR has not:\n{reasons}\n"
+            "export_artifact(model, path, ...) writes any model."
         )
     return write_nir(graph, path)

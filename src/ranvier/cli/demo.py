@@ -1,4 +1,4 @@
-"""The job behind ``ranvier demo``: a network learns, is optimized, keeps learning, and is exported to NIR."""
+"""The command ``ranvier demo``: a network learns, is optimized, keeps learning, and is exported to NIR."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ EPOCHS = 10
 EPOCHS_AFTER = 4
 LEARNING_RATE = 1e-2
 MEASURED = 300
-"""Images on which activity and loss of accuracy are measured."""
+"""Number of images on which activity and loss of accuracy are measured."""
 BUDGET = 0.02
+"""The largest loss of accuracy."""
 
 
 def run_demo(console: Console, folder: Path, epochs: int = EPOCHS) -> None:
-    """Goes through all stages, and prints what each has won.
+    """Runs all stages, and prints what each of them achieves.
 
     Args:
         console: to print on.
-        folder: where the NIR file and the report go; it is made if it is not there.
-        epochs: passes over the images before the network is made smaller.
+        folder: for the NIR file and the report; it is created if it is missing.
+        epochs: passes over the images before the network is optimized.
 
     Raises:
         TrainingError: a package of the extra ``train`` is missing.
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
     demo = Demo(console, folder, epochs)
     demo.learn()
@@ -75,14 +76,16 @@ def run_demo(console: Console, folder: Path, epochs: int = EPOCHS) -> None:
 
 @dataclass
 class Demo:
-    """What the stages hand on.
+    """The stages of the demo, and what they pass on to the next ones.
 
     Attributes:
         console: to print on.
         folder: for files.
         epochs: passes over the images in the first stage.
-        model: the network as it is now.
-        seconds: what each stage took.
+        model: the network at present.
+        learned: the result of the latest training.
+        report: of the optimization.
+        seconds: time of every stage by its title.
     """
 
     console: Console
@@ -143,7 +146,7 @@ class Demo:
             )
 
     def profile(self) -> None:
-        """Measures who fires."""
+        """Measures which neurons fire."""
         with self._stage("See what it does"):
             graph = self._graph()
             name = next(iter(graph.populations))
@@ -170,15 +173,15 @@ class Demo:
                 (name, f"{a} to {b}") for name, a, b, _ in self.report.size_rows() if name in ("neurons", "synapses")
             ]
             passes = [run for run in self.report.runs if run.changed]
-            told = ", ".join(dict.fromkeys(f"{run.text.split('{')[0]} ({run.promise})" for run in passes))
-            self._tell(("passes", told), *rows, ("won", f"{self._left():.0%} of the synapses are left"))
+            names = ", ".join(dict.fromkeys(f"{run.text.split('{')[0]} ({run.promise})" for run in passes))
+            self._tell(("passes", names), *rows, ("won", f"{self._left():.0%} of the synapses are left"))
 
     def verify(self) -> None:
-        """Compares the two on images that neither has seen."""
+        """Compares the networks before and after on images that neither has learned from."""
         with self._stage("Check it on other images"):
             original, smaller = self.report.original, self.report.optimized
-            found = verify(original, smaller, self.test.xs, origins=self.report.origins)
-            (output,) = found.outputs.values()
+            result = verify(original, smaller, self.test.xs, origins=self.report.origins)
+            (output,) = result.outputs.values()
             exact = [run for run in self.report.runs if run.changed and run.promise <= Promise.ALGEBRAIC]
             self._tell(
                 ("outputs", f"differ by {output.largest:.3g} at most, of {output.scale:.3g}: pruning is approximate"),
@@ -191,7 +194,7 @@ class Demo:
             )
 
     def learn_on(self) -> None:
-        """Trains the smaller network, with Adam's state of before."""
+        """Trains the smaller network, with Adam's state from the first training."""
         with self._stage("Learn on, as it is now"):
             before = self._accuracy(self._graph())
             state = self.report.carry(self.learned.optimizer_state)
@@ -226,16 +229,16 @@ class Demo:
             )
 
     def sum_up(self) -> None:
-        """How long everything took."""
-        told = ", ".join(f"{name.split(',')[0].lower()} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in all: {told}.")
+        """Prints how long each stage took."""
+        stages = ", ".join(f"{name.split(',')[0].lower()} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in all: {stages}.")
         print_plain(self.console, "What the analyses behind this see in a model:  ranvier tour")
 
     def _learner(self, model: StepFunction, rule: Rule) -> Learner:
         return compile(model, rule, self.example, batch_size=BATCH, reduction="mean")
 
     def _fit(self, learner: Learner, epochs: int, state: Any) -> None:
-        """Trains, and puts what was learned into the model."""
+        """Trains, and writes what was learned into the model."""
         optax = self.optax
 
         def loss(output: Any, label: Any) -> Any:
@@ -253,11 +256,11 @@ class Demo:
         self.model = learner.write_back(self.learned.params)
 
     def _graph(self) -> SNNGraph:
-        """The network as it is now."""
+        """The graph of the network at present."""
         return raise_model(self.model, self.example).graph
 
     def _accuracy(self, graph: SNNGraph) -> float:
-        """Of the answers to the test images, at the steps that ask for one."""
+        """The accuracy on the test images, at the steps that ask for an answer."""
         outputs = simulate(graph, self.test.xs).output
         return float(accuracy(jnp.asarray(outputs), jnp.asarray(self.test.ys), self.test.mask))
 

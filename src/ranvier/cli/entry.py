@@ -1,4 +1,4 @@
-"""Entry point of the command, which imports next to nothing before Ctrl-C is taken care of."""
+"""Entry point of the command, which imports almost nothing before Ctrl-C is handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs behind ``ranvier export`` and ``ranvier run``."""
+"""The commands ``ranvier export`` and ``ranvier run``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ ENDING, SOURCE, NIR = ".rva", ".py", ".nir"
 
 
 def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Path, *, batched: bool) -> None:
-    """Exports a model in the form that the file's ending says, and prints where to."""
+    """Exports a model in the form that the file's ending says, and prints the file's name.
+
+    Raises:
+        ExportError: there is no such form, or the model or file cannot be written.
+    """
     ending = output.suffix.lower()
     if ending not in (ENDING, SOURCE, NIR):
         raise ExportError(f"{str(output)!r}: artifacts end in {ENDING}, Python source in {SOURCE}, NIR files in {NIR}.")
@@ -35,14 +39,19 @@ def run_export(console: Console, model: Any, inputs: tuple[Any, ...], output: Pa
             export_source(model, output, *inputs)
         else:
             note = NirNotes.of(to_nir(model, *inputs, path=output).metadata).text
-    told = f"{load_artifact(output)!r} " if ending == ENDING else ""
-    print_plain(console, f"{told}written to {output}, {output.stat().st_size:,} bytes")
+    artifact = f"{load_artifact(output)!r} " if ending == ENDING else ""
+    print_plain(console, f"{artifact}written to {output}, {output.stat().st_size:,} bytes")
     if note:
         print_plain(console, note)
 
 
 def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None, seed: int) -> None:
-    """Runs an artifact on the inputs of a file, prints what comes out, and writes it."""
+    """Runs an artifact on the inputs in a file, and prints and writes its outputs.
+
+    Raises:
+        ExportError: the file is not an artifact.
+        InputError: the inputs cannot be read or do not fit.
+    """
     if output is not None:
         check_results_target(output)
     artifact = load_artifact(path)
@@ -55,10 +64,10 @@ def run_artifact(console: Console, path: Path, inputs: Path, output: Path | None
         arrays.pop(LABELS, None)
     with steps_shown(console) as show:
         show(f"running {artifact.name}")
-        found = artifact.run(with_own_name(arrays, names), seed=seed)
-    for name, values in found.items():
-        told = f"{list(values.shape)}, from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
-        print_plain(console, f"{name}: {told}")
+        outputs = artifact.run(with_own_name(arrays, names), seed=seed)
+    for name, values in outputs.items():
+        statistics = f"{list(values.shape)}, from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+        print_plain(console, f"{name}: {statistics}")
     if output is not None:
-        write_arrays(output, found)
+        write_arrays(output, outputs)
         print_plain(console, f"written to {output}")

@@ -17,15 +17,15 @@ ENDINGS = (".nir", ".snn")
 
 
 def is_graph_file(path: str | os.PathLike[str]) -> bool:
-    """Whether the name ends like that of a graph."""
+    """Whether a file's name ends like that of a graph."""
     return Path(path).suffix.lower() in ENDINGS
 
 
 def read_graph(path: str | os.PathLike[str], options: NirOptions) -> SNNGraph:
-    """A graph from a .nir or .snn file; the options are for .nir files that do not say these things themselves.
+    """A graph from a .nir or .snn file. The options are for .nir files that do not say these things themselves.
 
     Raises:
-        GraphError: the file cannot be read, or something that NIR does not store was not given.
+        GraphError: the file cannot be read, something that NIR does not store is missing, or a .snn file has options.
     """
     source = Path(path)
     if source.suffix.lower() == ".nir":
@@ -40,45 +40,45 @@ def read_graph(path: str | os.PathLike[str], options: NirOptions) -> SNNGraph:
 
 
 def read_structure(path: str | os.PathLike[str], options: NirOptions) -> tuple[SNNGraph, list[str]]:
-    """A graph to look at, not to run, and what its file does not say; see :func:`read_graph`."""
+    """A graph to look at but not to run, and what its file does not say; see :func:`read_graph`."""
     if Path(path).suffix.lower() == ".nir":
         return nir_structure(Path(path), options)
     return read_graph(path, options), []
 
 
 def check_graph_target(path: str | os.PathLike[str]) -> None:
-    """Raises :class:`GraphError` unless a graph can be written there."""
+    """Raises :class:`GraphError` unless a graph can be written to a file of this name."""
     if not is_graph_file(path):
         raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
     check_target(path)
 
 
 def with_range(graph: SNNGraph, low: float, high: float) -> SNNGraph:
-    """A graph whose inputs are declared to lie in a range."""
+    """A graph with a declared range for all inputs."""
     copy = graph.copy()
     copy.inputs = {name: replace(node, low=low, high=high) for name, node in graph.inputs.items()}
     return copy
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raises :class:`GraphError` unless the folder of a file to be written is there."""
+    """Raises :class:`GraphError` unless the folder of a file to be written exists."""
     target = Path(path)
     if not target.absolute().parent.is_dir():
         raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
 
 
 def check_results_target(path: Path) -> None:
-    """Raises :class:`InputError` or :class:`GraphError` unless arrays can be written there."""
+    """Raises :class:`InputError` or :class:`GraphError` unless arrays can be written to a file of this name."""
     if path.suffix != ".npz":
         raise InputError(f"{str(path)!r}: results are written as .npz.")
     check_target(path)
 
 
 def write_graph(graph: SNNGraph, path: str | os.PathLike[str]) -> None:
-    """Writes a graph as .nir or .snn, whole or not at all.
+    """Writes a graph as .nir or .snn, completely or not at all.
 
     Raises:
-        GraphError: the graph cannot be said in that format, or the file cannot be written.
+        GraphError: the format cannot express the graph, or the file cannot be written.
     """
     check_graph_target(path)
     if Path(path).suffix.lower() == ".nir":

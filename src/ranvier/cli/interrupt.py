@@ -1,8 +1,8 @@
 """Ctrl-C ends the command with exit code 130, whatever it is doing.
 
-Extension modules do not expect an exception while they are initialised: a KeyboardInterrupt there comes out as an
-ImportError, or aborts the process. While a package is imported the process therefore ends at once; nothing is being
-written then that must be finished.
+Extension modules do not expect an exception while they are initialised: a KeyboardInterrupt there becomes an
+ImportError, or aborts the process. While a package is imported, the process therefore ends at once; no file is being
+written then.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ IMPORTING = "<frozen importlib._bootstrap>"
 
 @contextmanager
 def ending_imports_at_once() -> Generator[None]:
-    """Within it Ctrl-C ends the process where packages are being imported, and raises KeyboardInterrupt elsewhere."""
-    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not own or threading.current_thread() is not threading.main_thread():
+    """Within the block, Ctrl-C ends the process while packages are imported, and raises KeyboardInterrupt otherwise."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # Another handler is the caller's, and only the main thread may set one.
+    if not is_default or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, _interrupt)
@@ -41,9 +42,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _imports_package(frame: FrameType | None) -> bool:
-    """Whether the innermost import under way is of an installed module, and not of a user's file with a model.
+    """Whether the innermost running import is of an installed module, and not of a user's file with a model.
 
-    A user's file may be at work that must be undone.
+    A user's file may be doing work that has to be cleaned up.
     """
     module = None
     while frame is not None and frame.f_code.co_filename != IMPORTING:

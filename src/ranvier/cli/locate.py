@@ -1,4 +1,4 @@
-"""From the text a person types on the command line to a model with example inputs."""
+"""The model, with example inputs, that a text on the command line stands for."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def locate_model(spec: str, input_specs: list[str]) -> tuple[Any, tuple[Any, ...
     Args:
         spec: ``package.module:name`` or ``file.py:name``. The name is a model, a tuple ``(model, *inputs)``, or a
             function of no arguments that returns either.
-        input_specs: shapes such as ``"3"``, ``"2,3"``, ``"3:int32"`` or ``""`` for a scalar; they replace inputs that
-            come with the model.
+        input_specs: shapes such as ``"3"``, ``"2,3"``, ``"3:int32"``, or ``""`` for a scalar. They replace the inputs
+            of the tuple.
 
     Raises:
-        ModelError: there is no such module, file or name, or making the model fails.
-        InputError: no inputs are known, or a shape cannot be read.
+        ModelError: there is no such module, file or name, or the function fails.
+        InputError: there are no inputs, or a shape cannot be read.
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise ModelError(f"{spec!r} names no model; {FORM}, e.g. ranvier.models:alif_stp.")
-    found = _attribute(_module(place, spec), name, place)
-    if _is_factory(found):
-        found = _call(found, spec)
-    model, *inputs = found if isinstance(found, tuple) else (found,)
+    target = _attribute(_module(place, spec), name, place)
+    if _is_factory(target):
+        target = _call(target, spec)
+    model, *inputs = target if isinstance(target, tuple) else (target,)
     if input_specs:
         inputs = [_example(text) for text in input_specs]
     check_is_model(model)
@@ -89,12 +89,12 @@ def _attribute(module: ModuleType, name: str, place: str) -> Any:
     return value
 
 
-def _is_factory(found: Any) -> bool:
-    if isinstance(found, type):
+def _is_factory(value: Any) -> bool:
+    if isinstance(value, type):
         return True
     brainstate = sys.modules.get("brainstate")
-    is_module = brainstate is not None and isinstance(found, brainstate.nn.Module)
-    return callable(found) and not is_module and not isinstance(found, StepFunction)
+    is_module = brainstate is not None and isinstance(value, brainstate.nn.Module)
+    return callable(value) and not is_module and not isinstance(value, StepFunction)
 
 
 def _call(factory: Any, spec: str) -> Any:

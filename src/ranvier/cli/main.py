@@ -1,7 +1,7 @@
 """Commands, options and exit codes.
 
-Exit codes: 0 done, 1 the job cannot be done (one line on standard error says why), 2 wrong use of the command line, 130
-interrupted.
+Exit codes: 0 for success, 1 if the command fails (a line on standard error says why), 2 for wrong arguments, 130 if it
+was interrupted.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def verify(
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
         promise_holds = run_replay(Console(), original, promise)
     else:
-        # An optimized graph may be a .snn file, which says all itself and refuses to be told.
+        # The options are for .nir files. A .snn file says everything itself, and read_graph refuses options for it.
         graphs = [
             read_graph(path, nir if path.suffix.lower() == ".nir" else NOTHING_GIVEN) for path in (original, optimized)
         ]
@@ -303,7 +303,7 @@ def tour(debug: Debug = False) -> None:
 
 
 def run() -> None:
-    """Entry point of the command: errors on purpose become one line and exit code 1."""
+    """Entry point of the command: Ranvier's own errors become a line on standard error and exit code 1."""
     try:
         with ending_imports_at_once():
             app()

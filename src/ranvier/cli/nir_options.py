@@ -1,4 +1,4 @@
-"""Options for NIR files that do not say everything, the same for all commands that read graphs."""
+"""Options for NIR files that do not say everything, shared by all commands that read graphs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ OPTIONS = {
 
 
 def takes_nir_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with four options on the command line in the place of its argument ``nir``.
+    """A command with four options in place of its argument ``nir``.
 
-    Typer makes one option of every parameter, so without this each command would list and pass on all four.
+    Typer turns every parameter into an option, so without this each command would list and pass on all four.
     """
     signature = inspect.signature(command, eval_str=True)
     parameters = [
         parameter
-        for own in signature.parameters.values()
-        for parameter in (_on_the_command_line() if own.name == "nir" else [own])
+        for argument in signature.parameters.values()
+        for parameter in (_on_the_command_line() if argument.name == "nir" else [argument])
     ]
 
     @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""The job behind ``ranvier opt``."""
+"""The command ``ranvier opt``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .progress import steps_shown
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done with a graph.
+    """How a graph is to be optimized.
 
     Attributes:
         passes: a pipeline; None for the passes of the level.
-        level: ``"O2"``, or ``"2"``.
-        calibration: file with data.
-        input_range: least and largest value of the inputs.
-        options: how the passes are run.
+        level: such as ``"O2"`` or ``"2"``.
+        calibration: file with calibration data.
+        input_range: smallest and largest value of the inputs.
+        options: how the passes run.
     """
 
     passes: str | None = None
@@ -45,14 +45,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Results:
-    """What is to be shown and written.
+    """What is to be printed and written.
 
     Attributes:
         output: file for the graph.
         report: file for the page.
         as_json: file for the report as JSON.
-        times: print the time of every pass.
-        remarks: print what was done, and what not.
+        times: whether to print the time of every pass.
+        remarks: whether to print what was done, and what was not.
         neurons: likewise, with the numbers of the neurons.
     """
 
@@ -65,7 +65,7 @@ class Results:
 
 
 def run_opt(console: Console, graph: SNNGraph, request: Request, results: Results) -> None:
-    """Optimizes a graph, prints what was done, and writes the files asked for."""
+    """Optimizes a graph, prints what was done, and writes the requested files."""
     # Passes may run for minutes, so a file that cannot be written is an error before the first one.
     _check_targets(request, results)
     if request.input_range is not None:

@@ -1,4 +1,4 @@
-"""The job behind ``ranvier passes``."""
+"""The command ``ranvier passes``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .console import print_plain
 
 
 def list_passes(console: Console) -> None:
-    """Prints all passes with their promise and options, and the levels."""
+    """Prints all passes with their promises and options, and the levels."""
     for name in pass_names():
         kind = pass_class(name)
         first = (inspect.getdoc(kind) or "").partition(".")[0].replace("\n", " ")
@@ -29,5 +29,5 @@ def _text(value: object) -> str:
 
 
 def explain_pass(console: Console, name: str) -> None:
-    """Prints what a pass says of itself."""
+    """Prints the documentation of a pass."""
     print_plain(console, f"{name}: {inspect.getdoc(pass_class(name))}")

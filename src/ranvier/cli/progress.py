@@ -1,4 +1,4 @@
-"""What is being done, shown while it is done."""
+"""A progress bar for commands that take long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from ..errors import printable
 
 @contextmanager
 def steps_shown(console: Console) -> Generator[Callable[[str], None]]:
-    """A bar with what is being done and for how long; it is gone afterwards."""
+    """A bar with the current step and the time so far, which disappears at the end.
+
+    Yields:
+        A function that shows a text as the current step.
+    """
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         # How many steps there will be is not known: passes run until nothing changes.

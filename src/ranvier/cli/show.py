@@ -1,4 +1,4 @@
-"""The job behind ``ranvier show``."""
+"""The command ``ranvier show``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .locate import locate_model
 def show_model(
     console: Console, spec: str, input_specs: list[str], *, as_json: bool, picture: Path | None, explain: bool
 ) -> None:
-    """Analyses the model that ``spec`` names and prints what was found."""
+    """Analyses the model that ``spec`` names, and prints the results."""
     if picture is not None:
         check_target(picture)
     model, inputs = locate_model(spec, input_specs)

@@ -1,4 +1,4 @@
-"""The job behind ``ranvier tour``: a network of adaptive spiking neurons, analysed and explained."""
+"""The command ``ranvier tour``: a network of adaptive spiking neurons, analysed and explained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WARM_UP_STEPS = 200
 
 
 def run_tour(console: Console) -> None:
-    """Prints the four analyses of the bundled network, each with what it means."""
+    """Prints four analyses of the bundled network, and what each of them means."""
     require("the tour", "models", "brainpy", "braintools", error=ModelError)
     from ..models import alif_stp
 
@@ -43,7 +43,7 @@ def run_tour(console: Console) -> None:
 
 
 def _warmed_up(info: ModuleInfo, x: jax.Array) -> tuple[dict, dict]:
-    """States after some steps with input, so that the numbers below are those of a live network."""
+    """States after some steps with input, so that the numbers below are those of an active network."""
     step = jax.jit(lambda hidden, other: info.step(x, hidden=hidden, other=other)[1:])
     hidden = {slot.path: slot.value for slot in info.hidden}
     other = {slot.path: slot.value for slot in info.other}
@@ -62,7 +62,7 @@ def _show_program(console: Console, analysis: Analysis) -> None:
 
 
 def _show_group(console: Console, info: ModuleInfo, group: HiddenGroup, x: jax.Array, hidden: dict) -> int:
-    """Shows the group; the number of the neuron closest to its threshold, where most happens."""
+    """Shows a group. Returns the number of the neuron closest to its threshold, whose numbers vary the most."""
     heading(console, "\n2. HiddenGroup: states that belong to the same neurons")
     D = group.transition.jacobian(info.values(x, hidden=hidden))
     neuron = int(jnp.abs(D[:, 2, 0]).argmax())

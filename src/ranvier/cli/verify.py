@@ -1,4 +1,4 @@
-"""The job behind ``ranvier verify``."""
+"""The command ``ranvier verify``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .progress import steps_shown
 
 
 def run_replay(console: Console, path: Path, promise: str | None) -> bool:
-    """Runs a counterexample again and prints what comes out; whether the promise is kept that is given, or else the one
+    """Runs a counterexample again and prints the result. Returns whether the promise holds: the one passed, or the one
     that was broken."""
-    found = replay(path)
+    result = replay(path)
     wanted = None if promise is None else _promise(promise)
-    if wanted is None and found.counterexample is not None:
-        wanted = found.counterexample.promise
-    return _print(console, found, Promise.ALGEBRAIC if wanted is None else wanted)
+    if wanted is None and result.counterexample is not None:
+        wanted = result.counterexample.promise
+    return _print(console, result, Promise.ALGEBRAIC if wanted is None else wanted)
 
 
 def run_verify(
@@ -39,38 +39,38 @@ def run_verify(
     counterexample: Path | None,
     input_range: tuple[float, float] | None,
 ) -> bool:
-    """Runs two graphs side by side and prints what differs; whether the promise is kept."""
+    """Runs two graphs side by side and prints what differs. Returns whether the promise holds."""
     wanted = Promise.ALGEBRAIC if promise is None else _promise(promise)
     check_interface(original, optimized)
     if counterexample is not None:
         check_target(counterexample)
     if input_range is not None:
         original = with_range(original, *input_range)
-    kept, tested = True, False
+    holds, tested = True, False
     with steps_shown(console) as show:
         show("making inputs")
         if inputs is None:
             trials = trials_of(_with_common_ranges(original, optimized), seed=seed)
         else:
             trials = [Trial(str(inputs), Calibration.load(inputs, original).inputs, True)]
-        found_by_trial = []
+        results = []
         for trial in trials:
             show(f"running both on {trial.description}")
-            found_by_trial.append(verify(original, optimized, trial.inputs, description=trial.description))
-    for found in found_by_trial:
-        if not _print(console, found, wanted):
-            kept = False
-            if counterexample is not None and found.counterexample is not None:
-                print_plain(console, f"counterexample written to {found.counterexample.save(counterexample)}")
+            results.append(verify(original, optimized, trial.inputs, description=trial.description))
+    for result in results:
+        if not _print(console, result, wanted):
+            holds = False
+            if counterexample is not None and result.counterexample is not None:
+                print_plain(console, f"counterexample written to {result.counterexample.save(counterexample)}")
                 counterexample = None
-        tested = tested or not set(original.outputs) <= set(found.untested)
+        tested = tested or not set(original.outputs) <= set(result.untested)
     if not tested:
         print_plain(console, "every output stayed at zero: this says nothing of the graphs; give --inputs data.npz")
-    return kept
+    return holds
 
 
 def _with_common_ranges(original: SNNGraph, optimized: SNNGraph) -> SNNGraph:
-    """The original with the narrower of both ranges for every input: what was optimized may rely on its own."""
+    """The original with the narrower of both ranges for every input: the optimized graph may rely on its range."""
     copy = original.copy()
     for name, node in original.inputs.items():
         other = optimized.inputs[name]
@@ -87,9 +87,9 @@ def _promise(text: str) -> Promise:
     return known[text]
 
 
-def _print(console: Console, found: Verification, promise: Promise) -> bool:
-    print_plain(console, str(found))
-    kept = found.keeps(promise)
-    if not kept:
+def _print(console: Console, result: Verification, promise: Promise) -> bool:
+    print_plain(console, str(result))
+    holds = result.keeps(promise)
+    if not holds:
         print_plain(console, f"  that is not {promise}")
-    return kept
+    return holds

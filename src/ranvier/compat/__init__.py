@@ -1,1 +1,1 @@
-"""Names and shapes of other projects, for their users."""
+"""Interfaces with the names and signatures of other projects, for their users."""

@@ -1,4 +1,4 @@
-"""The functions and types that users of brainscale and braintrace know, by their names."""
+"""Functions and types under the names that users of brainscale and braintrace know."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..program.program import ModuleInfo as ModuleInfo
 
 @dataclass(frozen=True, eq=False)
 class ETraceGraph:
-    """All analyses of a model, by the names that brainscale has for them.
+    """All analyses of a model, under brainscale's names.
 
     Attributes:
         module_info: the program.
         hidden_groups: groups of hidden states.
         hid_path_to_group: the group of every hidden state, by the path of the state.
-        hidden_param_op_relations: relations of parameters to groups.
-        hidden_perturb: the program with perturbed hidden states; None where it was not asked for.
+        hidden_param_op_relations: relations between parameters and groups.
+        hidden_perturb: the program with perturbed hidden states; None if it was not requested.
     """
 
     module_info: ModuleInfo
@@ -46,10 +46,10 @@ class ETraceGraph:
 
 
 def compile_etrace_graph(model: Any, *inputs: Any, include_hidden_perturb: bool = True) -> ETraceGraph:
-    """All analyses of a model at once, as in brainscale; :func:`ranvier.analyse` gives more.
+    """All analyses of a model at once, as in brainscale; :func:`ranvier.analyse` offers more.
 
     Args:
-        model: what :func:`ranvier.extract_module_info` takes.
+        model: as for :func:`ranvier.extract_module_info`.
         *inputs: example inputs of one step.
         include_hidden_perturb: whether to perturb the hidden states as well.
     """

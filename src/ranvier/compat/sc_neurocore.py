@@ -1,6 +1,6 @@
-"""The functions that users of sc-neurocore know, by their names and signatures.
+"""Functions with the names and signatures that users of sc-neurocore know.
 
-They change the graph that they are given. What they leave as it was is stricter than there: see each function.
+They change the graph in place. They preserve more of its behavior than sc-neurocore's functions; see each of them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def dead_neuron_elimination(graph: SNNGraph, threshold: float = 0.001, *, live: 
     """Removes neurons that never fire, or that no output can see.
 
     Args:
-        graph: is changed.
-        threshold: with ``live``, the rate in spikes per step up to which neurons go.
-        live: whether neurons that did fire, but rarely, go too. Without it only those go that never fired where rates
-            were measured, and those that are proved to do nothing.
+        graph: changed in place.
+        threshold: with ``live``, the rate in spikes per step up to which neurons are removed.
+        live: whether neurons that fired rarely are removed as well. Without it, only those are removed that never fired
+            while rates were measured, and those that provably have no effect.
     """
     return _run(graph, "dead_neuron_elimination", [DeadNeurons(threshold=threshold if live else 0.0)])
 
@@ -39,14 +39,14 @@ def dead_neuron_elimination(graph: SNNGraph, threshold: float = 0.001, *, live: 
 def redundancy_elimination(graph: SNNGraph, correlation_threshold: float = 0.99) -> PassResult:
     """Merges neurons that fire alike, and sums their outgoing weights.
 
-    Exact duplicates are found without data. Near duplicates need measured spikes (:func:`ranvier.profile`): their
-    correlation is at least the threshold, and so is the likeness of their incoming weights.
+    Exact duplicates need no data. Near duplicates need measured spikes (:func:`ranvier.profile`): the correlation of
+    their spikes is at least the threshold, and so is the similarity of their incoming weights.
     """
     return _run(graph, "redundancy_elimination", [MergeNeurons(similarity=correlation_threshold)])
 
 
 def layer_fusion(graph: SNNGraph) -> PassResult:
-    """Fuses linear operations in a row; spiking layers are never taken for linear ones, and the graph never grows."""
+    """Fuses consecutive linear operations. Spiking layers do not count as linear, and the graph never grows."""
     return _run(graph, "layer_fusion", [Fuse()])
 
 
@@ -54,16 +54,16 @@ def weight_pruning(graph: SNNGraph, threshold: float | None = None, sparsity: fl
     """Sets weights of small magnitude to zero.
 
     Args:
-        graph: is changed.
-        threshold: magnitude below which weights go; 0.001 where no sparsity is given.
-        sparsity: in place of it, part of the weights of each projection that shall be zero.
+        graph: changed in place.
+        threshold: magnitude below which weights become zero; by default 0.001 if there is no sparsity.
+        sparsity: in place of the threshold, the fraction of the weights of each projection that are to be zero.
     """
     threshold = 1e-3 if threshold is None and sparsity is None else threshold
     return _run(graph, "weight_pruning", [Prune(sparsity=sparsity, threshold=threshold)])
 
 
 def redundant_connection_removal(graph: SNNGraph) -> PassResult:
-    """Removes projections that bring nothing, joins parallel ones, and shares equal ones."""
+    """Removes projections without effect, joins parallel ones, and shares equal ones."""
     return _run(graph, "redundant_connection_removal", [Connections(), CommonProjections()])
 
 
@@ -88,7 +88,8 @@ class SNNOptimizer:
     }
 
     def optimize(self, model: SNNGraph, passes: Sequence[str] | None = None) -> tuple[SNNGraph, OptimizationReport]:
-        """A smaller copy of a graph, and a report. Weights are pruned last: firing rates hold for the network as given.
+        """A smaller copy of a graph, and a report. Weights are pruned last, since measured rates are those before
+        pruning.
 
         Raises:
             PassError: a name is not known; the message lists those that are.

@@ -18,7 +18,7 @@ from .step_function import StepFunction
 Module = brainstate.nn.Module
 
 
-class _Part(brainstate.nn.Module):
+class _Entry(brainstate.nn.Module):
     """The parameters and states of one entry."""
 
 
@@ -41,7 +41,7 @@ class StepModule(brainstate.nn.Module):
         for name in step.params.keys() - parts.keys():
             setattr(self, attribute(name), brainstate.ParamState(jnp.asarray(step.params[name])))
         for name in dict.fromkeys([*parts, *step.state]):
-            part = _Part()
+            part = _Entry()
             for key, value in parts.get(name, {}).items():
                 setattr(part, attribute(key), brainstate.ParamState(jnp.asarray(value)))
             setattr(self, attribute(name), part)

@@ -1,6 +1,6 @@
 """Example models. Each factory returns ``(model, *example_inputs)``, ready for every entry point.
 
-They load when first used: the ALIF network needs brainpy, of the extra ``models``.
+They are imported on first use: the ALIF network needs brainpy, from the extra ``models``.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from ..util.extras import require
 
 require("the ALIF network of ranvier.models", "models", "brainpy", "braintools", error=ImportError)
 
-import brainpy.state as neurons  # noqa: E402, what is missing is named first
+import brainpy.state as neurons  # noqa: E402, after the check above, whose message names what is missing
 import braintools  # noqa: E402
 
 
 class ALIFSTPNetwork(brainstate.nn.Module):
-    """A recurrent layer whose spikes pass through short-term plasticity before they are sent on.
+    """A recurrent layer whose spikes pass through short-term plasticity before its synapses.
 
     Args:
         n_in: number of inputs.
@@ -45,7 +45,7 @@ class ALIFSTPNetwork(brainstate.nn.Module):
 
 
 ALIF_STPExpCu_Dense_Layer = ALIFSTPNetwork
-"""The name that brainscale has for such a layer."""
+"""brainscale's name for such a layer."""
 
 
 def alif_stp(n_in: int = 3, n_rec: int = 4) -> tuple[ALIFSTPNetwork, jax.Array]:

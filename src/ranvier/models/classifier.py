@@ -1,4 +1,4 @@
-"""A layer of recurrent leaky integrate-and-fire neurons before leaky readouts, all of which NIR can express."""
+"""A layer of recurrent leaky integrate-and-fire neurons with leaky readouts; NIR can express all of it."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import numpy as np
 from ..frontends.step_function import StepFunction, step_function
 
 THRESHOLD = 1.0
-"""Firing threshold of a neuron that has not spiked lately; the unit of membrane potentials."""
+"""Firing threshold of a neuron without recent spikes; the unit of membrane potentials."""
 SURROGATE_GAIN = 0.3
-"""Height of the surrogate derivative, at threshold."""
+"""Height of the surrogate derivative, which is at the threshold."""
 
 Arrays = dict[str, jax.Array]
 
@@ -23,7 +23,7 @@ def spike(excess: jax.Array) -> jax.Array:
     """1 where the membrane potential exceeds the threshold, else 0.
 
     Args:
-        excess: membrane potential less threshold.
+        excess: membrane potential minus threshold.
 
     The surrogate derivative is the triangle ``0.3 max(0, 1 - |excess|)`` (Bellec et al. 2018, NeurIPS).
     """

@@ -1,4 +1,4 @@
-"""Small tasks for spiking networks, made with NumPy: spikes in, a class to name at the asked steps."""
+"""Small tasks for spiking networks, generated with NumPy: spikes as inputs, and a class to name at certain steps."""
 
 from __future__ import annotations
 

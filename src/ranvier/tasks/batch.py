@@ -1,4 +1,4 @@
-"""What every task gives: spike trains, the class to name at each step, and the steps at which it is asked."""
+"""Trials of a task: spike trains, the class to name at each step, and the steps at which it is asked for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Batch:
     Attributes:
         xs: input spikes, 0 or 1: float32 ``[steps, batch, inputs]``.
         ys: the class to name: int32 ``[steps, batch]``; meaningless where ``mask`` is 0.
-        mask: 1 at the steps at which the readout is asked, else 0: float32 ``[steps]``.
-        classes: number of classes, hence of readout units.
+        mask: 1 at the steps at which the class is asked for, else 0: float32 ``[steps]``.
+        classes: number of classes, and so of readout units.
     """
 
     xs: np.ndarray
@@ -41,7 +41,7 @@ class Batch:
         return self.xs.shape[2]
 
     def take(self, trials: Any) -> Batch:
-        """The batch of the given trials: indices, a boolean mask or a slice."""
+        """The batch of some trials: indices, a boolean mask or a slice."""
         return replace(self, xs=self.xs[:, trials], ys=self.ys[:, trials])
 
     def minibatches(self, size: int, seed: int) -> Iterator[Batch]:
@@ -51,6 +51,7 @@ class Batch:
             yield self.take(order[start : start + size])
 
     def accuracy(self, outputs: Any) -> float:
-        """The fraction of asked steps at which the largest of ``outputs[steps, batch, classes]`` is the class."""
+        """The accuracy of ``outputs[steps, batch, classes]``: the fraction of the steps asked for at which the largest
+        output is that of the class."""
         correct = np.argmax(np.asarray(outputs), axis=-1) == self.ys
         return float(correct[self.mask > 0].mean())

@@ -25,18 +25,18 @@ def sample(
     rate: float = 0.4,
     noise_rate: float = 0.05,
 ) -> Batch:
-    """Trials ``xs[steps, batch, (symbols + 2) * group_size]``: one channel group a symbol, then recall, then noise.
+    """Trials ``xs[steps, batch, (symbols + 2) * group_size]``: one channel group per symbol, then recall, then noise.
 
     A trial is ``symbol_steps`` of each of ``length`` symbols, ``delay_steps`` of silence, then again ``symbol_steps``
-    for each symbol, in which the recall group is on and the symbol is asked. Noise is on throughout.
+    for each symbol, in which the recall group is on and the symbol is asked for. Noise is on throughout.
 
     Args:
-        batch: number of trials; at every place of the pattern, all symbols come equally often, up to one trial.
+        batch: number of trials; at every place of the pattern, all symbols are equally frequent, up to one trial.
         seed: the same seed gives the same trials.
         symbols: number of symbols.
-        length: symbols of a pattern.
+        length: number of symbols in a pattern.
         symbol_steps: steps of one symbol, shown or reproduced.
-        settle_steps: steps at the start of each symbol in which it is not asked yet.
+        settle_steps: steps at the start of each symbol in which it is not asked for yet.
         delay_steps: steps of silence between pattern and recall.
         group_size: channels of a group.
         rate: spikes per step of a channel that is on.
@@ -46,7 +46,7 @@ def sample(
         A batch with ``ys`` the symbol to reproduce at each step of the recall, 0 before.
 
     Raises:
-        ValueError: ``settle_steps`` leaves no step to ask at.
+        ValueError: ``settle_steps`` leaves no step at which to ask.
     """
     if settle_steps >= symbol_steps:
         raise ValueError(f"settle_steps={settle_steps} must be less than symbol_steps={symbol_steps}.")

@@ -1,6 +1,6 @@
 """Handwritten digits, 0 to 9, as Poisson spike trains: 8 x 8 pixels, shown first and named afterwards.
 
-The 1797 images that scikit-learn brings along, the test set of "Optical recognition of handwritten digits" (Alpaydin
+The 1797 images that come with scikit-learn: the test set of "Optical recognition of handwritten digits" (Alpaydin
 and Kaynak 1998, UCI Machine Learning Repository).
 """
 
@@ -16,21 +16,21 @@ from .spikes import constant_labels, last_steps
 
 CLASSES = 10
 TEST_SHARE = 5
-"""One image in so many, of every class, is held out."""
+"""One of this many images of every class is held out for testing."""
 SPLIT_SEED = 0
 
 
 def load(*, steps: int = 20, answer_steps: int = 10, rate: float = 1.0, seed: int = 0) -> tuple[Batch, Batch]:
-    """All images as trials ``xs[steps + answer_steps, batch, 64]``, pixels row by row: for training, and held out.
+    """All images as trials ``xs[steps + answer_steps, batch, 64]``, pixels row by row: for training and for testing.
 
     A trial is ``steps`` in which pixels spike in proportion to their ink, then ``answer_steps`` of silence in which the
-    class is asked.
+    class is asked for.
 
     Args:
         steps: steps during which the image is shown.
         answer_steps: steps after that.
         rate: spikes per step of the darkest ink.
-        seed: the same seed gives the same spikes; which images are held out does not depend on it.
+        seed: the same seed gives the same spikes. The split into training and test images does not depend on it.
 
     Returns:
         Batches of 1442 and 355 trials with ``ys`` the digit, the same at all steps.
@@ -53,8 +53,8 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
     require("ranvier.tasks.digits", "train", "sklearn", error=ImportError)
     from sklearn.datasets import load_digits
 
-    found: Any = load_digits()
-    return found.data / found.data.max(), found.target
+    bunch: Any = load_digits()
+    return bunch.data / bunch.data.max(), bunch.target
 
 
 def _held_out(digits: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Evidence accumulation: cues come from the left and from the right, and after a delay the side with more is named.
 
-The task of Morcos and Harvey (2016, Nature Neuroscience 19, 1672) as it was given to spiking networks by Bellec et al.
-(2020, Nature Communications 11, 3625), with fewer and shorter cues.
+The task of Morcos and Harvey (2016, Nature Neuroscience 19, 1672), as Bellec et al. posed it to spiking networks (2020,
+Nature Communications 11, 3625), with fewer and shorter cues.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def sample(
     """Trials ``xs[steps, batch, 4 * group_size]``: channel groups left, right, recall, noise.
 
     A trial is ``cues`` times (``cue_steps`` of one side, ``gap_steps`` of silence), ``delay_steps`` of silence, then
-    ``recall_steps`` in which the recall group is on and the class is asked. Noise is on throughout. Every order of
+    ``recall_steps`` in which the recall group is on and the class is asked for. Noise is on throughout. Every order of
     cues is equally likely.
 
     Args:
-        batch: number of trials; both classes come equally often, up to one trial.
+        batch: number of trials; both classes are equally frequent, up to one trial.
         seed: the same seed gives the same trials.
         cues: number of cues, odd.
         cue_steps: steps of one cue.

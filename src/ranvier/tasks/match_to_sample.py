@@ -1,7 +1,7 @@
 """Delayed match-to-sample: a sample, a delay, a test; then say whether the two were the same.
 
-A working-memory task with monkeys (Miller, Erickson and Desimone 1996, Journal of Neuroscience 16, 5154), given to
-trained recurrent networks by, among others, Yang et al. (2019, Nature Neuroscience 22, 297).
+A working-memory task for monkeys (Miller, Erickson and Desimone 1996, Journal of Neuroscience 16, 5154), posed to
+recurrent networks by, among others, Yang et al. (2019, Nature Neuroscience 22, 297).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def sample(
     rate: float = 0.4,
     noise_rate: float = 0.05,
 ) -> Batch:
-    """Trials ``xs[steps, batch, (stimuli + 1) * group_size]``: one channel group a stimulus, then noise.
+    """Trials ``xs[steps, batch, (stimuli + 1) * group_size]``: one channel group per stimulus, then noise.
 
     A trial is ``stimulus_steps`` of the sample, ``delay_steps`` of silence, ``stimulus_steps`` of the test, then
-    ``answer_steps`` of silence in which the class is asked. Noise is on throughout.
+    ``answer_steps`` of silence in which the class is asked for. Noise is on throughout.
 
     Args:
-        batch: number of trials; both classes come equally often, up to one trial.
+        batch: number of trials; both classes are equally frequent, up to one trial.
         seed: the same seed gives the same trials.
         stimuli: number of stimuli, at least 2.
         stimulus_steps: steps of the sample, and of the test.

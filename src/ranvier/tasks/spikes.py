@@ -28,7 +28,7 @@ def poisson_groups(
 
 
 def balanced_labels(batch: int, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels in random order, every class equally often up to one: int32 ``[batch]``."""
+    """Labels in random order, with all classes equally frequent up to one trial: int32 ``[batch]``."""
     return rng.permutation(np.arange(batch) % classes).astype(np.int32)
 
 
