@@ -45,7 +45,7 @@ from .graph.elements import Output as Output
 from .graph.elements import Population as Population
 from .graph.elements import Projection as Projection
 from .graph.interpreter import interpret as interpret
-from .graph.layers import LayerNode as LayerNode
+from .graph.layer_node import LayerNode as LayerNode
 from .graph.parser import from_text as from_text
 from .graph.printer import to_text as to_text
 from .graph.storage import load as load

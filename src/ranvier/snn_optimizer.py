@@ -7,7 +7,7 @@ from .compat.sc_neurocore import layer_fusion as layer_fusion
 from .compat.sc_neurocore import redundancy_elimination as redundancy_elimination
 from .compat.sc_neurocore import redundant_connection_removal as redundant_connection_removal
 from .compat.sc_neurocore import weight_pruning as weight_pruning
-from .graph.layers import LayerNode as LayerNode
+from .graph.layer_node import LayerNode as LayerNode
 from .graph.snn_graph import SNNGraph as SNNGraph
 from .passes.outcome import PassResult as PassResult
 from .report.optimization import OptimizationReport as OptimizationReport

@@ -1,9 +1,13 @@
-"""Copies of a graph's arrays that write what is changed in place back to the graph.
+"""Copies of a graph's arrays that write changes back to the graph.
 
-A graph never writes its arrays in place: copies of it share them, and analyses remember them. So an edit changes the
-copy, and then gives the graph a new array. What numpy or scipy would change by another way than assigning to elements
-is read only, so that it ends in their own error and never in an edit that the graph does not see.
+Arrays of a graph are never changed in place: copies of the graph share them, and analyses remember them. So an edit
+changes the copy, and then gives the graph a new array. Where numpy or scipy would change an array in another way than
+by assigning to elements, it is read only, so that they raise an error and no edit is lost.
 """
+
+# An example: weights = graph.layers[0].weights is a copy w of the graph's array a. weights[0, 1] = 3.0 checks that the
+# graph still has a, writes 3.0 into w, and gives the graph a copy b of w. a is unchanged. If the graph had another
+# array by then, the assignment would be an error, since it would overwrite that one.
 
 from __future__ import annotations
 
@@ -22,24 +26,24 @@ ARRAYS_OF_ROWS = ("data", "indices", "indptr")
 
 
 def live(read: Read, write: Write) -> Matrix:
-    """A copy of the array that ``read()`` gives, dense or sparse rows; ``write(array)`` replaces that."""
+    """A copy of the array that ``read()`` returns, dense or sparse rows; ``write(array)`` replaces that array."""
     return LiveRows.of(read, write) if sparse.issparse(read()) else LiveArray.of(read, write)
 
 
 def plain(value: Any) -> Any:
-    """The same as an ordinary array where it is a live one."""
+    """A live array as an ordinary one; anything else as it is."""
     if isinstance(value, LiveRows):
         return sparse.csr_array(tuple(getattr(value, name).copy() for name in ARRAYS_OF_ROWS), shape=value.shape)
     return np.array(value) if isinstance(value, LiveArray) else value
 
 
-def own(value: Any) -> Any:
-    """A copy for the graph: whoever changes the array later shall not change the graph."""
+def copied(value: Any) -> Any:
+    """A copy for the graph, so that later changes of the array do not change the graph."""
     return plain(value).copy() if sparse.issparse(value) else np.array(plain(value))
 
 
 class _Link:
-    """Where a live array comes from."""
+    """The origin of a live array: how to read it from the graph, and how to replace it there."""
 
     def __init__(self, read: Read, write: Write) -> None:
         self.read, self.write, self.origin = read, write, read()
@@ -56,7 +60,7 @@ class _Link:
 
 
 class LiveArray(np.ndarray):
-    """A copy of a dense array, or a view of one: assigning to elements writes the whole to the graph."""
+    """A copy of a dense array, or a view of such a copy. Assigning to elements writes the whole array to the graph."""
 
     _link: _Link | None
 
@@ -86,6 +90,8 @@ class LiveArray(np.ndarray):
             _set_writeable(root, False)
         root._link.replace(np.array(root))
 
+    # In-place operators and ufuncs with out= would write into memory that is read only. They compute into an ordinary
+    # array, whose numbers are then assigned.
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if method == "at":
             changed = np.array(inputs[0])
@@ -102,14 +108,15 @@ class LiveArray(np.ndarray):
 
 
 def _set_writeable(root: LiveArray, flag: bool) -> None:
-    """Of the array below too, without which numpy lets anyone set the flag of the one above."""
+    """Sets the flag of an array and of its base: while the base is writeable, anyone could set the flag of the
+    array."""
     for array in (root.base, root) if flag else (root, root.base):
         if array is not None:
             array.flags.writeable = flag
 
 
 class LiveRows(sparse.csr_array):
-    """A copy of sparse rows: methods that change them write the whole to the graph."""
+    """A copy of sparse rows. Methods that change it write all rows to the graph."""
 
     _link: _Link | None = None
 
@@ -120,7 +127,7 @@ class LiveRows(sparse.csr_array):
         return rows
 
     def _take(self, link: _Link) -> None:
-        """Becomes a copy of what the graph has."""
+        """Becomes a copy of the rows in the graph."""
         self._link = None
         self.__init__(link.origin, copy=True)
         for name in ARRAYS_OF_ROWS:
@@ -136,7 +143,7 @@ class LiveRows(sparse.csr_array):
 
 
 def _written_through(name: str) -> Callable[..., Any]:
-    """A method that changes sparse rows in place, on a copy that the graph then gets."""
+    """A method of sparse rows that changes a copy, and gives it to the graph."""
     method = getattr(sparse.csr_array, name)
 
     def change(self: LiveRows, *args: Any, **options: Any) -> Any:

@@ -1,11 +1,15 @@
 """The order of operations inside a time step.
 
 1. Inputs have their values.
-2. One population after the other, each after the sources of its projections without delay: the projections into it are
-   summed in the order of the graph, the neurons update their states and give their output. A projection with delay d
-   brings what its source gave d steps ago.
+2. Populations are updated one after the other, each after the sources of its projections without delay. The projections
+   to it are summed in the order of the graph, and the neurons update their states and emit their outputs. A projection
+   with a delay of d steps brings what its source emitted d steps ago.
 3. Outputs sum what their projections bring.
 """
+
+# An example: x -> a, a -> b, b -> a with a delay of one step, b -> y. In a step, a is updated with the new x and the
+# spikes of b from the step before, then b with the new spikes of a, then y. Without the delay, a and b would wait for
+# each other, and there would be no order.
 
 from __future__ import annotations
 
@@ -26,23 +30,23 @@ Port = tuple[str, str]
 
 
 def input_ports(graph: SNNGraph) -> dict[Port, tuple[int, ...]]:
-    """Where projections can lead to, with the shape of what they bring."""
-    found = {
+    """The ports to which projections can lead, with their shapes."""
+    ports = {
         (name, port): p.neuron.shape_of(port, p.shape)
         for name, p in graph.populations.items()
         for port in p.neuron.inputs
     }
-    return found | {(name, IN): node.shape for name, node in graph.outputs.items()}
+    return ports | {(name, IN): node.shape for name, node in graph.outputs.items()}
 
 
 def delayed_ports(projections: Iterable[Projection]) -> dict[Port, int]:
-    """The ports that delayed projections read, with the longest delay."""
-    found: dict[Port, int] = {}
+    """The ports that delayed projections read, with the longest delay in steps."""
+    longest: dict[Port, int] = {}
     for projection in projections:
         if projection.delay:
             port = projection.source, projection.source_port
-            found[port] = max(projection.delay, found.get(port, 0))
-    return found
+            longest[port] = max(projection.delay, longest.get(port, 0))
+    return longest
 
 
 def update_order(graph: SNNGraph) -> list[str]:
@@ -60,7 +64,7 @@ def update_order(graph: SNNGraph) -> list[str]:
 
 
 def strong_components(names: Iterable[Name], edges: Iterable[tuple[Name, Name]]) -> dict[Name, int]:
-    """Of every name the number of its strongly connected component: names in one reach one another."""
+    """The number of the strongly connected component of every name: within one, names reach one another."""
     place = {name: k for k, name in enumerate(names)}
     ends = np.array([(place[a], place[b]) for a, b in edges], np.int64).reshape(-1, 2)
     links = sparse.coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(place),) * 2)

@@ -1,14 +1,16 @@
-"""Reading the text form of a graph; see :mod:`.printer` for what it looks like. Nothing is evaluated."""
+"""The parser of the text form of a graph, which :mod:`.printer` describes. Nothing in a text is executed."""
+
+# An example: parameter "v" float64[2, 3] = [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]. The parser reads the name, the dtype and
+# the shape, and takes 48 bytes from the budget before it reads a number. A text of 60 bytes may declare an array of
+# float64[1000000, 1000000] = all 0; it is refused at its shape.
 
 from __future__ import annotations
 
-import json
-import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,39 +25,21 @@ from .neurons import NEURONS
 from .operations import OPERATIONS
 from .shared import ArrayName, ParameterBinding, array_at, numbers_of
 from .snn_graph import SNNGraph
+from .tokens import Token, TokenReader, tokens_of
 
-TOKEN = re.compile(
-    # Possessive, so that a long text needs no memory to go back over it.
-    r'(?P<space>[ \t\r\n]++)|(?P<comment>#[^\n]*+)|(?P<string>"(?:[^"\\\n]++|\\.)*+")'
-    r"|(?P<number>[-+]?(?:\d++\.?\d*+(?:[eE][-+]?\d++)?|\.\d++(?:[eE][-+]?\d++)?|inf\b|nan\b))"
-    r"|(?P<name>[A-Za-z_]\w*+)|(?P<mark>->|[{}()\[\]:=,@])"
-)
 DTYPES = ("float16", "float32", "float64")
 CONSTANTS = (*DTYPES, "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-"""Of arrays within formulas."""
-DEEPEST = 8
-"""Arrays have no more axes."""
-LARGEST_INTEGER = 2**62
-"""Larger numbers are read as floats."""
-LONGEST_NUMBER = 400
-"""Characters; no float64 needs as many."""
-
-
-@dataclass(frozen=True)
-class Token:
-    kind: str
-    text: str
-    line: int
+"""Dtypes of arrays within formulas."""
 
 
 @dataclass(frozen=True)
 class BindingText:
-    """How the text says that an array is made.
+    """How an array is computed from parameters, according to a text.
 
     Attributes:
-        token: where it says it.
-        parameters, index: as :class:`.shared.ParameterBinding` has them, the index flat.
-        formula: of the parameters, or None.
+        token: the place in the text.
+        parameters, index: as in :class:`.shared.ParameterBinding`, with a flat index.
+        formula: of the parameters; None if there is none.
     """
 
     token: Token
@@ -64,14 +48,14 @@ class BindingText:
     index: np.ndarray | None
 
     def of(self, graph: SNNGraph, array: ArrayName, budget: MemoryBudget) -> ParameterBinding:
-        """The use by an array of the graph, whose shape its index gets."""
+        """The binding of an array of the graph, whose shape the index gets."""
         value, index, function = array_at(graph, array), self.index, None
         shape = () if value is None else numbers_of(value).shape
         if index is not None and index.size == prod(shape):
             index = index.reshape(shape)
         if self.formula is not None:
-            known = [graph.parameters[name] for name in self.parameters if name in graph.parameters]
-            avals = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in known]
+            operands = [graph.parameters[name] for name in self.parameters if name in graph.parameters]
+            avals = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
             try:
                 function = self.formula.traced(avals, budget.spend)
             except Exception as error:  # JAX raises errors of many kinds for operands that do not fit
@@ -85,10 +69,10 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNG
 
     Args:
         text: as :func:`.printer.to_text` writes it; ``#`` starts a comment.
-        arrays: what the text refers to, by name.
+        arrays: the arrays that the text refers to, by name.
 
     Raises:
-        GraphError: the text is no graph, or declares more than a file of its size may
+        GraphError: the text is not that of a graph, or declares more than a file of its size may
             (:class:`ranvier.types.Limits`); the message names the line.
     """
     arrays = arrays or {}
@@ -96,28 +80,16 @@ def from_text(text: str, arrays: Mapping[str, np.ndarray] | None = None) -> SNNG
 
 
 def parse(text: str, arrays: Mapping[str, np.ndarray], budget: MemoryBudget) -> SNNGraph:
-    """As :func:`from_text`, where what is declared has to fit a budget."""
-    return _Parser(_tokens(text), arrays, budget).graph()
+    """As :func:`from_text`, with a budget for what the text declares."""
+    return _Parser(tokens_of(text), arrays, budget).graph()
 
 
-def _tokens(text: str) -> Iterator[Token]:
-    at, line = 0, 1
-    while at < len(text):
-        match = TOKEN.match(text, at)
-        if match is None:
-            raise GraphError(f"line {line}: {text[at : at + 20]!r} is no part of a graph's text.")
-        kind = str(match.lastgroup)
-        if kind not in ("space", "comment"):
-            yield Token(kind, match.group(), line)
-        line += match.group().count("\n")
-        at = match.end()
-    yield Token("end", "the end of the text", line)
+class _Parser(TokenReader):
+    """Reads one graph. Every method reads the part of the text that it is named after."""
 
-
-class _Parser:
     def __init__(self, tokens: Iterator[Token], arrays: Mapping[str, np.ndarray], budget: MemoryBudget) -> None:
-        self.tokens, self.arrays, self.budget = tokens, arrays, budget
-        self.peek = next(tokens)
+        super().__init__(tokens)
+        self.arrays, self.budget = arrays, budget
 
     def graph(self) -> SNNGraph:
         self.expect("graph")
@@ -159,8 +131,8 @@ class _Parser:
         initial = {k.removeprefix("initial "): arrays.pop(k) for k in list(arrays) if k.startswith("initial ")}
         measured = {k.removeprefix("activity "): arrays.pop(k) for k in list(arrays) if k.startswith("activity ")}
         neuron = self.make(token, kind, {**choices, **arrays})
-        found = self.make(token, Activity, {**measured, **activity}) if measured or activity else None
-        return Population(name, shape, neuron, initial, found)
+        measurement = self.make(token, Activity, {**measured, **activity}) if measured or activity else None
+        return Population(name, shape, neuron, initial, measurement)
 
     def projection(self) -> Projection:
         name, source = self.string(), self.string()
@@ -172,13 +144,13 @@ class _Parser:
             "target_port": self.string,
             "trained": self.integer,
         }
-        given, token = self.options(readers), self.peek
-        given["trained"] = bool(given.get("trained", 1))
+        settings, token = self.options(readers), self.peek
+        settings["trained"] = bool(settings.get("trained", 1))
         kind, options = self.call(OPERATIONS)
-        return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **given)
+        return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **settings)
 
     def use(self) -> tuple[ArrayName, BindingText]:
-        """Of which array, and how it is made."""
+        """The name of an array, and how it is computed."""
         token, array = self.peek, (self.string(), self.string())
         names, formula, index = [], None, None
         self.expect("=")
@@ -195,7 +167,7 @@ class _Parser:
         return array, BindingText(token, tuple(names), formula, index)
 
     def formula(self, count: int) -> Formula:
-        """The steps between braces, of some operands."""
+        """The steps of a formula between braces, for some number of operands."""
         constants: dict[str, np.ndarray] = {}
         steps: list[Step] = []
         self.expect("{")
@@ -213,18 +185,18 @@ class _Parser:
         return Formula(count, tuple(steps))
 
     def step(self, count: int, constants: Mapping[str, np.ndarray]) -> Step:
-        """An operation on constants and the values that are there already."""
+        """An operation on constants and the first ``count`` values."""
         operation, operands, options = self.next(), [], {}
         if operation.text not in FUNCTIONS:
             self.fail(operation, f"one of {', '.join(FUNCTIONS)}")
-        known = {**{f"v{number}": number for number in range(count)}, **constants}
+        operand_of = {**{f"v{number}": number for number in range(count)}, **constants}
         self.expect("(")
         while not self.take(")"):
             token = self.next()
             if self.take("="):
                 options[token.text] = self.value()
-            elif token.text in known:
-                operands.append(known[token.text])
+            elif token.text in operand_of:
+                operands.append(operand_of[token.text])
             else:
                 self.fail(token, "a value that is there")
             if self.peek.text != ")":
@@ -232,6 +204,7 @@ class _Parser:
         return Step(operation.text, tuple(operands), options)
 
     def make(self, token: Token, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
+        """An object from the fields in the text; its own errors get the number of the line."""
         try:
             return kind(**fields)
         except TypeError:
@@ -243,6 +216,7 @@ class _Parser:
             raise GraphError(f"line {token.line}: {token.text}: {reason_text(error)}.") from error
 
     def call(self, kinds: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """A kind and its options, as in ``LIF(reset="zero")``."""
         token = self.next()
         if token.text not in kinds:
             self.fail(token, f"one of {', '.join(kinds)}")
@@ -256,39 +230,21 @@ class _Parser:
                 self.expect(",")
         return kinds[token.text], options
 
-    def options(self, readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        while self.peek.kind == "name" and self.peek.text in readers:
-            key = self.key(found)
-            found[key] = self.setting(readers[key])
-        return found
-
-    def key(self, known: Mapping[str, Any]) -> str:
-        """The name of an option, which is given once."""
-        token = self.next()
-        if token.text in known:
-            self.fail(token, f"another option than {token.text}, which is there already,")
-        return token.text
-
-    def setting(self, reader: Callable[[], Any]) -> Any:
-        self.expect("=")
-        return reader()
-
     def block(self) -> dict[str, Any]:
-        """Arrays by label."""
-        found: dict[str, Any] = {}
+        """Arrays between braces by their labels; none if there are no braces."""
+        arrays: dict[str, Any] = {}
         if not self.take("{"):
-            return found
+            return arrays
         while not self.take("}"):
             token = self.next()
             label = token.text
             while self.peek.kind == "name":
                 label += f" {self.next().text}"
-            if label in found:
+            if label in arrays:
                 self.fail(token, f"another array than {label!r}, which is there already,")
             self.expect(":")
-            found[label] = self.array()
-        return found
+            arrays[label] = self.array()
+        return arrays
 
     def array(self, dtypes: tuple[str, ...] = DTYPES) -> Any:
         token = self.next()
@@ -297,6 +253,7 @@ class _Parser:
         dtype, shape = np.dtype(token.text), self.shape()
         rows = self.take("sparse")
         self.expect("=")
+        # One number in place of many: a broadcast view takes no memory, but copies of it will, so it counts in full.
         if self.take("all"):
             self.declare(token, shape, dtype.itemsize)
             return np.broadcast_to(np.array(self.number(), dtype), shape)
@@ -309,14 +266,14 @@ class _Parser:
         return value
 
     def size(self) -> tuple[int, ...]:
-        """Shape of an input, population or output."""
+        """The shape of an input, population or output."""
         token = self.peek
         shape = self.shape()
         self.declare(token, shape, BYTES_PER_NEURON)
         return shape
 
     def declare(self, token: Token, shape: tuple[int, ...], itemsize: int) -> None:
-        """Passes for a shape that an array can have, and that a file of this size may ask for."""
+        """Checks the shape of an array, and takes its bytes from the budget."""
         if min(shape, default=0) < 0:
             self.fail(token, "a shape of numbers that are not negative")
         try:
@@ -325,6 +282,7 @@ class _Parser:
             raise GraphError(f"line {token.line}: {error}.") from error
 
     def inline(self, token: Token, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+        """An array whose numbers are written in the text."""
         self.declare(token, shape, array("d").itemsize)
         numbers = array("d")
         self.numbers(shape, numbers, f"as many numbers as the shape {list(shape)} says")
@@ -332,7 +290,7 @@ class _Parser:
             return np.array(numbers, dtype).reshape(shape)
 
     def numbers(self, shape: tuple[int, ...], into: array[float], expected: str) -> None:
-        """Reads lists in lists, as long as a shape says."""
+        """Reads nested lists with the lengths of a shape into a flat array."""
         if not shape:
             into.append(self.number())
             return
@@ -345,6 +303,7 @@ class _Parser:
             self.fail(self.peek, expected)
 
     def referred(self, token: Token, name: str) -> np.ndarray:
+        """An array that the text refers to."""
         if name not in self.arrays:
             self.fail(token, f"an array that is there ({name!r} is not)")
         return self.arrays[name]
@@ -355,88 +314,10 @@ class _Parser:
             self.fail(token, f"sparse rows of shape {list(shape)}, which {name!r} does not hold,")
         return sparse.csr_array((data, indices, indptr), shape=shape)
 
-    def shape(self) -> tuple[int, ...]:
-        token = self.peek
-        shape = self.integers()
-        if len(shape) > DEEPEST:
-            self.fail(token, f"a shape of up to {DEEPEST} axes")
-        return shape
-
-    def integers(self) -> tuple[int, ...]:
-        self.expect("[")
-        integers: list[int] = []
-        while not self.take("]"):
-            integers.append(self.integer())
-            if self.peek.text != "]":
-                self.expect(",")
-        return tuple(integers)
-
-    def value(self, depth: int = 0) -> Any:
-        """A string, a number, or lists of these."""
-        if self.peek.kind == "string":
-            return self.string()
-        if self.peek.text != "[":
-            return self.number()
-        if depth > DEEPEST:
-            self.fail(self.peek, "lists that are nested less")
-        self.next()
-        found = []
-        while not self.take("]"):
-            found.append(self.value(depth + 1))
-            if self.peek.text != "]":
-                self.expect(",")
-        return tuple(found)
-
-    def string(self) -> str:
-        token = self.next()
-        if token.kind != "string":
-            self.fail(token, "a text in quotes")
-        try:
-            return json.loads(token.text)
-        except ValueError:
-            self.fail(token, "a JSON string")
-
-    def number(self) -> float | int:
-        token = self.next()
-        if token.kind != "number" or len(token.text) > LONGEST_NUMBER:
-            self.fail(token, "a number")
-        try:
-            whole = int(token.text)
-        except ValueError:
-            return float(token.text)
-        return whole if abs(whole) <= LARGEST_INTEGER else float(token.text)
-
-    def integer(self) -> int:
-        token = self.peek
-        number = self.number()
-        if not isinstance(number, int):
-            self.fail(token, "a whole number")
-        return number
-
-    def next(self) -> Token:
-        token = self.peek
-        self.peek = next(self.tokens, token)
-        return token
-
-    def take(self, text: str) -> bool:
-        if self.peek.kind in ("mark", "name") and self.peek.text == text:
-            self.next()
-            return True
-        if self.peek.kind == "end":
-            self.fail(self.peek, repr(text))
-        return False
-
-    def expect(self, text: str) -> None:
-        token = self.next()
-        if token.kind not in ("mark", "name") or token.text != text:
-            self.fail(token, repr(text))
-
-    def fail(self, token: Token, expected: str) -> NoReturn:
-        raise GraphError(f"line {token.line}: {expected} is expected, not {token.text[:60]!r}.")
-
 
 def _are_rows(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether arrays are sparse rows. Compiled code writes where they point, and scipy does not check all of it."""
+    """Whether arrays form valid sparse rows. Compiled code would read or write outside of memory with wrong indices,
+    and scipy does not check all of them."""
     flat = all(array.ndim == 1 for array in (data, indices, indptr))
     if not flat or len(shape) != 2 or indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
         return False

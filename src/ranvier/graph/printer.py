@@ -17,9 +17,9 @@
       metadata "source" = "by hand"
     }
 
-A use says of which elements of a parameter an array is made; without numbers it is the parameter as it stands, and
-without a parameter it is not trained. Where it is a function of parameters, its steps stand between (``v0`` is the
-first parameter):
+A use says which elements of a parameter an array has: without numbers, all of them in order, and without a parameter,
+the array is not trained. If the array is a function of parameters, the steps of the function come in between (``v0`` is
+the first parameter):
 
       use "w" "weight" = "v" by {
         c0: float32[] = 2.0
@@ -27,7 +27,8 @@ first parameter):
         v2 = transpose(v1, permutation=[1, 0])
       } [0, 1, 2, 3, 0, 1]
 
-Small arrays are written out, others are references to arrays that go with the text. Names and texts are JSON strings.
+Small arrays are written out. For others there is a reference, and the array comes with the text. Names and texts are
+JSON strings.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ from .shared import ArrayName, ParameterBinding
 from .snn_graph import SNNGraph, check_is_graph
 
 INLINE = 16
-"""Up to this many numbers are written out."""
+"""The largest number of elements of an array that is written out."""
 
 
 def to_text(graph: SNNGraph, *, inline: int = INLINE) -> tuple[str, dict[str, np.ndarray]]:
     """The text of a graph and the arrays that it refers to, by name.
 
     Args:
-        graph: any graph, also one that is not valid.
-        inline: arrays of up to so many numbers are written out.
+        graph: any graph, even one that is not valid.
+        inline: the largest number of elements of an array that is written out.
     """
     check_is_graph(graph)
     printer = _Printer(inline)
@@ -63,6 +64,13 @@ def to_text(graph: SNNGraph, *, inline: int = INLINE) -> tuple[str, dict[str, np
 
 
 class _Printer:
+    """Prints one graph.
+
+    Attributes:
+        inline: the largest number of elements of an array that is written out.
+        arrays: the arrays that the text refers to, by name.
+    """
+
     def __init__(self, inline: int) -> None:
         self.inline = inline
         self.arrays: dict[str, np.ndarray] = {}
@@ -112,6 +120,7 @@ class _Printer:
         if use.function is None:
             yield f"{head}{index}"
             return
+        # A function without a formula cannot be read again, but a person who looks at the text learns why.
         try:
             formula = formula_of(use.function)
         except NoFormula as error:
@@ -159,8 +168,8 @@ class _Printer:
         return f"{kind} = @{_quoted(name)}"
 
 
-def _call(made: Any, options: dict[str, Any]) -> str:
-    return f"{type(made).__name__}({', '.join(f'{k}={_value(v)}' for k, v in options.items())})"
+def _call(element: Any, options: dict[str, Any]) -> str:
+    return f"{type(element).__name__}({', '.join(f'{k}={_value(v)}' for k, v in options.items())})"
 
 
 def _activity_arrays(activity: Activity) -> dict[str, np.ndarray]:
@@ -168,8 +177,8 @@ def _activity_arrays(activity: Activity) -> dict[str, np.ndarray]:
 
 
 def _activity_options(activity: Activity) -> dict[str, Any]:
-    found = {"steps": activity.steps, "data": activity.data}
-    return {name: value for name, value in found.items() if value is not None}
+    options = {"steps": activity.steps, "data": activity.data}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _range(node: Input) -> str:
@@ -182,7 +191,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string that keeps what prints as it is."""
+    """A JSON string in which only characters that do not print are escaped."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))
 
 
@@ -201,5 +210,6 @@ def _numbers(value: Any) -> str:
         return f"[{', '.join(_numbers(part) for part in value)}]"
     if value.dtype == np.bool_ or np.issubdtype(value.dtype, np.integer):
         return str(int(value))
+    # numpy's text is the shortest one, and is used if it reads as the same number.
     short = str(value)
     return short if value.dtype.type(float(short)) == value else repr(float(value))

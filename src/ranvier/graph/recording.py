@@ -1,4 +1,8 @@
-"""What goes into a simulation of a graph and what comes out of it, whichever way it is run."""
+"""The inputs and results of a simulation, the same for every way of running a graph."""
+
+# An example: a graph with the input x of shape [3] and a LIF population n of shape [5]. Inputs of the shape [50, 8, 3]
+# are 50 steps of 8 samples. With record=["n", "n.v", "n.input"], the simulation gives the spikes of n, its potential,
+# and the sum that it receives, each [50, 8, 5]. Inputs of the shape [50, 3] are one sample, and results are [50, 5].
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ class Simulation:
 
     Attributes:
         outputs: by name.
-        recorded: what was asked for, by the name it was asked by.
+        recorded: by the names in ``record``.
     """
 
     outputs: dict[str, np.ndarray]
@@ -34,25 +38,29 @@ class Simulation:
         return next(iter(self.outputs.values()))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """What was recorded, or else the output, of a name.
+        """What was recorded under a name, or the output of that name.
 
         Raises:
             GraphError: there is neither.
         """
-        found = self.recorded if name in self.recorded else self.outputs
-        if name not in found:
-            told = ", ".join([*self.recorded, *self.outputs]) or "nothing"
-            raise GraphError(f"{name!r} was not recorded; there is {told}. Ask for it with record=[{name!r}].")
-        return found[name]
+        results = self.recorded if name in self.recorded else self.outputs
+        if name not in results:
+            names = ", ".join([*self.recorded, *self.outputs]) or "nothing"
+            raise GraphError(f"{name!r} was not recorded; there is {names}. Ask for it with record=[{name!r}].")
+        return results[name]
 
 
 SUMMED = "input"
-"""What a population gets, recorded as if it were a state."""
+"""The sum that a population receives, which can be recorded as if it were a state."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What is to be recorded: by name the population, and its output or state."""
+    """What is to be recorded.
+
+    Attributes:
+        wanted: population, and its output or state, by name.
+    """
 
     wanted: dict[str, tuple[str, str]]
 
@@ -68,8 +76,12 @@ class Recording:
         return cls({name: _resolved(graph, name) for name in names})
 
     def pick(self, values: Mapping[Any, Any], summed: Mapping[Any, Any]) -> dict[str, Any]:
-        """What is wanted, from the outputs and states of all populations after a step, and what they got in it, each by
-        population and port."""
+        """What is to be recorded of a step.
+
+        Args:
+            values: outputs and states of all populations after the step, by population and port.
+            summed: what populations received in the step, by population and port.
+        """
 
         def one(population: str, port: str) -> Any:
             return summed[population, IN] if port == SUMMED else values[population, port]
@@ -83,7 +95,7 @@ class Recording:
         recorded: Mapping[str, np.ndarray],
         samples: int | None,
     ) -> Simulation:
-        """From flat values of all steps, ``[T, samples, size]``."""
+        """The results from flat values of all steps, ``[T, samples, size]``."""
         lead = () if samples is None else (samples,)
 
         def shaped(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -103,24 +115,24 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     """Inputs by name, ``[T, *shape]`` or ``[T, samples, *shape]``, and the number of samples; None without that axis.
 
     Raises:
-        InputError: an input is missing or unknown, or shapes do not fit.
+        InputError: an input is missing, unknown or not of finite real numbers, or shapes do not fit.
     """
-    given = {name: np.asarray(x) for name, x in inputs_by_name(inputs, list(graph.inputs), "the graph").items()}
-    for name, values in given.items():
+    arrays = {name: np.asarray(x) for name, x in inputs_by_name(inputs, list(graph.inputs), "the graph").items()}
+    for name, values in arrays.items():
         if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
             hint = f"; ranvier.Calibration.load({inputs!r}, graph) reads a file" if isinstance(inputs, str) else ""
             raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected{hint}.")
         if not _is_finite(values):
             raise InputError(f"input {name!r} has values that are not finite; a step with them is not defined.")
-    leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in given.items()}
+    leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in arrays.items()}
     if len(set(leads.values())) > 1:
         raise InputError(f"steps and samples of the inputs differ: { {k: list(v) for k, v in leads.items()} }.")
     lead = next(iter(leads.values()))
-    return given, lead[1] if len(lead) == 2 else None
+    return arrays, lead[1] if len(lead) == 2 else None
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    """Whether all values are finite; told by the sum of their squares, which is quick, where that is."""
+    """Whether all values are finite. If the sum of their squares is, which is quick to compute, all of them are."""
     if values.dtype.kind in "biu":
         return True
     flat = values.reshape(-1)
@@ -128,35 +140,45 @@ def _is_finite(values: np.ndarray) -> bool:
         return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
 
 
-def _lead(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    axes = len(found) - len(shape)
-    if axes not in (1, 2) or found[axes:] != shape or min(found[:axes]) < 1:
+def _lead(name: str, actual: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of time and samples in front of the shape of an input.
+
+    Raises:
+        InputError: there are no such axes, or too many.
+    """
+    axes = len(actual) - len(shape)
+    if axes not in (1, 2) or actual[axes:] != shape or min(actual[:axes]) < 1:
         expected = ", ".join(str(n) for n in shape)
         raise InputError(
-            f"input {name!r} has shape {list(found)}; time first, [T, {expected}] or [T, samples, {expected}] is "
+            f"input {name!r} has shape {list(actual)}; time first, [T, {expected}] or [T, samples, {expected}] is "
             "expected."
         )
-    return found[:axes]
+    return actual[:axes]
 
 
 def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
+    """Population and port of a name. Populations may have dots in their names, so every split is tried.
+
+    Raises:
+        GraphError: there is no such population or port.
+    """
     if name in graph.populations and OUT in graph.populations[name].neuron.outputs:
         return name, OUT
     parts = name.split(".")
-    told = ""
+    mismatch = ""
     if name in graph.populations:
         neuron = graph.populations[name].neuron
-        known = [f"{name}.{port}" for port in (*neuron.states, *neuron.outputs)]
-        raise GraphError(f"record: {name!r} has no output of that name; record one of {known}.")
+        ports = [f"{name}.{port}" for port in (*neuron.states, *neuron.outputs)]
+        raise GraphError(f"record: {name!r} has no output of that name; record one of {ports}.")
     for k in range(1, len(parts)):
         population, port = ".".join(parts[:k]), ".".join(parts[k:])
         if population not in graph.populations:
             continue
         neuron = graph.populations[population].neuron
-        known = (*neuron.states, *(o for o in neuron.outputs if o != OUT), *([SUMMED] if IN in neuron.inputs else []))
-        if port in known:
+        ports = (*neuron.states, *(o for o in neuron.outputs if o != OUT), *([SUMMED] if IN in neuron.inputs else []))
+        if port in ports:
             return population, port
-        told = f"{population!r} is {type(neuron).__name__} with {list(known)}, {port!r} is none of them"
-    if told:
-        raise GraphError(f"record: {told}.")
+        mismatch = f"{population!r} is {type(neuron).__name__} with {list(ports)}, {port!r} is none of them"
+    if mismatch:
+        raise GraphError(f"record: {mismatch}.")
     raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")

@@ -1,9 +1,13 @@
-"""Parameters that several arrays of a graph are made of, so that they are trained as one.
+"""Parameters from which several arrays of a graph are computed, so that the arrays are trained as one.
 
-An array of an operation or neuron is a parameter of its own, unless the graph has a use for it: then it is made of
-parameters of the graph, ``array = function(*parameters).ravel()[index]``. The array stays where it is, with the numbers
-that the use gives, so that whatever only runs or analyses a graph need not know where they come from.
+An array of an operation or neuron is a parameter of its own, unless the graph has a binding for it: then it is computed
+from parameters of the graph, ``array = function(*parameters).ravel()[index]``. The array is also stored where it is
+used, so that code that only runs or analyses a graph need not know where its numbers come from.
 """
+
+# An example: an autoencoder has one parameter w, a matrix [2, 3] with the flat numbers [0 1 2] and [3 4 5]. The encoder
+# has the weights w, with no function and no index. The decoder has w transposed, the index [[0 3] [1 4] [2 5]]. A
+# change of w changes the weights of both.
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ ArrayName = tuple[str, str]
 
 
 class HasArrays(Protocol):
-    """Of a graph, what its arrays and their parameters are."""
+    """The parts of a graph that have arrays and parameters."""
 
     projections: dict[str, Projection]
     populations: dict[str, Population]
@@ -37,13 +41,13 @@ class HasArrays(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ParameterBinding:
-    """How an array is made of parameters of the graph.
+    """How an array is computed from parameters of the graph.
 
     Attributes:
-        parameters: their names; none for an array that learning leaves as it is.
-        function: from the parameters to an array; None for the one parameter itself.
-        index: of the array's shape (of sparse rows, of their stored values), the flat numbers of the elements of
-            ``function(*parameters)`` that it is made of; None for all of them as they stand.
+        parameters: their names; none for an array that is not trained.
+        function: from the parameters to an array; None for a single parameter itself.
+        index: flat numbers of the elements of ``function(*parameters)``, int64 in the shape of the array, or of the
+            stored values of sparse rows; None for all elements in order.
     """
 
     parameters: tuple[str, ...]
@@ -68,17 +72,17 @@ class ParameterBinding:
             return np.asarray(self(values, dtype), dtype)
 
     def taken(self, index: np.ndarray, shape: tuple[int, ...]) -> ParameterBinding:
-        """The use by an array that has the elements ``index`` of this one, which is of some shape."""
-        own = np.arange(int(np.prod(shape))) if self.index is None else self.index.ravel()
-        return ParameterBinding(self.parameters, self.function, own[index])
+        """The binding of an array with the elements ``index`` of this one, which has some shape."""
+        flat = np.arange(int(np.prod(shape))) if self.index is None else self.index.ravel()
+        return ParameterBinding(self.parameters, self.function, flat[index])
 
     def moved(self, places: np.ndarray) -> ParameterBinding:
-        """The use after the elements of the parameter have moved to other places."""
+        """The binding after the elements of the parameter have moved to other places."""
         return ParameterBinding(self.parameters, self.function, places[self.index])
 
     @cached_property
     def content(self) -> Any:
-        """Equal for uses that make the same array of the same parameters."""
+        """Equal for bindings that compute the same array from the same parameters."""
         index = None if self.index is None else (self.index.shape, self.index.tobytes())
         return self.parameters, None if self.function is None else self.function.content, index
 
@@ -88,19 +92,19 @@ class ParameterBinding:
 
 
 def numbers_of(array: Matrix) -> np.ndarray:
-    """What is stored of an array: of sparse rows their values."""
+    """The stored numbers of an array: of sparse rows, their values."""
     return array.data if sparse.issparse(array) else array
 
 
 def with_numbers(array: Matrix, numbers: Any) -> Matrix:
-    """An array, or sparse rows with the same places, with other numbers."""
+    """An array with other numbers; sparse rows have the same places."""
     if not sparse.issparse(array):
         return numbers
     return sparse.csr_array((numbers, array.indices, array.indptr), shape=array.shape)
 
 
 def array_at(graph: HasArrays, array: ArrayName) -> Matrix | None:
-    """An array of an operation or neuron; None where there is no such one."""
+    """An array of an operation or neuron; None if there is no such array."""
     name, label = array
     projection, population = graph.projections.get(name), graph.populations.get(name)
     if projection is not None and label in projection.operation.arrays:
@@ -109,27 +113,27 @@ def array_at(graph: HasArrays, array: ArrayName) -> Matrix | None:
 
 
 def parameters_of(graph: HasArrays, *elements: str) -> list[str]:
-    """Names of the parameters that arrays of some projections or populations are made of."""
+    """Names of the parameters from which arrays of some projections or populations are computed."""
     uses = [use for (element, _), use in graph.bindings.items() if element in elements]
     return list(dict.fromkeys(name for use in uses for name in use.parameters))
 
 
 def trained_arrays(graph: HasArrays) -> dict[Path, np.ndarray]:
-    """What learning changes, as it is stored (of sparse rows their values): by element and name the arrays that are
-    parameters of their own, and by name the parameters that arrays are made of."""
-    found: dict[Path, np.ndarray] = {}
+    """What learning changes, as it is stored (of sparse rows, their values): arrays that are parameters of their own,
+    by element and name, and the parameters from which arrays are computed, by name."""
+    arrays: dict[Path, np.ndarray] = {}
     for name, projection in graph.projections.items():
         if projection.trained:
-            found.update({(name, key): numbers_of(value) for key, value in projection.operation.arrays.items()})
+            arrays.update({(name, key): numbers_of(value) for key, value in projection.operation.arrays.items()})
     for name, population in graph.populations.items():
         parameters, trained = population.neuron.parameters, population.neuron.trained
-        found.update({(name, key): value for key, value in parameters.items() if key in trained})
-    own = {path: value for path, value in found.items() if path not in graph.bindings}
-    return {**own, **{(name,): value for name, value in graph.parameters.items()}}
+        arrays.update({(name, key): value for key, value in parameters.items() if key in trained})
+    unbound = {path: value for path, value in arrays.items() if path not in graph.bindings}
+    return {**unbound, **{(name,): value for name, value in graph.parameters.items()}}
 
 
 def remade(graph: HasArrays, names: set[str]) -> None:
-    """Gives the arrays that are made of some parameters the numbers that these now have."""
+    """Computes the arrays that depend on some parameters again; changes the graph."""
     for array, use in graph.bindings.items():
         old = array_at(graph, array)
         if old is not None and not names.isdisjoint(use.parameters):
@@ -137,7 +141,7 @@ def remade(graph: HasArrays, names: set[str]) -> None:
 
 
 def set_array(graph: HasArrays, array: ArrayName, value: Matrix) -> None:
-    """Puts another value in the place of an array of an operation or neuron."""
+    """Replaces an array of an operation or neuron; changes the graph."""
     name, label = array
     projection = graph.projections.get(name)
     if projection is not None and label in projection.operation.arrays:

@@ -1,4 +1,4 @@
-"""Graphs in files: a zip archive of the text form and its arrays. No pickles; written at once or not at all."""
+"""Graphs in files: zip archives of the text form and its arrays, without pickles, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from .verifier import check
 
 TEXT = "graph.txt"
 INDEX = "arrays.json"
+"""The names of the arrays in order; array number 3 is the member 3.npy, whatever characters its name has."""
 
 
 def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
-    """Writes a graph into one file; an existing file is replaced once the new one is complete.
+    """Writes a graph into a file; an existing file is replaced once the new one is complete.
 
     Raises:
         GraphError: the graph is not valid, or the file cannot be written.
@@ -44,13 +45,13 @@ def save(graph: SNNGraph, path: str | os.PathLike[str]) -> Path:
 
 
 def _check_named(graph: SNNGraph) -> None:
-    """Raises GraphError where a graph holds programs, which text cannot."""
+    """Raises :class:`GraphError` if a graph has traced programs, which the text form cannot express."""
     traced = [p.name for p in graph.populations.values() if isinstance(p.neuron, Traced)]
     mapped = [p.name for p in graph.projections.values() if isinstance(p.operation, Mapped)]
-    made = [".".join(array) for array, use in graph.bindings.items() if not _has_formula(use)]
-    if made and not traced and not mapped:
+    bound = [".".join(array) for array, use in graph.bindings.items() if not _has_formula(use)]
+    if bound and not traced and not mapped:
         raise GraphError(
-            f"{', '.join(map(repr, made))} of {graph.name} are made of parameters by a program, which a file of a "
+            f"{', '.join(map(repr, bound))} of {graph.name} are bound of parameters by a program, which a file of a "
             "graph does not hold; the pass 'untie' makes them parameters of their own, and "
             "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
@@ -70,7 +71,7 @@ def _has_formula(use: ParameterBinding) -> bool:
 
 
 def load(path: str | os.PathLike[str]) -> SNNGraph:
-    """The graph in a file that :func:`save` wrote.
+    """Loads the graph in a file that :func:`save` wrote.
 
     Raises:
         GraphError: there is no such file, it holds no graph, or the graph is not valid.
@@ -82,20 +83,30 @@ def load(path: str | os.PathLike[str]) -> SNNGraph:
 
 
 def to_bytes(graph: SNNGraph) -> bytes:
-    """What :func:`save` writes."""
+    """The contents of a file that :func:`save` would write."""
     buffer = io.BytesIO()
     _write(buffer, *to_text(graph))
     return buffer.getvalue()
 
 
 def from_bytes(data: bytes, name: str, size: int | None = None) -> SNNGraph:
-    """The graph that :func:`to_bytes` wrote; ``name`` is what errors call it, ``size`` that of the file it is in."""
+    """The graph in the result of :func:`to_bytes`.
+
+    Args:
+        data: the bytes.
+        name: how errors call them.
+        size: bytes of the file that contains them, if it is larger; limits follow from it.
+
+    Raises:
+        GraphError: they hold no graph, or it is not valid.
+    """
     return _load(io.BytesIO(data), name, size)
 
 
 def _load(source: Path | io.BytesIO, name: str, size: int | None = None) -> SNNGraph:
     try:
         with open_archive(source, size) as archive:
+            # The arrays and what the text declares share one budget: neither alone shows what the file takes.
             budget = archive.budget
             text = archive.text(TEXT).decode("utf-8")
             arrays = {key: archive.array(f"{number}.npy") for number, key in enumerate(_index(archive.text(INDEX)))}

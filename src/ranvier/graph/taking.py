@@ -1,4 +1,8 @@
-"""Elements of an array by their flat numbers, without a gather where they are a block of rows and columns."""
+"""Elements of an array by their flat numbers, without a gather if they form a block of rows and columns."""
+
+# An example: of a matrix [3, 4], the flat numbers [[4 5] [8 9]] are in the rows 1 and 2 and the columns 0 and 1, so
+# they are x[1:3][:, 0:2]. The numbers [[4 8] [5 9]] are its transpose. For [[4 6] [8 9]] there is no such block, and
+# the elements are gathered one by one, which is slower, and whose derivative is a scatter.
 
 from __future__ import annotations
 
@@ -13,13 +17,13 @@ Picked = slice | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Taking:
-    """``y = x.ravel()[index]``, where it can be as ``x[rows][:, columns]`` of a matrix, or the transpose of that.
+    """``y = x.ravel()[index]``, computed as ``x[rows][:, columns]`` of a matrix, or the transpose of that, if possible.
 
     Attributes:
-        index: of the result's shape.
-        rows, columns: what is taken along both axes of a matrix; None where it is no block.
+        index: flat numbers, in the shape of the result.
+        rows, columns: what is taken along both axes of a matrix; None if it is not a block.
         transposed: whether the block's rows are the result's columns.
-        whole: whether all is taken in the order in which it stands.
+        whole: whether all elements are taken in order.
     """
 
     index: np.ndarray
@@ -30,7 +34,7 @@ class Taking:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], index: np.ndarray) -> Taking:
-        """How elements of an array of some shape are best taken."""
+        """The best way to take elements of an array of some shape."""
         if index.size == int(np.prod(shape)) and np.array_equal(index.ravel(), np.arange(index.size)):
             return cls(index, whole=True)
         if len(shape) == index.ndim == 2 and index.size:
@@ -41,7 +45,7 @@ class Taking:
         return cls(index)
 
     def __call__(self, x: Any) -> Any:
-        """In JAX or numpy."""
+        """The elements of ``x``, in JAX or numpy."""
         if self.whole:
             return x.reshape(self.index.shape)
         if self.rows is None:

@@ -1,4 +1,7 @@
-"""Whether a graph is valid: all problems at once."""
+"""The validity of graphs, with all problems at once."""
+
+# An example: a population n [3] with tau = 0 and a projection w from x [2] to n with weights [3, 4]. Both problems are
+# reported, one per line: that tau is 0 at least once, and that the Linear of w does not fit the source.
 
 from __future__ import annotations
 
@@ -19,15 +22,14 @@ from .snn_graph import SNNGraph, check_is_graph
 from .windows import ShapeError
 
 TIME_CONSTANT = "tau"
-"""How names of time constants begin; they are positive."""
-"""Parameters that divide."""
+"""The beginning of the names of time constants, which are positive."""
 LONGEST_DELAY = 10**6
-"""Steps; what is on the way is kept."""
+"""Steps; a simulation stores every value that is on its way."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a graph.
+    """A problem of a graph.
 
     Attributes:
         node: name of the input, population, projection or output; empty for the graph itself.
@@ -42,21 +44,23 @@ class Problem:
 
 
 def problems(graph: SNNGraph) -> list[Problem]:
-    """All that is wrong with a graph; empty for a valid one."""
+    """All problems of a graph; none if it is valid."""
     check_is_graph(graph)
     return [*_of_graph(graph), *_of_nodes(graph), *_of_projections(graph), *_of_parameters(graph)]
 
 
 def check(graph: SNNGraph) -> None:
-    """Passes for a valid graph.
+    """Returns if a graph is valid.
 
     Raises:
-        GraphError: with all problems, a line each.
+        GraphError: it is not; the message lists all problems, one per line.
     """
-    found = problems(graph)
-    if found:
-        many = f"{len(found)} problems" if len(found) > 1 else "a problem"
-        raise GraphError("\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in found)]))
+    all_problems = problems(graph)
+    if all_problems:
+        many = f"{len(all_problems)} problems" if len(all_problems) > 1 else "a problem"
+        raise GraphError(
+            "\n".join([f"the graph {graph.name!r} has {many}:", *(f"  {problem}" for problem in all_problems)])
+        )
 
 
 def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
@@ -70,7 +74,7 @@ def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
     for name in (name for name, count in names.items() if count > 1):
         yield Problem(name, "the name is used more than once among inputs, populations and outputs")
     if not graph.inputs:
-        yield Problem("", "there is no input; how long to run is told by the inputs: add one, even if nothing reads it")
+        yield Problem("", "there is no input; the inputs say how long to run: add one, even if nothing reads it")
     if not graph.outputs:
         yield Problem("", "there is no output; nothing the graph does could be seen")
     cycle = instant_cycle(graph)
@@ -119,15 +123,8 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
     for parameter, value in neuron.parameters.items():
         yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
-        is_time = parameter.startswith(TIME_CONSTANT)
-        if is_time and np.any(value <= 0):
-            yield Problem(name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
-        elif is_time and neuron.choices.get("integration") == "euler" and np.any(2 * value <= dt):
-            yield Problem(
-                name,
-                f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
-                "that the network was made for, or integration='exponential' (--integration exponential)",
-            )
+        if parameter.startswith(TIME_CONSTANT):
+            yield from _of_time_constant(population, parameter, value, dt)
     if isinstance(neuron, Delay) and np.any(
         (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)
     ):
@@ -136,14 +133,27 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
         yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
     for state, value in population.initial.items():
         if state not in (*neuron.states, *neuron.outputs):
-            known = [*neuron.states, *neuron.outputs]
-            yield Problem(name, f"initial value for {state!r}, but the states and outputs are {known}")
+            names = [*neuron.states, *neuron.outputs]
+            yield Problem(name, f"initial value for {state!r}, but the states and outputs are {names}")
         else:
             yield from _of_array(name, f"initial {state}", value, neuron.shape_of(state, shape))
     measured = population.activity.arrays if population.activity is not None else {}
     for what, value in measured.items():
         if value.shape not in (shape, ()):
             yield Problem(name, f"{what} of its activity has shape {list(value.shape)}, {list(shape)} is expected")
+
+
+def _of_time_constant(population: Population, parameter: str, value: np.ndarray, dt: float) -> Iterator[Problem]:
+    if np.any(value <= 0):
+        yield Problem(population.name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
+        return
+    # Euler integration multiplies a state by 1 - dt / tau, which is -1 or less here: the state grows or alternates.
+    if population.neuron.choices.get("integration") == "euler" and np.any(2 * value <= dt):
+        yield Problem(
+            population.name,
+            f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
+            "that the network was made for, or integration='exponential' (--integration exponential)",
+        )
 
 
 def _of_array(node: str, label: str, value: np.ndarray, shape: tuple[int, ...]) -> Iterator[Problem]:
@@ -164,27 +174,31 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
             yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
         if target is None or isinstance(target, Input):
             yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
-        known = True
-        if isinstance(source, Population):
-            given = [*source.neuron.outputs, *source.neuron.states]
-            if projection.source_port not in given:
-                known = False
-                yield Problem(projection.name, f"{source.name!r} gives {given}, but no {projection.source_port!r}")
-        if isinstance(target, Population) and projection.target_port not in target.neuron.inputs:
-            known, taken = False, list(target.neuron.inputs)
-            yield Problem(projection.name, f"{target.name!r} takes {taken}, but no {projection.target_port!r}")
-        if not known:
+        unknown_ports = list(_of_ports(projection, source, target))
+        yield from unknown_ports
+        # Without its ports, the shapes that the operation should have are not known.
+        if unknown_ports:
             continue
         if not isinstance(projection.delay, int) or not 0 <= projection.delay <= LONGEST_DELAY:
-            told = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
-            yield Problem(projection.name, f"delay {projection.delay!r}, {told}")
+            expected = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
+            yield Problem(projection.name, f"delay {projection.delay!r}, {expected}")
         yield from _of_operation(graph, projection, source, target)
 
 
+def _of_ports(projection: Projection, source: Node | None, target: Node | None) -> Iterator[Problem]:
+    if isinstance(source, Population):
+        ports = [*source.neuron.outputs, *source.neuron.states]
+        if projection.source_port not in ports:
+            yield Problem(projection.name, f"{source.name!r} gives {ports}, but no {projection.source_port!r}")
+    if isinstance(target, Population) and projection.target_port not in target.neuron.inputs:
+        ports = list(target.neuron.inputs)
+        yield Problem(projection.name, f"{target.name!r} takes {ports}, but no {projection.target_port!r}")
+
+
 def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
-    own = {path[0] for path in trained_arrays(graph) if len(path) == 2}
+    elements = {path[0] for path in trained_arrays(graph) if len(path) == 2}
     for name, value in graph.parameters.items():
-        if name in graph.nodes or name in own:
+        if name in graph.nodes or name in elements:
             yield Problem(name, "a parameter of the graph and another element have this name; give one another name")
         if not np.all(np.isfinite(value)):
             yield Problem(name, "the parameter has values that are not finite")
@@ -195,7 +209,7 @@ def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
 
 
 def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterBinding) -> str | None:
-    """What is wrong with how an array is made of parameters; None where it is as it should be."""
+    """What is wrong with the binding of an array to parameters; None if it is right."""
     value = array_at(graph, array)
     unknown = [repr(parameter) for parameter in use.parameters if parameter not in graph.parameters]
     if value is None or unknown:
@@ -204,20 +218,21 @@ def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterBinding) -> str | N
         return None
     stored = numbers_of(value)
     try:
-        made = use.array(graph.parameters, stored.dtype)
+        computed = use.array(graph.parameters, stored.dtype)
     except (TypeError, ValueError, IndexError) as error:
         return f"it cannot be made of {list(use.parameters)}: {reason_text(error)}"
-    told = f"of {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
-    if made.shape != stored.shape:
-        return f"it has shape {list(stored.shape)}, but {list(made.shape)} is made {told}"
+    origin = f"of {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
+    if computed.shape != stored.shape:
+        return f"it has shape {list(stored.shape)}, but {list(computed.shape)} is made {origin}"
     scale = float(np.abs(stored).max(initial=0))
-    if not np.allclose(made, stored, rtol=1e-5, atol=1e-6 * scale):
-        return f"its numbers are not those that are made {told}"
+    if not np.allclose(computed, stored, rtol=1e-5, atol=1e-6 * scale):
+        return f"its numbers are not those that are made {origin}"
     return None
 
 
 def _of_shared_name(graph: SNNGraph, key: str, projection: Projection) -> Iterator[Problem]:
-    """Arrays are distinguished by the element's name and their own."""
+    """A population and a projection of one name may not have arrays of one name, which bindings could not
+    distinguish."""
     same = graph.populations.get(key)
     both = sorted(set(same.neuron.parameters) & set(projection.operation.arrays)) if same is not None else []
     if both:
@@ -236,6 +251,7 @@ def _of_operation(
     if isinstance(source, Output) or isinstance(target, Input):
         return
     read = graph.source_shape(projection)
+    # Options of operations come from files and callers, and can be wrong in many ways.
     try:
         shape = projection.operation.target_shape(read)
     except ShapeError as error:
