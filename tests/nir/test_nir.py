@@ -177,7 +177,7 @@ def test_what_nir_has_not_is_refused() -> None:
     graph.populations["p0"] = ranvier.Population(
         "p0", graph.populations["p0"].shape, ranvier.neurons.ALIF(tau=0.01, tau_a=0.1, beta=0.1)
     )
-    with pytest.raises(ranvier.GraphError, match="'p0' is ALIF with reset 'zero', which NIR has not"):
+    with pytest.raises(ranvier.GraphError, match="'p0' is ALIF with reset 'zero', which NIR does not have"):
         ranvier.to_nir(graph)
 
 

@@ -112,7 +112,7 @@ def test_float32_is_the_interpreter_up_to_ties(seed: int) -> None:
 def test_graphs_with_another_interface_are_not_compared() -> None:
     other = chain()
     other.outputs = {"z": ranvier.Output("z", (3,))}
-    with pytest.raises(ranvier.GraphError, match="not the same outputs"):
+    with pytest.raises(ranvier.GraphError, match="not have the same outputs"):
         ranvier.verify(chain(), other, np.ones((5, 2)))
     slow = chain()
     slow.dt = 2e-3

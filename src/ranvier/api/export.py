@@ -44,7 +44,7 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
 
 
 def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any) -> Path:
-    """Writes one time step of a model as readable Python source that runs with JAX alone, without Ranvier.
+    """Writes one time step of a model as readable Python source that needs only JAX, not Ranvier.
 
     The module has ``load()``, ``initial_state(arrays)`` and ``step(arrays, state, inputs)``; its arrays are in an
     ``.npz`` file of the same name beside it.

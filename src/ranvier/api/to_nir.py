@@ -46,7 +46,7 @@ def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None,
     if unknown:
         reasons = "\n".join(f"  {finding.population}: {finding.diagnosis}" for finding in unknown)
         raise GraphError(
-            f"{graph.name} has dynamics that NIR has not:\n{reasons}\n"
+            f"{graph.name} has dynamics that NIR does not have:\n{reasons}\n"
             "export_artifact(model, path, ...) writes any model."
         )
     return write_nir(graph, path)

@@ -47,7 +47,7 @@ def show_model(
 def show_graph(
     console: Console, graph: SNNGraph, unsaid: Sequence[str] = (), *, as_json: bool, picture: Path | None
 ) -> None:
-    """Prints what a graph is made of, and what its file does not say."""
+    """Prints the parts of a graph, and what its file does not say."""
     if picture is not None:
         check_target(picture)
     size = GraphSize.of(graph)

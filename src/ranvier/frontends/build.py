@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import jax
@@ -51,20 +52,14 @@ def build_program(
     result: dict[str, Any] = {}
 
     def flat_step(*operands: Any) -> list[Any]:
-        parts, start = [], 0
-        for count in counts:
-            parts.append(list(operands[start : start + count]))
-            start += count
+        parts = _split(operands, counts)
         output, new_hidden, new_other = step(jax.tree.unflatten(input_treedef, parts[0]), *parts[1:])
         leaves, result["treedef"] = jax.tree.flatten(output)
         result["avals"] = tuple(jax.typeof(leaf) for leaf in leaves)
         return [*leaves, *new_hidden, *new_other]
 
-    # A tuple of one input is a common mistake, and the error that it causes within the step does not show it.
-    if any(isinstance(argument, tuple) and len(argument) == 1 for argument in inputs):
-        remedy += "; the inputs of a step are arguments one after the other: x, not (x,)"
     # The step runs twice: the first time only to know how many of its results are outputs.
-    num_outputs = len(_probe(flat_step, avals, name, input_avals, remedy)) - counts[2] - counts[3]
+    num_outputs = len(_probe(flat_step, avals, name, input_avals, _remedy(remedy, inputs))) - counts[2] - counts[3]
     closed = normalize(flat_step, avals, slice(num_outputs, num_outputs + counts[2]))
     return ModuleInfo(
         closed_jaxpr=closed,
@@ -78,6 +73,19 @@ def build_program(
         name=name,
         notes=tuple(notes),
     )
+
+
+def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Leaves]:
+    """Consecutive parts of some lengths."""
+    ends = [0, *accumulate(counts)]
+    return [list(values[start:end]) for start, end in pairwise(ends)]
+
+
+def _remedy(remedy: str, inputs: tuple[Any, ...]) -> str:
+    """A remedy, with a hint at a common mistake: the error that a tuple of one input causes does not show it."""
+    if any(isinstance(argument, tuple) and len(argument) == 1 for argument in inputs):
+        return f"{remedy}; the inputs of a step are arguments one after the other: x, not (x,)"
+    return remedy
 
 
 def _abstract(leaf: Any, name: str) -> Any:

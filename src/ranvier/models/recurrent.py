@@ -106,11 +106,16 @@ def recurrent_network(
         "w_rec": (recurrent_gain, n_rec, n_rec),
         "w_out": (output_gain, n_rec, n_out),
     }
-    keys = jax.random.split(jax.random.key(seed), len(gains))
-    params: dict[str, Any] = {
-        name: float(gain / np.sqrt(rows)) * jax.random.normal(key, (rows, columns), jnp.float32)
-        for key, (name, (gain, rows, columns)) in zip(keys, gains.items(), strict=True)
-    }
+    params = _random_weights(gains, seed)
     params |= {"b": jnp.zeros(n_rec, jnp.float32), "b_out": jnp.zeros(n_out, jnp.float32)}
     state = {name: jnp.zeros(n_rec, jnp.float32) for name in ("v", "a", "s") if adaptive or name != "a"}
     return step_function(recurrent_step, params, state, name="recurrent_network")
+
+
+def _random_weights(gains: dict[str, tuple[float, int, int]], seed: int) -> dict[str, Any]:
+    """Normal weights from gain and shape; dividing by the root of the rows keeps sums independent of their number."""
+    keys = jax.random.split(jax.random.key(seed), len(gains))
+    return {
+        name: float(gain / np.sqrt(rows)) * jax.random.normal(key, (rows, columns), jnp.float32)
+        for key, (name, (gain, rows, columns)) in zip(keys, gains.items(), strict=True)
+    }

@@ -120,7 +120,7 @@ def _checked(name: str, dataset: Any) -> int:
         raise Refused(f"{name!r} is a virtual dataset, whose values are elsewhere")
     kind = dataset.id.get_type()
     if kind.get_class() not in TYPES:
-        raise Refused(f"{name!r} holds values of a type that NIR has not (class {kind.get_class()})")
+        raise Refused(f"{name!r} holds values of a type that NIR does not have (class {kind.get_class()})")
     space = dataset.id.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
         raise Refused(f"{name!r} holds no value")

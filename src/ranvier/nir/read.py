@@ -319,7 +319,7 @@ def _full_edge(
         entry, leave: full names of the inputs and outputs of every nested graph.
 
     Raises:
-        GraphError: there is no such node, or the nested graph has not exactly one input or output.
+        GraphError: there is no such node, or the nested graph does not have exactly one input or output.
     """
     if len(edge) != 2:
         raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")

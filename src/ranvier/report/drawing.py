@@ -1,4 +1,4 @@
-"""Boxes and arrows, which pictures of programs and of graphs are made of."""
+"""Boxes and arrows, the parts of pictures of programs and graphs."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _noise(rng: np.random.Generator, node: Input, pushed: np.ndarray, steps: int
 
 
 def _pushed(graph: SNNGraph) -> dict[str, np.ndarray]:
-    """How much each element of every input adds to the outputs, estimated from the weights on the way alone."""
+    """How much each element of every input adds to the outputs, estimated only from the weights on the way."""
     push = {name: np.zeros(node.size) for name, node in graph.nodes.items()}
     push |= {name: np.ones(node.size) for name, node in graph.outputs.items()}
     # Against the order of a step, so that targets are mostly done before their sources. Recurrent weights count for

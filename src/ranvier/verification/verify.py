@@ -176,10 +176,10 @@ def check_interface(original: SNNGraph, optimized: SNNGraph) -> None:
     """Raises :class:`GraphError` unless both are valid graphs with the same inputs, outputs and time step."""
     for graph in (original, optimized):
         check_is_graph(graph)
-    for what in ("inputs", "outputs"):
-        a, b = ({n: list(x.shape) for n, x in getattr(g, what).items()} for g in (original, optimized))
+    for part in ("inputs", "outputs"):
+        a, b = ({n: list(x.shape) for n, x in getattr(g, part).items()} for g in (original, optimized))
         if a != b:
-            raise GraphError(f"the graphs have not the same {what}: {a} and {b}; such graphs cannot be compared.")
+            raise GraphError(f"the graphs do not have the same {part}: {a} and {b}; such graphs cannot be compared.")
     if original.dt != optimized.dt:
         raise GraphError(f"the graphs have different time steps, {original.dt:g} s and {optimized.dt:g} s.")
 

@@ -221,7 +221,7 @@ def test_a_neuron_that_differs_far_from_threshold_is_refused(float64):
 def test_a_model_that_nir_has_not_is_refused_with_populations_and_reasons(float64, tmp_path):
     model, inputs = MODELS["gru"].build(jnp.float64)
     with pytest.raises(
-        ranvier.GraphError, match=r"(?s)dynamics that NIR has not.*h: .*not affine.*\[.* at .*\].*export_artifact"
+        ranvier.GraphError, match=r"(?s)dynamics that NIR does not have.*h: .*not affine.*\[.* at .*\].*export_artifact"
     ):
         ranvier.to_nir(model, *inputs, path=tmp_path / "gru.nir")
     assert not list(tmp_path.iterdir())
@@ -246,7 +246,7 @@ def test_a_hard_reset_with_adaptation_is_no_sum(float64):
         return {"v": jnp.where(z > 0, 0.0, v), "a": 0.8 * state["a"] + z}, z
 
     model, x = _step_model(hard, v=(4,), a=(4,))
-    with pytest.raises(ranvier.GraphError, match="ALIF with reset 'zero', which NIR has not"):
+    with pytest.raises(ranvier.GraphError, match="ALIF with reset 'zero', which NIR does not have"):
         ranvier.to_nir(model, x)
     model, x = _step_model(update, v=(4,), a=(4,))
     _, (finding,) = ranvier.recognise(ranvier.SNNGraph.from_module(model, x))

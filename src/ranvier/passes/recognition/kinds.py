@@ -165,8 +165,8 @@ def _potential_and_adaptation(case: Case, states: tuple[str, ...], i: str | None
     if case.spike is None:
         raise Unlike(
             f"none of its outputs is a spike, and between its states {list(states)} there is one at most",
-            remedy="let the spike itself be read; a synapse behind a neuron is found where a projection, if only an "
-            "identity matrix, stands between them; no neuron with a name has a refractory time",
+            remedy="let the spike itself be read; a synapse after a neuron is recognised if a projection, even an "
+            "identity matrix, is between them; no named neuron has a refractory time",
         )
     drives = case.probe.inputs if i is None else (*case.probe.inputs, i)
     driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
@@ -220,7 +220,7 @@ def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
         raise Unlike(
             f"where {a!r} is {level:g}, {unlike}: it is no adaptation, but maybe a refractory time",
             about=a,
-            remedy="neurons with a name have no refractory time",
+            remedy="named neurons have no refractory time",
         ) from unlike
 
 

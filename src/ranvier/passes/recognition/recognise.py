@@ -115,8 +115,8 @@ def match_of(population: Population, dt: float) -> Match:
         )
     if len(neuron.states) not in KINDS:
         raise Unlike(
-            f"it has {len(neuron.states)} states {list(neuron.states)}; neurons with a name have fewer",
-            remedy="neurons with a name have a current, a potential and an adaptation at most",
+            f"it has {len(neuron.states)} states {list(neuron.states)}; named neurons have fewer",
+            remedy="named neurons have a current, a potential and an adaptation at most",
         )
     probe = Probe(population)
     spikes = [o for o in neuron.outputs if _is_spike(probe, o)]

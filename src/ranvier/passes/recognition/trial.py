@@ -28,7 +28,7 @@ ROUNDED, ROUNDED_OF_ONE = 2e-4, 5e-3
 """Fractions of the spikes of all neurons, and of a single one, that rounding at the threshold may change."""
 TIE = 1e-7
 """Fraction of the threshold within which rounding may decide whether a neuron fires."""
-PLAIN = "neurons with a name have no bounds, refractory times or other cases"
+PLAIN = "named neurons have no bounds, refractory times or other cases"
 ALONE = "neurons"
 """Name of a population that is run by itself."""
 
