@@ -134,7 +134,9 @@ def by_hand() -> np.ndarray:
 def test_graphs_under_the_settings_of_jax(tmp_path: Path) -> None:
     graph = ranvier.raise_model(network(), jnp.zeros(3, F32)).graph
     inputs = {name: np.asarray(XS[:, None], np.float32) for name in graph.inputs}
-    optimized, _ = ranvier.optimize(graph, level="O2", calibration=inputs)
+    # Every trace under "leaks" walks through all objects there are, so the checks of passes would take minutes.
+    checked = not jax.config.jax_check_tracer_leaks
+    optimized, _ = ranvier.optimize(graph, level="O2", calibration=inputs, verify_each=checked)
     for one in (graph, optimized):
         np.testing.assert_allclose(ranvier.simulate(one, inputs).output[:, 0], by_hand(), atol=1e-5)
     artifact = ranvier.load_artifact(ranvier.export_artifact(graph, tmp_path / "network.rva"))
