@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from ranvier.graph.neurons import LI, LIF, Relay
 from ranvier.graph.operations import Conv, Identity, Linear, Scale
 from ranvier.simulation import convolutions, engine, parts, products
 from tests.support.examples import examples, few
-from tests.support.random_graphs import random_graph
+from tests.support.random_graphs import inputs_of, random_graph
 
 SIZE = 300
 STRONG = 30.0
@@ -233,3 +234,50 @@ def _kindred() -> ranvier.SNNGraph:
         projections=projections,
         outputs=[ranvier.Output("y", (2,))],
     )
+
+
+def _counted_compilations(monkeypatch):
+    """A list that gets an entry for every compilation."""
+    compilations = []
+    compile_text = jax.stages.Lowered.compile
+
+    def counting(self, *args, **options):
+        compilations.append(1)
+        return compile_text(self, *args, **options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", counting)
+    return compilations
+
+
+def test_graphs_that_differ_in_weights_alone_are_compiled_once(monkeypatch):
+    compilations = _counted_compilations(monkeypatch)
+    graph = random_graph(3)
+    inputs = inputs_of(graph, 3, steps=17, samples=2)
+    first = ranvier.simulate(graph, inputs)
+    assert len(compilations) == 1
+    params = ranvier.lower(graph).params
+    other = ranvier.with_weights(graph, jax.tree.map(lambda x: 2.0 * x, params))
+    second = ranvier.simulate(other, inputs)
+    assert len(compilations) == 1
+    for name, values in ranvier.interpret(other, inputs).outputs.items():
+        np.testing.assert_allclose(second.outputs[name], values, rtol=1e-4, atol=1e-4)
+    assert any(np.abs(first.outputs[name] - second.outputs[name]).max() > 1e-3 for name in first.outputs)
+
+
+def test_graphs_that_differ_in_a_time_constant_are_compiled_anew(monkeypatch):
+    compilations = _counted_compilations(monkeypatch)
+    results = []
+    for tau in (5e-3, 20e-3):
+        graph = ranvier.SNNGraph(
+            dt=1e-3,
+            inputs=[ranvier.Input("x", (2,))],
+            populations=[ranvier.Population("v", (2,), ranvier.neurons.LI(tau=tau))],
+            projections=[
+                ranvier.Projection("i", "x", "v", ranvier.operations.Identity()),
+                ranvier.Projection("o", "v", "y", ranvier.operations.Identity()),
+            ],
+            outputs=[ranvier.Output("y", (2,))],
+        )
+        results.append(ranvier.simulate(graph, np.ones((9, 2))).output[-1, 0])
+    np.testing.assert_allclose(results, [1 - 0.8**9, 1 - 0.95**9], rtol=1e-5)
+    assert len(compilations) == 2

@@ -14,6 +14,7 @@ from ..graph.footprint import check_carried, check_recorded
 from ..graph.recording import Recording, Simulation, batched_inputs
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
+from ..util.compiled import compiled
 from .engine import Engine
 
 FLOATING = tuple(jnp.dtype(name) for name in ("float16", "float32", "float64"))
@@ -63,7 +64,8 @@ class Simulator:
         _check_dtype(dtype)
         self.graph = graph.copy()
         self._dtype, self._wanted = dtype, Recording.of(graph, record)
-        self._compiled: dict[int, tuple[Any, Callable[..., Any]]] = {}
+        self._engines: dict[int, tuple[Engine, Any]] = {}
+        self._programs: dict[tuple[int, int], Callable[..., Any]] = {}
 
     def __call__(self, inputs: Any) -> Simulation:
         """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
@@ -75,8 +77,7 @@ class Simulator:
             given = {name: self._in_dtype(inputs, name, values) for name, values in given.items()}
             if samples is None:
                 given = {name: values[:, None] for name, values in given.items()}
-            arrays, run = self._for(samples or 1)
-            found = jax.tree.map(np.asarray, run(arrays, given))
+            found = jax.tree.map(np.asarray, self._run(samples or 1, given))
         if samples is None:
             found = jax.tree.map(lambda x: x[:, 0], found)
         return Simulation(*found)
@@ -88,12 +89,16 @@ class Simulator:
             return found
         return np.asarray(values, self._dtype)
 
-    def _for(self, samples: int) -> tuple[Any, Callable[..., Any]]:
-        """Arrays and the compiled function for so many samples."""
-        if samples not in self._compiled:
+    def _run(self, samples: int, inputs: Mapping[str, Any]) -> Any:
+        """Outputs and what is recorded, for inputs ``[T, samples, *shape]``."""
+        if samples not in self._engines:
             engine = Engine(self.graph, self._dtype, samples, self._wanted)
-            self._compiled[samples] = jax.tree.map(jnp.asarray, engine.arrays), jax.jit(engine.run)
-        return self._compiled[samples]
+            self._engines[samples] = engine, jax.tree.map(jnp.asarray, engine.arrays)
+        engine, arrays = self._engines[samples]
+        key = samples, len(next(iter(inputs.values())))
+        if key not in self._programs:
+            self._programs[key] = compiled(engine.run, arrays, inputs)
+        return self._programs[key](arrays, inputs)
 
 
 def _check_dtype(dtype: Any) -> None:
