@@ -140,12 +140,12 @@ def _state(info: ModuleInfo) -> tuple[list[Any], list[int], list[int]]:
     return leaves, keys, random
 
 
-def _arrays(treedef: Any, avals: Any, preset: str, given: Sequence[str] | None = None) -> list[Array]:
+def _arrays(treedef: Any, avals: Any, preset: str, first_names: Sequence[str] | None = None) -> list[Array]:
     numbered = jax.tree.unflatten(treedef, list(range(len(avals))))
     paths = [leaf_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(numbered)[0]]
     if preset == "input" and treedef.num_nodes and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
-    names = list(given or ())
+    names = list(first_names or ())
     for path in paths[len(names) :]:
         names.append(free_name(names, full_text(path) if path else preset))
     return [Array(name, tuple(aval.shape), str(aval.dtype)) for name, aval in zip(names, avals, strict=True)]
@@ -270,7 +270,7 @@ class Artifact:
             return [self._seeded(k, leaf, seed) for k, leaf in enumerate(self._state)]
         numbers = range(1 if samples is None else samples)
         leaves = [[self._seeded(k, leaf, seed + n) for n in numbers] for k, leaf in enumerate(self._state)]
-        return [jnp.stack(found) for found in leaves]
+        return [jnp.stack(samples) for samples in leaves]
 
     def _seeded(self, number: int, leaf: Any, seed: int) -> jax.Array:
         if number not in self._random:
@@ -299,16 +299,16 @@ class Artifact:
             ExportError: the step in the file does not run.
         """
         with self._precision():
-            given, samples = self._given(inputs)
-            self._check_results(len(given[0]), samples)
+            by_input, samples = self._ordered(inputs)
+            self._check_results(len(by_input[0]), samples)
             state = self.initial(samples, seed=seed)
             try:
-                found = [np.asarray(leaf) for leaf in self._scan(state, given)]
+                outputs = [np.asarray(leaf) for leaf in self._scan(state, by_input)]
             except Exception as error:  # what XLA says of a program that it does not take
                 raise ExportError(f"the step of {self.name} does not run: {reason_text(error)}.") from error
         if not self.batched and samples is None:
-            found = [leaf[:, 0] for leaf in found]
-        return {one.name: leaf for one, leaf in zip(self.outputs, found, strict=True)}
+            outputs = [leaf[:, 0] for leaf in outputs]
+        return {one.name: leaf for one, leaf in zip(self.outputs, outputs, strict=True)}
 
     def _check_results(self, steps: int, samples: int | None) -> None:
         by_step = sum(prod(one.shape) * jnp.dtype(one.dtype).itemsize for one in self.outputs)
@@ -330,7 +330,7 @@ class Artifact:
         double = any(str(aval.dtype) in ("float64", "int64", "uint64", "complex128") for aval in self._step.in_avals)
         return jax.enable_x64(double or jax.config.read("jax_enable_x64"))
 
-    def _given(self, inputs: Any) -> tuple[list[jax.Array], int | None]:
+    def _ordered(self, inputs: Any) -> tuple[list[jax.Array], int | None]:
         """Inputs in order, ``[T, samples, ...]``, and the number of samples; None without that axis."""
         names = [one.name for one in self.inputs]
         inputs = inputs_by_name(inputs, names, self.name)
@@ -342,17 +342,17 @@ class Artifact:
         if not fits or shapes != [one.shape for one in self.inputs]:
             more = "" if self.batched else "or [T, samples, ...] "
             expected = ", ".join(f"{one.name} [T, ...] {more}with ... = {list(one.shape)}" for one in self.inputs)
-            found = ", ".join(str(list(array.shape)) for array in arrays)
-            raise InputError(f"inputs have shapes {found}; expected are {expected}.")
+            actual = ", ".join(str(list(array.shape)) for array in arrays)
+            raise InputError(f"inputs have shapes {actual}; expected are {expected}.")
         if len(lead) == 2:
             return arrays, lead[1]
         return (arrays if self.batched else [array[:, None] for array in arrays]), None
 
     def __repr__(self) -> str:
-        def told(arrays: list[Array]) -> str:
+        def listed(arrays: list[Array]) -> str:
             return ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in arrays)
 
-        return printable(f"Artifact({self.name!r}: {told(self.inputs)} -> {told(self.outputs)})")
+        return printable(f"Artifact({self.name!r}: {listed(self.inputs)} -> {listed(self.outputs)})")
 
 
 def _array(entry: Mapping[str, Any]) -> Array:

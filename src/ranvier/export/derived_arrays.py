@@ -52,27 +52,27 @@ def _steps(use: ParameterBinding, operands: Sequence[str], name: str, keep: Keep
             f"{', '.join(use.parameters)}: {equation_text(error.equation)} is not written as source; the pass 'untie' "
             "makes its result a parameter of its own, and export_artifact(model, path) writes any model."
         ) from error
-    values, lines, kept = list(operands), [], 0
+    values, lines, constants = list(operands), [], 0
     for number, step in enumerate(formula.steps, 1):
-        given = []
+        arguments = []
         for x in step.operands:
             if isinstance(x, int):
-                given.append(values[x])
+                arguments.append(values[x])
                 continue
-            given.append(_number(x) if x.ndim == 0 else keep(f"constant {kept}", x))
-            kept += x.ndim > 0
+            arguments.append(_number(x) if x.ndim == 0 else keep(f"constant {constants}", x))
+            constants += x.ndim > 0
         values.append(f"{name}_{number}" if number < len(formula.steps) else name)
-        lines.append(f"{values[-1]} = {_call(step, given)}")
+        lines.append(f"{values[-1]} = {_call(step, arguments)}")
     return lines
 
 
 def _call(step: Step, operands: list[str]) -> str:
     function, _ = FUNCTIONS[step.operation]
-    given = listed(step.operation, operands, lambda rest: f"[{', '.join(rest)}]")
+    arguments = listed(step.operation, operands, lambda rest: f"[{', '.join(rest)}]")
     numbers, options = parted_options(step)
     if numbers:
-        given = [*given, f"{NUMBERED[step.operation][0]}({_options(numbers)})"]
-    return f"{function}({', '.join([*given, *([_options(options)] if options else [])])})"
+        arguments = [*arguments, f"{NUMBERED[step.operation][0]}({_options(numbers)})"]
+    return f"{function}({', '.join([*arguments, *([_options(options)] if options else [])])})"
 
 
 def _options(options: Mapping[str, Any]) -> str:

@@ -50,20 +50,20 @@ class Equations:
         known: dict[Var, str] = dict(zip(jaxpr.invars, operands, strict=True))
         known.update((var, _number(np.asarray(c).flat[0])) for var, c in zip(jaxpr.constvars, consts, strict=True))
         for eqn in jaxpr.eqns:
-            given = [_number(a.val) if isinstance(a, Literal) else known[a] for a in eqn.invars]
-            for out, text in zip(eqn.outvars, self._expressions(eqn, given), strict=True):
+            operand_texts = [_number(a.val) if isinstance(a, Literal) else known[a] for a in eqn.invars]
+            for out, text in zip(eqn.outvars, self._expressions(eqn, operand_texts), strict=True):
                 known[out] = text
         return [_number(a.val) if isinstance(a, Literal) else known[a] for a in jaxpr.outvars]
 
-    def _expressions(self, eqn: Equation, given: list[str]) -> list[str]:
+    def _expressions(self, eqn: Equation, operands: list[str]) -> list[str]:
         name = eqn.primitive.name
         if name in PASSED:
-            return [given[0]]
+            return [operands[0]]
         if has_own_derivative(eqn) and called_body(eqn) is not None:
-            return self._called(eqn, given)
+            return self._called(eqn, operands)
         if called_body(eqn) is not None:
-            return self.results(called_body(eqn), given)
-        text = _text(eqn, given)
+            return self.results(called_body(eqn), operands)
+        text = _text(eqn, operands)
         if text is None:
             raise ExportError(
                 f"{self.where}: {equation_text(eqn)} is not written as source; export_artifact(model, path) "
@@ -74,32 +74,32 @@ class Equations:
         self.lines.append(f"{variable} = {text}")
         return [variable]
 
-    def _called(self, eqn: Equation, given: list[str]) -> list[str]:
+    def _called(self, eqn: Equation, operands: list[str]) -> list[str]:
         """A function with its own derivative, called."""
         own = str(called_body(eqn))
         if own in self.inside:
-            return [f"NAME({', '.join(given)})"]  # the rule of a derivative may call the function itself
-        names = [f"x{k}" for k in range(len(given))]
+            return [f"NAME({', '.join(operands)})"]  # the rule of a derivative may call the function itself
+        names = [f"x{k}" for k in range(len(operands))]
         moving = [k for k, atom in enumerate(eqn.invars) if is_floating(dtype_of(atom))]
         body = self._body(called_body(eqn), names, own)
         rule = self._body(forward_of(eqn), [*names, *(f"t{k}" for k in moving)], own, pairs=len(eqn.outvars))
-        operands = ", ".join(names)
+        arguments = ", ".join(names)
         text = "\n".join(
             [
                 "@jax.custom_jvp",
-                f"def NAME({operands}):",
+                f"def NAME({arguments}):",
                 *body,
                 "",
                 "",
                 "@NAME.defjvp",
                 "def _NAME_derivative(primals, tangents):",
-                f"    {operands}{',' if len(names) == 1 else ''} = primals",
+                f"    {arguments}{',' if len(names) == 1 else ''} = primals",
                 *(f"    t{k} = tangents[{k}]" for k in moving),
                 *rule,
             ]
         )
         name = self.functions.setdefault(text, f"surrogate_{len(self.functions) + 1}")
-        call = f"{name}({', '.join(given)})"
+        call = f"{name}({', '.join(operands)})"
         if len(eqn.outvars) == 1:
             return [call]
         return [f"{call}[{k}]" for k in range(len(eqn.outvars))]
@@ -116,21 +116,21 @@ class Equations:
         return [*lines, f"    return {both[0]}, {both[1]}"]
 
 
-def _text(eqn: Equation, given: list[str]) -> str | None:
+def _text(eqn: Equation, operands: list[str]) -> str | None:
     """One equation as an expression; None for what there are no words for."""
     name = eqn.primitive.name
     if name in BINARY:
-        return f"{given[0]} {BINARY[name]} {given[1]}"
+        return f"{operands[0]} {BINARY[name]} {operands[1]}"
     if name in FUNCTIONS:
-        return f"{FUNCTIONS[name]}({', '.join(given)})"
+        return f"{FUNCTIONS[name]}({', '.join(operands)})"
     special: dict[str, Callable[[], str]] = {
-        "neg": lambda: f"-{given[0]}",
-        "select_n": lambda: f"jnp.where({given[0]}, {given[2]}, {given[1]})",
-        "integer_pow": lambda: f"{given[0]} ** {eqn.params['y']}",
-        "convert_element_type": lambda: _converted(eqn, given[0]),
-        "clamp": lambda: f"jnp.clip({given[1]}, {given[0]}, {given[2]})",
-        "heaviside_surrogate_gradient": lambda: f"heaviside({given[0]}, {given[1]})",
-        "exprel": lambda: f"jnp.where({given[0]} == 0, 1.0, jnp.expm1({given[0]}) / {given[0]})",
+        "neg": lambda: f"-{operands[0]}",
+        "select_n": lambda: f"jnp.where({operands[0]}, {operands[2]}, {operands[1]})",
+        "integer_pow": lambda: f"{operands[0]} ** {eqn.params['y']}",
+        "convert_element_type": lambda: _converted(eqn, operands[0]),
+        "clamp": lambda: f"jnp.clip({operands[1]}, {operands[0]}, {operands[2]})",
+        "heaviside_surrogate_gradient": lambda: f"heaviside({operands[0]}, {operands[1]})",
+        "exprel": lambda: f"jnp.where({operands[0]} == 0, 1.0, jnp.expm1({operands[0]}) / {operands[0]})",
     }
     make = special.get(name)
     return None if make is None else make()

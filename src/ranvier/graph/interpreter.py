@@ -89,12 +89,12 @@ class Interpreter:
     def run(self, inputs: Any, *, record: tuple[str, ...] | list[str] = (), nudges: Sequence[Nudge] = ()) -> Simulation:
         """Simulates the graph: see :func:`interpret`."""
         wanted = Recording.of(self.graph, record)
-        given, samples = batched_inputs(self.graph, inputs)
-        length = len(next(iter(given.values())))
+        by_input, samples = batched_inputs(self.graph, inputs)
+        length = len(next(iter(by_input.values())))
         check_carried(self.graph, samples or 1, np.dtype(np.float64).itemsize)
         check_recorded(self.graph, wanted, length, samples or 1, np.dtype(np.float64).itemsize)
         machine = _Run(self, 1 if samples is None else samples, nudges)
-        steps = [machine.step(t, {name: values[t] for name, values in given.items()}, wanted) for t in range(length)]
+        steps = [machine.step(t, {name: values[t] for name, values in by_input.items()}, wanted) for t in range(length)]
         outputs, recorded = ({k: np.stack([step[n][k] for step in steps]) for k in steps[0][n]} for n in (0, 1))
         return wanted.simulation(self.graph, outputs, recorded, samples)
 
@@ -156,9 +156,9 @@ class _Run:
         for name in self.ready.order:
             neuron = self._neurons(name, number)
             got = {port: self._summed(name, port, values) for port in neuron.inputs}
-            self.states[name], given = self._updated(name, neuron, got)
+            self.states[name], outputs_of = self._updated(name, neuron, got)
             summed.update({(name, port): value for port, value in got.items()})
-            values.update({(name, port): value for port, value in {**self.states[name], **given}.items()})
+            values.update({(name, port): value for port, value in {**self.states[name], **outputs_of}.items()})
         outputs = {name: self._summed(name, IN, values) for name in graph.outputs}
         for port, past in self.before.items():
             past.append(values[port])

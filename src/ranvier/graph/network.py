@@ -129,10 +129,10 @@ class Network:
 
     def by_target(self) -> dict[str, list[Projection]]:
         """:meth:`into` of every node."""
-        found: dict[str, list[Projection]] = {name: [] for name in self.nodes}
+        by_target: dict[str, list[Projection]] = {name: [] for name in self.nodes}
         for projection in self.projections.values():
-            found.setdefault(projection.target, []).append(projection)
-        return found
+            by_target.setdefault(projection.target, []).append(projection)
+        return by_target
 
     def out_of(self, name: str) -> list[Projection]:
         """The projections out of an input or population."""
@@ -186,9 +186,9 @@ def number_of(array: Matrix) -> int:
 
 
 def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for element in elements:
-        if element.name in found:
+        if element.name in by_name:
             raise GraphError(f"two elements are called {element.name!r}; give every one a name of its own.")
-        found[element.name] = element
-    return found
+        by_name[element.name] = element
+    return by_name

@@ -73,8 +73,8 @@ class Operation(abc.ABC):
     @property
     def arrays(self) -> dict[str, Matrix]:
         """The fields that hold arrays, without those that are None."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ARRAYS}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ARRAYS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -98,9 +98,9 @@ class Traced(Neuron, named=False):
             parameters: likewise; what is left out has the value stored here.
             dtype: of what is real.
         """
-        given = {**{name: parameters.get(name, value) for name, value in self.values.items()}, **inputs, **states}
+        by_name = {**{name: parameters.get(name, value) for name, value in self.values.items()}, **inputs, **states}
         dtypes = self.function.dtypes(dtype)
-        operands = [jnp.asarray(given[name], d) for name, d in zip(self.names, dtypes, strict=True)]
+        operands = [jnp.asarray(by_name[name], d) for name, d in zip(self.names, dtypes, strict=True)]
         results = self._by_position(operands, dtype) if self.by_position else self.function(*operands, dtype=dtype)
         count = len(self.states)
         states = dict(zip(self.states, results[:count], strict=True))
@@ -124,8 +124,8 @@ def run_traced(neuron: Traced, shape: Shape, inputs: Values, states: Values) -> 
         return {k: np.asarray(v).reshape(-1, *neuron.shape_of(k, shape)) for k, v in values.items()}
 
     with jax.enable_x64(True):
-        found = _batched(neuron)(shaped(inputs), shaped(states))
-    states, outputs = ({k: np.asarray(v, np.float64).reshape(len(v), -1) for k, v in part.items()} for part in found)
+        results = _batched(neuron)(shaped(inputs), shaped(states))
+    states, outputs = ({k: np.asarray(v, np.float64).reshape(len(v), -1) for k, v in part.items()} for part in results)
     return states, outputs
 
 
@@ -167,8 +167,8 @@ class Mapped(Operation):
 
     def __call__(self, arrays: Mapping[str, Any], x: Any, dtype: Any) -> Any:
         """The map in JAX, for one sample."""
-        given = {**self.values, **arrays}
-        return self.function(*(given[name] for name in self.values), x, dtype=dtype)[0]
+        by_name = {**self.values, **arrays}
+        return self.function(*(by_name[name] for name in self.values), x, dtype=dtype)[0]
 
     def apply(self, ops: OperationOps, arrays: Mapping[str, Any], x: Any) -> Any:
         return ops.call(self, arrays, x)

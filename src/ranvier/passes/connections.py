@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import PassError
-from ..graph.analysis.bounds import bounds, given
+from ..graph.analysis.bounds import bounds, source_bounds
 from ..graph.arrays import as_rows
 from ..graph.elements import Projection
 from ..graph.operations import Constant, Identity, Linear, Operation, Scale
@@ -59,7 +59,7 @@ class Connections(Pass):
         offset = operation.offset(source)
         if offset is not None and np.any(offset != 0):
             return
-        values = given(rewriting.fact(bounds), graph, projection)
+        values = source_bounds(rewriting.fact(bounds), graph, projection)
         count = operation.synapses(source)
         if not count:
             reason = "all its weights are zero"

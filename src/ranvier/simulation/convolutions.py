@@ -70,12 +70,12 @@ class TiledConvolution:
     def matrix(self, weight: np.ndarray) -> np.ndarray:
         """``[elements of a tile, results x channels]`` from a kernel ``[out, in, height, width]``."""
         out, channels, height, width = weight.shape
-        found = np.zeros((height, self._width, channels, self._results, out), weight.dtype)
+        matrix = np.zeros((height, self._width, channels, self._results, out), weight.dtype)
         for result in range(self._results):
             for column in range(width):
                 at = result * self._window.stride[1] + column * self._window.dilation[1]
-                found[:, at, :, result, :] = weight[:, :, :, column].transpose(2, 1, 0)
-        return found.reshape(-1, self._results * out)
+                matrix[:, at, :, result, :] = weight[:, :, :, column].transpose(2, 1, 0)
+        return matrix.reshape(-1, self._results * out)
 
     def __call__(self, matrix: Any, x: Any) -> Any:
         """Results ``[images, out, height, width]`` without bias, of images ``[images, channels, height, width]``."""
@@ -84,9 +84,9 @@ class TiledConvolution:
             return self._of_some(matrix, x)
         rounds, rest = divmod(images, most)
         whole = x[: rounds * most].reshape(rounds, most, *x.shape[1:])
-        found = jax.lax.map(lambda some: self._of_some(matrix, some), whole)
-        found = found.reshape(rounds * most, *found.shape[2:])
-        return jnp.concatenate([found, self._of_some(matrix, x[-rest:])]) if rest else found
+        results = jax.lax.map(lambda some: self._of_some(matrix, some), whole)
+        results = results.reshape(rounds * most, *results.shape[2:])
+        return jnp.concatenate([results, self._of_some(matrix, x[-rest:])]) if rest else results
 
     def _of_some(self, matrix: Any, x: Any) -> Any:
         (height, width), out = self._counts, self.operation.weight.shape[0]

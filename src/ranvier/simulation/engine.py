@@ -104,12 +104,12 @@ class Engine:
         # Equal stretches run in one compiled loop; what is left over at the end is shorter, and runs by itself.
         whole = length // stretch * stretch
         first = {k: x[:whole].reshape(whole // stretch, stretch, *x.shape[1:]) for k, x in inputs.items()}
-        carry, found = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), carry, first)
-        found = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), found)
+        carry, results = jax.lax.scan(lambda c, x: self._run_stretch(apply, c, x), carry, first)
+        results = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), results)
         if whole < length:
             _, rest = self._run_stretch(apply, carry, {k: x[whole:] for k, x in inputs.items()})
-            found = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), found, rest)
-        return found
+            results = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), results, rest)
+        return results
 
     def _stretch(self, length: int) -> int:
         """Steps that are run part by part: as many as there is room for their values, of equal length if possible."""
@@ -136,7 +136,7 @@ class Engine:
         for ensemble in (ensemble for part in self.parts for ensemble in part.ensembles):
             own = [self._first_states(name) for name in ensemble.names]
             states[ensemble.name] = {key: ensemble.join([values[key] for values in own]) for key in own[0]}
-        pasts = {port: self._before(port, past.kept) for port, past in self._inner_pasts.items() if past.kept}
+        pasts = {port: self._before(port, past.depth) for port, past in self._inner_pasts.items() if past.depth}
         return LoopState(states, pasts, {port: self._before(port, depth) for port, depth in self._outer_delays.items()})
 
     def _first_states(self, name: str) -> dict[str, Any]:
@@ -174,14 +174,14 @@ class Engine:
         # In the order of parts, all that feeds a part from outside is known for the whole stretch when its turn comes.
         for part in self.parts:
             drives = {port: self._brought(apply, into, values, tails) for port, into in part.outer.items()}
-            held = PartState(
+            part_state = PartState(
                 {e.name: states[e.name] for e in part.ensembles}, {p: x for p, x in pasts.items() if p[0] in part.names}
             )
-            held, found = self._run_part(apply, part, held, drives, steps)
-            states.update(held.states)
-            pasts.update(held.pasts)
-            values.update(found[0])
-            summed.update(found[1])
+            part_state, part_results = self._run_part(apply, part, part_state, drives, steps)
+            states.update(part_state.states)
+            pasts.update(part_state.pasts)
+            values.update(part_results[0])
+            summed.update(part_results[1])
         outputs = {}
         for name in self.graph.outputs:
             into = self.step.into[name, IN]
@@ -214,21 +214,21 @@ class Engine:
         return jnp.concatenate([tail, jnp.asarray(values[port], self.dtype)])
 
     def _run_part(
-        self, apply: Mapping[str, Apply], part: Part, held: PartState, drives: Mapping[Port, Any], steps: int
+        self, apply: Mapping[str, Apply], part: Part, state: PartState, drives: Mapping[Port, Any], steps: int
     ) -> tuple[PartState, tuple[Values, Values]]:
         """Runs a part over a stretch: what it is then, what is read of it and what it got, as far as asked for."""
 
-        def one(held: PartState, given: Any) -> Any:
-            after, values, summed = self._step_part(apply, part, held, given)
+        def one(state: PartState, driven: Any) -> Any:
+            after, values, summed = self._step_part(apply, part, state, driven)
             return after, (_picked(values, self._read), _picked(summed, self._heard))
 
         # Neurons without states (relays, thresholds) and without a loop need no loop over time: steps are samples to
         # them.
-        if drives and not part.inner and not any(held.states.values()):
+        if drives and not part.inner and not any(state.states.values()):
             flat = {port: x.reshape(-1, *x.shape[2:]) for port, x in drives.items()}
-            _, found = one(held, flat)
-            return held, jax.tree.map(lambda x: x.reshape(steps, self.samples, *x.shape[1:]), found)
-        return jax.lax.scan(one, held, dict(drives), length=steps)
+            _, results = one(state, flat)
+            return state, jax.tree.map(lambda x: x.reshape(steps, self.samples, *x.shape[1:]), results)
+        return jax.lax.scan(one, state, dict(drives), length=steps)
 
     @cached_property
     def _read(self) -> set[Port]:
@@ -242,16 +242,16 @@ class Engine:
         return {(name, IN) for name, port in self.wanted.wanted.values() if port == SUMMED}
 
     def _step_part(
-        self, apply: Mapping[str, Apply], part: Part, held: PartState, drives: Mapping[Port, Any]
+        self, apply: Mapping[str, Apply], part: Part, state: PartState, drives: Mapping[Port, Any]
     ) -> tuple[PartState, Values, Values]:
         """One step of a part, for all samples: what it is then, the values of its ports, and what they got."""
-        before = _by_port(part.ensembles, held.states)
+        before = _by_port(part.ensembles, state.states)
         values: Values = {}
         summed: Values = {}
 
         def brought(projection: Projection) -> Any:
             port, delay = (projection.source, projection.source_port), projection.delay
-            x = self._inner_pasts[port].read(before.get(port), held.pasts.get(port), delay) if delay else values[port]
+            x = self._inner_pasts[port].read(before.get(port), state.pasts.get(port), delay) if delay else values[port]
             return apply[projection.name](jnp.asarray(x, self.dtype))
 
         states = {}
@@ -262,11 +262,11 @@ class Engine:
                 summed[port] = self._total(port, [*own, *map(brought, part.inner.get(port, ()))], drives)
             got = {port: ensemble.join([summed[name, port] for name in ensemble.names]) for port in neuron.inputs}
             update = partial(self.step.updated, neuron, params={})
-            after, out = jax.vmap(update)(held.states[ensemble.name], got)
+            after, out = jax.vmap(update)(state.states[ensemble.name], got)
             states[ensemble.name] = after
             values.update(_by_port([ensemble], {ensemble.name: {**after, **out}}))
-        newest = {p: (before if self._inner_pasts[p].of_state else values)[p] for p in held.pasts}
-        pasts = {p: self._inner_pasts[p].pushed(x, jnp.asarray(newest[p], self.dtype)) for p, x in held.pasts.items()}
+        newest = {p: (before if self._inner_pasts[p].of_state else values)[p] for p in state.pasts}
+        pasts = {p: self._inner_pasts[p].pushed(x, jnp.asarray(newest[p], self.dtype)) for p, x in state.pasts.items()}
         return PartState(states, pasts), values, summed
 
     def _total(self, port: Port, parts: Sequence[Any], drives: Mapping[Port, Any]) -> Any:
@@ -279,11 +279,11 @@ class Engine:
 
 def _by_port(ensembles: Iterable[Ensemble], values: Mapping[str, Mapping[str, Any]]) -> Values:
     """By population and port, from values by ensemble and port."""
-    found: Values = {}
+    by_port: Values = {}
     for ensemble in ensembles:
         for port, value in values[ensemble.name].items():
-            found.update({(name, port): own for name, own in ensemble.part(value).items()})
-    return found
+            by_port.update({(name, port): own for name, own in ensemble.part(value).items()})
+    return by_port
 
 
 def _picked(values: Values, ports: Collection[Port]) -> Values:

@@ -1,4 +1,9 @@
-"""A graph as a JAX step function, for simulation, analysis and learning."""
+"""A graph as a JAX step function, for simulation, analysis and learning.
+
+In ``x -> a (delay 2); a -> y`` of one LI neuron, the step function has the states ``state["a"]["v"]`` and, because the
+projection reads x two steps late, ``state["x"]["past"]`` with the last two values of x, newest first. A step reads
+``past[1]``, updates a, returns its v, and stores ``[x, past[0]]`` for the steps to come.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +95,7 @@ class GraphStep:
         }
         self.pasts: dict[str, list[Past]] = {}
         for (name, _), past in self.delayed.items():
-            if past.kept:
+            if past.depth:
                 self.pasts.setdefault(name, []).append(past)
         trained = trained_arrays(graph)
         self.params: dict[str, Any] = nested({path: np.asarray(value, dtype) for path, value in trained.items()})
@@ -98,7 +103,7 @@ class GraphStep:
             name: {k: v for k, v in numbers_in(p.operation, dtype).items() if not self._is_learned(name, k)}
             for name, p in graph.projections.items()
         }
-        self.state = {name: found for name in graph.nodes if (found := self._initial(name))}
+        self.state = {name: own for name in graph.nodes if (own := self._initial(name))}
 
     def __reduce__(self) -> Any:
         return GraphStep, (self.graph, np.dtype(self.dtype))
@@ -109,16 +114,16 @@ class GraphStep:
         return self.graph.projections[name].trained if use is None else bool(use.parameters)
 
     def _initial(self, name: str) -> dict[str, np.ndarray]:
-        found = {}
+        state = {}
         if name in self.graph.populations:
             population = self.graph.populations[name]
             neuron = population.neuron
-            found = {k: np.array(v, _state_dtype(neuron, k, self.dtype)) for k, v in population.initial_state().items()}
+            state = {k: np.array(v, _state_dtype(neuron, k, self.dtype)) for k, v in population.initial_state().items()}
             memory = neuron.memory(population.shape)
-            found.update({k: np.zeros(shape, self.dtype) for k, shape in memory.items()})
+            state.update({k: np.zeros(shape, self.dtype) for k, shape in memory.items()})
         for past in self.pasts.get(name, ()):
-            found[past.key] = np.array(np.broadcast_to(past.initial, (past.kept, *past.initial.shape)), self.dtype)
-        return found
+            state[past.key] = np.array(np.broadcast_to(past.initial, (past.depth, *past.initial.shape)), self.dtype)
+        return state
 
     def __call__(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
         """New states and outputs from parameters, states and inputs."""
@@ -128,10 +133,11 @@ class GraphStep:
     def run(self, params: Any, state: Mapping[str, Any], inputs: Any) -> StepResult:
         """One step, with everything that is known in it."""
         params = self.with_made(params)
-        given = inputs_by_name(inputs, list(self.graph.inputs), self.graph.name)
-        values: dict[Port, Any] = {(name, OUT): jnp.asarray(given[name], self.dtype) for name in self.graph.inputs}
-        new: dict[str, Any] = {name: dict(found) for name, found in state.items()}
+        by_input = inputs_by_name(inputs, list(self.graph.inputs), self.graph.name)
+        values: dict[Port, Any] = {(name, OUT): jnp.asarray(by_input[name], self.dtype) for name in self.graph.inputs}
+        new: dict[str, Any] = {name: dict(own) for name, own in state.items()}
         summed: dict[Port, Any] = {}
+        # Inputs first: a population may read them with a delay, and then finds their values among the states.
         for name in self.graph.inputs:
             self._remember(name, state, values, new)
         for name in self.order:
@@ -158,8 +164,8 @@ class GraphStep:
 
     def states_of(self, name: str, state: Mapping[str, Any]) -> Values:
         """Those of the neurons, without what delayed projections have still to bring."""
-        kept = {past.key for past in self.pasts.get(name, ())}
-        return {k: v for k, v in state.items() if k not in kept}
+        past_keys = {past.key for past in self.pasts.get(name, ())}
+        return {k: v for k, v in state.items() if k not in past_keys}
 
     def updated(self, neuron: Any, before: Values, got: Values, params: Values) -> tuple[Values, Values]:
         """New states and outputs of a population, by name."""
@@ -180,11 +186,11 @@ class GraphStep:
 
     def with_made(self, params: Mapping[str, Any]) -> dict[str, Values]:
         """By projection or population, the arrays that are parameters, and those that are made of parameters."""
-        found = {name: dict(own) for name, own in params.items() if name not in self.graph.parameters}
+        arrays = {name: dict(own) for name, own in params.items() if name not in self.graph.parameters}
         for (name, label), use in self.graph.bindings.items():
             if use.parameters:
-                found.setdefault(name, {})[label] = use([params[key] for key in use.parameters], self.dtype)
-        return found
+                arrays.setdefault(name, {})[label] = use([params[key] for key in use.parameters], self.dtype)
+        return arrays
 
     def arrays_of(self, projection: Projection, params: Mapping[str, Values]) -> Values:
         """The arrays of a projection; a population may have the same name, and parameters of its own."""
@@ -204,14 +210,14 @@ class Past:
         port: name of a population or input, and of the port.
         key: of the earlier values among the states.
         of_state: whether the port is a state.
-        kept: number of earlier values to be kept.
+        depth: number of earlier values that are stored.
         initial: what is there before the first step.
     """
 
     port: Port
     key: str
     of_state: bool
-    kept: int
+    depth: int
     initial: np.ndarray
 
     @classmethod
@@ -223,15 +229,16 @@ class Past:
         of_state, key = of in population.neuron.states, past_key(population.neuron, of)
         return cls(port, key, of_state, depth - of_state, population.initial_value(of))
 
-    def read(self, state: Any, kept: Any, delay: int) -> Any:
-        """The value of some steps ago, from the state that the port is, if it is one, and the values kept."""
+    def read(self, state: Any, stored: Any, delay: int) -> Any:
+        """The value of some steps ago, from the state that the port is, if it is one, and the stored values."""
+        # A state before the step is its own value of the step before, so it is not stored a second time.
         if self.of_state and delay == 1:
             return state
-        return kept[delay - 1 - self.of_state]
+        return stored[delay - 1 - self.of_state]
 
-    def pushed(self, kept: Any, newest: Any) -> Any:
-        """The values kept, newest first, as they are a step later."""
-        return jnp.concatenate([newest[None], kept[: self.kept - 1]]) if self.kept > 1 else newest[None]
+    def pushed(self, stored: Any, newest: Any) -> Any:
+        """The stored values, newest first, as they are a step later."""
+        return jnp.concatenate([newest[None], stored[: self.depth - 1]]) if self.depth > 1 else newest[None]
 
 
 def past_key(neuron: Neuron, port: str) -> str:
@@ -264,49 +271,52 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
         GraphError: there is no such weight, or its shape differs.
     """
     check_is_graph(graph)
-    found = graph.copy()
+    changed = graph.copy()
     known = trained_arrays(graph)
-    given = flat(params)
-    unknown = sorted(path_text(path) for path in given if path not in known and array_at(graph, path) is None)
+    new_arrays = flat(params)
+    unknown = sorted(path_text(path) for path in new_arrays if path not in known and array_at(graph, path) is None)
     if unknown:
         raise GraphError(
             f"params has {', '.join(unknown)}, which {graph.name} has not; lower(graph).params has all there are."
         )
-    made = {path_text(path): use for path in given if (use := graph.bindings.get(path)) is not None and use.parameters}
-    for name, use in made.items():
-        raise GraphError(f"{name} is made of {', '.join(map(repr, use.parameters))}; give the value of that.")
-    for path, value in given.items():
+    for path in new_arrays:
+        use = graph.bindings.get(path)
+        if use is not None and use.parameters:
+            raise GraphError(
+                f"{path_text(path)} is made of {', '.join(map(repr, use.parameters))}; give the value of that."
+            )
+    for path, value in new_arrays.items():
         old = graph.parameters[path[0]] if len(path) == 1 else array_at(graph, path)
         new = _replaced(old, value, path_text(path))
         if len(path) == 1:
-            found.set_parameter(path[0], new)
+            changed.set_parameter(path[0], new)
         else:
-            set_array(found, path, new)
-    return found
+            set_array(changed, path, new)
+    return changed
 
 
 def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:
     """Arrays by path as a dictionary of dictionaries."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for path, value in arrays.items():
         if len(path) == 1:
-            found[path[0]] = value
+            tree[path[0]] = value
         else:
-            found.setdefault(path[0], {})[path[1]] = value
-    return found
+            tree.setdefault(path[0], {})[path[1]] = value
+    return tree
 
 
 def flat(params: Mapping[Any, Any]) -> dict[Path, Any]:
     """Arrays by path, from such a dictionary or by path already."""
-    found: dict[Path, Any] = {}
+    by_path: dict[Path, Any] = {}
     for key, value in params.items():
         if isinstance(key, tuple):
-            found[key] = value
+            by_path[key] = value
         elif isinstance(value, Mapping):
-            found.update({(key, label): array for label, array in value.items()})
+            by_path.update({(key, label): array for label, array in value.items()})
         else:
-            found[key,] = value
-    return found
+            by_path[key,] = value
+    return by_path
 
 
 def _replaced(old: Any, value: Any, name: str) -> Any:

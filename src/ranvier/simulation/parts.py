@@ -121,10 +121,10 @@ def _depths(nodes: Iterable[Any], edges: Iterable[tuple[Any, Any]]) -> dict[Any,
     for a, b in edges:
         if a != b:
             before[b].add(a)
-    found: dict[Any, int] = {}
+    depth: dict[Any, int] = {}
     for node in TopologicalSorter(before).static_order():
-        found[node] = 1 + max((found[other] for other in before[node]), default=-1)
-    return found
+        depth[node] = 1 + max((depth[other] for other in before[node]), default=-1)
+    return depth
 
 
 def _part(graph: SNNGraph, names: Sequence[str], neurons: Mapping[str, Neuron], samples: int) -> Part:

@@ -1,4 +1,9 @@
-"""Matrix products of a projection for a batch of samples: all weights, or those of the sources that are active."""
+"""Matrix products of a projection for a batch of samples: all weights, or those of the sources that are active.
+
+With 1,000 sources of which 20 are active, a product that adds up 20 rows reads a fiftieth of the matrix. Looking for
+them costs as much as reading about a seventh of it for one sample, so it pays below 15 % of active sources, and below
+10 % in a batch, where a whole product reads the matrix once for all samples.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ all."""
 MANY = 8
 """Samples from which on they are many."""
 VALUES_AT_ONCE = 2**24
-"""Products with sparse rows that are kept at once."""
+"""Products of weights and values that are in memory at once, for sparse rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +72,8 @@ def layout_of(
         if looking:
             return _active_sparse(operation, arrays, samples)
         return Layout(dict(arrays), _whole_sparse(operation))
-    kept = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
-    return Layout(kept, _whichever(_whole_dense, _active_dense, samples) if looking and in_loop else _whole_dense)
+    transposed = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
+    return Layout(transposed, _whichever(_whole_dense, _active_dense, samples) if looking and in_loop else _whole_dense)
 
 
 def _is_worth_looking(operation: Linear, samples: int, rate: float | None) -> bool:
@@ -86,13 +91,13 @@ def _one_by_one(operation: Operation) -> Apply:
 
 
 def _by_tiles(tiles: TiledConvolution, arrays: Arrays) -> Layout:
-    kept = {**arrays, "weight": tiles.matrix(np.asarray(arrays["weight"]))}
+    as_tiles = {**arrays, "weight": tiles.matrix(np.asarray(arrays["weight"]))}
 
     def apply(arrays: Arrays, x: Any) -> Any:
         y = tiles(arrays["weight"], x)
         return y + arrays["bias"].reshape(-1, 1, 1) if "bias" in arrays else y
 
-    return Layout(kept, apply)
+    return Layout(as_tiles, apply)
 
 
 def _with_bias(y: Any, arrays: Arrays) -> Any:
@@ -135,10 +140,10 @@ def _active_sparse(operation: Linear, arrays: Arrays, samples: int) -> Layout:
     rows = operation.weight.tocoo()
     blocks = SourceBlocks.of(rows.col, rows.row, rows.shape[1], rows.shape[0])
     stored = np.concatenate([np.asarray(arrays["weight"]), np.zeros(1, arrays["weight"].dtype)])
-    kept = {**arrays, "blocks": stored[blocks.synapses]}
+    with_blocks = {**arrays, "blocks": stored[blocks.synapses]}
     whole = _whole_sparse(operation)
 
     def active(arrays: Arrays, x: Any) -> Any:
         return _with_bias(blocks.total(x, lambda number: arrays["blocks"][number]), arrays)
 
-    return Layout(kept, _whichever(whole, active, samples))
+    return Layout(with_blocks, _whichever(whole, active, samples))

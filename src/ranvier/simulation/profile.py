@@ -1,4 +1,9 @@
-"""Measured activity, kept in the graph."""
+"""Measured activity, stored in the graph.
+
+Two neurons that spike in the steps 1, 4, 7 and 1, 4, 8 of 10 have rates of 0.3 and a correlation of
+(0.2 - 0.3 * 0.3) / (0.3 * 0.7) = 0.52: each is the other's partner. Sums over the samples are enough for all of this,
+so data of any size is measured in parts.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +46,9 @@ def profile(graph: SNNGraph, data: Any) -> SNNGraph:
     at_once = max(1, BYTES // (4 * calibration.steps * neurons))
     for start in range(0, calibration.samples, at_once):
         part = {name: values[:, start : start + at_once] for name, values in calibration.inputs.items()}
-        found = simulate(graph, part, record=names)
+        simulation = simulate(graph, part, record=names)
         for name in names:
-            sums[name].add(found[name])
+            sums[name].add(simulation[name])
     copy = graph.copy()
     for name in names:
         copy.populations[name] = graph.populations[name].replace(activity=sums[name].activity(calibration))
@@ -102,5 +107,5 @@ class _Sums:
             return np.full(len(correlation), -1.0), np.zeros(len(correlation))
         partner = correlation.argmax(axis=1)
         best = correlation[np.arange(len(partner)), partner]
-        found = np.isfinite(best)
-        return np.where(found, partner, -1).astype(np.float64), np.where(found, np.clip(best, -1, 1), 0.0)
+        known = np.isfinite(best)
+        return np.where(known, partner, -1).astype(np.float64), np.where(known, np.clip(best, -1, 1), 0.0)

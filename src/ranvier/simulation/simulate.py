@@ -55,7 +55,7 @@ class Simulator:
     activity of a population (:func:`ranvier.profile`) says that it is not worth it.
 
     Attributes:
-        graph: a copy of what was given.
+        graph: a copy, so that later changes of the original do not reach it.
     """
 
     def __init__(self, graph: SNNGraph, *, record: Sequence[str] = (), dtype: Any = jnp.float32) -> None:
@@ -69,24 +69,24 @@ class Simulator:
 
     def __call__(self, inputs: Any) -> Simulation:
         """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
-        given, samples = batched_inputs(self.graph, inputs)
+        by_input, samples = batched_inputs(self.graph, inputs)
         itemsize = jnp.dtype(self._dtype).itemsize
         check_carried(self.graph, samples or 1, itemsize)
-        check_recorded(self.graph, self._wanted, len(next(iter(given.values()))), samples or 1, itemsize)
+        check_recorded(self.graph, self._wanted, len(next(iter(by_input.values()))), samples or 1, itemsize)
         with jax.enable_x64(jnp.dtype(self._dtype).itemsize == 8 or jax.config.read("jax_enable_x64")):
-            given = {name: self._in_dtype(inputs, name, values) for name, values in given.items()}
+            by_input = {name: self._in_dtype(inputs, name, values) for name, values in by_input.items()}
             if samples is None:
-                given = {name: values[:, None] for name, values in given.items()}
-            found = jax.tree.map(np.asarray, self._run(samples or 1, given))
+                by_input = {name: values[:, None] for name, values in by_input.items()}
+            results = jax.tree.map(np.asarray, self._run(samples or 1, by_input))
         if samples is None:
-            found = jax.tree.map(lambda x: x[:, 0], found)
-        return Simulation(*found)
+            results = jax.tree.map(lambda x: x[:, 0], results)
+        return Simulation(*results)
 
     def _in_dtype(self, inputs: Any, name: str, values: np.ndarray) -> Any:
         """An input in the dtype to compute in; an array of JAX that has it stays where it is."""
-        found = inputs[name] if isinstance(inputs, Mapping) else inputs
-        if isinstance(found, jax.Array) and found.dtype == self._dtype:
-            return found
+        value = inputs[name] if isinstance(inputs, Mapping) else inputs
+        if isinstance(value, jax.Array) and value.dtype == self._dtype:
+            return value
         return np.asarray(values, self._dtype)
 
     def _run(self, samples: int, inputs: Mapping[str, Any]) -> Any:

@@ -81,7 +81,7 @@ def _times(a: np.ndarray, factor: Any) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """What :func:`bounds` found.
+    """The result of :func:`bounds`.
 
     Attributes:
         values: of every input and population what it can give.
@@ -107,10 +107,10 @@ def bounds(graph: SNNGraph) -> Bounds:
     )
 
 
-def given(found: Bounds, graph: SNNGraph, projection: Projection) -> Interval:
+def source_bounds(known: Bounds, graph: SNNGraph, projection: Projection) -> Interval:
     """Bounds of what a projection reads."""
     if projection.source_port == OUT and _is_followed(graph, projection.source):
-        values = found.values[projection.source]
+        values = known.values[projection.source]
         return values if not projection.delay else values.joined(_start(graph, projection))
     return _unbounded(prod(graph.source_shape(projection)))
 
@@ -150,7 +150,7 @@ class _FixedPoint:
 
         def wider(name: str, turn: int) -> Interval | None:
             old = self.values[name]
-            new = self._given(name).joined(old.low, old.high)
+            new = self._bounds_of(name).joined(old.low, old.high)
             if new.within(old):
                 return None
             return new if turn <= ROUNDS else self._without_limit(name, old, new)
@@ -161,7 +161,7 @@ class _FixedPoint:
         """Bounds from what is now known, as long as they get tighter."""
 
         def tighter(name: str, turn: int) -> Interval | None:
-            old, new = self.values[name], self._given(name)
+            old, new = self.values[name], self._bounds_of(name)
             new = Interval(np.maximum(old.low, new.low), np.minimum(old.high, new.high))
             return None if old.within(new) or turn > ROUNDS else new
 
@@ -193,7 +193,7 @@ class _FixedPoint:
             return new.joined(0.0, 1.0)
         return Interval(np.where(new.low < old.low, -np.inf, old.low), np.where(new.high > old.high, np.inf, old.high))
 
-    def _given(self, name: str) -> Interval:
+    def _bounds_of(self, name: str) -> Interval:
         population = self.graph.populations[name]
         transfer = TRANSFERS.get(type(population.neuron))
         if transfer is None:
@@ -299,14 +299,14 @@ def _dense_signed(weight: np.ndarray, values: np.ndarray) -> _Signed:
     finite = np.isfinite(values)
     positive, negative = (part(weight, 0, dtype=np.float64) for part in (np.maximum, np.minimum))
     usable = np.where(finite, values, 0.0)
-    found = [positive @ usable, negative @ usable]
+    products = [positive @ usable, negative @ usable]
     for sign in (1.0, -1.0):
         infinite = ~finite & (np.sign(values) == sign)
         if infinite.any():
             for k, part in enumerate((positive, negative)):
                 touched = (part[:, infinite] != 0).any(axis=1)
-                found[k] = np.where(touched, sign * (1 - 2 * k) * np.inf, found[k])
-    return _Signed(*found)
+                products[k] = np.where(touched, sign * (1 - 2 * k) * np.inf, products[k])
+    return _Signed(*products)
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,10 +324,10 @@ class _Sum:
     def most(self) -> np.ndarray:
         """The sum, with slack for rounding; without positive terms, rounding makes no positive sum."""
         with np.errstate(invalid="ignore"):
-            found = self.up + self.down + SLACK * (self.up - self.down)
-        found = np.where(self.down == -np.inf, -np.inf, found)
-        found = np.where(self.up == np.inf, np.inf, found)
-        return np.where(self.up == 0, np.minimum(found, 0.0), found)
+            total = self.up + self.down + SLACK * (self.up - self.down)
+        total = np.where(self.down == -np.inf, -np.inf, total)
+        total = np.where(self.up == np.inf, np.inf, total)
+        return np.where(self.up == 0, np.minimum(total, 0.0), total)
 
 
 @dataclass(frozen=True, eq=False)
