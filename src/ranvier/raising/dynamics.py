@@ -1,8 +1,16 @@
-"""The dynamics of a population: the arithmetic of a place, traced as a function of the numbers at one position."""
+"""The dynamics of a population: its arithmetic, traced as a function of the numbers at one position.
+
+In the example of ``step.py``, with ``in`` for what the matrix brings::
+
+    v', z = function(in, v)        v' = 0.9 * v + in        z = float(v' > 1)
+
+on single numbers, though the step works on arrays of 2. So neurons can be taken out by slicing parameters, and other
+passes can try the function on whatever numbers they like.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +21,64 @@ from ..program._jax import Equation, Literal, Tracer, Var, dtype_of, located_at,
 from ..program.bodies import called_body, has_own_derivative
 from ..program.precision import TracedFunction
 from ..program.scalar import apply_to_numbers, forward_of
-from .clusters import Clusters, PlannedPopulation
-from .references import OldState, Root
+from .arithmetic import Arithmetic
+from .contents import Contents
+from .population_plan import PopulationPlan
+from .references import OldState
 
 Key = Any  # Var | OldState | tuple[OldState, str]
 """What an operand of dynamics is: a variable, a part of a state before the step, or after it."""
+
+
+@dataclass(frozen=True, eq=False)
+class PositionFunction:
+    """What a population computes at a position.
+
+    Attributes:
+        contents: its equations, states and outputs.
+        ports: operands that come from elsewhere.
+        parameters: operands that do not change.
+        function: new states and outputs from ports, states and parameters.
+        same: for outputs that are the same function as another one, or as a new state, that one; they are no results of
+            the function.
+    """
+
+    contents: Contents
+    ports: tuple[Key, ...]
+    parameters: tuple[Var, ...]
+    function: TracedFunction
+    same: Mapping[Var, Key]
+
+
+def trace_dynamics(plan: PopulationPlan, contents: Contents) -> PositionFunction:
+    """The contents of a population as a function of numbers."""
+    operands = _Operands(plan.arithmetic, contents, _retimed_equations(plan, contents))
+    ports, parameters = operands.ports(), operands.parameters()
+    keys = [*ports, *contents.states, *parameters]
+    avals = [jax.ShapeDtypeStruct((), _dtype(plan.arithmetic, key)) for key in keys]
+    same: dict[Var, Key] = {}
+
+    def run(*values: Any) -> list[Any]:
+        known: dict[Any, Any] = dict(zip(keys, values, strict=True))
+        apply = _Once()
+        operands.evaluate(contents.equations, known, apply)
+        new = [operands.new_value(part, known) for part in contents.states]
+        # What is retimed is computed for the next step, so it reads the new states in place of the old ones.
+        later = {**known, **dict(zip(contents.states, new, strict=True))}
+        operands.evaluate(operands.retimed, later, apply)
+        outputs = [(later if var in plan.retimed else known)[var] for var in contents.outputs]
+        first: dict[int, Key] = {}  # by identity, of values that live to the end of the run
+        for part, value in zip(contents.states, new, strict=True):
+            first.setdefault(id(value), part)
+        distinct = []
+        for var, value in zip(contents.outputs, outputs, strict=True):
+            if first.setdefault(id(value), var) is var:
+                distinct.append(value)
+            else:
+                same[var] = first[id(value)]
+        return [*new, *distinct]
+
+    return PositionFunction(contents, tuple(ports), tuple(parameters), TracedFunction(trace(run, avals)), same)
 
 
 def kept(part: OldState) -> Key:
@@ -25,122 +86,84 @@ def kept(part: OldState) -> Key:
     return part, "in"
 
 
-@dataclass(eq=False)
-class PositionFunction:
-    """The arithmetic of a place.
+def _retimed_equations(plan: PopulationPlan, contents: Contents) -> list[Equation]:
+    """Those that make outputs out of old states; they are run on new states instead."""
+    arithmetic = plan.arithmetic
+    wanted = [var for var in contents.outputs if var in plan.retimed]
+    needed: set[int] = set()
+    while wanted:
+        eqn = arithmetic.maker[wanted.pop()]
+        if id(eqn) in needed:
+            continue
+        needed.add(id(eqn))
+        roots = [arithmetic.inner(eqn, atom) for atom in eqn.invars if not isinstance(atom, Literal)]
+        wanted += [root for root in roots if root is not None and not isinstance(root, OldState)]
+    return [eqn for eqn in arithmetic.equations if id(eqn) in needed]
 
-    Attributes:
-        clusters: of all places.
-        place: this one.
-        equations: in order.
-        states: parts of states whose new values are made here.
-        ports: operands that come from elsewhere.
-        parameters: operands that do not change.
-        outputs: results that are read elsewhere and are no new state.
-        same: for outputs that are the same function as another one, or as a new state, that one.
-        function: new states and outputs from ports, states and parameters.
-    """
 
-    clusters: Clusters
-    place: PlannedPopulation
-    equations: list[Equation]
-    states: list[OldState]
-    outputs: list[Var]
-    ports: dict[Key, None] = field(default_factory=dict)
-    parameters: dict[Var, None] = field(default_factory=dict)
-    same: dict[Var, Key] = field(default_factory=dict)
+@dataclass(frozen=True, eq=False)
+class _Operands:
+    """The operands of a population's equations, and how they are read at one position."""
 
-    def __post_init__(self) -> None:
-        self._retimed = self._retimed_equations()
-        self._made = {out for eqn in (*self.equations, *self._retimed) for out in eqn.outvars}
-        self.ports.update(dict.fromkeys(kept(part) for part in self.states if self.clusters.own_result(part) is None))
-        for eqn in [*self.equations, *self._retimed]:
-            for atom in eqn.invars:
-                self._resolve(eqn, atom)
-        self.function = self._traced()
+    arithmetic: Arithmetic
+    contents: Contents
+    retimed: Sequence[Equation]
 
-    @property
-    def size(self) -> int:
-        root: Root = self.states[0] if self.states else self.equations[0].outvars[0]
-        return self.clusters.roles.sizes[root]
+    def ports(self) -> list[Key]:
+        """What comes from elsewhere: first what states keep, then operands of equations."""
+        equations = (*self.contents.equations, *self.retimed)
+        own = {*self.contents.states, *(out for eqn in equations for out in eqn.outvars)}
+        passive = [kept(part) for part in self.contents.states if self.arithmetic.own_result(part) is None]
+        brought = [key for key in self._keys() if not self._is_parameter(key) and key not in own]
+        return list(dict.fromkeys([*passive, *brought]))
 
-    def _resolve(self, eqn: Equation, atom: Any) -> Callable[[dict[Any, Any]], Any]:
-        """How an operand is read; ports and parameters are written down."""
-        roles = self.clusters.roles
-        if isinstance(atom, Literal):
-            value = np.asarray(atom.val, dtype_of(atom))
-            return lambda known: value
-        if roles.levels.is_static(atom):
-            shared = roles.shared(atom)
-            self.parameters[shared] = None
-            return lambda known: known[shared]
-        root = self.clusters.inner(eqn, atom)
-        if root is not None and (root in self.states or root in self._made):
-            return lambda known: known[root]
-        key: Key = atom if root is None else root
-        self.ports[key] = None
-        return lambda known: known[key]
+    def parameters(self) -> list[Var]:
+        return list(dict.fromkeys(key for key in self._keys() if self._is_parameter(key)))
 
-    def _retimed_equations(self) -> list[Equation]:
-        """Those that make outputs out of old states; they are run on new states instead."""
-        wanted = [v for v in self.outputs if v in self.clusters.retimed]
-        found: dict[int, Equation] = {}
-        while wanted:
-            eqn = self.clusters.maker[wanted.pop()]
-            if id(eqn) in found:
-                continue
-            found[id(eqn)] = eqn
-            roots = [self.clusters.inner(eqn, a) for a in eqn.invars if not isinstance(a, Literal)]
-            wanted += [r for r in roots if r is not None and not isinstance(r, OldState)]
-        return [e for e in self.clusters.arithmetic if id(e) in found]
-
-    def _traced(self) -> TracedFunction:
-        keys = [*self.ports, *self.states, *self.parameters]
-        avals = [jax.ShapeDtypeStruct((), self._dtype(key)) for key in keys]
-
-        def run(*operands: Any) -> list[Any]:
-            seen: dict[int, Key] = {}  # by identity, of values that live to the end of the run
-            known: dict[Any, Any] = dict(zip(keys, operands, strict=True))
-            apply = _Once()
-            self._evaluate(self.equations, known, apply)
-            new = [self._new_value(part, known) for part in self.states]
-            later = {**known, **dict(zip(self.states, new, strict=True))}
-            self._evaluate(self._retimed, later, apply)
-            results = []
-            for part, value in zip(self.states, new, strict=True):
-                results.append(value)
-                seen.setdefault(id(value), part)
-            for var in self.outputs:
-                value = (later if var in self.clusters.retimed else known)[var]
-                if seen.setdefault(id(value), var) is var:
-                    results.append(value)
-                else:
-                    self.same[var] = seen[id(value)]
-            return results
-
-        return TracedFunction(trace(run, avals))
-
-    def _evaluate(self, equations: Sequence[Equation], known: dict[Any, Any], apply: _Once) -> None:
+    def evaluate(self, equations: Sequence[Equation], known: dict[Any, Any], apply: _Once) -> None:
+        """Computes results of equations on numbers."""
         for eqn in equations:
-            operands = [self._resolve(eqn, atom)(known) for atom in eqn.invars]
+            values = [self._value(eqn, atom, known) for atom in eqn.invars]
             with located_at(eqn):
-                known.update(zip(eqn.outvars, apply(eqn, operands), strict=True))
+                known.update(zip(eqn.outvars, apply(eqn, values), strict=True))
 
-    def _new_value(self, part: OldState, known: dict[Any, Any]) -> Any:
-        if self.clusters.own_result(part) is None:
+    def new_value(self, part: OldState, known: Mapping[Any, Any]) -> Any:
+        """What a state becomes, once the equations are evaluated."""
+        if self.arithmetic.own_result(part) is None:
             return known[kept(part)]
-        return known[self.clusters.roles.new_state(part)[0].root]
+        return known[self.arithmetic.new_value(part)]
 
-    def _dtype(self, key: Any) -> Any:
-        part = key[0] if isinstance(key, tuple) else key
-        if isinstance(part, OldState):
-            return dtype_of(self.clusters.roles.state_vars[part.state][0])
-        return dtype_of(part)
+    def _value(self, eqn: Equation, atom: Any, known: Mapping[Any, Any]) -> Any:
+        return np.asarray(atom.val, dtype_of(atom)) if isinstance(atom, Literal) else known[self._key(eqn, atom)]
+
+    def _keys(self) -> list[Key]:
+        equations = (*self.contents.equations, *self.retimed)
+        return [self._key(eqn, a) for eqn in equations for a in eqn.invars if not isinstance(a, Literal)]
+
+    def _key(self, eqn: Equation, atom: Var) -> Key:
+        """What an operand is: a shared number, a root of the same cluster, or a variable that is brought."""
+        step = self.arithmetic.kinds.step
+        if step.is_static(atom):
+            return step.repeated_number(atom)
+        root = self.arithmetic.inner(eqn, atom)
+        return atom if root is None else root
+
+    def _is_parameter(self, key: Key) -> bool:
+        return self.arithmetic.kinds.step.is_static(key)
+
+
+def _dtype(arithmetic: Arithmetic, key: Key) -> Any:
+    part = key[0] if isinstance(key, tuple) else key
+    return dtype_of(arithmetic.kinds.step.states[part.state][0] if isinstance(part, OldState) else part)
 
 
 @dataclass
 class _Once:
-    """Applies equations to numbers; what was applied to the same operands before is not applied again."""
+    """Applies equations to numbers; what was applied to the same operands before is not applied again.
+
+    Retimed equations repeat ones that made a new state; the repetition must give the very same value, so that it is
+    seen to be the same and needs no output of its own.
+    """
 
     known: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
 

@@ -8,41 +8,37 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ..errors import ModelError
 from ..frontends.extract import extract_module_info, time_step
-from ..graph.shared import trained_arrays
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
 from ..passes.optimizer_state import Index
-from ..program._jax import is_key
-from ..program.analysis.delay_lines import delay_lines_of, with_delay_lines
+from ..program._jax import is_complex
+from ..program.analysis.delay_lines import with_delay_lines
 from ..program.interpret import evaluate
 from ..program.kernels import check_kernels
 from ..program.normalize import UNROLL_EQUATIONS, normalize
-from ..program.paths import Path
+from ..program.paths import Path, path_text
 from ..program.program import ModuleInfo, check_is_program
 from ..program.remade import Recipe
-from ..simulation.lower import PAST, nested, past_key
-from .build import Build, StateLocation
-
-
-def _read(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], part: StateLocation) -> Any:
-    """A part of a state among those of the populations; None where it is not there."""
-    own = state.get(part.population, {})
-    if not part.past:
-        return own.get(part.state)
-    population = graph.populations.get(part.population)
-    of_state = population is not None and part.state in population.neuron.states
-    if of_state and part.past == 1:
-        value = own.get(part.state)
-    else:
-        kept = own.get(PAST if population is None else past_key(population.neuron, part.state))
-        number = part.past - 1 - of_state
-        value = None if kept is None or len(kept) <= number else kept[number]
-    return value if value is None or part.taken is None else value.reshape(-1)[part.taken]
-
+from .affine import operation_of
+from .affine_maps import find_affine_maps
+from .arithmetic import select_arithmetic
+from .assemble import assemble
+from .blocks import find_blocks
+from .clusters import cluster_arithmetic
+from .contents import fill_populations
+from .correspondence import Correspondence
+from .dynamics import trace_dynamics
+from .kinds import classify_equations
+from .nodes import gather_nodes, make_inputs
+from .population_plan import plan_populations
+from .populations import make_populations
+from .projections import make_projections
+from .registers import read_past_registers
+from .step import view_step
 
 DT = 1e-3
 """dt of a graph where the model does not tell it, in seconds."""
@@ -59,7 +55,7 @@ class Raised:
 
     info: ModuleInfo
     graph: SNNGraph
-    _build: Build
+    _correspondence: Correspondence
     _as_raised: SNNGraph
 
     def __copy__(self) -> Raised:
@@ -70,7 +66,7 @@ class Raised:
 
     def __reduce__(self) -> Recipe:
         changed = None if _same_elements(self.graph, self._as_raised) else self.graph
-        return _raised_again, (self.info, self._build.dt, changed)
+        return _raised_again, (self.info, self._as_raised.dt, changed)
 
     def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, Any]:
         """The parameters of ``lower(graph)`` from those of the model, in JAX: gradients go back through it.
@@ -78,58 +74,15 @@ class Raised:
         Args:
             params: by the model's paths; what is left out is as the model has it.
         """
-        given = params or {}
-        leaves = [
-            x for s in self.info.parameters for x in (jax.tree.leaves(given[s.path]) if s.path in given else s.initial)
-        ]
-        static = self._build.roles.static_values(leaves)
-        own = {array: derived(static) for array, derived in self._build.derived.items()}
-        shared = {(name,): jnp.asarray(leaves[leaf]) for name, leaf in self._build.leaves.items()}
-        return nested({**own, **shared})
+        return self._correspondence.parameters(params or {})
 
     def states(self, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
         """The model's states from those of ``lower(graph)``; of states that change, by the model's paths."""
-        found: dict[Path, Any] = {}
-        for number, parts in self._build.held.items():
-            slot = self.info.state_slots[number]
-            read = [_read(self.graph, state, part) for part in parts]
-            if any(value is None for value in read):
-                continue
-            dtype = slot.leaves[0].dtype
-            if is_key(dtype):
-                found[slot.path] = jax.random.wrap_key_data(read[0])
-                continue
-            values = [jnp.asarray(value).reshape(-1) for value in read]
-            whole = values[0]
-            if parts[0].elements is not None:
-                whole = jnp.zeros(sum(int(np.prod(leaf.shape)) for leaf in slot.leaves), values[0].dtype)
-                for part, value in zip(parts, values, strict=True):
-                    whole = whole.at[part.elements].set(value)
-            found[slot.path] = whole.reshape(slot.leaves[0].shape) if len(slot.leaves) == 1 else whole
-        return self._with_ring_buffers(found)
-
-    def _with_ring_buffers(self, found: dict[Path, Any]) -> dict[Path, Any]:
-        """States whose ring buffers have their slots where the model has them; what has no counter is left out."""
-        others = [slot.path for slot in self.info.other for _ in slot.leaves]
-        for line in delay_lines_of(self.info) if self._build.info is not self.info else ():
-            path, counter = self.info.hidden[line.state].path, found.get(others[line.counter])
-            if path not in found:
-                continue
-            if counter is None:
-                del found[path]
-            else:
-                found[path] = jnp.roll(found[path], jnp.reshape(counter, ()).astype(jnp.int32), line.axis)
-        return found
+        return self._correspondence.states(self.graph, state)
 
     def index(self) -> Index:
         """Of every number of the trained arrays the number of the model's parameter it is, leaves in a row."""
-        sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
-        starts = np.cumsum([0, *sizes])
-        found: Index = {array: self._build.index[array] for array in self._build.derived}
-        for name, leaf in self._build.leaves.items():
-            shape = self.graph.parameters[name].shape
-            found[name,] = starts[leaf] + np.arange(sizes[leaf]).reshape(shape)
-        return {path: found[path] for path in trained_arrays(self.graph)}
+        return self._correspondence.index_of(self.graph)
 
     @cached_property
     def trained(self) -> dict[str, Any]:
@@ -151,9 +104,48 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     check_is_program(info)
     check_kernels(info)
     info = _written_out(info)
-    build = Build(with_delay_lines(info), time_step() or DT if dt is None else dt)
-    check(build.graph)
-    return Raised(info, build.graph, build, build.graph.copy())
+    dt = time_step() or DT if dt is None else dt
+    ordered = with_delay_lines(info)
+    _check_real(ordered)
+
+    # What every equation is, and every array as a sum of moved sources.
+    step = view_step(ordered)
+    maps = find_affine_maps(step)
+    kinds = read_past_registers(classify_equations(step, maps))
+
+    # Which arithmetic goes together, and into which populations, so that none waits for itself.
+    plan = plan_populations(cluster_arithmetic(select_arithmetic(kinds)))
+    dynamics = [trace_dynamics(plan, contents) for contents in fill_populations(plan)]
+
+    # The graph: nodes, then projections that bring to each what it reads.
+    operations = {result: operation_of(step, affine) for result, affine in maps.by_result.items()}
+    inputs = make_inputs(kinds)
+    populations = make_populations(plan, dynamics, find_blocks(kinds), operations, taken=inputs)
+    nodes = gather_nodes(kinds, inputs, populations)
+    projections = make_projections(nodes, kinds, operations)
+    graph, correspondence = assemble(info, kinds, nodes, projections, dt=dt)
+    check(graph)
+    return Raised(info, graph, correspondence, graph.copy())
+
+
+def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
+    """A brainstate module or step function as a graph; see :func:`raise_program`.
+
+    Args:
+        model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
+        *inputs: example inputs of one step.
+        dt: as there.
+    """
+    return raise_program(extract_module_info(model, *inputs), dt=dt)
+
+
+def _check_real(info: ModuleInfo) -> None:
+    for slot in (*info.hidden, *info.other, *info.parameters):
+        if any(is_complex(leaf.dtype) for leaf in slot.leaves):
+            raise ModelError(
+                f"{info.name}: {path_text(slot.path)} is complex; graphs hold real numbers. Keep real and imaginary "
+                "parts as two states."
+            )
 
 
 def _raised_again(info: ModuleInfo, dt: float, changed: SNNGraph | None) -> Raised:
@@ -187,14 +179,3 @@ def _written_out(info: ModuleInfo) -> ModuleInfo:
         lambda *operands: evaluate(info.closed_jaxpr, operands), avals, new_states, arithmetic=UNROLL_EQUATIONS
     )
     return replace(info, closed_jaxpr=closed)
-
-
-def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
-    """A brainstate module or step function as a graph; see :func:`raise_program`.
-
-    Args:
-        model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
-        *inputs: example inputs of one step.
-        dt: as there.
-    """
-    return raise_program(extract_module_info(model, *inputs), dt=dt)

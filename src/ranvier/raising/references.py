@@ -1,8 +1,19 @@
-"""Of what values an array of a step is made up by moving and adding alone."""
+"""Of what values an array of a step is made up by moving and adding alone.
+
+A value that no equation merely moves is a *root*: an input, an old state, the result of arithmetic or of an affine map,
+or something fixed. Every array is a sum of terms, each of which moves elements of one root. In the example of
+``step.py``, with x of 3 numbers and the old z of 2::
+
+    concatenate([x, z])            x at [0, 1, 2, -1, -1]  +  old z at [-1, -1, -1, 0, 1]
+    concatenate([x, z])[1:4]       x at [1, 2, -1]         +  old z at [-1, -1, 0]
+
+where -1 stands for zero. So the matrix that is applied to the concatenation reads x and z themselves, and becomes one
+projection from the input and one from the neurons.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,31 +76,33 @@ class MovedSource:
 
     def moved(self, by: PositionMap, root_size: int) -> MovedSource:
         """The term after a further move."""
-        found = by.after(PositionMap(self.index), root_size)
-        return MovedSource(self.root, found.index)
+        return MovedSource(self.root, by.after(PositionMap(self.index), root_size).index)
 
     @property
-    def is_injective(self) -> bool:
-        """Whether no element of the root comes twice."""
-        return self.index is None or np.unique(used := self.index[self.index >= 0]).size == used.size
+    def is_empty(self) -> bool:
+        """Whether no element of the root is left."""
+        return self.index is not None and not np.any(self.index >= 0)
 
 
 Terms = tuple[MovedSource, ...]
 """A sum of moved roots."""
 
 
-def joined(terms: Sequence[MovedSource], sizes: dict[Root, int]) -> Terms:
-    """Terms with those of one root that fill different elements put together."""
-    found: list[MovedSource] = []
+def joined(terms: Sequence[MovedSource], size_of_root: Callable[[Root], int]) -> Terms:
+    """Terms with those of one root that fill different elements put together.
+
+    A roll is two slices joined; as one term it can be one matrix whose columns are moved, as two it could not.
+    """
+    together: list[MovedSource] = []
     for term in terms:
-        for k, other in enumerate(found):
-            both = _together(other, term, sizes[term.root]) if other.root == term.root else None
+        for k, other in enumerate(together):
+            both = _together(other, term, size_of_root(term.root)) if other.root == term.root else None
             if both is not None:
-                found[k] = both
+                together[k] = both
                 break
         else:
-            found.append(term)
-    return tuple(found)
+            together.append(term)
+    return tuple(together)
 
 
 def _together(first: MovedSource, second: MovedSource, root_size: int) -> MovedSource | None:
@@ -106,7 +119,7 @@ def node_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape or (1,)
 
 
-def is_whole(terms: Any) -> bool:
+def is_whole(terms: Terms) -> bool:
     """Whether terms are one root as it is."""
     return len(terms) == 1 and terms[0].index is None
 
@@ -129,11 +142,15 @@ class Register:
 
     def terms(self, index: np.ndarray | None) -> list[MovedSource]:
         """What some elements are made up of."""
+        return [MovedSource(root, elements) for root, elements in self.readings(index)]
+
+    def readings(self, index: np.ndarray | None = None) -> list[tuple[Earlier, np.ndarray]]:
+        """Of every source and number of steps which of its elements stand where, or NOTHING, in some elements."""
         chosen = np.arange(self.source.size) if index is None else index
         source = np.where(chosen >= 0, self.source[chosen], NOTHING)
-        found = []
+        readings = []
         for number, root in enumerate(self.sources):
             for steps in np.unique(self.steps[chosen[source == number]]):
                 here = (source == number) & (self.steps[chosen] == steps)
-                found.append(MovedSource(Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
-        return found
+                readings.append((Earlier(root, int(steps)), np.where(here, self.element[chosen], NOTHING)))
+        return readings

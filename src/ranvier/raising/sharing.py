@@ -3,13 +3,18 @@
 Every array is a function of the leaves of the program's parameters. Where it only moves numbers of leaves, and no
 number goes to two places, the arrays can be trained by themselves: each is a parameter of its own. Otherwise the leaf
 becomes a parameter of the graph, and all arrays that it reaches are made of it.
+
+In the example of ``step.py``, the leaf w of 5 x 2 numbers gives two arrays, ``w[:3].T`` and ``w[3:].T``. Every number
+goes to one place, so there is nothing to share: number 7 of the leaf, w[3, 1], is number 2 of the second array. Were
+the matrix applied to x and to z alike, as in ``x @ w + z @ w``, each number would go to two places: w becomes a
+parameter of the graph, and both arrays are ``w.T``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -20,8 +25,8 @@ from ..graph.shared import ArrayName, ParameterBinding
 from ..program._jax import Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
 from ..program.interpret import needed_equations, read, run_equations
 from ..program.precision import TracedFunction, in_float64
-from .affine import Derived
-from .roles import EquationKinds
+from .affine_operation import Derived
+from .step import StepView
 
 NOWHERE = -1
 """In place of the number of a parameter, where an element is not one number of one."""
@@ -42,149 +47,189 @@ class Recipe:
     index: np.ndarray | None = None
 
     def __call__(self, names: Mapping[int, str]) -> ParameterBinding:
-        """The use, with names for the leaves."""
+        """The binding, with names for the leaves."""
         return ParameterBinding(tuple(names[leaf] for leaf in self.leaves), self.function, self.index)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Sharing:
-    """The arrays of a graph by what they are made of.
+    """The trained arrays of a graph by what they are made of.
 
     Attributes:
-        roles: of the program.
-        derived: by array how it is made of what does not change.
+        own: arrays that are parameters of their own, with how they are made of what does not change.
+        recipes: the other arrays, and how they are made of leaves of the program's parameters.
+        index: of every number of an array the number of the leaf's number it is, leaves one after the other; NOWHERE
+            where it is of no single one, as in a product or an absolute value.
     """
 
-    roles: EquationKinds
-    derived: Mapping[ArrayName, Derived]
+    own: Mapping[ArrayName, Derived]
+    recipes: Mapping[ArrayName, Recipe]
+    index: Mapping[ArrayName, np.ndarray]
 
-    @cached_property
-    def own(self) -> dict[ArrayName, Derived]:
-        """Arrays that are parameters of their own."""
-        return {array: derived for array, derived in self.derived.items() if array not in self.uses}
-
-    @cached_property
+    @property
     def leaves(self) -> list[int]:
         """The leaves that other arrays are made of, in order."""
-        return sorted({leaf for recipe in self.uses.values() for leaf in recipe.leaves})
+        return sorted({leaf for recipe in self.recipes.values() for leaf in recipe.leaves})
 
-    @cached_property
-    def uses(self) -> dict[ArrayName, Recipe]:
-        """The other arrays, and how they are made."""
-        shared = self._shared()
-        return {
-            a: self._recipe(a) for a in self.derived if not self._sources[a] or not shared.isdisjoint(self._sources[a])
-        }
 
-    def _shared(self) -> set[int]:
-        """Leaves that make an array by a function, or one of whose numbers goes to several places."""
-        size = int(self._starts[-1])
-        count = np.zeros(size, np.int64)
-        for index in self.index.values():
-            count += np.bincount(index[index != NOWHERE], minlength=size)
-        found: set[int] = set()
-        for array, index in self.index.items():
-            if np.any(index == NOWHERE) or np.any(count[index] > 1) or len(self._sources[array]) > 1:
-                found |= self._sources[array]
-        before = -1
-        while len(found) > before:
-            before = len(found)
-            for sources in self._sources.values():
-                found |= sources if not found.isdisjoint(sources) else set()
-        return found
+def find_sharing(step: StepView, derived: Mapping[ArrayName, Derived]) -> Sharing:
+    """Which arrays can be trained by themselves, and how the others are made of parameters.
 
-    def _recipe(self, array: ArrayName) -> Recipe:
-        leaves = sorted(self._sources[array])
-        index = self.index[array]
-        if len(leaves) == 1 and np.all(index != NOWHERE):
-            (leaf,) = leaves
-            own = index - self._starts[leaf]
-            whole = own.shape == self._avals[leaf].shape and np.array_equal(own.ravel(), np.arange(own.size))
-            return Recipe((leaf,), None, None if whole else own)
-        return Recipe(tuple(leaves), self._function(array) if leaves else None)
+    Args:
+        step: of the program.
+        derived: by array how it is made of what does not change.
+    """
+    leaves = _leaves(step)
+    # Numbers come before the trace: an index array that JAX has traced in single precision cannot be used in double.
+    index = _index(leaves, derived)
+    arrays = _trace_arrays(leaves, derived)
+    sources = _sources(arrays)
+    shared = _shared_leaves(leaves, sources, index)
+    # An array without any leaf is a fixed function of something that is no real number; nothing of it is trained.
+    recipes = {
+        array: _recipe(arrays, array, sources[array], index[array])
+        for array in derived
+        if not sources[array] or not shared.isdisjoint(sources[array])
+    }
+    own = {array: make for array, make in derived.items() if array not in recipes}
+    return Sharing(own, recipes, index)
 
-    # The arrays as functions of the leaves
 
-    @cached_property
-    def _avals(self) -> list[Any]:
-        return [leaf for slot in self.roles.info.parameters for leaf in slot.leaves]
+@dataclass(frozen=True, eq=False)
+class _Leaves:
+    """The leaves of the program's parameters.
 
-    @cached_property
-    def _initial(self) -> list[Any]:
-        return [leaf for slot in self.roles.info.parameters for leaf in slot.initial]
+    Attributes:
+        step: of the program.
+        avals, initial: shapes with dtypes, and values.
+        starts: where the numbers of each leaf begin, and how many there are.
+    """
 
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        """Where the numbers of each leaf begin, and how many there are."""
-        return np.cumsum([0, *(int(np.prod(aval.shape)) for aval in self._avals)])
+    step: StepView
+    avals: Sequence[Any]
+    initial: Sequence[Any]
+    starts: np.ndarray
 
-    @cached_property
-    def _traced(self) -> Any:
-        """All arrays from all leaves."""
 
-        def run(*leaves: Any) -> list[Any]:
-            static = self.roles.static_values(leaves)
-            return [jnp.asarray(derived(static)) for derived in self.derived.values()]
+@dataclass(frozen=True, eq=False)
+class _TracedArrays:
+    """All arrays as one program of all leaves.
 
-        return open_jaxpr(trace(run, self._avals))
+    Attributes:
+        leaves: these.
+        jaxpr, consts: from leaves to arrays.
+        results: the variable of each array.
+    """
 
-    @cached_property
-    def _results(self) -> dict[ArrayName, Any]:
-        return dict(zip(self.derived, self._traced[0].outvars, strict=True))
+    leaves: _Leaves
+    jaxpr: Any
+    consts: Sequence[Any]
+    results: Mapping[ArrayName, Any]
 
-    @cached_property
-    def _sources(self) -> dict[ArrayName, set[int]]:
-        """Of every array the real leaves that it is made of."""
-        jaxpr, _ = self._traced
-        numbers = {var: k for k, var in enumerate(jaxpr.invars) if is_floating(dtype_of(var))}
-        reached: dict[Var, set[int]] = {var: {k} for var, k in numbers.items()}
-        for eqn in jaxpr.eqns:
-            found = set().union(*(reached.get(a, set()) for a in variables_of(eqn.invars)))
-            reached.update((out, found if is_floating(dtype_of(out)) else set()) for out in eqn.outvars)
-        return {
-            array: set().union(*(reached.get(a, set()) for a in variables_of([atom])))
-            for array, atom in self._results.items()
-        }
 
-    def _function(self, array: ArrayName) -> TracedFunction:
-        """An array from the leaves that it is made of; the others have the values that they have."""
-        jaxpr, consts = self._traced
-        leaves, result = sorted(self._sources[array]), self._results[array]
-        equations = needed_equations(jaxpr.eqns, [result])
-        known = {
-            **dict(zip(jaxpr.invars, self._initial, strict=True)),
-            **dict(zip(jaxpr.constvars, consts, strict=True)),
-        }
+def _leaves(step: StepView) -> _Leaves:
+    avals = [leaf for slot in step.info.parameters for leaf in slot.leaves]
+    initial = [leaf for slot in step.info.parameters for leaf in slot.initial]
+    return _Leaves(step, avals, initial, np.cumsum([0, *(int(np.prod(aval.shape)) for aval in avals)]))
 
-        def run(*values: Any) -> list[Any]:
-            environment = {**known, **{jaxpr.invars[leaf]: x for leaf, x in zip(leaves, values, strict=True)}}
-            run_equations(equations, environment)
-            return [read(environment, result)]
 
-        return TracedFunction(trace(run, [self._avals[leaf] for leaf in leaves]))
+def _index(leaves: _Leaves, derived: Mapping[ArrayName, Derived]) -> dict[ArrayName, np.ndarray]:
+    """Of every number of an array the number of the leaf's number it is, or NOWHERE.
 
-    @cached_property
-    def index(self) -> dict[ArrayName, np.ndarray]:
-        """Of every number of an array the number of the leaf's number it is, leaves one after the other; NOWHERE where
-        it is of no single one, as in a product or an absolute value."""
-        numbers = np.arange(1.0, 1 + self._starts[-1])
-        mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
-        found, checked = self._through(numbers), self._through(mixed)
-        index = {}
-        for array, value in found.items():
-            at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
-            same = (at > 0) & (checked[array] == mixed[np.maximum(at - 1, 0)])
-            index[array] = np.where(same, at - 1, NOWHERE)
-        return index
+    The leaves are filled with the numbers 1, 2, 3, ..., and an array where 8 comes out is made of number 7. So that a
+    sum which happens to be 8 is not taken for it, random numbers must move in the same way.
+    """
+    numbers = np.arange(1.0, 1 + leaves.starts[-1])
+    mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
+    of_numbers, of_mixed = _through(leaves, derived, numbers), _through(leaves, derived, mixed)
+    index = {}
+    for array, value in of_numbers.items():
+        at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
+        same = (at > 0) & (of_mixed[array] == mixed[np.maximum(at - 1, 0)])
+        index[array] = np.where(same, at - 1, NOWHERE)
+    return index
 
-    def _through(self, values: np.ndarray) -> dict[ArrayName, np.ndarray]:
-        """The arrays from numbers for all real leaves, in double precision."""
-        with jax.enable_x64(True):
-            leaves = [
-                jnp.asarray(values[start : start + int(np.prod(aval.shape))].reshape(aval.shape))
-                if is_floating(aval.dtype)
-                else initial
-                for start, aval, initial in zip(self._starts, self._avals, self._initial, strict=False)
-            ]
-            static = self.roles.static_values(leaves, in_float64)
-            return {array: np.asarray(derived(static), np.float64) for array, derived in self.derived.items()}
+
+def _through(leaves: _Leaves, derived: Mapping[ArrayName, Derived], values: np.ndarray) -> dict[ArrayName, np.ndarray]:
+    """The arrays from numbers for all real leaves, in double precision."""
+    with jax.enable_x64(True):
+        filled = [
+            jnp.asarray(values[start : start + int(np.prod(aval.shape))].reshape(aval.shape))
+            if is_floating(aval.dtype)
+            else initial
+            for start, aval, initial in zip(leaves.starts, leaves.avals, leaves.initial, strict=False)
+        ]
+        static = leaves.step.static_values(filled, in_float64)
+        return {array: np.asarray(make(static), np.float64) for array, make in derived.items()}
+
+
+def _trace_arrays(leaves: _Leaves, derived: Mapping[ArrayName, Derived]) -> _TracedArrays:
+    def run(*values: Any) -> list[Any]:
+        static = leaves.step.static_values(values)
+        return [jnp.asarray(make(static)) for make in derived.values()]
+
+    jaxpr, consts = open_jaxpr(trace(run, leaves.avals))
+    return _TracedArrays(leaves, jaxpr, consts, dict(zip(derived, jaxpr.outvars, strict=True)))
+
+
+def _sources(arrays: _TracedArrays) -> dict[ArrayName, AbstractSet[int]]:
+    """Of every array the real leaves that it is made of."""
+    jaxpr = arrays.jaxpr
+    reached: dict[Var, set[int]] = {var: {k} for k, var in enumerate(jaxpr.invars) if is_floating(dtype_of(var))}
+    for eqn in jaxpr.eqns:
+        leaves = set().union(*(reached.get(a, set()) for a in variables_of(eqn.invars)))
+        reached.update((out, leaves if is_floating(dtype_of(out)) else set()) for out in eqn.outvars)
+    return {
+        array: set().union(*(reached.get(a, set()) for a in variables_of([atom])))
+        for array, atom in arrays.results.items()
+    }
+
+
+def _shared_leaves(
+    leaves: _Leaves, sources: Mapping[ArrayName, AbstractSet[int]], index: Mapping[ArrayName, np.ndarray]
+) -> AbstractSet[int]:
+    """Leaves that make an array by a function, or one of whose numbers goes to several places."""
+    size = int(leaves.starts[-1])
+    count = np.zeros(size, np.int64)
+    for numbers in index.values():
+        count += np.bincount(numbers[numbers != NOWHERE], minlength=size)
+    shared: set[int] = set()
+    for array, numbers in index.items():
+        if np.any(numbers == NOWHERE) or np.any(count[numbers] > 1) or len(sources[array]) > 1:
+            shared |= sources[array]
+    # An array that is made of a shared leaf and of others makes these shared as well, and so on.
+    before = -1
+    while len(shared) > before:
+        before = len(shared)
+        for of_array in sources.values():
+            shared |= of_array if not shared.isdisjoint(of_array) else set()
+    return shared
+
+
+def _recipe(arrays: _TracedArrays, array: ArrayName, sources: AbstractSet[int], index: np.ndarray) -> Recipe:
+    leaves = sorted(sources)
+    if len(leaves) == 1 and np.all(index != NOWHERE):
+        (leaf,) = leaves
+        within = index - arrays.leaves.starts[leaf]
+        whole = within.shape == arrays.leaves.avals[leaf].shape and np.array_equal(
+            within.ravel(), np.arange(within.size)
+        )
+        return Recipe((leaf,), None, None if whole else within)
+    return Recipe(tuple(leaves), _function(arrays, array, leaves) if leaves else None)
+
+
+def _function(arrays: _TracedArrays, array: ArrayName, leaves: Sequence[int]) -> TracedFunction:
+    """An array from the leaves that it is made of; the others have the values that they have."""
+    jaxpr, result = arrays.jaxpr, arrays.results[array]
+    equations = needed_equations(jaxpr.eqns, [result])
+    known = {
+        **dict(zip(jaxpr.invars, arrays.leaves.initial, strict=True)),
+        **dict(zip(jaxpr.constvars, arrays.consts, strict=True)),
+    }
+
+    def run(*values: Any) -> list[Any]:
+        environment = {**known, **{jaxpr.invars[leaf]: x for leaf, x in zip(leaves, values, strict=True)}}
+        run_equations(equations, environment)
+        return [read(environment, result)]
+
+    return TracedFunction(trace(run, [arrays.leaves.avals[leaf] for leaf in leaves]))
