@@ -1,9 +1,9 @@
 """Affine maps that are a dense matrix: its weight and bias as functions of what does not change.
 
-``(x @ w) * 0.5 + b`` is read off its equations: the product gives ``w.T`` of shape [out, in], the scale multiplies it,
-and the sum is a bias. For x of 2 numbers, w = [[1, 2, 3], [4, 5, 6]] and b = [1, 1, 1] the weight is
-[[0.5, 2], [1, 2.5], [1.5, 3]] and the bias [1, 1, 1]. What cannot be read off, such as a product with
-``w1 @ (w2 @ x)``, is probed: columns of the weight are what the map makes of unit vectors.
+``(x @ w) * 0.5 + b``, with w and b two leaves of one parameter, is read off its equations: the product gives ``w.T`` of
+shape [out, in], the scale multiplies it, and the sum is a bias. For x of 2 numbers, w = [[1, 2, 3], [4, 5, 6]] and
+b = [1, 1, 1] the weight is [[0.5, 2], [1, 2.5], [1.5, 3]] and the bias [1, 1, 1]. What cannot be read off, such as the
+two products of ``(x @ w1) @ w2``, is probed: columns of the weight are what the map makes of unit vectors.
 """
 
 from __future__ import annotations
