@@ -1,10 +1,10 @@
 """The affine maps of a step: groups of equations whose result is a matrix times one operand, plus a constant.
 
 In the example of ``step.py``, ``concatenate([x, z]) @ params["w"]`` is an affine map of one equation. Were w and b two
-leaves of one parameter p, ``(x @ p["w"]) * 0.5 + p["b"]`` would be one of three equations. A cumulative sum, in which no
-parameter takes part, is one too. Whether something is affine is not read off the primitives but tried: with random a and
-b, ``f(a + 2.5 b)`` must be ``f(a) + 2.5 f(b) - 2.5 f(0)`` up to rounding. So primitives of other libraries can be affine
-maps without a table that lists them.
+leaves of one parameter p, ``(x @ p["w"]) * 0.5 + p["b"]`` would be one of three equations. A cumulative sum, in which
+no parameter takes part, is one too. Whether something is affine is not read off the primitives but tried: with random a
+and b, ``f(a + 2.5 b)`` must be ``f(a) + 2.5 f(b) - 2.5 f(0)`` up to rounding. So primitives of other libraries can be
+affine maps without a table that lists them.
 """
 
 from __future__ import annotations
