@@ -81,8 +81,8 @@ def trace_dynamics(plan: PopulationPlan, contents: Contents) -> PositionFunction
     return PositionFunction(contents, tuple(ports), tuple(parameters), TracedFunction(trace(run, avals)), same)
 
 
-def kept(part: OldState) -> Key:
-    """The port of a state that only keeps what it gets."""
+def port_of_new(part: OldState) -> Key:
+    """The port through which a state gets its new value, where no arithmetic of the population makes it."""
     return part, "in"
 
 
@@ -113,7 +113,7 @@ class _Operands:
         """What comes from elsewhere: first what states keep, then operands of equations."""
         equations = (*self.contents.equations, *self.retimed)
         own = {*self.contents.states, *(out for eqn in equations for out in eqn.outvars)}
-        passive = [kept(part) for part in self.contents.states if self.arithmetic.own_result(part) is None]
+        passive = [port_of_new(part) for part in self.contents.states if self.arithmetic.own_result(part) is None]
         brought = [key for key in self._keys() if not self._is_parameter(key) and key not in own]
         return list(dict.fromkeys([*passive, *brought]))
 
@@ -130,7 +130,7 @@ class _Operands:
     def new_value(self, part: OldState, known: Mapping[Any, Any]) -> Any:
         """What a state becomes, once the equations are evaluated."""
         if self.arithmetic.own_result(part) is None:
-            return known[kept(part)]
+            return known[port_of_new(part)]
         return known[self.arithmetic.new_value(part)]
 
     def _value(self, eqn: Equation, atom: Any, known: Mapping[Any, Any]) -> Any:

@@ -87,10 +87,10 @@ class EquationKinds:
 
 def classify_equations(step: StepView, maps: AffineMaps) -> EquationKinds:
     """The kind of every equation, and what every array is made up of."""
-    walk = _Walk(step, maps, _terms_at_start(step), _count_readers(step))
+    classifier = _Classifier(step, maps, _terms_at_start(step), _count_readers(step))
     for eqn in step.equations:
-        walk.visit(eqn)
-    return EquationKinds(step, maps, walk.kind, walk.terms, frozenset(walk.noise), step.parts, {})
+        classifier.visit(eqn)
+    return EquationKinds(step, maps, classifier.kind, classifier.terms, frozenset(classifier.noise), step.parts, {})
 
 
 def crosses(dtype: Any) -> bool:
@@ -101,10 +101,10 @@ def crosses(dtype: Any) -> bool:
 
 
 @dataclass(eq=False)
-class _Walk:
+class _Classifier:
     """A walk through the equations in order.
 
-    Kinds and terms are found in one walk, since whether a sum is a move depends on what its operands are made up of.
+    Kinds and terms come from one pass, since whether a sum is a move depends on what its operands are made up of.
     """
 
     step: StepView

@@ -21,7 +21,7 @@ def free(taken: Container[str], wanted: str) -> str:
 
 
 class LocalNames:
-    """Names within a population: none is given twice."""
+    """Names within a population: no two are the same."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()

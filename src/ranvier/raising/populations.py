@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -64,51 +65,86 @@ def make_populations(
 # Dynamics at positions
 
 
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """Names within a population of what its dynamics read and give.
+
+    Attributes:
+        states, outputs, ports, parameters: of each the name; outputs that are another result or a new state have none.
+        memories: states that only wait for the next step, with the output or state that they are read at.
+        binary: outputs that are spikes.
+        alias: for outputs without a name, what they are the same as.
+    """
+
+    states: Mapping[OldState, str]
+    outputs: Mapping[Var, str]
+    ports: Mapping[Key, str]
+    parameters: Mapping[Var, str]
+    memories: Mapping[OldState, str]
+    binary: frozenset[str]
+    alias: Mapping[Var, Key]
+
+    def of(self, result: Var) -> str:
+        """The output or state at which a result is read."""
+        key = self.alias.get(result, result)
+        return self.states[key] if isinstance(key, OldState) else self.outputs[key]
+
+
 def _of_dynamics(name: str, plan: PopulationPlan, function: PositionFunction, operations: Operations) -> MadePopulation:
     kinds = plan.arithmetic.kinds
-    step, contents = kinds.step, function.contents
+    step, parts = kinds.step, kinds.step.parts
     shape = _shape(step, function)
+    labels = _label(plan, function, operations)
+    learned = {var: label for var, label in labels.parameters.items() if step.is_learned(var)}
+    neuron = Traced(
+        function=function.function,
+        values={label: _at_positions(step.static[var], shape) for var, label in labels.parameters.items()},
+        inputs=tuple(labels.ports.values()),
+        outputs=tuple(labels.outputs.values()),
+        states=tuple(labels.states.values()),
+        trained=frozenset(learned.values()),
+        binary=labels.binary,
+    )
+    initial = {
+        **_initial_values(step, labels.states, shape),
+        **_initial_outputs(plan, function, labels.outputs, shape),
+        **_initial_values(step, labels.memories, shape),
+    }
+    states = [(part.state, StateLocation(name, label, parts[part])) for part, label in labels.states.items()]
+    memories = [(part.state, StateLocation(name, label, parts[part], 1)) for part, label in labels.memories.items()]
+    return MadePopulation(
+        Population(name, shape, neuron, initial),
+        _sources(name, plan, function, labels),
+        tuple(demand for key, port in labels.ports.items() for demand in _demands(kinds, key, (name, port), shape)),
+        {(name, label): _reshaped(var, shape if size_of(var) > 1 else ()) for var, label in learned.items()},
+        (*states, *memories),
+    )
+
+
+def _label(plan: PopulationPlan, function: PositionFunction, operations: Operations) -> _Labels:
+    kinds, contents = plan.arithmetic.kinds, function.contents
+    step = kinds.step
     outputs = [var for var in contents.outputs if var not in function.same]
     is_binary = binary_results(function.function.jaxpr)[len(contents.states) :]
     binary = [var for var, flag in zip(outputs, is_binary, strict=True) if flag]
     # The one output, or the first that is spikes, is what readers of a graph take for the output of the neurons.
     main = outputs if len(outputs) == 1 else binary[:1]
     names = LocalNames()
-    state_names = names.of((part, name_of_state(step, part)) for part in contents.states)
-    output_names = names.of((var, OUT if var in main else name_of_variable(step, var)) for var in outputs)
-    single = len(function.ports) == 1
-    ports = names.of((key, IN if single else _port_name(kinds, key, operations)) for key in function.ports)
-    parameters = names.of((var, name_of_parameter(step, var)) for var in function.parameters)
-    neuron = Traced(
-        function=function.function,
-        values={label: _at_positions(step.static[var], shape) for var, label in parameters.items()},
-        inputs=tuple(ports.values()),
-        outputs=tuple(output_names.values()),
-        states=tuple(state_names.values()),
-        trained=frozenset(label for var, label in parameters.items() if step.is_learned(var)),
-        binary=frozenset(output_names[var] for var in binary),
+    labels = _Labels(
+        names.of((part, name_of_state(step, part)) for part in contents.states),
+        names.of((var, OUT if var in main else name_of_variable(step, var)) for var in outputs),
+        names.of((key, _port_name(kinds, function, key, operations)) for key in function.ports),
+        names.of((var, name_of_parameter(step, var)) for var in function.parameters),
+        {},
+        frozenset(),
+        function.same,
     )
-    labels: dict[Key, str] = {**state_names, **output_names}
-    memories = _memories(plan, function, labels)
-    initial = {
-        **_initial_values(step, state_names, shape),
-        **_initial_outputs(plan, function, output_names, shape),
-        **_initial_values(step, memories, shape),
+    here = [part for part in plan.memories if plan.population[part] == contents.population]
+    memories = {
+        part: labels.of(plan.arithmetic.new_value(part))
+        for part in sorted(here, key=lambda part: (part.state, part.component))
     }
-    return MadePopulation(
-        Population(name, shape, neuron, initial),
-        _sources(name, plan, function, labels, memories),
-        tuple(demand for key, port in ports.items() for demand in _demands(kinds, key, (name, port), shape)),
-        {
-            (name, label): _reshaped(var, shape if size_of(var) > 1 else ())
-            for var, label in parameters.items()
-            if step.is_learned(var)
-        },
-        (
-            *((part.state, StateLocation(name, label, step.parts[part])) for part, label in state_names.items()),
-            *((part.state, StateLocation(name, label, step.parts[part], past=1)) for part, label in memories.items()),
-        ),
-    )
+    return replace(labels, memories=memories, binary=frozenset(labels.outputs[var] for var in binary))
 
 
 def _name(step: StepView, function: PositionFunction) -> str:
@@ -119,8 +155,10 @@ def _name(step: StepView, function: PositionFunction) -> str:
     return name_of_module(step, contents.states[0])
 
 
-def _port_name(kinds: EquationKinds, key: Key, operations: Operations) -> str:
-    """That of the state that is read or kept, of the affine map that leads here, or of the variable."""
+def _port_name(kinds: EquationKinds, function: PositionFunction, key: Key, operations: Operations) -> str:
+    """Of several ports that of the state behind it, of the affine map that leads here, or of the variable."""
+    if len(function.ports) == 1:
+        return IN
     if isinstance(key, tuple):
         return name_of_state(kinds.step, key[0])
     if isinstance(key, OldState):
@@ -170,30 +208,11 @@ def _initial_outputs(
     return {label: value for label, value in values.items() if np.any(value)}
 
 
-def _memories(plan: PopulationPlan, function: PositionFunction, labels: Mapping[Key, str]) -> dict[OldState, str]:
-    """Results that are kept for the next step, with the outputs or states that they are read at."""
-    memories = {}
-    for part in sorted(plan.memories, key=lambda part: (part.state, part.component)):
-        if plan.population[part] == function.contents.population:
-            result = plan.arithmetic.new_value(part)
-            memories[part] = labels[function.same.get(result, result)]
-    return memories
-
-
-def _sources(
-    name: str,
-    plan: PopulationPlan,
-    function: PositionFunction,
-    labels: Mapping[Key, str],
-    memories: Mapping[OldState, str],
-) -> dict[Any, SourcePort]:
+def _sources(name: str, plan: PopulationPlan, function: PositionFunction, labels: _Labels) -> dict[Any, SourcePort]:
     """Where states and results are read; results that are a new state are read as the state."""
-    states = {part: SourcePort(name, labels[part], 1) for part in function.contents.states}
-    results = {
-        var: SourcePort(name, labels[function.same.get(var, var)], int(var in plan.retimed))
-        for var in function.contents.outputs
-    }
-    return {**states, **results, **{part: SourcePort(name, label, 1) for part, label in memories.items()}}
+    old = {**labels.states, **labels.memories}
+    results = {var: SourcePort(name, labels.of(var), int(var in plan.retimed)) for var in function.contents.outputs}
+    return {**{part: SourcePort(name, label, 1) for part, label in old.items()}, **results}
 
 
 def _demands(kinds: EquationKinds, key: Key, port: tuple[str, str], shape: Shape) -> Sequence[Demand]:

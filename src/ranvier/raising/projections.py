@@ -11,23 +11,18 @@ of the ports; it is brought to a *relay*, a population without a state, from whi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from math import prod
-from typing import Any
+from dataclasses import dataclass, replace
 
-import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ModelError
 from ..graph.elements import Population, Projection
-from ..graph.neurons import IN, OUT, Relay
-from ..graph.operations import Constant, Flatten, Identity, Operation, Select
+from ..graph.neurons import IN, OUT
 from ..graph.order import Port
 from ..graph.shared import ArrayName
 from ..program._jax import Var
-from .affine_operation import AffineOperation, Derived, StaticValues
+from .affine_operation import AffineOperation, Derived
+from .draft import Draft, fixed_term
 from .kinds import EquationKinds
-from .naming import free
 from .nodes import Demand, Nodes, Shape, SourcePort
 from .references import Earlier, MovedSource, Root, Terms, base
 from .step import StepView
@@ -60,14 +55,15 @@ def make_projections(nodes: Nodes, kinds: EquationKinds, operations: Mapping[Var
     """
     # Parameters are addressed by the names of projections and populations alike, so a projection avoids both.
     with_parameters = {name for name, population in nodes.populations.items() if population.neuron.parameters}
-    wiring = _Wiring(nodes, kinds, operations, _uses(nodes, kinds), with_parameters, dict(nodes.sources))
+    draft = Draft(kinds.step, nodes, with_parameters)
+    wiring = _Wiring(draft, kinds, operations, _uses(nodes, kinds), dict(nodes.sources))
     for demand in nodes.demands:
         if demand.constant is not None:
-            wiring.add_constant(demand.constant, demand.port, trained=False)
+            draft.add_constant(demand.constant, demand.port, trained=False)
     for demand in nodes.demands:
         if demand.constant is None:
             wiring.bring(demand)
-    return Projections(wiring.relays, wiring.projections, wiring.derived, wiring.sources)
+    return Projections(draft.relays, draft.projections, draft.derived, wiring.sources)
 
 
 def _uses(nodes: Nodes, kinds: EquationKinds) -> dict[Root, list[MovedSource]]:
@@ -83,26 +79,20 @@ def _uses(nodes: Nodes, kinds: EquationKinds) -> dict[Root, list[MovedSource]]:
 
 @dataclass(eq=False)
 class _Wiring:
-    """The projections so far.
+    """Which projections bring what is wanted.
 
-    Bringing the result of an affine map may need a relay, which is a demand of its own; so the methods call each other.
+    Bringing the result of an affine map may need a relay, into which another map leads; so the methods call each other.
     """
 
-    nodes: Nodes
+    draft: Draft
     kinds: EquationKinds
     operations: Mapping[Var, AffineOperation]
     uses: Mapping[Root, list[MovedSource]]
-    taken_names: set[str]
     sources: dict[Root, SourcePort]
-    relays: dict[str, Population] = field(default_factory=dict)
-    projections: dict[str, Projection] = field(default_factory=dict)
-    derived: dict[ArrayName, Derived] = field(default_factory=dict)
 
     @property
     def step(self) -> StepView:
         return self.kinds.step
-
-    # What ports want
 
     def bring(self, demand: Demand) -> None:
         """Projections that bring a sum to a port."""
@@ -112,19 +102,19 @@ class _Wiring:
                 continue
             operation = self._direct_operation(term, demand.shape)
             if operation is None:
-                self._move(term, demand.port, demand.shape)
+                self.draft.add_move(term.index, self._source_of(term.root), demand.port, demand.shape)
                 continue
-            # A bias that the model adds after the product is a bias of the projection, if both are learned or neither.
-            can_have_bias = operation.is_dense and "bias" not in operation.arrays
-            if fixed and can_have_bias and self._is_learned(fixed[0]) is operation.learned:
-                operation = operation.with_bias(_selected(fixed.pop(0), demand.shape))
+            if fixed and self._can_be_bias(fixed[0], operation):
+                operation = operation.with_bias(fixed_term(fixed.pop(0), demand.shape))
             self._apply(term.root, operation, demand.port)
         for term in fixed:
-            self._bring_fixed(term, demand.port, demand.shape)
+            self.draft.add_fixed(term, demand.port, demand.shape)
 
-    def _is_learned(self, term: MovedSource) -> bool | None:
-        """Whether a fixed term has a derivative by a parameter; None for a literal number."""
-        return self.step.is_learned(term.root) if isinstance(term.root, Var) else None
+    def _can_be_bias(self, term: MovedSource, operation: AffineOperation) -> bool:
+        """Whether a fixed term can be a bias of a projection: both must be learned or neither, as they train as one."""
+        if not operation.is_dense or "bias" in operation.arrays or not isinstance(term.root, Var):
+            return False
+        return self.step.is_learned(term.root) == operation.learned
 
     def _direct_operation(self, term: MovedSource, shape: Shape) -> AffineOperation | None:
         """The operation that gives a term, where an affine map can lead to the port itself, not by way of a relay."""
@@ -144,25 +134,24 @@ class _Wiring:
         rows = np.concatenate([index for index in indices if index is not None])
         return operation.part(rows=term.index) if np.unique(rows).size == rows.size else None
 
-    # Affine maps
-
     def _apply(self, root: Root, operation: AffineOperation, port: Port) -> None:
-        """An affine map into a port."""
+        """An affine map into a port: from the sources of its operand where it can read them, else from a relay."""
         terms = self.kinds.terms_of(self.kinds.maps.by_result[root].xs[0])
         gathering = self._gathering(terms, operation)
         if gathering is not None:
-            self._add_map(*gathering, port)
+            self.draft.add_map(*gathering, port)
             return
         readable = [self._readable(t, operation) for t in terms] if self._can_be_split(terms, operation) else []
         sources = [source for source in readable if source is not None]
         if not sources or len(sources) < len(terms):
-            self._add_map(operation, self._operand_relay(terms, operation), port)
+            self.draft.add_map(operation, self._operand_relay(terms, operation), port)
             return
         for k, (term, source) in enumerate(zip(terms, sources, strict=True)):
             part = operation
             if term.index is not None:
-                part = operation.part(columns=_positions_of(term, self.step.size(term.root)))
-            self._add_map(part if k == 0 else part.without_bias(), source, port)
+                part = operation.part(columns=_positions_of(term.index, self.step.size(term.root)))
+            # The parts are summed, so the bias may be in one of them only.
+            self.draft.add_map(part if k == 0 else part.without_bias(), source, port)
 
     def _gathering(self, terms: Terms, operation: AffineOperation) -> tuple[AffineOperation, SourcePort] | None:
         """A sparse matrix that reads the source of gathered elements itself, and that source."""
@@ -175,7 +164,7 @@ class _Wiring:
         return replace(gathering, name=operation.name), source
 
     def _can_be_split(self, terms: Terms, operation: AffineOperation) -> bool:
-        """Whether a matrix can be split into one for every source, which each reads all of its source."""
+        """Whether a matrix can be split into one for every source, each of which reads all of its source."""
         if len(terms) == 1 and terms[0].index is None:
             return True
         return operation.is_dense and all(
@@ -189,16 +178,14 @@ class _Wiring:
             return None
         source = self._source_of(term.root)
         wanted = operation.source if term.index is None else (self.step.size(term.root),)
-        return source if self._port_shape(source) == wanted else None
-
-    # Relays
+        return source if self.draft.port_shape(source) == wanted else None
 
     def _source_of(self, root: Root) -> SourcePort:
         """Where a root is read; the result of an affine map at a relay, which is made if there is none yet."""
         now = base(root)
         if now not in self.sources and now in self.operations:
             operation = self.operations[now]
-            relay = self._add_relay(operation.name, operation.target)
+            relay = self.draft.add_relay(operation.name, operation.target)
             self.sources[now] = SourcePort(relay, OUT)
             self._apply(now, operation, (relay, IN))
         source = self.sources[now]
@@ -206,98 +193,18 @@ class _Wiring:
 
     def _operand_relay(self, terms: Terms, operation: AffineOperation) -> SourcePort:
         """A relay with what a map reads."""
-        relay = self._add_relay(f"{operation.name}.x", operation.source)
+        relay = self.draft.add_relay(f"{operation.name}.x", operation.source)
         for term in terms:
             if self.step.is_static(term.root):
-                self._bring_fixed(term, (relay, IN), operation.source)
+                self.draft.add_fixed(term, (relay, IN), operation.source)
             else:
-                self._move(term, (relay, IN), operation.source)
+                self.draft.add_move(term.index, self._source_of(term.root), (relay, IN), operation.source)
         return SourcePort(relay, OUT)
 
-    def _add_relay(self, wanted: str, shape: Shape) -> str:
-        nodes = self.nodes
-        name = free({*nodes.inputs, *nodes.populations, *nodes.outputs, *self.relays}, wanted)
-        self.relays[name] = Population(name, shape, Relay())
-        return name
 
-    def _port_shape(self, source: SourcePort) -> Shape:
-        nodes, name = self.nodes, source.node
-        if name in nodes.inputs:
-            return nodes.inputs[name].shape
-        population = nodes.populations.get(name) or self.relays[name]
-        return population.neuron.shape_of(source.port, population.shape)
-
-    # Single projections
-
-    def _add_map(self, operation: AffineOperation, source: SourcePort, port: Port) -> None:
-        arrays = {label: np.asarray(derived(self.step.static)) for label, derived in operation.arrays.items()}
-        name = self._add(operation.name, source, operation.make(arrays), port, operation.learned)
-        if operation.learned:
-            self.derived.update({(name, label): derived for label, derived in operation.arrays.items()})
-
-    def _move(self, term: MovedSource, port: Port, shape: Shape) -> None:
-        source = self._source_of(term.root)
-        operation = _moving(term.index, self._port_shape(source), shape)
-        self._add(f"{source.node}->{port[0]}", source, operation, port, trained=False)
-
-    def _bring_fixed(self, term: MovedSource, port: Port, shape: Shape) -> None:
-        """A constant projection with what does not change."""
-        derived = _selected(term, shape)
-        learned = bool(self._is_learned(term))
-        name = self.add_constant(np.asarray(derived(self.step.static)), port, learned)
-        if learned:
-            self.derived[name, "bias"] = derived
-
-    def add_constant(self, value: np.ndarray, port: Port, trained: bool) -> str:
-        """A projection that brings the same in every step. It needs a source all the same, whose values it ignores."""
-        node = next(iter(self.nodes.inputs), None)
-        if node is None:
-            raise ModelError(
-                f"{self.step.info.name} takes no input; give it one, so that a graph knows how long to run."
-            )
-        return self._add(f"{port[0]}.{port[1]}.bias", SourcePort(node, OUT), Constant(value), port, trained)
-
-    def _add(self, wanted: str, source: SourcePort, operation: Operation, port: Port, trained: bool) -> str:
-        name = free(self.taken_names, wanted)
-        self.taken_names.add(name)
-        self.projections[name] = Projection(
-            name,
-            source.node,
-            port[0],
-            operation,
-            source.delay,
-            source_port=source.port,
-            target_port=port[1],
-            trained=trained,
-        )
-        return name
-
-
-def _moving(index: np.ndarray | None, source: Shape, target: Shape) -> Operation:
-    if index is None:
-        if source == target:
-            return Identity()
-        if target == (prod(source),):
-            return Flatten()
-        index = np.arange(prod(source))
-    return Select(index.reshape(target))
-
-
-def _selected(term: MovedSource, shape: Shape) -> Derived:
-    """What a static term brings."""
-
-    def derived(static: StaticValues) -> Any:
-        value = jnp.asarray(static[term.root]).reshape(-1)
-        if term.index is not None:
-            value = jnp.where(term.index >= 0, value[np.maximum(term.index, 0)], 0)
-        return value.reshape(shape)
-
-    return derived
-
-
-def _positions_of(term: MovedSource, size: int) -> np.ndarray:
+def _positions_of(index: np.ndarray, size: int) -> np.ndarray:
     """Of every element of a root its position in what it is moved to."""
     positions = np.empty(size, np.int64)
-    used = np.flatnonzero(term.index >= 0) if term.index is not None else np.arange(size)
-    positions[term.index[used] if term.index is not None else used] = used
+    filled = np.flatnonzero(index >= 0)
+    positions[index[filled]] = filled
     return positions

@@ -35,9 +35,9 @@ def _with_interface(info: ModuleInfo, graph: SNNGraph) -> StepFunction:
 
     def step(params: Any, state: Any, *inputs: Any) -> tuple[Any, Any]:
         leaves = jax.tree.leaves(inputs)
-        given = {node.name: jnp.reshape(x, node.shape) for node, x in zip(graph.inputs.values(), leaves, strict=True)}
-        state, found = lowered.step(params, state, given)
-        values = found if isinstance(found, dict) else {next(iter(graph.outputs)): found}
+        by_name = {node.name: jnp.reshape(x, node.shape) for node, x in zip(graph.inputs.values(), leaves, strict=True)}
+        state, results = lowered.step(params, state, by_name)
+        values = results if isinstance(results, dict) else {next(iter(graph.outputs)): results}
         outputs = [
             jnp.reshape(value, aval.shape).astype(aval.dtype)
             for value, aval in zip(values.values(), info.output_avals, strict=True)
