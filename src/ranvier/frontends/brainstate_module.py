@@ -224,7 +224,7 @@ def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Except
             f"the states of {name} are not initialised ({reason}). Call "
             "brainstate.nn.init_all_states(model) first, or init_all_states(model, batch_size=...) for a batch."
         )
-    if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not reason in environment", str(error))):
+    if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not found in environment", str(error))):
         return ModelError(_setting_text(name, missing[1], reason))
     shapes = ", ".join(_input_text(leaf) for leaf in jax.tree.leaves(inputs)) or "no inputs"
     return InputError(
