@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from ..program.in_numpy import NumpyProgram
 from ..program.precision import TracedFunction
 from .arrays import Matrix, constant, in_float64
 from .neurons import OUT, Neuron
@@ -21,6 +22,7 @@ from .ops import OperationOps
 from .windows import Shape, ShapeError
 
 Values = dict[str, Any]
+DOUBLE = np.dtype(np.float64)
 ROWS_AT_ONCE = 256
 """So many columns of a map's matrix are found together."""
 
@@ -119,6 +121,9 @@ class Traced(Neuron, named=False):
 
 def run_traced(neuron: Traced, shape: Shape, inputs: Values, states: Values) -> tuple[Values, Values]:
     """New states and outputs of many samples in float64, everything ``[samples, size]``."""
+    program = _numpy_program(neuron)
+    if program is not None:
+        return _run_in_numpy(neuron, program, inputs, states)
 
     def shaped(values: Values) -> Values:
         return {k: np.asarray(v).reshape(-1, *neuron.shape_of(k, shape)) for k, v in values.items()}
@@ -127,6 +132,24 @@ def run_traced(neuron: Traced, shape: Shape, inputs: Values, states: Values) -> 
         results = _batched(neuron)(shaped(inputs), shaped(states))
     states, outputs = ({k: np.asarray(v, np.float64).reshape(len(v), -1) for k, v in part.items()} for part in results)
     return states, outputs
+
+
+@lru_cache(maxsize=256)
+def _numpy_program(neuron: Traced) -> NumpyProgram | None:
+    return NumpyProgram.of(neuron.function.in_precision(DOUBLE)) if neuron.by_position else None
+
+
+def _run_in_numpy(neuron: Traced, program: NumpyProgram, inputs: Values, states: Values) -> tuple[Values, Values]:
+    by_name = {name: value.ravel() if value.ndim else value for name, value in neuron.values.items()} | inputs | states
+    dtypes = neuron.function.dtypes(DOUBLE)
+    operands = [np.asarray(by_name[name]).astype(d) for name, d in zip(neuron.names, dtypes, strict=True)]
+    with np.errstate(all="ignore"):
+        results = program(operands)
+    # A result that depends on no input or state is one number, or one per neuron.
+    shape = np.broadcast_shapes(*(np.shape(x) for x in operands))
+    arrays = [np.broadcast_to(np.asarray(x, np.float64), shape) for x in results]
+    count = len(neuron.states)
+    return dict(zip(neuron.states, arrays, strict=False)), dict(zip(neuron.outputs, arrays[count:], strict=True))
 
 
 @lru_cache(maxsize=256)

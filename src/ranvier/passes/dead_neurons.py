@@ -70,13 +70,15 @@ class DeadNeurons(Pass):
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
-        # Repeated by the caller: neurons that fed only removed neurons become unobservable themselves.
-        for bundle in bundles(rewriting.graph):
-            if not all(name in rewriting.graph.populations for name in bundle.names):
-                continue
-            findings = [finding for finding in self._findings(rewriting, bundle) if finding[0].any()]
-            if findings:
-                self._remove(rewriting, bundle, findings)
+        # All findings come from one analysis of the graph before the first removal. They hold together: a neuron that
+        # is silent, unobservable or always on stays so when others go that have no effect. Analysing anew after every
+        # removal would make the cost of a chain of populations quadratic in its length. Repeated by the caller, for
+        # what only the next analysis can see.
+        findings = [(bundle, list(self._findings(rewriting, bundle))) for bundle in bundles(rewriting.graph)]
+        for bundle, of_bundle in findings:
+            applicable = [finding for finding in of_bundle if finding[0].any()]
+            if applicable and all(name in rewriting.graph.populations for name in bundle.names):
+                self._remove(rewriting, bundle, applicable)
 
     def _findings(self, rewriting: Rewriting, bundle: Bundle) -> Iterator[Finding]:
         """Units that can be removed, each in one finding.
