@@ -53,6 +53,8 @@ def _check_reversible(info: ModuleInfo) -> None:
     """Raises :class:`RuleError` for ``while`` loops between states or parameters and what learning looks at."""
     felt, made_of = reach_by_gradient(info), binding_times_of(info)
     sources = sum(made_of.bits[var] for var in (*info.hidden_invars, *info.other_invars, *info.weight_invars))
+    # Only a loop that lies between a state or parameter and what learning looks at is in the way: one that prepares the
+    # inputs is never differentiated.
     whiles = [
         eqn
         for eqn in info.equations
@@ -95,16 +97,22 @@ class _BpttKernel(Kernel):
     ) -> ChunkResult:
         info, stages = self.info, stages_of(self.info)
 
+        # The reverse pass over this function is the recursion a_{t-1} = dl_{t-1}/dh_{t-1} + A_t^T a_t: JAX pulls a_t
+        # back through the step and never builds A.
         def total(entering: list[Any]) -> Any:
-            def step(carry: Any, given: Any) -> Any:
-                inputs, target, weight = given
+            def step(carry: Any, data: Any) -> Any:
+                inputs, target, weight = data
                 values = {**static, **dict(zip(info.input_invars, inputs, strict=True))}
                 for var, value in zip(self._variables, entering, strict=True):
+                    # Cast within the step, so that the reverse pass adds up the gradients of the steps in the wider
+                    # dtype: a sum in bfloat16 stops growing after some hundred steps.
                     values[var] = value.astype(dtype_of(var))
                 outputs, hidden, other = stages.step(values, *carry)
                 output = jax.tree.unflatten(info.output_treedef, outputs)
                 return (hidden, other), (weight * scalar_loss(loss, output, target), outputs)
 
+            # A scan, so that the compiled program is one step however long the sequence is; only the activations that
+            # the reverse pass reads grow with it.
             start = (list(state.hidden), list(state.other))
             (hidden, other), (losses, outputs) = jax.lax.scan(
                 step, start, (chunk.inputs, chunk.targets, chunk.weights), chunk.length
@@ -115,6 +123,8 @@ class _BpttKernel(Kernel):
             static[var].astype(zeros.dtype)
             for var, zeros in zip(self._variables, no_gradients(self._variables), strict=True)
         ]
+        # The state after the call is an auxiliary result: no cotangent comes back into it, nor does one leave through
+        # the state before. That is the truncation which the plan names.
         _, pull, (losses, outputs, hidden, other) = jax.vjp(total, entering, has_aux=True)
         (gradients,) = pull(jnp.ones_like(losses.sum()))
         return ChunkResult(

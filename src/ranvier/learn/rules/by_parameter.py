@@ -1,7 +1,11 @@
 """Rules of their own for some parameters: one kernel for each rule, and from each the gradients it is asked for.
 
 Every rule runs on the program that it prepares, with memory of its own, and keeps only what its parameters need. So the
-gradient of a parameter is that of its rule alone.
+gradient of a parameter is exactly that of its rule.
+
+For example, ``{("w_in",): EProp(), ...: D_RTRL()}`` with parameters ``w_in``, ``w_rec`` and ``w_out`` makes two parts:
+EProp with the parameters {0}, and D_RTRL with {1, 2}. Every chunk is run by both; the first gives dL/dw_in, the second
+the other two gradients, and outputs and new states, which are the same in both, are taken from the first.
 """
 
 from __future__ import annotations
@@ -80,6 +84,8 @@ class ByParameter(Rule):
                 f"{'; '.join(faults)}; the parameters of {info.name} are {known}, and the key ... gives a rule to all "
                 "that are not named."
             )
+        # Parameters of equal rules share one kernel: with a kernel for each parameter, the forward pass would run once
+        # per parameter.
         parameters: dict[Rule, set[int]] = {}
         for number in range(len(paths)):
             rule = named.get(number, default)
@@ -91,6 +97,8 @@ class ByParameter(Rule):
         parts = []
         for rule, parameters in self.of_parameters(info).items():
             prepared = rule.prepare(info)
+            # Without ``only`` every kernel would keep traces of all parameters, and the memory would be that of all
+            # rules together.
             parts.append(RulePart(rule.name, parameters, rule.kernel(prepared).only(parameters)))
         return PartedKernel(info, tuple(parts))
 
@@ -141,6 +149,9 @@ class RulePart:
             static = self.static_values(leaves, state.other)
             return [static[var] for var in variables]
 
+        # Prepared programs differ in their static variables: one may read w where another reads softplus(w). So
+        # gradients are pulled back to the leaves of the parameters, which all parts share, before they are put
+        # together.
         values, pull = jax.vjp(entering, list(leaves))
         static = self.static_values(leaves, state.other)
         result = self.kernel.run(loss, static, state, chunk, fresh=fresh, keep=keep)
@@ -163,6 +174,8 @@ class PartedKernel(Kernel):
 
     @property
     def chunked(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # Stepwise rules may be given any number of steps at a time, so they join the chunks of the others. Only BPTT
+        # needs the whole call as one chunk.
         return not self.truncates
 
     @property
@@ -186,8 +199,9 @@ class PartedKernel(Kernel):
         leaves, other = self._leaves(static), self._unchanged(static)
         memories = []
         for part in self.parts:
-            own = [leaf for slot in part.info.hidden[len(self.info.hidden) :] for leaf in slot.initial]
-            memories.append((own, part.kernel.init(part.static_values(leaves, other))))
+            # States that a rule adds, such as e-prop's filters, are no states of the model: they go into the memory.
+            added = [leaf for slot in part.info.hidden[len(self.info.hidden) :] for leaf in slot.initial]
+            memories.append((added, part.kernel.init(part.static_values(leaves, other))))
         return memories
 
     def run(
@@ -196,31 +210,34 @@ class PartedKernel(Kernel):
         leaves, count = self._leaves(static), len(self.info.hidden)
         gradients: dict[Var, Any] = {}
         results, memories = [], []
-        for part, (own, memory) in zip(self.parts, state.memory, strict=True):
-            before = LearnerState([*state.hidden, *own], state.other, memory)
+        for part, (added, memory) in zip(self.parts, state.memory, strict=True):
+            # Each part runs the step from the same old states: D, f and L have to be those of its own program.
+            before = LearnerState([*state.hidden, *added], state.other, memory)
             result, by_leaf = part.run(loss, leaves, before, chunk, fresh=fresh, keep=keep)
             results.append(result)
             memories.append((result.state.hidden[count:], result.state.memory))
+            # The kernel also gives gradients of the other rules' parameters, which need not be right after ``only``.
             wanted = {var for k in part.parameters for var in self._leaves_of(k)}
             gradients |= {v: g for v, g in zip(self.info.weight_invars, by_leaf, strict=True) if v in wanted}
+        # What rules add to a program never changes the model's own numbers, so any part's outputs will do.
         first = results[0]
         after = LearnerState(first.state.hidden[:count], first.state.other, memories)
         by_variable = {var: gradients[var] for var in self.variables}
         return ChunkResult(by_variable, first.losses, first.outputs, after)
 
     def lasting(self, memory: list[Any]) -> list[Any]:
-        return [part.kernel.lasting(own) for part, (_, own) in zip(self.parts, memory, strict=True)]
+        return [part.kernel.lasting(part_memory) for part, (_, part_memory) in zip(self.parts, memory, strict=True)]
 
     def restarted(self, memory: list[Any], lasting: list[Any], seed: Any) -> list[Any]:
         parts = zip(self.parts, memory, lasting, strict=True)
-        return [(own, part.kernel.restarted(part_memory, lasts, seed)) for part, (own, part_memory), lasts in parts]
+        return [(added, part.kernel.restarted(part_memory, lasts, seed)) for part, (added, part_memory), lasts in parts]
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
         rows = []
         for part in self.parts:
             for slots, text in part.kernel.kept():
-                own = tuple(k for k in slots if k in part.parameters)
-                rows += [(own, f"{part.rule}: {text}")] if own else []
+                of_part = tuple(k for k in slots if k in part.parameters)
+                rows += [(of_part, f"{part.rule}: {text}")] if of_part else []
         return rows
 
     def approximations(self) -> list[str]:

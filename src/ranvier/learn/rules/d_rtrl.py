@@ -31,4 +31,8 @@ class D_RTRL(Rule):
         return sizes.of_full_traces(self.name)
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
+        # D-RTRL is the plain case of the shared machinery. D follows elementwise and structural paths only: with
+        # recurrent projections in it, e would need a number for every weight and every neuron, as RTRL has. L is the
+        # true dl/dh, so no feedback weights. And the same-step part stays the exact one, so that a plan with nothing
+        # left out means a gradient equal to BPTT's.
         return TraceKernel(info, traces_of(info))

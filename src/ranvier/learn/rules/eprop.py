@@ -64,11 +64,16 @@ class EProp(Rule):
         check_number("EProp(feedback_decay=", self.feedback_decay, "it is the part lost with every chunk", most=1)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
+        # F(e)_t = kappa F(e)_{t-1} + e_t is the eligibility trace of one more hidden state, m_t = kappa m_{t-1} + z_t.
+        # With m in the program, D has the entry kappa, and traces, plan and chunks need not know of filters.
         decays = {emission.var: self._decay(info, emission) for emission in filtered_readout_outputs_of(info)}
+        # A decay of 0 filters nothing: its state would cost a number per weight and change no gradient.
         decays = {var: decay for var, decay in decays.items() if decay}
         if not decays:
             return info
         filtered = with_filters(info, decays)
+        # D holds m only if m is a state of the neurons that emit z. Elsewhere the trace of m would stay at zero, and
+        # the gradient would silently lose its temporal part.
         check_kept_together(info, filtered, [e for e in filtered_readout_outputs_of(info) if e.var in decays])
         return filtered
 
@@ -83,10 +88,13 @@ class EProp(Rule):
         )
 
     def kernel(self, info: ModuleInfo) -> TraceKernel:
+        # With the readout's own kappa, the filter holds all that the readout remembers of z, and the plan must not list
+        # that path as left out. With any other number it does not, and the plan says so.
         readouts = filtered_readouts(info) if self.filter == "readout" else frozenset()
         remarks = ()
         if self.filter is not None and self.filter != "readout":
             remarks = (f"approximation: what populations emit is filtered with {self.filter:g}, whatever reads it",)
+        # The reverse pass multiplies by the transposed readout anyway, so symmetric feedback needs no weights B.
         if self.feedback == "symmetric":
             return TraceKernel(info, traces_of(info), readouts=readouts, remarks=remarks)
         equations = feedback_equations(info)
@@ -94,6 +102,7 @@ class EProp(Rule):
             raise RuleError(
                 f"EProp(feedback={self.feedback!r}) found no readout whose weights are a parameter; use 'symmetric'."
             )
+        # Random feedback is adaptive feedback that stands still.
         adaptive = self.feedback == "adaptive"
         rate, decay = (self.feedback_rate, self.feedback_decay) if adaptive else (0.0, 0.0)
         return TraceKernel(

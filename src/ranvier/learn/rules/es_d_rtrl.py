@@ -47,6 +47,8 @@ class ES_D_RTRL(Rule):
     @property
     def smoothing(self) -> float:
         """The decay a."""
+        # Weights a^k have the mean age a / (1 - a), and a plain average of ``rank`` steps has (rank - 1) / 2; a follows
+        # from setting them equal.
         return self.decay if self.rank is None else (self.rank - 1) / (self.rank + 1)  # pyright: ignore[reportReturnType]
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
@@ -58,5 +60,8 @@ class ES_D_RTRL(Rule):
         )
 
     def kernel(self, info: ModuleInfo) -> FactorKernel:
+        # One decay for all traces: a projection that drives several groups then has one eps_x for all of them. The
+        # factor (1 - a) stands at eps_f only. Without it a steady input would count 1 / (1 - a)^2 times, where the sum
+        # over a full trace that leaks by a has it 1 / (1 - a) times.
         traces, a = traces_of(info), self.smoothing
         return FactorKernel(info, traces, (a,) * len(traces), postsynaptic=True)

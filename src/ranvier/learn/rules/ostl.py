@@ -37,13 +37,18 @@ class OSTL(Rule):
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)
+        # Below, an element of a weight has one row of J; a complex one would be two real numbers, with two rows.
         check_real(functions, self.name)
         layer = _layer_of_elements(info, functions)
         reach, group_of = reach_by_gradient(info), _group_of_state(info)
         rows = []
         for var in functions.variables:
+            # I reaches these layers within the step. The recurrent projection of a layer spreads it over all neurons of
+            # the layer, so J keeps all of them: fewer rows are SnAp, and not exact for one recurrent layer.
             layers = sorted({group_of[j] for j in reach.hidden(var)})
             rows += [np.flatnonzero(np.isin(layer, layers))] * size_of(var)
+        # A weight may have rows in two layers. A is cut at their border even so: an entry between layers is what OSTL
+        # leaves out in time, and with it the rule would be RTRL.
         return InfluenceKernel(info, padded(rows), layer[:, None] == layer[None, :])
 
 
@@ -54,5 +59,5 @@ def _group_of_state(info: ModuleInfo) -> dict[int, int]:
 def _layer_of_elements(info: ModuleInfo, functions: StepFunctions) -> np.ndarray:
     """For every element of the flat state the index of its group; -1 for states that are not hidden."""
     group_of = _group_of_state(info)
-    found = {var: group_of[j] for j, var in enumerate(info.hidden_invars)}
-    return np.concatenate([np.full(size_of(var), found.get(var, -1)) for var in functions.states])
+    by_variable = {var: group_of[j] for j, var in enumerate(info.hidden_invars)}
+    return np.concatenate([np.full(size_of(var), by_variable.get(var, -1)) for var in functions.states])

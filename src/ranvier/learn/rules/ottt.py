@@ -43,6 +43,8 @@ class OTTT(Rule):
         traces = traces_of(info)
         decays = tuple(self._decay_of(trace) if self.decay is None else self.decay for trace in traces)
         for trace, decay in zip(traces, decays, strict=True):
+            # x^ belongs to the projection, not to the neurons: that is why the memory is the size of x. Two populations
+            # with different decays would need two of them, and one would be wrong for the other.
             others = {a for t, a in zip(traces, decays, strict=True) if t.term is trace.term}
             if len(others) > 1:
                 names = ", ".join(path_text(info.parameters[k].path) for k in trace.term.slots)
@@ -51,17 +53,20 @@ class OTTT(Rule):
                     f"{', '.join(f'{a:.4g}' for a in sorted(others))}; give each a projection of its own, or write "
                     f"OTTT(decay={decay:.4g})."
                 )
+        # dl_t/dy_t takes the place of L_t . eps_f: it has f of this step in it, and one constant decay needs no more.
         return FactorKernel(info, traces, decays, postsynaptic=False)
 
     def _decay_of(self, trace: Trace) -> float:
         entries, direct = trace.dynamics.entries, trace.dynamics.uniform_f(trace.lanes)
+        # x^ is the same for all neurons that y drives and at all steps, so D must be one number for all of them. A
+        # structural zero is a number too: such a neuron forgets at once, and x^ is x.
         facts = {a: entries.get((a, a)) for a in direct}
         values = {0.0 if fact is None else fact.value for fact in facts.values()}
         if len(values) != 1 or None in values:
             names = ", ".join(path_text(path) for c in trace.term.connections for path in c.hidden_paths)
-            found = ", ".join("0" if fact is None else str(fact) for fact in facts.values())
+            entries_text = ", ".join("0" if fact is None else str(fact) for fact in facts.values())
             raise RuleError(
-                f"OTTT takes its decay from D where that is one constant, but D of {names} is {found}; "
+                f"OTTT takes its decay from D where that is one constant, but D of {names} is {entries_text}; "
                 "write OTTT(decay=...) with exp(-dt / tau) of the membrane."
             )
         (value,) = values

@@ -31,4 +31,6 @@ class RTRL(Rule):
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)
+        # J has all rows for all weights, so no pattern of A is computed and nothing is left out. As all weights share
+        # one set of rows, A J is one matrix product. Complex states are fine here: they are two rows each.
         return InfluenceKernel(info, np.broadcast_to(np.arange(functions.size), (functions.weights, functions.size)))

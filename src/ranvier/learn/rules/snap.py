@@ -41,12 +41,17 @@ class SnAp(Rule):
 
     def kernel(self, info: ModuleInfo) -> InfluenceKernel:
         functions = StepFunctions(info)
+        # The patterns below count elements; a complex element would be two real numbers of the flat vectors.
         check_real(functions, self.name)
         new_states = functions.new_states
         by_weight = dependence_pattern(info, functions.variables, new_states).T
         by_state = dependence_pattern(info, functions.states, new_states).T
+        # The pattern of I + A I + ... + A^(n-1) I. It is fixed at compile time, from which elements can reach which:
+        # taken from the numbers of a run, rows would change with the data and every change would recompile.
         for _ in range(self.n - 1):
+            # numpy multiplies Boolean matrices element by element; in float32 it is one BLAS product.
             more = by_weight | (by_weight.astype(np.float32) @ by_state.astype(np.float32) > 0)
+            # Nothing new: further steps reach nothing either, and the rule is exact.
             if (more == by_weight).all():
                 break
             by_weight = more

@@ -62,6 +62,8 @@ class ThreeFactor(Rule):
                 f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
                 "so no weight has a postsynaptic factor; use D_RTRL, say."
             )
+        # e_t = decay e_{t-1} + dz_t/dy_t (x) x_t is the trace of a filter of z that feels the step's projections only.
+        # Were it not detached from the old states, the membrane's D would carry e too, on top of the rule's own decay.
         return with_filters(info, decays, detached=True)
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
@@ -71,15 +73,21 @@ class ThreeFactor(Rule):
         filters = {slot.path for slot in info.hidden if slot.label == FILTERED}
         dynamics: dict[HiddenGroup, _Modulated] = {}
         for group in analyse_groups(info).groups:
+            # The filter is the only component with a trace. With the other states of the neuron, the memory would be
+            # that of D-RTRL, and D would mix them into e.
             parts = enumerate(group.positions.components)
             components = tuple(a for a, part in parts if group.hidden_paths[part.state] in filters)
             if components:
                 dynamics[group] = _Modulated.of(group, components, self.modulator, batch_size(info))
+        # A weight that drives no population with a filter, such as a readout's, has no postsynaptic factor: without a
+        # trace it has its same-step gradient.
         traces = [
-            Trace(trace.term, trace.lanes, found)
+            Trace(trace.term, trace.lanes, modulated)
             for trace in traces_of(info)
-            if (found := dynamics.get(trace.lanes.connection.group)) and found.uniform_f(trace.lanes)
+            if (modulated := dynamics.get(trace.lanes.connection.group)) and modulated.uniform_f(trace.lanes)
         ]
+        # M e_t has the step's own x_t in it. The same-step gradient beside it would count that step twice, once by M
+        # and once by the loss.
         return TraceKernel(info, tuple(traces), replaces_same_step=True)
 
 
@@ -133,6 +141,7 @@ class _Modulated(TraceDynamics):
     def signal(self, same: SameStep) -> Components:
         modulators = self._modulators(same)
         samples = modulators.shape[-1]
+        # Positions go sample by sample, so each M is repeated for all neurons of its sample.
         at_positions = jnp.repeat(modulators.astype(self.dtype), self.positions // samples, axis=-1)
         return dict.fromkeys(self.components, at_positions)
 
@@ -146,6 +155,7 @@ class _Modulated(TraceDynamics):
                 raise InputError(
                     f"modulator(output, target) gave {modulators.shape[1]} numbers; one is expected{several}."
                 )
+            # A step that the mask leaves out of the loss must not teach by its modulator either.
             return modulators * same.weights[:, None]
         errors = same.errors()
         shared = all(error.ndim > 1 and error.shape[1] == self.batch for error in errors) and self.batch > 1

@@ -18,6 +18,7 @@ from ..sensitivity.stepwise import FlatStep, StepwiseKernel
 from ..uses.traced_uses import slots_in_time
 
 SMALL = 1e-7
+"""Keeps r0 and r1 finite at the first step, where s and t are zero."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,26 @@ class _UoroKernel(StepwiseKernel):
         return ["approximation: the influence of weights on the state is exact in expectation only"]
 
     def restarted(self, memory: dict[str, Any], lasting: Any, seed: Any) -> dict[str, Any]:
+        # Signs of their own for every sequence: noise that repeats does not average out over a training.
         key = jax.random.fold_in(jax.random.wrap_key_data(memory["key"]), seed)
         return {**memory, "key": jax.random.key_data(key)}
 
     def temporal(self, by_state: jax.Array, memory: dict[str, Any]) -> jax.Array:
+        # (dl_t/dh_{t-1} . s) t: the product s (x) t, of the size of J, is never built.
         return (by_state @ memory["state"]) * memory["weights"]
 
     def advanced(self, step: FlatStep, h: jax.Array, w: jax.Array, memory: dict[str, Any]) -> dict[str, Any]:
+        # With E[v (x) v] = 1, E[s (x) t] becomes A E[s (x) t] + I, which is the recursion of J. That needs signs that
+        # are independent of those of earlier steps: the cross terms A s (x) v I and v (x) t average to zero only then,
+        # and the gradient would be biased otherwise.
         key, used = jax.random.split(jax.random.wrap_key_data(memory["key"]))
         signs = jax.random.rademacher(used, h.shape, h.dtype)
+        # A s by one forward pass, v I by one reverse pass. A and I themselves would take as many passes as the state
+        # has elements.
         _, pushed = jax.jvp(lambda h: step(h, w), (h,), (memory["state"],))
         (pulled,) = jax.vjp(lambda w: step(h, w), w)[1](signs)
+        # Any positive r0 and r1 leave the expectation as it is. Without them s shrinks with A while t grows step by
+        # step, and the variance grows with the sequence.
         r0 = _balance(memory["weights"], pushed)
         r1 = _balance(pulled, signs)
         return {
