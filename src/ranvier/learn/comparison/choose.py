@@ -33,6 +33,7 @@ def candidates_for(program: ModuleInfo, limit: int) -> list[Rule]:
     """The candidates that can be tried on a program: those whose memory fits by itself."""
     states = sum(math.prod(slot.shape) for slot in program.hidden)
     weights = sum(leaf.size for slot in program.parameters for leaf in slot.initial)
+    # Even to measure them, J would have to be made; 4 bytes for each number.
     dense = states * weights <= DENSE_LIMIT and states * weights * 4 <= limit
     return [rule for rule in CANDIDATES if dense or not isinstance(rule, SnAp | RTRL)]
 
@@ -56,6 +57,8 @@ def choose(program: ModuleInfo, rules: Sequence[Rule], comparison: RuleCompariso
         raise RuleError(f"no rule can be applied to {program.name}: {comparison}")
     sizes = [_sizes(program, rule) for rule, _ in usable]
     paths = [slot.path for slot in program.parameters]
+    # From the smallest up, so that every step on the way fits: the other way round, the start might need more than the
+    # machine has.
     chosen = {path: min(range(len(usable)), key=lambda n: (sizes[n](k), n)) for k, path in enumerate(paths)}
     free = limit - sum(sizes[n](k) for k, n in enumerate(chosen.values()))
     if free < 0:
@@ -63,6 +66,8 @@ def choose(program: ModuleInfo, rules: Sequence[Rule], comparison: RuleCompariso
             f"the smallest rules for {program.name} keep {limit - free} bytes between steps, which is more than "
             f"memory_limit={limit}; raise it, or make the batch smaller."
         )
+    # A change may also free memory, so sizes count as differences. Every change lowers an error by more than rounding,
+    # so no pair of rules can take turns for ever.
     while (change := _best_change(usable, sizes, paths, chosen, free)) is not None:
         k, n = change
         free -= sizes[n](k) - sizes[chosen[paths[k]]](k)
@@ -76,6 +81,7 @@ def _sizes(program: ModuleInfo, rule: Rule) -> Callable[[int], int]:
     known: dict[int, int] = {}
 
     def of(k: int) -> int:
+        # Every round asks for all sizes again, and each means tracing the ``init`` of a kernel.
         if k not in known:
             known[k] = memory_bytes(kernel.only(frozenset({k})))
         return known[k]

@@ -57,6 +57,7 @@ class Agreement:
 
 def _flat(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
+    # The squares of millions of float32 numbers lose the digits by which good rules differ.
     wide = np.complex128 if np.iscomplexobj(array) else np.float64
     return array.astype(wide).reshape(-1)
 
@@ -177,16 +178,18 @@ def compared(
     results = []
     for rule, label in zip(rules, _labels(rules), strict=True):
         try:
-            own = learner if rule == learner.rule else learner.with_rule(rule)
-            gradient, seconds = _timed(own, loss, xs, ys, options)
+            # The learner's own rule is compiled already.
+            measured = learner if rule == learner.rule else learner.with_rule(rule)
+            gradient, seconds = _timed(measured, loss, xs, ys, options)
         except RuleError as error:
+            # A rule that the model cannot learn by is a row with its reason; the others are still compared.
             results.append(RuleResult(label, {}, 0, float("nan"), refused=str(error)))
             continue
         agreement = {path: Agreement.of(gradient[path], exact[path]) for path in exact}
         costs = ()
         if with_costs:
-            costs = _costs(own, exact, lambda program: _bptt(learner, program, loss, xs, ys, options))
-        results.append(RuleResult(label, agreement, own.plan.memory_bytes, seconds, costs))
+            costs = _costs(measured, exact, lambda program: _bptt(learner, program, loss, xs, ys, options))
+        results.append(RuleResult(label, agreement, measured.plan.memory_bytes, seconds, costs))
     return RuleComparison(exact_by.rule.name, int(aux.losses.shape[0]), tuple(results))
 
 
@@ -198,6 +201,7 @@ def _labels(rules: Sequence[Rule]) -> list[str]:
 
 def _timed(learner: Comparable, loss: Loss, xs: Any, ys: Any, options: Mapping[str, Any]) -> tuple[Gradients, float]:
     """The gradient, and the median time of a call without compiling."""
+    # The first call compiles and is not timed. JAX returns before it has computed, so every call is waited for.
     gradient, _ = jax.block_until_ready(learner.grad(loss, xs, ys, **options))
     times = []
     for _ in range(REPEATS):
@@ -218,6 +222,7 @@ def _costs(learner: Comparable, exact: Gradients, gradient_of: Any) -> tuple[tup
 
     A rule that rewrites the program names paths of its own program, which are not those of the model's.
     """
+    # An equation of the rewritten program is not in the model's own, where its path would have to be cut.
     if learner.info is not learner.program:
         return ()
     paths = [path for path in learner.plan.left_out if path.cut][:MOST_PATHS]
@@ -233,6 +238,7 @@ def random_sample(program: ModuleInfo, steps: int, seed: int) -> tuple[Loss, Any
     rng = np.random.default_rng(seed)
 
     def inputs(aval: Any) -> jax.Array:
+        # From 0 up: inputs around zero would leave most spiking networks silent, and all rules equal.
         values = rng.uniform(0.0, 1.0, (steps, *aval.shape))
         is_float = jnp.issubdtype(aval.dtype, jnp.floating)
         return jnp.asarray(values if is_float else values > 0.5, aval.dtype)

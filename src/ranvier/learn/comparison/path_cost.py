@@ -32,6 +32,8 @@ def without_path(info: ModuleInfo, cut: Cut) -> ModuleInfo:
     outputs, hidden = len(info.output_outvars), len(info.hidden)
 
     def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        # The operand keeps its value, so that all states and losses are those of the model; only the derivative ends
+        # here. Taking the equation out would change the network instead of the gradient.
         stopped = [
             jax.lax.stop_gradient(x) if not isinstance(atom, Literal) and (id(eqn), atom) in closed_operands else x
             for atom, x in zip(eqn.invars, operands, strict=True)
@@ -40,6 +42,8 @@ def without_path(info: ModuleInfo, cut: Cut) -> ModuleInfo:
 
     def step(*operands: Any) -> list[Any]:
         results = []
+        # Two runs, because one path serves both: to this step's loss it has to stay open, into the new states it is
+        # closed. XLA merges what both compute alike.
         for how in (bind, apply):
             values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
             values.update(zip(info.jaxpr.invars, operands, strict=True))

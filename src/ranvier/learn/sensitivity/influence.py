@@ -64,19 +64,23 @@ class InfluenceKernel(StepwiseKernel):
         return patterns, which.reshape(-1)
 
     def temporal(self, by_state: jax.Array, memory: jax.Array) -> jax.Array:
+        # Padding, -1, reads element 0; without the mask its signal would reach weights that have nothing to do with it.
         taken = by_state[np.maximum(self.rows, 0)] * jnp.asarray(self._kept, by_state.dtype)
         return (taken * memory).sum(1)
 
     def advanced(self, step: FlatStep, h: jax.Array, w: jax.Array, memory: jax.Array) -> jax.Array:
         a = jax.jacrev(lambda h: step(h, w))(h)
+        # Cut before it acts: whatever passes a dropped entry once goes on through the kept ones from there.
         a = a if self.within is None else a * jnp.asarray(self.within, a.dtype)
         return self._carried(a, memory) * jnp.asarray(self._kept, memory.dtype) + self._immediate(step, h, w)
 
     def _carried(self, a: jax.Array, memory: jax.Array) -> jax.Array:
         patterns, which = self._patterns
+        # Weights with equal rows share one product with one part of A; RTRL has a single set of rows. Written out for
+        # hundreds of sets, the program would compile for minutes, so then a loop goes weight by weight.
         if len(patterns) > FEW_PATTERNS:
             rows = jnp.maximum(self.rows, 0)
-            return jax.lax.map(lambda given: a[given[0]][:, given[0]] @ given[1], (rows, memory))
+            return jax.lax.map(lambda weight: a[weight[0]][:, weight[0]] @ weight[1], (rows, memory))
         carried = jnp.zeros_like(memory)
         for number, pattern in enumerate(patterns):
             rows, weights = np.maximum(pattern, 0), np.flatnonzero(which == number)
@@ -87,9 +91,11 @@ class InfluenceKernel(StepwiseKernel):
         """I on the rows kept, by one reverse pass for each element of the state."""
         _, pull = jax.vjp(lambda w: step(h, w), w)
 
+        # A scan, so that one row of I is in memory at a time. All at once they are the H x P numbers that a sparse J is
+        # there to avoid.
         def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
-            (found,) = pull(jnp.zeros_like(h).at[row].set(1.0))
-            return total + found[:, None] * (jnp.asarray(self.rows) == row).astype(found.dtype), None
+            (by_weight,) = pull(jnp.zeros_like(h).at[row].set(1.0))
+            return total + by_weight[:, None] * (jnp.asarray(self.rows) == row).astype(by_weight.dtype), None
 
         total, _ = jax.lax.scan(add, jnp.zeros(self.rows.shape, w.dtype), jnp.arange(h.size))
         return total
@@ -99,5 +105,5 @@ def padded(rows: list[np.ndarray]) -> np.ndarray:
     """``[weights, rows]`` from one list of rows for every weight, -1 where there are fewer."""
     if not rows:
         return np.zeros((0, 0), np.int64)
-    width = max((len(found) for found in rows), default=0)
-    return np.stack([np.pad(found, (0, width - len(found)), constant_values=-1) for found in rows])
+    width = max((len(of_weight) for of_weight in rows), default=0)
+    return np.stack([np.pad(of_weight, (0, width - len(of_weight)), constant_values=-1) for of_weight in rows])

@@ -1,7 +1,8 @@
 """Rules that go step by step over the whole state: what a step is for them, and their loop.
 
 The state is one flat vector h (all hidden states, and other states with a derivative), the weights are one flat vector
-w.
+w. For example, a potential [2], a complex state [1] and a weight [3, 2] make an h of 2 + 2 numbers, first the real and
+then the imaginary part of the complex one, and a w of 6.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class StepFunctions:
         self.variables = entering_variables(info)
         before = [*info.hidden_invars, *info.other_invars]
         after = [*info.hidden_outvars, *info.other_outvars]
+        # A state that the step returns as it is has the identity for its rows of A, and nothing reaches it: in h it
+        # would only make A and J larger. Integers have no derivative.
         changing = [(v, w) for v, w in zip(before, after, strict=True) if v is not w and is_floating(dtype_of(v))]
         self.states: tuple[Var, ...] = tuple(v for v, _ in changing)
         self.new_states: tuple[Any, ...] = tuple(w for _, w in changing)
@@ -64,13 +67,15 @@ class StepFunctions:
     @cached_property
     def dtype(self) -> Any:
         """The real dtype that holds all states and variables, and sums in at least single precision."""
-        found = (dtype_of(var) for var in (*self.states, *self.variables))
-        return jnp.zeros((), jnp.result_type(jnp.float32, *found)).real.dtype
+        dtypes = (dtype_of(var) for var in (*self.states, *self.variables))
+        return jnp.zeros((), jnp.result_type(jnp.float32, *dtypes)).real.dtype
 
     def flat(self, values: Sequence[Any]) -> jax.Array:
         """One real vector of all values; of complex ones first the real parts, then the imaginary parts."""
         parts = []
         for value in map(jnp.asarray, values):
+            # The step need not be holomorphic: as two real numbers, a change of each part has an effect of its own,
+            # which one complex number of A could not hold.
             both = (value.real, value.imag) if is_complex(value.dtype) else (value,)
             parts += [part.reshape(-1).astype(self.dtype) for part in both]
         return jnp.concatenate(parts) if parts else jnp.zeros(0, self.dtype)
@@ -95,6 +100,7 @@ class StepFunctions:
         info, stages = self.info, stages_of(self.info)
         values = {**static, **dict(zip(info.input_invars, inputs, strict=True))}
         values.update(zip((*info.hidden_invars, *info.other_invars), [*state.hidden, *state.other], strict=True))
+        # The state that is differentiated goes last: it replaces the leaves it was made of, integers stay as they are.
         values.update(self.parts(self.states, h))
         values.update(self.parts(self.variables, w))
         run_equations(stages.changing, values, bind_both_ways)
@@ -152,9 +158,9 @@ class StepwiseKernel(Kernel):
         functions = self.functions
         w = functions.flat([static[var] for var in functions.variables])
 
-        def step(carry: tuple[LearnerState, jax.Array], given: Any) -> Any:
+        def step(carry: tuple[LearnerState, jax.Array], data: Any) -> Any:
             state, total = carry
-            inputs, target, weight = given
+            inputs, target, weight = data
 
             def losses(h: jax.Array, w: jax.Array) -> Any:
                 _, outputs, hidden, other = functions.step(static, state, inputs, h, w)
@@ -162,12 +168,17 @@ class StepwiseKernel(Kernel):
                 return weight * scalar_loss(loss, output, target), (outputs, hidden, other)
 
             h = functions.old(state)
+            # One reverse pass over one step gives both parts: dl_t/dw with h_{t-1} held fixed, which is exact under
+            # every rule, and dl_t/dh_{t-1}, which meets the memory.
             value, pull, (outputs, hidden, other) = jax.vjp(losses, h, w, has_aux=True)
             by_state, same_step = pull(jnp.ones_like(value))
             total = total + same_step + self.temporal(by_state, state.memory)
+            # J_{t-1}, from before the step, is what dl_t/dh_{t-1} meets: the step's own I is in the same-step part
+            # already.
             memory = self.advanced(lambda h, w: functions.step(static, state, inputs, h, w)[0], h, w, state.memory)
             return (LearnerState(hidden, other, memory), total), (value, outputs)
 
+        # Of every step only the loss and the outputs are recorded: no activations, however long the sequence is.
         carry = (state, jnp.zeros_like(w))
         (state, total), (losses, outputs) = jax.lax.scan(step, carry, (chunk.inputs, chunk.targets, chunk.weights))
         return ChunkResult(functions.parts(functions.variables, total, gradient=True), losses, outputs, state)

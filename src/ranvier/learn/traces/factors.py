@@ -108,6 +108,7 @@ class FactorKernel(Kernel):
     def _is_exact(self, trace: Trace, decay: float) -> bool:
         """Whether the product of both factors is the trace itself, and the loss feels it as it feels y."""
         reached, entries = set(trace.components), trace.dynamics.entries
+        # With a decay of 0 both factors are those of this step. Their product is the trace where D carries nothing on.
         felt = {key: fact for key, fact in entries.items() if key[1] in reached}
         if self.postsynaptic:
             return decay == 0 and not felt
@@ -116,6 +117,7 @@ class FactorKernel(Kernel):
         alike = all(a == b and fact.value == decay for (a, b), fact in felt.items()) and (decay == 0 or len(felt) > 0)
         direct = reached == set(trace.dynamics.uniform_f(trace.lanes)) and {a for a, _ in felt} in (reached, set())
         group, old = trace.lanes.connection.group, bypassing_states(self.info)
+        # R_t meets the trace of the step before; dl_t/dy_t knows of y_t only, so such a path is lost.
         bypassed = any(group.hidden_invars[group.positions.components[a].state] in old for a in reached)
         return trace.term.is_direct and steady and alike and direct and not bypassed
 
@@ -134,8 +136,10 @@ class FactorKernel(Kernel):
     ) -> ChunkResult:
         stages = stages_of(self.info)
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
+        # Elementwise values of all steps, computed again at once: that is cheaper than recording them in the loop.
         at_steps = stages.replay(static, recorded)
         same = self._same_step(loss, static, at_steps, chunk.targets, chunk.weights)
+        # What the loop below needs of every step, so that it only scales and adds.
         x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
         after, (eps_x, eps_f) = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
         gradients = self._beside_the_terms(same)
@@ -144,6 +148,8 @@ class FactorKernel(Kernel):
             numbers = self._numbers(term)
             x_t = x[next(iter(numbers.values()))]
             before = {a: state.memory["x"][n] for a, n in numbers.items()}
+            # A product over synapses picks elements one by one and is dear, so all cotangents are made one first. For
+            # matrices, another product costs less than that backward loop.
             if isinstance(term.form, Sparse):
                 pairs = [signals.pair(x_t, before)]
             else:
@@ -153,20 +159,21 @@ class FactorKernel(Kernel):
 
     def _beside_the_terms(self, same: SameStep) -> dict[Var, jax.Array]:
         """The same-step gradients of all uses that are no terms; of a direct elementwise use the trace holds all."""
-        held = {term.operand for term in self.terms if term.is_direct and not term.equations}
-        return {var: jnp.zeros_like(found) if var in held else found for var, found in same.entering.items()}
+        by_trace = {term.operand for term in self.terms if term.is_direct and not term.equations}
+        return {var: jnp.zeros_like(g) if var in by_trace else g for var, g in same.entering.items()}
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         """X of every presynaptic trace; D and f of every postsynaptic one."""
         x = [term.form.presynaptic(values) for term, _ in self._pre]
         return x, [post.d(values) for post in self._post], [post.f(values) for post in self._post]
 
-    def _advance(self, memory: Memory, given: Any) -> tuple[Memory, Any]:
-        x, d, f = given
+    def _advance(self, memory: Memory, at_step: Any) -> tuple[Memory, Any]:
+        x, d, f = at_step
         new_x = [a * old + new for (_, a), old, new in zip(self._pre, memory["x"], x, strict=True)]
         new_f = [post.advanced(*parts) for post, *parts in zip(self._post, memory["f"], d, f, strict=True)]
-        told = [None if isinstance(t.form, Sparse) else x for (t, _), x in zip(self._pre, new_x, strict=True)]
-        return {"x": new_x, "f": new_f}, (told, new_f)
+        # Sparse uses are multiplied with x itself; recorded, their traces would be one more array of K steps.
+        recorded = [None if isinstance(t.form, Sparse) else x for (t, _), x in zip(self._pre, new_x, strict=True)]
+        return {"x": new_x, "f": new_f}, (recorded, new_f)
 
     def _signals(
         self, term: TracedUse, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
@@ -174,8 +181,11 @@ class FactorKernel(Kernel):
         """The cotangents of y: L on the traces of a step, R on those of the step before."""
         signals = Signals()
         if not self.postsynaptic:
+            # All traces of a use have one decay here: dl_t/dy_t is one cotangent, whichever group it came through.
             ((_, decay), *_) = self._of(term)
             signals.add(decay, same.results[term.y])
+            # The gradient of an elementwise parameter is among the same-step ones already; the trace has x_t in it once
+            # more.
             if not (term.equations or term.is_direct):
                 signals.direct.append(-same.results[term.y])
             return signals
@@ -185,7 +195,9 @@ class FactorKernel(Kernel):
             n = self._post.index(post)
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
             signals.add(decay, post.cotangent(trace, eps_f[n], signal))
+            # L_t . f_t, what the step itself does through the group: the trace has it, smoothed.
             by_trace.append(post.cotangent(trace, f[n], signal))
+            # R_t is felt by the old state, so it meets both factors as they were before the step.
             if felt := [a for a in eps_f[n] if a in bypass]:
                 old_f = {a: _shifted(f_before[n][a], eps_f[n][a]) for a in felt}
                 signals.add_earlier(decay, post.cotangent(trace, old_f, bypass))
@@ -202,8 +214,9 @@ class FactorKernel(Kernel):
 
     def _beside_the_traces(self, term: TracedUse, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
         """The cotangent of y on the paths of the same step that no trace holds."""
-        held = sum(direct[1:], direct[0])
-        return same.results[term.y] - held if term.equations else -held
+        # dl_t/dy_t less its part through the groups, or that part would count twice: here, and by L_t . eps_f.
+        through_groups = sum(direct[1:], direct[0])
+        return same.results[term.y] - through_groups if term.equations else -through_groups
 
 
 @dataclass(frozen=True)
@@ -236,14 +249,15 @@ class Signals:
             before: the presynaptic traces before the chunk, by decay.
             eps_x: these traces at all steps.
         """
-        found = [(eps_x[a], c) for a, c in self.of_trace.items()]
-        found += [(_shifted(before[a], eps_x[a]), c) for a, c in self.of_earlier.items()]
-        return [*found, *((x, c) for c in self.direct)]
+        pairs = [(eps_x[a], c) for a, c in self.of_trace.items()]
+        pairs += [(_shifted(before[a], eps_x[a]), c) for a, c in self.of_earlier.items()]
+        return [*pairs, *((x, c) for c in self.direct)]
 
     def pair(self, x: jax.Array, before: Mapping[float, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """The same as one pair, with a row for every trace before the chunk."""
         smoothed = {a: self.smoothed(a) for a in self.of_trace}
         at_steps = [*(c for c, _ in smoothed.values()), *self.direct]
+        # The trace before the chunk is one more row of X, so that it needs no product of its own.
         rows = [(before[a][None], first[None]) for a, (_, first) in smoothed.items()]
         rows.append((x, sum(at_steps[1:], at_steps[0])))
         rows_x, rows_c = zip(*rows, strict=True)
@@ -253,11 +267,12 @@ class Signals:
         """C at all steps, ``[K, *y]``, and the cotangent ``[*y]`` of the trace before the chunk."""
         c, late = self.of_trace[decay], self.of_earlier.get(decay)
         if late is not None:
+            # R of the next step meets the trace of this one. R of the first step meets the trace before the chunk.
             c = c + jnp.concatenate([late[1:], jnp.zeros_like(late[:1])])
 
         def back(after: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
-            found = now + decay * after
-            return found, found
+            total = now + decay * after
+            return total, total
 
         first, at_steps = reversed_scan(back, jnp.zeros_like(c[0]), c, c.shape[0])
         return at_steps, decay * first if late is None else decay * first + late[0]
@@ -283,6 +298,8 @@ class PostsynapticTrace:
 
     @classmethod
     def of(cls, trace: Trace, decay: float) -> PostsynapticTrace:
+        # With f one constant, eps_f is the same for every projection into the group: one is kept by position, and
+        # shared.
         known = trace.dynamics.constant_f(trace.lanes)
         if known is None:
             return cls(trace.dynamics, decay, None, frozenset(), trace)

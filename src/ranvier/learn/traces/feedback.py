@@ -1,4 +1,8 @@
-"""Feedback weights of their own for the way back from the outputs, in place of the transposed readout weights."""
+"""Feedback weights of their own for the way back from the outputs, in place of the transposed readout weights.
+
+For example, ``y = w z`` with w = 2, z = 3 and a feedback weight b = -1, under the loss y: y is 6, dl/dz = b = -1
+instead of 2, and dl/dw = z = 3, the true gradient of the readout.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,8 @@ class Feedback:
         weights = []
         for key, (eqn, operand) in zip(keys, self.equations, strict=False):
             weight = static[operand_of(eqn, operand)]
+            # At the scale of the weights they stand for, so that a learning rate that suits symmetric feedback suits
+            # these.
             spread = jnp.std(weight)
             spread = jnp.where(spread > 0, spread, max(weight.shape, default=1) ** -0.5)
             weights.append(spread * jax.random.normal(key, weight.shape, weight.dtype))
@@ -49,6 +55,8 @@ class Feedback:
         for weight, (eqn, operand) in zip(weights, self.equations, strict=True):
             gradient = gradients.get(operand_of(eqn, operand))
             change = 0.0 if gradient is None else self.rate * gradient
+            # b follows the gradient as w does. Where both also decay, what their starts differ by fades, and b comes to
+            # point along w.
             changed.append((1 - self.decay) * weight - change)
         return changed
 
@@ -63,6 +71,8 @@ class Feedback:
             number = self._number.get(id(eqn))
             if number is None:
                 return bind_both_ways(eqn, operands)
+            # y is the readout's own, with a derivative by w only; the second term is zero and has the derivative b by
+            # z.
             operand, hold = self.equations[number][1], jax.lax.stop_gradient
             forward = [
                 x if k == operand or isinstance(a, Literal) else hold(x) for k, (a, x) in _numbered(eqn, operands)

@@ -70,6 +70,8 @@ def _emissions(info: ModuleInfo, *, past: bool) -> tuple[FilteredOutput, ...]:
 
 
 def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> list[FilteredOutput]:
+    # Closed at the group's own states: a recurrent projection also leads to the outputs in the end, but back through
+    # the neuron, where the trace has it already. Filtered, it would be counted with a readout's memory.
     outward = reach(info, by_gradient=True, past_hidden=True, closed=frozenset(group.state_indices))
     others = {j for g in analyse_groups(info).groups if g is not group for j in g.state_indices}
     emitted = _emitted(info, group, past)
@@ -78,9 +80,11 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> lis
         for number in feeds_of(info).consumers.get(var, ()):
             eqn = info.equations[number]
             leads_out = any(outward.outputs(out) or others & set(outward.hidden(out)) for out in eqn.outvars)
+            # If the result is an emission too, it is not this equation that leaves the population.
             if not leads_out or not has_derivative(eqn) or emitted.keys() & set(eqn.outvars):
                 continue
             mixing = classify_derivative(eqn) is Kind.MIXING
+            # A sum over neurons has no weights, so it is no projection, but it may still be a readout.
             projects = mixing and sum(not isinstance(atom, Literal) for atom in eqn.invars) > 1
             if projects or readouts_of(info, var, eqn):
                 readers.setdefault(var, []).append(eqn)
@@ -89,10 +93,13 @@ def _emissions_of_group(info: ModuleInfo, group: HiddenGroup, past: bool) -> lis
 
 def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None]:
     """Variables that the group's projections and states reach position by position, in order."""
+    # What projections give the population, and what is computed from it position by position. An elementwise parameter,
+    # such as a threshold, starts nothing: it is there without any activity.
     starts = [
         term.y for term in traced_uses_of(info) if any(c.group is group for c in term.connections) and term.equations
     ]
     emitted = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
+    # A delay line is an old state with several values for each position.
     most = group.positions.size * (group.num_state if past else 1)
     for eqn in info.equations:
         sizes = [size_of(a) for a in eqn.invars if not isinstance(a, Literal) and a in emitted]
@@ -124,6 +131,7 @@ def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
     """
     decays: set[float | None] = set()
     for eqn in emission.equations:
+        # A projection into no readout, to an output itself, say, has no memory: a filter there would add one.
         decays |= {readout.decay for readout in readouts_of(info, emission.var, eqn)} or {0.0}
     if len(decays) == 1 and None not in decays:
         (decay,) = decays
@@ -145,13 +153,15 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
         detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
             the step does not read it. Otherwise the projections towards the outputs read the emission through it.
     """
-    found = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)
-    emissions = {e.var: e for e in found if e.var in decays}
+    candidates = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)
+    emissions = {e.var: e for e in candidates if e.var in decays}
     counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
     end = sum(counts)
     extra = list(emissions)
 
     def step(*operands: Any) -> list[Any]:
+        # The filters come after the model's own hidden states, whose numbers stay as they are: parts of a mixed rule
+        # share the model's states by number.
         filters = dict(zip(extra, operands[end : end + len(extra)], strict=True))
         values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
         values.update(zip(info.jaxpr.invars, [*operands[:end], *operands[end + len(extra) :]], strict=True))
@@ -192,11 +202,14 @@ def _run_filtered(
     emissions: Mapping[Var, FilteredOutput],
 ) -> list[Any]:
     """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
+    # Emissions that are old states are there from the start; the others are filtered as soon as they are computed.
     filtered = {var: decays[var] * filters[var] + values[var] for var in emissions if var in values}
     for eqn in info.equations:
         operands = []
         for atom in eqn.invars:
             value = read(values, atom)
+            # The projection reads z, so that the model's numbers stay. Its derivative is that of m, so that L is a
+            # signal for m and meets F(e). Other equations, a recurrent projection above all, read z as it is.
             if not isinstance(atom, Literal) and atom in emissions and eqn in emissions[atom].equations:
                 hold = jax.lax.stop_gradient
                 value = hold(value) + (filtered[atom] - hold(filtered[atom]))
@@ -213,6 +226,8 @@ def _detached(
     info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
 ) -> list[Any]:
     """The new filtered values, with no derivative by the old states; results of projections are those of the step."""
+    # The population is computed a second time from old states without derivatives. Projections are not: their results
+    # carry the derivative dz_t/dy_t, the rule's postsynaptic factor.
     detached = {var: jax.lax.stop_gradient(values[var]) for var in info.hidden_invars}
     for eqn in info.equations:
         reads = any(not isinstance(a, Literal) and a in detached for a in eqn.invars)
@@ -265,6 +280,7 @@ def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
     emitted = {emission.var for emission in filtered_readout_outputs_of(info)}
     for emission in filtered_readout_outputs_of(info):
         for eqn in emission.equations:
+            # Exactly one other operand, which is the weight: between two emissions there is none to replace.
             operands = [k for k, a in enumerate(eqn.invars) if a is not emission.var and not isinstance(a, Literal)]
             if id(eqn) in sequential and len(operands) == 1 and eqn.invars[operands[0]] not in emitted:
                 by_id[id(eqn)] = (eqn, operands[0])

@@ -1,6 +1,8 @@
 """Leaky readouts: states that integrate what others emit, by a linear map that does not change.
 
 A low-pass filter of the emission then has the same effect as the readout's own memory of it: filter and map commute.
+For example, ``y_t = 0.9 y_{t-1} + 2 z_t`` with a spike at the first of two steps: y is 2, then 1.8. The filter ``m_t =
+0.9 m_{t-1} + z_t`` is 1, then 0.9, and 2 m is the same. With weights that change between the steps, it would not be.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
     reached = reach_by_gradient(info)
     indices = {j for out in eqn.outvars for j in reached.hidden(out)}
     felt = [*eqn.outvars, *(info.hidden_invars[j] for j in indices)]
+    # Whatever else feels the emission or the old readout would see m, with a memory that it does not have.
     if any(reached.outputs(v) or reached.other(v) or set(reached.hidden(v)) - indices for v in felt):
         return ()
     if any(_feeds_other_states(info, j) for j in indices):
@@ -53,11 +56,14 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
     readouts = []
     for group in analyse_groups(info).groups:
         components = [a for a, c in enumerate(group.positions.components) if group.state_indices[c.state] in indices]
+        # With two states a readout is a filter of second order, which no single decay stands for.
         if len(components) > 1:
             return ()
         readouts += [Readout(group, a) for a in components]
     levels = binding_times_of(info)
     way = way_out(info, var, eqn)
+    # Filter and way commute where the whole way is linear; or where only the projection has to be, since what follows
+    # acts on each readout by one gain that does not change.
     linear = all(is_linear(e, operands, levels) for e, operands in way)
     steady = _has_steady_gain(info, eqn) and all(is_linear(e, operands, levels) for e, operands in way if e is eqn)
     return tuple(readouts) if linear or steady else ()
@@ -66,6 +72,7 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
 def _feeds_other_states(info: ModuleInfo, state: int) -> bool:
     """Whether the new value of a hidden state acts within the step on the new values of other states that last."""
     output = 1 << len(info.hidden)
+    # Its own old value is its memory, and outputs feel its new one: neither is a second integrator.
     others = lasting_states(info) & ~(output | 1 << state)
     return bool(reach_onward(info).mask(info.hidden_outvars[state]) & others)
 
@@ -107,6 +114,6 @@ def is_plain_move(eqn: Equation) -> bool:
 
 def _has_steady_gain(info: ModuleInfo, eqn: Equation) -> bool:
     """Whether a projection acts on readouts position by position with a gain that does not change."""
-    found = [c for out in eqn.outvars for c in connections_of(info, out, feeds_of(info))]
-    steady = all(fact.level is not BindingTime.DYNAMIC for c in found for fact in c.facts.values())
-    return bool(found) and classify_derivative(eqn) is Kind.MIXING and steady
+    connections = [c for out in eqn.outvars for c in connections_of(info, out, feeds_of(info))]
+    steady = all(fact.level is not BindingTime.DYNAMIC for c in connections for fact in c.facts.values())
+    return bool(connections) and classify_derivative(eqn) is Kind.MIXING and steady

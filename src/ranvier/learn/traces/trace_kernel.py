@@ -120,9 +120,9 @@ class TraceKernel(Kernel):
             remarks.append("approximation: learning signals come through feedback weights of their own")
         if self.replaces_same_step and self.traces:
             remarks.append("approximation: the learning signal is one number, the same for all neurons")
-        own = {type(d).__name__ for d in self.dynamics if not isinstance(d, GroupDynamics)}
-        if own and not self.replaces_same_step:
-            remarks.append(f"approximation: D, f and the learning signal are those of {', '.join(sorted(own))}")
+        others = {type(d).__name__ for d in self.dynamics if not isinstance(d, GroupDynamics)}
+        if others and not self.replaces_same_step:
+            remarks.append(f"approximation: D, f and the learning signal are those of {', '.join(sorted(others))}")
         return remarks
 
     def step_bytes(self) -> int:
@@ -136,6 +136,7 @@ class TraceKernel(Kernel):
         self, loss: Loss, static: Environment, state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> ChunkResult:
         stages, variables = stages_of(self.info), entering_variables(self.info)
+        # Forward, with products of all steps at once where no state leads back to them.
         recorded, hidden, other = stages.forward(static, chunk.inputs, state.hidden, state.other, chunk.length)
         apply = self.feedback.apply(state.memory.feedback) if self.feedback else bind_both_ways
 
@@ -145,12 +146,16 @@ class TraceKernel(Kernel):
             same = self.same_step(loss, static, at_steps, targets, weights, apply)
             return self._block(future, same, static, at_steps, keep)
 
+        # Backward. Blocks do not change a number; they keep D, f, L and all else that is linearized within the cache.
         data = (list(recorded.values()), chunk.targets, chunk.weights)
         length = block_length(chunk.length, self._block_bytes())
         future, at_steps = backward(block, self._end(keep), data, chunk.length, length)
         gradients = dict(zip(variables, future.gradients, strict=True))
+        # None rather than zeros: the program then has no product with the trace at all.
         memory = None if fresh else state.memory.traces
         read = self._add_old_traces(gradients, memory, future.adjoints)
+        # Without ``keep``, at the end of a sequence, the largest product of the chunk is not needed: nobody reads the
+        # trace.
         after = self._advanced(memory, at_steps, future.propagators, read) if keep else state.memory.traces
         weights = self.feedback.advanced(state.memory.feedback, gradients) if self.feedback else []
         state = LearnerState(hidden, other, Memory(after, weights))
@@ -165,6 +170,7 @@ class TraceKernel(Kernel):
             if not old:
                 continue
             part = trace.old_gradient(old, adjoints[self.dynamics.index(trace.dynamics)])
+            # (D_1^T a_1) . e_0: all that earlier chunks do to this one, however many steps there were.
             gradients[trace.term.operand] += part
             parts.append(part)
         return parts
@@ -182,13 +188,18 @@ class TraceKernel(Kernel):
     ) -> tuple[_Future, _AtSteps]:
         """A block's part of the gradient; what later blocks did is in ``future``."""
         length = same.losses.shape[0]
+        # X, D and f of all steps: one vectorized pass, since each depends on values of its own step only.
         presynaptic, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
         signals = [(dynamics.signal(same), dynamics.bypass(same)) for dynamics in self.dynamics]
         start = (future.adjoints, future.propagators)
+        # The only sequential part, b_{s-1} = D_s^T (L_s + b_s) + R_s and P_{s-1} = P_s D_s, is elementwise. A product
+        # in it would be taken step by step, at the speed of the memory.
         (first, before), (adjoints, propagators) = reversed_scan(self._back, start, (d, signals), length)
+        # The exact same-step gradients of all that no trace follows; then one product over the block for each use.
         gradients = dict(same.entering)
         for term, x in zip(self.terms, presynaptic, strict=True):
             gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, adjoints))
+        # In at least single precision: in bfloat16 a sum over many blocks stops growing.
         totals = added(future.gradients, gradients, entering_variables(self.info))
         block = _AtSteps(same.losses, jax.tree.leaves(same.outputs))
         if keep:
@@ -202,6 +213,7 @@ class TraceKernel(Kernel):
         (adjoints, propagators), (d, signals) = after, at_step
         by_dynamics = zip(self.dynamics, adjoints, d, signals, strict=True)
         new = [dynamics.adjoint(b, d_s, *both) for dynamics, b, d_s, both in by_dynamics]
+        # The results are those *after* each step: b_s and P_s, which meet f_s.
         wanted = zip(self.dynamics, propagators, d, strict=True) if propagators else ()
         return (new, [dynamics.propagator(p, d_s) for dynamics, p, d_s in wanted]), after
 
@@ -215,8 +227,11 @@ class TraceKernel(Kernel):
         self, term: TracedUse, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
     ) -> jax.Array:
         """The cotangent of y, ``[K, *y]``: of the same step, and of the future through the traces' dynamics."""
+        # dl_s/dy_s of the step itself; for an elementwise parameter that is among the same-step gradients already. b_s
+        # leaves L_s out, so that the two together are f_s^T a_s and no path is counted twice.
         parts = [same.results[term.y]] if term.equations else []
         if self.replaces_same_step:
+            # M f takes the place of dl_s/dy_s, also where that was counted already.
             parts = [] if term.equations else [-same.results[term.y]]
         for trace, f_t in zip(self.traces, f, strict=True):
             if trace.term is term:
@@ -233,6 +248,7 @@ class TraceKernel(Kernel):
         propagators: Sequence[Entries],
         read: Sequence[jax.Array],
     ) -> list[dict[int, jax.Array]]:
+        # e_K = P_0 e_0 + sum_s P_s f_s (x) x_s, in place of the old trace.
         propagators = [ordered_after(p0, read) for p0 in propagators]
         return [
             trace.advanced(
@@ -248,7 +264,7 @@ class TraceKernel(Kernel):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Future:
-    """What the steps after a block tell the block, and their part of the gradients.
+    """What a block needs of the steps after it, and their part of the gradients.
 
     Attributes:
         adjoints: by dynamics, the adjoint at the block's last step.
@@ -270,7 +286,7 @@ class _AtSteps:
         losses: times the weights.
         outputs: output leaves.
         presynaptic: X of every term, where traces are kept.
-        carried: what every trace is given, as factors of X.
+        carried: what each step adds to every trace, as factors of X.
     """
 
     losses: jax.Array
@@ -288,6 +304,7 @@ def ordered_after(values: Entries, read: Sequence[jax.Array]) -> Entries:
     if not read:
         return values
     first = [part.reshape(-1)[0] for part in read]
+    # A true dependence on the parts that were read: one XLA cannot simplify away, since NaN is not equal to itself.
     token = sum(first[1:], first[0])
     return {key: jnp.where(token == token, value, token.astype(value.dtype)) for key, value in values.items()}
 

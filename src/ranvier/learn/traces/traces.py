@@ -97,6 +97,7 @@ class Trace:
 
     def cotangent(self, factor: Components, values: Components) -> jax.Array:
         """The cotangent of y, ``[K, *y]``, from factors by lane and values by position."""
+        # Summed over the layers of lanes: an element of y that feeds two positions answers for both.
         parts = [factor[a] * self.lanes.from_positions(values[a]) for a in factor if a in values]
         total = sum(parts[1:], parts[0]).sum(1)
         return jnp.broadcast_to(total, (total.shape[0], *self.form.y_shape))
@@ -111,6 +112,8 @@ class Trace:
         """What the old traces add to the gradient."""
         parts = []
         for a in self.kept_components:
+            # b_0 . e_0. A factorised trace is one row of X with the cotangent of all its lanes, so the gradient is the
+            # same product as that of a step; a full trace is read element by element.
             c = self._full(self.lanes.from_positions(b0[a]))
             if a in self.factorised:
                 parts.append(self.form.pull(memory[a][None], c.sum(0)[None]))
@@ -137,6 +140,7 @@ class Trace:
 
     def _carried(self, a: int, f: jax.Array, p: jax.Array) -> jax.Array:
         if a in self.factorised:
+            # Uniform, so one number per step, and position 0 stands for all.
             return (f * p)[:, 0]
         return self.lanes.from_lanes(f) * self.lanes.from_positions(p)
 
@@ -150,9 +154,11 @@ class Trace:
     def _advanced(
         self, a: int, memory: dict[int, jax.Array] | None, x: jax.Array, carried: jax.Array | None, p0: Entries
     ) -> jax.Array:
+        # Of the components that lead to this one: P_0 is zero elsewhere for any number of steps.
         old = {} if memory is None else {b: memory[b] for b in self.kept_components if (a, b) in p0}
         if a in self.factorised:
             parts = [p0[a, b].reshape(()) * value for b, value in old.items()]
+            # sum_s (P_s f_s) x_s: a weighted sum of the presynaptic data, with no outer product.
             parts += [] if carried is None else [weighted(carried, x)]
             return sum(parts[1:], parts[0])
         # Old factorised traces are rows like those of the steps, so that one product takes all of them.
@@ -207,11 +213,14 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     for term in terms:
         for connection in term.connections:
             by_group.setdefault(connection.group, []).append(connection)
+    # Forward mode gives a number for such a path, too, and no error; as an entry of D it would be wrong for every
+    # change but one of the real part.
     for group, connections in by_group.items():
         for path in (group.transition.path, *(connection.path for connection in connections)):
             check_holomorphic(path)
     bypassing = bypassing_states(info)
     try:
+        # One for each group, so that all traces in it share D, adjoints and propagators.
         dynamics = {group: GroupDynamics.of(group, into, bypassing) for group, into in by_group.items()}
         # D is computed when a chunk runs; its shapes alone show now whether it is known by position.
         for one in dynamics.values():
