@@ -247,3 +247,29 @@ def test_new_states_that_are_made_of_whole_arrays(what: str, read: str, float64:
     np.testing.assert_allclose(ranvier.interpret(graph, xs).output, expected, atol=1e-10)
     np.testing.assert_allclose(ranvier.simulate(graph, xs, dtype="float64").output, expected, atol=1e-10)
     assert np.ptp(expected, axis=0).max() > 1e-3
+
+
+PICKING = {
+    "largest": lambda v: jnp.max(v, keepdims=True),
+    "smallest": lambda v: jnp.min(v, keepdims=True),
+    "sorted": jnp.sort,
+    "sum of magnitudes": lambda v: jnp.abs(v).sum(keepdims=True),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("what", PICKING)
+def test_what_picks_elements_is_no_fixed_map(what: str, size: int, float64: None) -> None:
+    """A maximum is linear on values that are largest at the same place, which a few random ones can all be."""
+    w = jnp.asarray(np.random.default_rng(1).normal(size=(3, size)))
+
+    def step(p, state, x):
+        v = 0.9 * state["v"] + x @ p["w"]
+        return {"v": v}, PICKING[what](v)
+
+    model = ranvier.step_function(step, {"w": w}, {"v": jnp.zeros(size)})
+    xs, state, expected = np.random.default_rng(0).normal(size=(12, 3)), model.state, []
+    for x in xs:
+        state, y = step(model.params, state, jnp.asarray(x))
+        expected.append(y)
+    np.testing.assert_allclose(ranvier.interpret(ranvier.to_graph(model, xs[0]), xs).output, expected, atol=1e-10)

@@ -3,8 +3,8 @@
 In the example of ``step.py``, ``concatenate([x, z]) @ params["w"]`` is an affine map of one equation. Were w and b two
 leaves of one parameter p, ``(x @ p["w"]) * 0.5 + p["b"]`` would be one of three equations. A cumulative sum, in which
 no parameter takes part, is one too. Whether something is affine is not read off the primitives but tried: with random a
-and b, ``f(a + 2.5 b)`` must be ``f(a) + 2.5 f(b) - 2.5 f(0)`` up to rounding. So primitives of other libraries can be
-affine maps without a table that lists them.
+and b, ``f(a + 2.5 b)`` must be ``f(a) + 2.5 f(b) - 2.5 f(0)`` and ``f(-a)`` must be ``2 f(0) - f(a)``, up to rounding.
+So primitives of other libraries can be affine maps without a table that lists them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from ..program.nested import classify
 from ..program.primitives import Kind
 from .step import StepView
 
+TRIES = 4
+"""So many pairs of random values are tried."""
 AffineMap = ParameterUse
 """An affine map of one operand; of no parameter where it is a fixed sum."""
 
@@ -109,16 +112,26 @@ def _is_affine(step: StepView, candidate: AffineMap) -> bool:
     (x,) = candidate.xs
     dtype = dtype_of(x)
     generator = np.random.default_rng(0)
-    a, b = (jnp.asarray(generator.normal(size=shape_of(x)), dtype) for _ in range(2))
     operands = [step.static[var] for var in candidate.operands]
+    run = jax.jit(lambda value: candidate([value], operands))
     try:
-        run = jax.jit(lambda *xs: [candidate([value], operands) for value in xs])
-        zero, f_a, f_b, both = (np.asarray(y, np.float64) for y in run(jnp.zeros_like(a), a, b, a + 2.5 * b))
+        zero = np.asarray(run(jnp.zeros(shape_of(x), dtype)), np.float64)
+        for _ in range(TRIES):
+            a, b = (jnp.asarray(generator.normal(size=shape_of(x)), dtype) for _ in range(2))
+            f_a, f_b, f_mirrored, f_both = (np.asarray(run(value), np.float64) for value in (a, b, -a, a + 2.5 * b))
+            # A maximum keeps sums of values that are largest at the same place, and so does a sort of values in the
+            # same order. Mirrored values are largest elsewhere.
+            if not _agree(f_mirrored, 2 * zero - f_a, dtype):
+                return False
+            if not _agree(f_both, f_a + 2.5 * f_b - 2.5 * zero, dtype):
+                return False
     except Exception:  # a primitive of another library that cannot be run here is no affine map for us
         return False
-    expected = f_a + 2.5 * f_b - 2.5 * zero
+    return True
+
+
+def _agree(values: np.ndarray, expected: np.ndarray, dtype: Any) -> bool:
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     # 2000 units in the last place: a long sum in single precision is that far off, anything curved is further.
-    return bool(np.all(np.isfinite(both))) and np.allclose(
-        both, expected, rtol=0, atol=scale * 2e3 * float(jnp.finfo(dtype).eps)
-    )
+    tolerance = scale * 2e3 * float(jnp.finfo(dtype).eps)
+    return bool(np.all(np.isfinite(values))) and np.allclose(values, expected, rtol=0, atol=tolerance)
