@@ -273,3 +273,24 @@ def test_what_picks_elements_is_no_fixed_map(what: str, size: int, float64: None
         state, y = step(model.params, state, jnp.asarray(x))
         expected.append(y)
     np.testing.assert_allclose(ranvier.interpret(ranvier.to_graph(model, xs[0]), xs).output, expected, atol=1e-10)
+
+
+def test_a_state_that_never_changes_in_a_model_without_parameters(float64: None) -> None:
+    def step(p, state, x):
+        return {"v": state["v"] + state["i"], "i": state["i"]}, state["v"] * x
+
+    model = ranvier.step_function(step, {}, {"v": jnp.zeros(2), "i": jnp.asarray([1.0, 2.0])})
+    raised = ranvier.raise_model(model, jnp.ones(2))
+    np.testing.assert_allclose(ranvier.interpret(raised.graph, np.ones((3, 2))).output, [[0, 0], [1, 2], [2, 4]])
+    assert raised.parameters() == {} == raised.index()
+
+
+def test_a_parameter_called_tau_that_is_no_time_constant(float64: None) -> None:
+    def step(p, state, x):
+        v = p["tau"] * state["v"] + x
+        return {"v": v}, v
+
+    tau = np.asarray([-1.0, 0.0])
+    model = ranvier.step_function(step, {"tau": jnp.asarray(tau)}, {"v": jnp.zeros(2)})
+    graph = ranvier.to_graph(model, jnp.ones(2))
+    np.testing.assert_allclose(ranvier.interpret(graph, np.ones((2, 2))).output[1], 1 + tau)

@@ -19,6 +19,7 @@ from .neurons import CHOICES, Delay
 from .order import instant_cycle
 from .shared import ArrayName, ParameterBinding, array_at, numbers_of, trained_arrays
 from .snn_graph import SNNGraph, check_is_graph
+from .traced import Traced
 from .windows import ShapeError
 
 TIME_CONSTANT = "tau"
@@ -123,7 +124,8 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
             yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
     for parameter, value in neuron.parameters.items():
         yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
-        if parameter.startswith(TIME_CONSTANT):
+        # Parameters of traced dynamics have the names of the model, which may call anything tau.
+        if parameter.startswith(TIME_CONSTANT) and not isinstance(neuron, Traced):
             yield from _of_time_constant(population, parameter, value, dt)
     if isinstance(neuron, Delay) and np.any(
         (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)

@@ -142,11 +142,11 @@ def _index(leaves: _Leaves, derived: Mapping[ArrayName, Derived]) -> dict[ArrayN
     numbers = np.arange(1.0, 1 + leaves.starts[-1])
     mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
     of_numbers, of_mixed = _through(leaves, derived, numbers), _through(leaves, derived, mixed)
+    mixed = np.append(mixed, np.nan)  # what comes out of no number is looked up here, also where there are no numbers
     index = {}
     for array, value in of_numbers.items():
         at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
-        same = (at > 0) & (of_mixed[array] == mixed[np.maximum(at - 1, 0)])
-        index[array] = np.where(same, at - 1, NOWHERE)
+        index[array] = np.where((at > 0) & (of_mixed[array] == mixed[at - 1]), at - 1, NOWHERE)
     return index
 
 
@@ -190,9 +190,9 @@ def _shared_leaves(
 ) -> AbstractSet[int]:
     """Leaves that make an array by a function, or one of whose numbers goes to several places."""
     size = int(leaves.starts[-1])
-    count = np.zeros(size, np.int64)
+    count = np.zeros(size + 1, np.int64)  # one more, for NOWHERE
     for numbers in index.values():
-        count += np.bincount(numbers[numbers != NOWHERE], minlength=size)
+        count += np.bincount(numbers[numbers != NOWHERE], minlength=size + 1)
     shared: set[int] = set()
     for array, numbers in index.items():
         if np.any(numbers == NOWHERE) or np.any(count[numbers] > 1) or len(sources[array]) > 1:
