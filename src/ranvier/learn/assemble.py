@@ -59,11 +59,13 @@ def apply_rule(
     Raises:
         RuleError: the rule cannot be applied.
     """
+    # Checked before the program is mapped over a batch: afterwards, the errors would name equations of the mapped one.
     if rule.looks_ahead:
         check_forward(learnable.program, rule)
     if rule.looks_ahead or batch_size is not None:
         check_callbacks(learnable.program)
     own_program = learnable.for_batches_of(batch_size)
+    # A recipe makes the model's own program again by itself; only another one has to be pickled with it.
     other_program = None if program is own_program else program
     program = own_program if other_program is None else other_program
     info = rule.prepare(program)

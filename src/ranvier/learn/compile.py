@@ -91,6 +91,7 @@ def checked_rule(rule: Any) -> Rule | None:
 def best_learner(learnable: Learnable, batch_size: int | None, sample: Sample | None) -> Learner:
     """The learner with the rules that suit its parameters best."""
     limit = learnable.options.memory_limit or MEMORY_LIMIT
+    # The candidates are measured on this learner's program, so that they share its analyses.
     exact = Learner(apply_rule(learnable, BPTT(), batch_size))
     loss, xs, ys = sample or random_sample(exact.program, SAMPLE_STEPS, seed=0)
     rules = candidates_for(exact.program, limit)

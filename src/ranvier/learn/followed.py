@@ -79,6 +79,8 @@ def _uses(info: ModuleInfo, carried: Traces) -> list[FollowedUse]:
 
 def _use(info: ModuleInfo, carried: Traces, variable: Var, eqn: Equation | None, operand: int) -> FollowedUse:
     of_variable = [t for t in carried.traces if t.term.operand is variable]
+    # A variable that two equations read has a trace at each. The one at this equation counts; else one that starts from
+    # the variable itself, as that of an elementwise parameter does.
     applied = [t for t in of_variable if eqn in t.term.equations]
     traces = applied or [t for t in of_variable if not t.term.equations]
     # A trace by position does not follow what the reading equation itself mixes.
@@ -108,5 +110,6 @@ def enters(trace: EligibilityTrace, state: int) -> bool:
     group = trace.lanes.connection.group
     if state not in group.state_indices:
         return False
+    # All components of the state: a delay line whose first element has a trace is not followed in the others.
     components = [a for a in range(group.num_state) if state_of(trace, a) == state]
     return set(components) <= set(trace.dynamics.uniform_f(trace.lanes))

@@ -143,6 +143,7 @@ class Kernel(abc.ABC):
 
 def no_gradients(variables: Sequence[Var]) -> list[jax.Array]:
     """What gradients are added up in: zeros in a variable's own dtype, but at least in single precision."""
+    # A sum in bfloat16 stops growing as soon as a step's part is below half a unit of its last digit.
     return [jnp.zeros(shape_of(var), jnp.promote_types(dtype_of(var), jnp.float32)) for var in variables]
 
 

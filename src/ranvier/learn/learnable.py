@@ -81,6 +81,8 @@ def learnable_of(model: Any, extracted: ModuleInfo, options: CompileOptions) -> 
         RuleError: it cannot learn by any rule.
         ModelError: a package that it runs on is missing.
     """
+    # First: a ring buffer is read at another place in every step, and D would have no fixed entries for it. As a delay
+    # line it has constant ones.
     program = with_delay_lines(extracted)
     check_differentiable(program)
     check_keys(program)
@@ -98,6 +100,8 @@ def check_keys(info: ModuleInfo) -> None:
     """Raises :class:`RuleError` for random keys that give other numbers when several steps draw at once."""
     variables = [*info.jaxpr.invars, *info.jaxpr.constvars, *(v for eqn in info.equations for v in eqn.outvars)]
     for var in variables:
+        # Products of all steps at once draw for all steps at once. Only threefry gives each step the numbers that it
+        # gets when it draws by itself.
         if is_key(dtype_of(var)) and "fry" not in str(dtype_of(var)):
             raise RuleError(
                 f"{info.name} draws random numbers with keys {dtype_of(var)}, which give other numbers when "

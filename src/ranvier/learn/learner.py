@@ -59,7 +59,10 @@ class Learner(Remade):
         self._kernel = applied.kernel
         self._structure = Structure(self.model, self.info)
         self._form = SequenceForm(self.info, self.batch_size, self.reduction)
+        # Static are the loss, whether the memory is empty, and whether it is wanted after the call: each makes a
+        # program of its own, without the products that nobody needs.
         self._jitted = jax.jit(GradientFunction(applied.kernel, applied.plan), static_argnums=(0, 1, 2))
+        # Compiled, or every call would run the static equations and make the traces one by one.
         self._empty_memory = jax.jit(lambda params, other: self._kernel.init(self._static(params, other)))
 
     def recipe(self) -> Recipe:
@@ -112,6 +115,7 @@ class Learner(Remade):
             rule: the rule.
             program: a program to learn with in place of the model's own, of the same parameters, inputs and states.
         """
+        # The same object, not one that is equal: analyses are cached by program.
         program = self.program if program is None else program
         return Learner(apply_rule(self._applied.learnable, rule, self.batch_size, program))
 
@@ -157,6 +161,7 @@ class Learner(Remade):
             lasting: what outlives sequences, from :meth:`lasting_of`.
             seed: number of the sequence, so that noise differs from one to the next.
         """
+        # None lets a caller pass ``state=None``, from which the compiled program knows that the memory is empty.
         if not self._kernel.outlives and not any(map(is_random, self.info.other)):
             return None
         start = self.init(params)
@@ -184,6 +189,7 @@ class Learner(Remade):
         state = self.init(params)
         static = self._static(self._param_leaves(params), state.other)
         outputs, _ = outputs_of(self.info, static, sequence.inputs, state, sequence.length)
+        # Losses of all steps at once: nothing leads from a loss back to the states.
         losses = jax.vmap(lambda output, target: scalar_loss(loss, output, target))(outputs, sequence.targets)
         return (sequence.weights * losses).sum(), outputs
 
@@ -260,6 +266,7 @@ class Learner(Remade):
 
     @cached_property
     def _state_form(self) -> Any:
+        # Shapes only: making a state to compare with would take the memory of all traces.
         return jax.eval_shape(self.init)
 
     def _checked_state(self, state: Any) -> LearnerState:

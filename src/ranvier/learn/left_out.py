@@ -107,6 +107,7 @@ def _past_traces(followed: Followed) -> Iterator[LeftOut]:
         missed = 0
         for var in use.starts:
             for (j, gradient), maps in feeds_of(info).of(var).items():
+                # Without maps the way goes through mixing, which no f holds.
                 if gradient and (maps is None or not any(enters(trace, j) for trace in use.traces)):
                     missed |= 1 << j
         # A state that the next step does not read takes nothing on, so nothing is lost in it.
@@ -131,6 +132,8 @@ def _through_mixing(followed: Followed) -> Iterator[LeftOut]:
         if not targets:
             continue
         sources = bits_of(detour.sources)
+        # One line for all followed states that pass the same equation, and one for each use: a use may lack more than
+        # what its state lacks.
         if entering := [j for j in sources if j < num_hidden and j in followed.states]:
             yield _projection(followed, detour, entering, targets)
         for k in sources:
@@ -151,6 +154,7 @@ def _second_mixing(info: ModuleInfo, use: FollowedUse, detour: Detour, targets: 
 def _projection(followed: Followed, detour: Detour, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
     info = followed.info
     into = sorted({_group_of(info, j).index for j in targets})
+    # Within a group it is the recurrent projection, by name the best-known approximation of rules by position.
     recurrent = any(_group_of(info, j).index in into for j in sources)
     by = _names(info, _parameters_of(info, detour.equation)) or mixing_text(detour.equation)
     groups = ", ".join(map(str, into))
@@ -172,6 +176,7 @@ def _to_other_positions(followed: Followed) -> Iterator[LeftOut]:
     lasting = lasting_states(info)
     for source in sorted(followed.states):
         for (target, gradient), maps in feeds_of(info).of(info.hidden_invars[source]).items():
+            # A roll of the neurons, say, is elementwise to JAX, but D has entries from a position to itself only.
             if gradient and lasting >> target & 1 and not _stays_in_place(info, source, target, maps):
                 yield _moved(followed, source, target, maps)
 
@@ -193,6 +198,7 @@ def _dropped_entries(followed: Followed) -> Iterator[LeftOut]:
         group, dynamics = trace.lanes.connection.group, trace.dynamics
         reached = set(dynamics.reached(trace.lanes))
         for a, b in sorted(group.transition.nonzero):
+            # D of the model minus D of the rule: a three-factor rule has its filter's entry only.
             if b in reached and (a, b) not in dynamics.entries and lasting >> state_of(trace, a) & 1:
                 names = group.component_names
                 text = f"{names[b]} to {names[a]}, an entry of D that the rule does without"
@@ -241,6 +247,7 @@ def _names(info: ModuleInfo, slots: Iterable[int]) -> str:
 def _stays_in_place(info: ModuleInfo, source: int, target: int, maps: Maps) -> bool:
     """Whether elements of one state feed elements of another at their own position of one group."""
     source_group, target_group = _group_of(info, source), _group_of(info, target)
+    # Position 3 of one group and position 3 of another are not the same neuron.
     if source_group is not target_group or maps is None:
         return False
     from_position = element_positions(source_group, source_group.state_indices.index(source))

@@ -15,7 +15,7 @@ def check_number(call: str, value: Any, advice: str, *, below: float = math.inf,
 
     Args:
         call: the option as written, e.g. ``"OTTT(decay="``.
-        value: what was given.
+        value: what was passed.
         advice: what to write instead.
         below: a limit that is not reached.
         most: a limit that may be.
@@ -58,8 +58,10 @@ def check_function(
     if hashed and getattr(type(function), "__hash__", None) is None:
         raise error(f"{name} is a {type(function).__name__}, which cannot be hashed; wrap it, as in `{example}`.")
     try:
+        # Tried here: within a compiled call, the same mistake is an error deep inside JAX.
         inspect.signature(function).bind(*arguments)
     except TypeError as why:
         raise error(f"{name} cannot be called as {wanted}: {why}; write `{example}`, say.") from why
+    # Some functions written in C have no signature; whether they fit shows when they are called.
     except ValueError:
         return

@@ -22,7 +22,7 @@ from .step.blocks import CACHE_BYTES, even_part
 from .uses.bilinear import Zeros
 
 MEMORY_LIMIT = 256 * 2**20
-"""Bytes of activations that a chunk may take, unless told otherwise."""
+"""Bytes of activations that a chunk may take, where ``memory_limit`` is not passed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +102,9 @@ class Plan(Remade):
         ]
 
     def _parameters(self) -> Iterator[tuple[str, str, str]]:
-        kept = self._kernel.kept()
+        memory = self._kernel.kept()
         for number, slot in enumerate(self._info.parameters):
-            traces = [text for slots, text in kept if number in slots]
+            traces = [text for slots, text in memory if number in slots]
             in_part = any(number in path.parameters for path in self.left_out)
             if traces:
                 gradient = "same step and in time" + (", in part" if in_part else "")
@@ -143,6 +143,7 @@ def make_plan(
 
 def memory_bytes(kernel: Kernel) -> int:
     """Bytes that a kernel keeps between steps."""
+    # Shapes only, from zeros in place of the static values: a plan must not take the memory that it warns of.
     memory = jax.tree.leaves(jax.eval_shape(lambda: kernel.init(Zeros())))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in memory)
 
@@ -151,12 +152,13 @@ def paths_left_out(kernel: Kernel) -> tuple[LeftOut, ...]:
     """The paths in time that a kernel does not carry, of every parameter those of its own rule."""
     if not isinstance(kernel, PartedKernel):
         return left_out(kernel.info, kernel.carries())
-    own = [
+    # A part's rule misses paths of all parameters; only those of its own parameters show in a gradient.
+    by_part = [
         replace(path, parameters=path.parameters & part.parameters)
         for part in kernel.parts
         for path in paths_left_out(part.kernel)
     ]
-    return merged(path for path in own if path.parameters)
+    return merged(path for path in by_part if path.parameters)
 
 
 def _chunk(
@@ -168,10 +170,13 @@ def _chunk(
     if chunk is not None:
         return chunk, "as asked for"
     within = f"the limit of {size_text(limit)}"
+    # A rule without traces gains nothing from long chunks, so its activations may stay in the cache. But gradients are
+    # added up once per chunk, and where the weights are larger than the cache that would be most of the work.
     room = max(CACHE_BYTES, 2 * weights)
     if kernel.in_cache and limit > room:
         cached, large = f"a cache of {size_text(room)}", f"twice the {size_text(weights)} of the gradients"
         limit, within = room, cached if room == CACHE_BYTES else large
+    # One step at least, even where the limit has no room for it.
     most = max(1, limit // max(step_bytes, 1))
     fits = f"the activations of {counted(most, 'step')} fit {within}"
     if memory_bytes:

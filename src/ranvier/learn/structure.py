@@ -41,8 +41,8 @@ class Structure:
             InputError: a parameter has no value, or a value no parameter.
         """
         wrong = [
-            f"{told} {', '.join(map(path_text, paths))}"
-            for told, paths in (
+            f"{fault} {', '.join(map(path_text, paths))}"
+            for fault, paths in (
                 ("lacks", [path for path in self._paths if path not in values]),
                 ("has unknown", [path for path in values if path not in self._paths]),
             )
@@ -60,6 +60,7 @@ class Structure:
         """
         if params is None:
             return None
+        # By path already. An empty dictionary is: it stands for no parameter in place of the model's own.
         if isinstance(params, Mapping) and (not params or any(key in self._paths for key in params)):
             return None
         try:
@@ -77,6 +78,7 @@ class Structure:
 
 
 def _is_same(value: Any, own: Any) -> bool:
+    # Under ``jit`` there is no value to compare; the check is for calls from outside.
     return value is None or isinstance(value, Tracer) or np.array_equal(bare(value), bare(own))
 
 

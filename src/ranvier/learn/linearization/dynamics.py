@@ -86,10 +86,10 @@ class TraceDynamics(abc.ABC):
     def reached_from(self, components: Iterable[int]) -> tuple[int, ...]:
         """The components that these reach now or later."""
         # A closure over the entries of D: what y reaches in a later step is reached through a component it reaches now.
-        found = set(components)
-        while more := {a for a, b in self.entries if b in found} - found:
-            found |= more
-        return tuple(sorted(found))
+        reached = set(components)
+        while more := {a for a, b in self.entries if b in reached} - reached:
+            reached |= more
+        return tuple(sorted(reached))
 
     def factorised(self, lanes: Alignment) -> frozenset[int]:
         """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
@@ -145,13 +145,15 @@ class TraceDynamics(abc.ABC):
             signal: L of the step, ``[P]``.
             bypass: R of the step, ``[P]``.
         """
+        # L_s is felt at the new state, so it goes back through D_s; R_s is felt at the old state already.
         pulled = self._transposed(d, {a: signal[a] + after[a] for a in self.components}, after)
         return {a: pulled[a] + bypass[a] if a in bypass else pulled[a] for a in pulled}
 
     def _transposed(self, d: Entries, a: Components, like: Components) -> Components:
         terms = {b: [(key, key[0]) for key in self.entries if key[1] == b] for b in self.components}
-        found = products(d, a, terms)
-        return {b: jnp.broadcast_to(found[b], x.shape) if b in found else jnp.zeros_like(x) for b, x in like.items()}
+        pulled = products(d, a, terms)
+        # Shapes stay those of ``like``: the carry of a scan must not change, whatever is uniform or zero in D.
+        return {b: jnp.broadcast_to(pulled[b], x.shape) if b in pulled else jnp.zeros_like(x) for b, x in like.items()}
 
     def identity(self) -> Entries:
         """The propagator after the last step."""
@@ -159,9 +161,9 @@ class TraceDynamics(abc.ABC):
 
     def propagator(self, after: Entries, d: Entries) -> Entries:
         """``P_{s-1} = P_s D_s`` by entry, for the pairs that are not structural zeros."""
-        found = products(d, after, self._propagator_terms)
+        entries = products(d, after, self._propagator_terms)
         return {
-            pair: jnp.broadcast_to(found[pair], x.shape) if pair in found else jnp.zeros_like(x)
+            pair: jnp.broadcast_to(entries[pair], x.shape) if pair in entries else jnp.zeros_like(x)
             for pair, x in after.items()
         }
 
@@ -199,5 +201,6 @@ def products(
     at = np.array([(left[k], right[m], n) for n, pairs in enumerate(wanted.values()) for k, m in pairs])
     added = rows_left[at[:, 0]] * rows_right[at[:, 1]]
     total = jax.ops.segment_sum(added, at[:, 2], len(wanted), indices_are_sorted=True)
+    # A result of uniform factors is one number again, as the products written out one by one have it.
     narrow = {key: max(max(first[k].shape[-1], second[m].shape[-1]) for k, m in pairs) for key, pairs in wanted.items()}
     return {key: total[n, : narrow[key]] for n, key in enumerate(wanted)}

@@ -39,6 +39,7 @@ class GroupDynamics(TraceDynamics):
     @classmethod
     def of(cls, group: HiddenGroup, connections: Sequence[Connection], bypassing: Sequence[Var]) -> GroupDynamics:
         reached = sorted(set().union(*(reachable_components(c) for c in connections)))
+        # Only the components that a trace ever reaches: the rest of D would be computed at every step for nobody.
         facts = group.transition.entries
         entries = {(a, b): facts[a][b] for a in reached for b in reached}
         known = {key: fact for key, fact in entries.items() if fact is not None}
@@ -48,6 +49,8 @@ class GroupDynamics(TraceDynamics):
 
     @property
     def lasting(self) -> frozenset[int]:
+        # A trace is read by D in the next step, or by R. One with neither, a spike's that is sent on within the step,
+        # is the f of its step alone, which the cotangent of y has already.
         return self.bypassing.union(b for _, b in self.entries)
 
     @property
@@ -64,24 +67,27 @@ class GroupDynamics(TraceDynamics):
 
     def d(self, values: Environment) -> Entries:
         transition = self.group.transition
+        # Entries that are constants of the program, as an exponential decay, need no derivative at run time.
         wanted = frozenset(key for key, fact in self.entries.items() if fact.value is None)
         hidden, residuals = transition.path.sources_from(values), transition.path.residuals_from(values)
-        found = transition.columns_at(hidden, residuals, wanted) if wanted else {}
-        return {key: self._value(fact, found.get(key)) for key, fact in self.entries.items()}
+        columns = transition.columns_at(hidden, residuals, wanted) if wanted else {}
+        return {key: self._value(fact, columns.get(key)) for key, fact in self.entries.items()}
 
     def _value(self, fact: EntryFacts, values: jax.Array | None) -> jax.Array:
         """An entry of D or f, ``[1]`` where it is one number for all positions."""
         if values is None:
             assert fact.value is not None
             return jnp.full(1, fact.value, self.dtype)
+        # One number where all positions share it: broadcasting does the rest, and a factorised trace needs it to be
+        # one.
         return (values[:1] if fact.uniform else values).astype(self.dtype)
 
     def f(self, lanes: Alignment, values: Environment) -> Components:
         path, facts = lanes.connection.path, lanes.connection.facts
         (y,) = path.sources_from(values)
         known = all(fact.value is not None for fact in facts.values())
-        found = {} if known else lanes.connection.columns_at(y, path.residuals_from(values))
-        return {a: self._value(fact, found.get(a)) for a, fact in facts.items()}
+        columns = {} if known else lanes.connection.columns_at(y, path.residuals_from(values))
+        return {a: self._value(fact, columns.get(a)) for a, fact in facts.items()}
 
     def uniform_f(self, lanes: Alignment) -> Mapping[int, bool]:
         return {a: fact.uniform for a, fact in lanes.connection.facts.items()}

@@ -92,13 +92,16 @@ class SameStepPass:
         return bypassing_states(self.info)
 
     @cached_property
-    def held(self) -> dict[int, set[Var]]:
-        """Static operands that are held, by ``id`` of the equation."""
-        held_by_equation: dict[int, set[Var]] = {}
+    def _fixed_operands(self) -> dict[int, set[Var]]:
+        """Static operands without a derivative, by ``id`` of the equation.
+
+        The caller multiplies dl/dy by X for these, together with the temporal part: one product in place of two.
+        """
+        by_equation: dict[int, set[Var]] = {}
         for term in self.terms:
             for eqn in term.equations:
-                held_by_equation.setdefault(id(eqn), set()).add(term.operand)
-        return held_by_equation
+                by_equation.setdefault(id(eqn), set()).add(term.operand)
+        return by_equation
 
     @cached_property
     def entering(self) -> tuple[Var, ...]:
@@ -112,6 +115,7 @@ class SameStepPass:
     def _schedule(self) -> list[tuple[Equation, tuple[int, ...]]]:
         """The equations that derivatives can pass through, in the versions in which they do; all other values are
         known."""
+        # What a derivative starts from: parameters, perturbed new states, perturbed results of projections.
         moving: set[Var] = {*self.entering, *self.info.hidden_outvars, *self.results}
         from_old: set[Var] = set(self.bypassing)
         changing = {id(e) for e in self._stages.changing}
@@ -120,9 +124,13 @@ class SameStepPass:
             if id(eqn) not in changing:
                 continue
             read = {a for a in eqn.invars if not isinstance(a, Literal)}
+            # Everything else keeps its replayed value. Run once more under the derivative, the whole step would cost
+            # twice.
             if read & moving or moving & set(eqn.outvars):
                 moving.update(eqn.outvars)
                 scheduled.append((eqn, runs))
+            # What only an old state moves is run in the versions that see its perturbation: the group's own new states
+            # do not, because D_t is for that, and R would count it again.
             elif read & from_old and (seeing := self._seeing(read & from_old, runs)):
                 from_old.update(eqn.outvars)
                 scheduled.append((eqn, seeing))
@@ -156,18 +164,22 @@ class SameStepPass:
         """
         entering = {var: static[var] for var in self.entering}
         # The result of a projection can be a new state itself, whose signal is partial while that of y is not.
+        # Zeros that are added to states and results: the gradients by them are L, R and dl/dy, all from one reverse
+        # pass.
         states = (*self.info.hidden_outvars, *self.bypassing)
         zeros = [jnp.zeros((weights.shape[0], *shape_of(var)), dtype_of(var)) for var in (*states, *self.results)]
 
         def total(entering: list[Any], added: list[Any]) -> tuple[jax.Array, Any]:
             fixed = {**static, **dict(zip(self.entering, entering, strict=True))}
 
-            def one(given: Any, plus: list[Any], target: Any, weight: Any) -> Any:
+            def one(known: Any, plus: list[Any], target: Any, weight: Any) -> Any:
                 by_state, by_result = plus[: len(states)], plus[len(states) :]
                 perturbed = dict(zip(states, by_state, strict=True)), dict(zip(self.results, by_result, strict=True))
-                output = self._output({**given, **fixed}, given, *perturbed, apply)
+                output = self._output({**known, **fixed}, known, *perturbed, apply)
                 return weight * scalar_loss(loss, output, target), output
 
+            # The steps do not feel one another here, since old states are fixed: they run side by side, and a product
+            # of the reverse pass takes all of them at once.
             losses, outputs = over_steps(one, at_steps, added, targets, weights)
             return losses.sum(), (losses, outputs)
 
@@ -195,11 +207,12 @@ class SameStepPass:
         apply: Apply,
     ) -> Any:
         def applied(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-            if held := self.held.get(id(eqn)):
+            if fixed := self._fixed_operands.get(id(eqn)):
                 operands = [
-                    jax.lax.stop_gradient(x) if not isinstance(atom, Literal) and atom in held else x
+                    jax.lax.stop_gradient(x) if not isinstance(atom, Literal) and atom in fixed else x
                     for atom, x in zip(eqn.invars, operands, strict=True)
                 ]
+            # The forward pass recorded this product, so only its transpose is left to do.
             if is_costly(eqn) and all(var in known for var in eqn.outvars):
                 return with_values([known[var] for var in eqn.outvars], eqn, operands, apply)
             return apply(eqn, operands)
@@ -227,6 +240,7 @@ def with_values(known: list[Any], eqn: Equation, operands: list[Any], apply: App
     The derivative is taken in reverse before steps are mapped: JAX cannot transpose a ``cond`` that is mapped over its
     predicate.
     """
+    # Cotangents of integers are of no use, and a function that takes them cannot be transposed.
     moving = [k for k, x in enumerate(operands) if is_floating(jax.typeof(x).dtype)]
 
     def backward(operands: list[Any], cotangents: list[Any]) -> tuple[None, list[Any]]:
@@ -245,11 +259,11 @@ def output_errors(loss: Loss, outputs: Any, targets: Any, weights: jax.Array) ->
     leaves, treedef = jax.tree.flatten(outputs)
     moving = [k for k, leaf in enumerate(leaves) if is_floating(leaf.dtype)]
 
-    def one(found: list[Any], rest: list[Any], target: Any, weight: Any) -> Any:
-        given = list(rest)
-        for k, value in zip(moving, found, strict=True):
-            given[k] = value
-        return weight * scalar_loss(loss, jax.tree.unflatten(treedef, given), target)
+    def one(values: list[Any], all_leaves: list[Any], target: Any, weight: Any) -> Any:
+        output = list(all_leaves)
+        for k, value in zip(moving, values, strict=True):
+            output[k] = value
+        return weight * scalar_loss(loss, jax.tree.unflatten(treedef, output), target)
 
     return jax.vmap(jax.grad(one))([leaves[k] for k in moving], leaves, targets, weights)
 
@@ -267,9 +281,9 @@ def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:
     leaves = jax.tree.leaves(value)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     if len(arrays) != 1 or arrays[0].shape != () or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
-        found = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays) or "nothing"
+        results = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays) or "nothing"
         raise InputError(
-            f"loss(output, target) gave {found}, but a step needs one real number; reduce it over the batch and the "
+            f"loss(output, target) gave {results}, but a step needs one real number; reduce it over the batch and the "
             "outputs, as in `lambda y, target: ((y - target) ** 2).sum()`."
         )
     return leaves[0]

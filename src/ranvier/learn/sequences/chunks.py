@@ -58,6 +58,7 @@ class ChunkRunner:
             fresh = False
         while start < sequence.length:
             end = min(start + size, sequence.length)
+            # The last chunk of a sequence writes no memory that nobody reads: for D-RTRL that is its largest product.
             continues = keep or end < sequence.length
             state = parts[-1].state if parts else state
             part = sequence.part(start, end)
@@ -67,6 +68,8 @@ class ChunkRunner:
 
     def _chunks_in_a_loop(self, count: int, fresh: bool, keep: bool) -> int:
         """All, or none. A first or last chunk that can be simpler is worth being written out where there are few."""
+        # Written out, the program grows with every chunk, and compiling with it. In a loop it is the same for any
+        # number.
         are_alike = self.kernel.in_cache or (keep and not fresh)
         return count if count > (1 if are_alike else WRITTEN_OUT) else 0
 
@@ -78,6 +81,8 @@ class ChunkRunner:
             result = self.kernel.run(self.loss, self.static, state, Chunk(*leaves), fresh=False, keep=True)
             return (result.state, added(total, result.gradients, variables)), (result.losses, result.outputs)
 
+        # Added up in the carry, in at least single precision: gradients by chunk would be as many copies of the
+        # weights.
         start = (state, no_gradients(variables))
         (state, total), stacked = jax.lax.scan(step, start, sequence.split(count))
         losses, outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)

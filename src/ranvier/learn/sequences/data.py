@@ -115,6 +115,7 @@ class SequenceForm:
                 f"mask has shape {shape_text(weights.shape)}, but it weighs steps and has shape [T]; weigh samples "
                 "or outputs inside the loss."
             )
+        # A mask of zeros gives a mean of 0, not NaN.
         return weights if self.reduction == "sum" else weights / jnp.maximum(weights.sum(), 1e-12)
 
 
@@ -153,6 +154,8 @@ def _as_input(leaf: Any, dtype: Any) -> jax.Array:
     array = jnp.asarray(leaf)
     if array.dtype == dtype:
         return array
+    # Rounding float64 is fine, and so is reading integers as real numbers. Complex to real loses the imaginary part,
+    # and floats to integers make 0 of everything below 1.
     if jnp.promote_types(_kind(array.dtype), _kind(dtype)) != _kind(dtype):
         raise InputError(
             f"xs holds {array.dtype}, but the model was compiled for {dtype}, which would lose a part of it; convert "

@@ -53,6 +53,8 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
         )
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     for array, aval in zip(arrays, slot.leaves, strict=True):
+        # A cast between float sizes is an everyday thing; integers in place of floats are a mistake more often than
+        # not.
         same_kind = is_floating(array.dtype) == is_floating(aval.dtype)
         if not same_kind or (is_complex(array.dtype) and not is_complex(aval.dtype)):
             raise InputError(

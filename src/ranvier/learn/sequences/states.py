@@ -24,8 +24,9 @@ def reseeded_leaves(info: ModuleInfo, state: LearnerState, seed: Any) -> list[ja
     leaves, start = [], 0
     for slot in info.other:
         end = start + len(slot.leaves)
-        own = state.other[start:end]
-        leaves += [fold_in(leaf, seed) for leaf in own] if is_random(slot) else own
+        of_slot = state.other[start:end]
+        # Only keys: with the same ones, every sequence of a training would see the same noise.
+        leaves += [fold_in(leaf, seed) for leaf in of_slot] if is_random(slot) else of_slot
         start = end
     return leaves
 

@@ -27,6 +27,7 @@ def even_part(length: int, most: int) -> int:
     """Length of parts of at most ``most``: a divisor of ``length`` if one is not far below, else as equal as can be."""
     if length <= most:
         return length
+    # Equal blocks are one loop, whose body is compiled once; a block of another length is compiled by itself.
     even = max(n for n in range(1, most + 1) if length % n == 0)
     return even if 2 * even > most else -(-length // -(-length // most))
 
@@ -37,7 +38,7 @@ def backward(
     """Takes ``length`` steps in blocks, the last block first.
 
     Args:
-        body: ``body(carry, given) -> (carry, results)`` for one block, with leaves ``[steps of the block, ...]``.
+        body: ``body(carry, data) -> (carry, results)`` for one block, with leaves ``[steps of the block, ...]``.
         carry: what the last block starts from.
         data: pytree with leaves ``[length, ...]``.
         length: number of steps.
@@ -48,6 +49,7 @@ def backward(
     """
     if block >= length:
         return body(carry, data)
+    # The short block is the first in time, so the last to be taken: the loop can then start from the chunk's end.
     rest = length % block
     later = jax.tree.map(lambda x: x[rest:].reshape(-1, block, *x.shape[1:]), data)
     carry, results = jax.lax.scan(body, carry, later, reverse=True)

@@ -145,12 +145,14 @@ def find_phases(equations: Sequence[Equation], states: Sequence[StatePair]) -> P
     acting = [n for n, eqn in enumerate(equations) if eqn.effects]
     # Every state is a loop of its own even where nothing leads back to it: its old value is the step before's new one.
     loops = {int(component[n]) for n in (*acting, *range(count, count + len(states)))}
+    # An equation with a body, a ``cond``, say, stays where it is: over all steps at once, both branches would be run.
     products = {int(component[n]) for n, eqn in enumerate(equations) if is_costly(eqn) and not bodies(eqn)} - loops
     before: dict[int, set[int]] = {int(c): set() for c in component}
     for a, b in zip(component[graph.row], component[graph.col], strict=True):
         if a != b:
             before[int(b)].add(int(a))
     phase: dict[int, PhaseName] = {}
+    # What a component reads is placed before it, so its own phase is the first that is late enough.
     for c in TopologicalSorter(before).static_order():
         last = max((phase[b] for b in before[c]), default=FIRST)
         moves_on = (c in loops and not last.is_loop) or (c in products and last.is_loop)
@@ -211,6 +213,7 @@ def _tasks(
         phases = [FIRST if isinstance(piece, Literal) else made.get(piece, FIRST) for piece in pieces]
         early = tuple(k for k, where in enumerate(phases) if where < phase)
         late = tuple(k for k, where in enumerate(phases) if where == phase)
+        # The early pieces of all steps are one product before the loop; inside it only their sum is added.
         if early and late:
             first = PartialProduct(eqn, operand, pieces, early, None)
             yield first, max(where.outside_loops for where in phases if where < phase)
@@ -245,6 +248,7 @@ def drop_unneeded(placed: Sequence[Placed], wanted: Sequence[Key]) -> list[Place
     A concatenation whose product was split is read by nobody; run all the same, it would copy its pieces at every step.
     """
     keys, needed = set(wanted), []
+    # Backward, so that a task whose only reader is dropped is dropped as well.
     for task, phase in reversed(placed):
         if task.equation.effects or keys.intersection(task.writes):
             keys.update(task.reads)
@@ -266,6 +270,7 @@ def move_out_of_loops(placed: Sequence[Placed], phase_of: PhaseOf) -> list[Place
     # From the last task to the first, so that a task is seen after all that reads it.
     for task, phase in reversed(placed):
         earliest = min((first_use[key] for key in task.writes if key in first_use), default=phase)
+        # A costly result is recorded in any case, so it gains nothing; moved, its operands would be recorded too.
         stays = not phase.is_loop or earliest == phase or task.equation.effects or is_costly(task.equation)
         phase = phase if stays else phase.next
         use(task.reads, phase)
@@ -279,6 +284,7 @@ def make_phases(placed: Sequence[Placed], phase_of: PhaseOf, recorded: Sequence[
     for name in sorted({name for _, name in placed} | {name for _, name in phase_of.states}):
         tasks = tuple(task for task, where in placed if where == name)
         carried = tuple(s for s, (_, where) in enumerate(phase_of.states) if where == name)
+        # Only this is stored for every step. What a phase needs for itself lives for one step, in registers or cache.
         wanted = {key for task, where in placed if where > name for key in task.reads} | set(recorded)
         wanted |= {
             state.after for state, where in phase_of.states if where > name and not isinstance(state.after, Literal)

@@ -1,7 +1,8 @@
 """Sparse products in the forward pass: by active sources where they are large, with a matrix where that is faster.
 
 XLA takes some nanoseconds for every synapse that it adds up, and a matrix product takes a hundredth of that for every
-element.
+element. For example, 1000 synapses between 200 sources and 100 targets, in a batch of 16, are a matrix of 20000
+elements, 20 for every synapse: fewer than 256, so the matrix is faster.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class ActiveSum(SparseProduct):
             values[self._result] = whichever(self._of_active, self._whole, x, w)
 
     def _of_active(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        # Numbers past the last synapse fill a block up; their weight is 0.
         synapses = jnp.asarray(self._blocks.synapses)
         return self._blocks.total(x[None], lambda number: w.at[synapses[number]].get(mode="fill", fill_value=0))[0]
 
@@ -107,6 +109,7 @@ class MatrixProduct(SparseProduct):
     def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
         order, places = self._places
         shape = shape_of(self._x)[-1], shape_of(self._result)[-1]
+        # Several synapses between the same two neurons add up; in the order of their places that is one pass.
         w = picked(jnp.asarray(read(static, self._w)).reshape(-1), order)
         return {(self, "matrix"): added_at(w, places, shape[0] * shape[1]).reshape(shape)}
 
@@ -119,6 +122,8 @@ class MatrixProduct(SparseProduct):
 
     def run(self, values: dict[Any, Any]) -> None:
         with located_at(self.equation):
+            # At full precision: a device that shortens products by default would otherwise give other spikes than the
+            # synapses.
             x, matrix = read(values, self._x), values[self, "matrix"]
             values[self._result] = jnp.matmul(x, matrix, precision=jax.lax.Precision.HIGHEST)
 
@@ -138,13 +143,15 @@ def sparse_product(
     if product is None:
         return None
     picks = (_made_by("gather", atom, producer) for atom in product.invars)
-    pick = next((found for found in picks if found and _is_by_number(eqn, product, found)), None)
+    pick = next((p for p in picks if p and _is_by_number(eqn, product, p)), None)
     kind = None if pick is None else _kind(eqn, product, pick, levels, in_loop)
     if pick is None or kind is None:
         return None
     start, target, source = (levels.constant_value(a) for a in (eqn.invars[0], eqn.invars[1], pick.invars[1]))
+    # Places that are not constants, or sums that do not start from zero, are left to the equations.
     if start is None or start.any() or target is None or source is None:
         return None
+    # The equations clip or drop an index out of range; neither fast way does.
     inside = all(
         places.min() >= 0 and places.max() < shape_of(values)[-1]
         for places, values in ((source, pick.invars[0]), (target, eqn.outvars[0]))
@@ -158,6 +165,8 @@ def _kind(
     """What is fastest for a product; None for the equations themselves."""
     (*samples, synapses), sources = shape_of(pick.outvars[0]), shape_of(pick.invars[0])[-1]
     if not samples:
+        # To look which sources are active takes a branch at every step. Outside of loops that is no branch: over all
+        # steps at once, both sides would be computed.
         looked = synapses >= SMALLEST and in_loop and not is_complex(dtype_of(pick.invars[0]))
         return ActiveSum if looked else None
     elements = sources * shape_of(add.outvars[0])[-1]

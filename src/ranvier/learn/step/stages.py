@@ -1,4 +1,12 @@
-"""Running the equations of a step over many steps: what is fixed once, the rest by phases."""
+"""Running the equations of a step over many steps: what is fixed once, the rest by phases.
+
+For example, ``v' = a v + x @ softplus(w)`` with a constant ``a = exp(-0.1)``, over 100 steps:
+
+    known      a, at compile time
+    static     softplus(w), once per call
+    forward    x @ softplus(w) of all steps, then a loop of v'; recorded are x, the product, and v before each step
+    replay     a v and the sum again, for all steps at once: what the derivatives of the steps need
+"""
 
 from __future__ import annotations
 
@@ -41,6 +49,7 @@ class Stages:
         environment.update(zip(info.weight_invars, params, strict=True))
         environment.update((v, x) for v, x in zip(info.other_invars, other, strict=True) if v in self.unchanged)
         environment.update((var, _array(value, even)) for var, (value, even) in self._known.items())
+        # ``bind_both_ways``: gradients are pulled back through these equations, also through a ``while``.
         run_equations((eqn for eqn in self.static if not self._is_known(eqn)), environment, bind_both_ways)
         return environment
 
@@ -58,6 +67,7 @@ class Stages:
 
     def _is_known(self, eqn: Equation) -> bool:
         levels = binding_times_of(self.info)
+        # A random key is no numpy array.
         known = (levels.of(var) is BindingTime.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
         return bool(eqn.outvars) and not eqn.effects and all(known)
 
@@ -103,6 +113,7 @@ class Stages:
             What is ``recorded`` at every step, ``[K, ...]``; then the hidden and the other leaves after the chunk.
         """
         info = self.info
+        # What tasks can make of static values, rows of a weight or a matrix of synapses, is made once and not per step.
         static = dict(static)
         for phase in self._phases:
             for task in phase.tasks:
@@ -114,14 +125,14 @@ class Stages:
                 self._run_loop(phase, static, at_steps, after, length)
             elif phase.recorded:
                 results = over_steps(
-                    lambda given, phase=phase: self._run(phase, static, given), _read_by(phase, at_steps)
+                    lambda step, phase=phase: self._run(phase, static, step), _read_by(phase, at_steps)
                 )
                 at_steps.update(zip(phase.recorded, results, strict=True))
         recorded = {var: at_steps[var] for var in self.recorded}
         return recorded, [after[v] for v in info.hidden_invars], [after[v] for v in info.other_invars]
 
-    def _run(self, phase: Phase, static: Environment, given: Environment) -> list[Any]:
-        values = {**static, **given}
+    def _run(self, phase: Phase, static: Environment, at_step: Environment) -> list[Any]:
+        values = {**static, **at_step}
         phase.run(values)
         return [values[key] for key in phase.recorded]
 
@@ -130,11 +141,12 @@ class Stages:
     ) -> None:
         """Runs a loop; puts what it keeps into ``at_steps`` and the states after it into ``after``."""
         states = [self._states[number] for number in phase.states]
+        # Old states are recorded, new ones are not: D_t is taken at h_{t-1}, and h_t is the old state of the next step.
         written = (*(state.before for state in states), *phase.recorded)
         at_each_step = _read_by(phase, at_steps, [state.after for state in states])
 
-        def step(carry: list[Any], given: Environment) -> tuple[list[Any], list[Any]]:
-            values = {**static, **given, **{state.before: x for state, x in zip(states, carry, strict=True)}}
+        def step(carry: list[Any], at_step: Environment) -> tuple[list[Any], list[Any]]:
+            values = {**static, **at_step, **{state.before: x for state, x in zip(states, carry, strict=True)}}
             phase.run(values)
             return [jnp.asarray(read(values, state.after)) for state in states], [values[key] for key in written]
 
@@ -170,8 +182,8 @@ class Stages:
         ]
         variables = [var for eqn in replayed for var in eqn.outvars]
 
-        def one(given: Environment) -> list[Any]:
-            values = {**static, **given}
+        def one(at_step: Environment) -> list[Any]:
+            values = {**static, **at_step}
             run_equations(replayed, values)
             return [values[var] for var in variables]
 
@@ -185,10 +197,11 @@ def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more:
     def one(values: Sequence[Any], *rest: Any) -> Any:
         return function(dict(zip(keys, values, strict=True)), *rest)
 
-    given = (list(recorded.values()), *more)
-    if all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(given)):
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], one(*jax.tree.map(lambda x: x[0], given)))
-    return jax.vmap(one)(*given)
+    data = (list(recorded.values()), *more)
+    # A chunk of one step, for an update at every step, needs no map; under one, a ``cond`` would run all its branches.
+    if all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(data)):
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], one(*jax.tree.map(lambda x: x[0], data)))
+    return jax.vmap(one)(*data)
 
 
 @cached_by_program
@@ -197,6 +210,7 @@ def stages_of(info: ModuleInfo) -> Stages:
     levels = binding_times_of(info)
     static, changing = [], []
     for eqn in info.equations:
+        # A print or a callback belongs to its step, even if all that it shows is static.
         is_static = not eqn.effects and all(levels.of(var) is not BindingTime.DYNAMIC for var in eqn.outvars)
         (static if is_static else changing).append(eqn)
     return Stages(info, tuple(static), tuple(changing))

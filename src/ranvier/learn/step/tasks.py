@@ -87,6 +87,7 @@ class PartialProduct(Task):
         return contracted[operand][0]
 
     def run(self, values: dict[Any, Any]) -> None:
+        # A weight that is static was cut once, before all steps; in a loop, cutting copies a part of it at every step.
         rows = values[self, "rows"] if (self, "rows") in values else self._rows(values)
         pieces = [jnp.asarray(read(values, self.pieces[k])) for k in self.chosen]
         operands = [jnp.concatenate(pieces, self._axis(self.operand)), rows]

@@ -11,13 +11,15 @@ Data = Iterable[Any] | Callable[[int], Iterable[Any]]
 """Batches for every epoch, or a function of the epoch's number that gives them."""
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
+    """Inputs, targets and mask of one update; the mask is None where all steps count alike."""
+
     xs: Any
     ys: Any
     mask: Any
 
 
-Batches = Sequence[Batch] | Iterator[Batch]
+Batches = Sequence[TrainingBatch] | Iterator[TrainingBatch]
 
 
 def batches_of(data: Data, epoch: int) -> Batches:
@@ -32,11 +34,12 @@ def batch_count(batches: Batches) -> int | None:
     return len(batches) if isinstance(batches, Sequence) else None
 
 
-def _as_batch(item: Any) -> Batch:
+def _as_batch(item: Any) -> TrainingBatch:
+    # By attributes first: a named tuple with xs and ys may have them in any order.
     if hasattr(item, "xs") and hasattr(item, "ys"):
-        return Batch(item.xs, item.ys, getattr(item, "mask", None))
+        return TrainingBatch(item.xs, item.ys, getattr(item, "mask", None))
     if isinstance(item, (tuple, list)) and len(item) in (2, 3):
-        return Batch(item[0], item[1], item[2] if len(item) == 3 else None)
+        return TrainingBatch(item[0], item[1], item[2] if len(item) == 3 else None)
     raise InputError(
         f"a batch is {type(item).__name__}, but fit needs (xs, ys) or (xs, ys, mask), or an object like that."
     )

@@ -58,12 +58,15 @@ class Checkpoints:
             raise InputError(f"checkpoint={directory!r} is no path; give the name of a directory.") from error
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"checkpoint={str(directory)!r} is a file; give the name of a directory.")
+        # Leaves are restored by their order, which differs between the two structures of parameters.
         nested = learner.by_path(params) is not params
         self._about = _fingerprint(learner) + (" in the model's own structure" if nested else "")
         self._open = ExitStack()
 
     @global_state_unchanged()
     def __enter__(self) -> Self:
+        # Not asynchronous: when ``save`` returns, the epoch is on disk, and what went wrong in writing it is raised by
+        # that call.
         options = self._orbax.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,7 @@ class Checkpoints:
             TrainingError: it cannot be written.
         """
         args, leaves = self._orbax.args, jax.tree.leaves(state)
+        # The history belongs to the state: a resumed training counts its epochs by it.
         about = {"about": self._about, "history": history, "sha256": _digest(leaves, history)}
         saved = args.Composite(state=args.StandardSave(leaves), about=args.JsonSave(about))
         try:
@@ -123,11 +127,15 @@ class Checkpoints:
             return None
         about, history, digest = self._description(epoch)
         leaves, treedef = jax.tree.flatten(like)
+        # Before any array is read: those of another model may have the same shapes and would be taken without a
+        # complaint.
         if about != self._about:
             raise InputError(
                 f"the checkpoints in {self._directory} are of {about}, but this training is of {self._about}; "
                 "give another directory."
             )
+        # What comes back is checked against this, and against the hash: a damaged file may be read without an error,
+        # too.
         expected = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.asarray(x).dtype) for x in leaves]
         args = self._orbax.args
         try:
@@ -170,6 +178,7 @@ class Checkpoints:
 
 def _digest(leaves: Sequence[Any], history: History) -> str:
     """What tells a state and its history from damaged ones."""
+    # Of the history as well: a damaged one would have the training start from another epoch with the right weights.
     digest = hashlib.sha256(json.dumps(history).encode())
     for leaf in leaves:
         values = np.asarray(jax.random.key_data(leaf) if is_key(jnp.asarray(leaf).dtype) else leaf)
@@ -183,5 +192,6 @@ def _fingerprint(learner: Learner) -> str:
     slots = ", ".join(
         f"{path_text(s.path)} {' '.join(shape_text(x.shape) for x in s.leaves)}" for s in learner.info.parameters
     )
+    # A modulator prints with its address in memory, which differs from process to process.
     rule = re.sub(r" at 0x[0-9a-f]+", "", repr(learner.rule))
     return f"{rule} with {slots}"

@@ -73,8 +73,7 @@ def fit(
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch.
         checkpoint: directory in which every epoch is kept (the last three), for one training at a time; needs
             ``orbax-checkpoint``.
-        resume: go on from the last checkpoint found there; the result is that of a run without interruption, bit by
-            bit, as
+        resume: go on from the last checkpoint there; the result is that of a run without interruption, bit by bit, as
             long as ``data`` gives the same batches.
         progress: whether to show a progress bar.
 
@@ -87,6 +86,8 @@ def fit(
     state = trainer.start(params, optimizer_state)
     history: list[dict[str, float]] = []
     with ExitStack() as open_:
+        # Locked before anything is read, until the last epoch is written: two trainings in one folder would take turns
+        # at overwriting each other's epochs.
         checkpoints = None if checkpoint is None else open_.enter_context(Checkpoints(checkpoint, learner, params))
         if checkpoints is not None and (last := checkpoints.restore(state) if resume else checkpoints.must_be_empty()):
             state, history = last
@@ -99,6 +100,7 @@ def fit(
                 numbers |= {f"eval_{name}": value for name, value in evaluated.items()}
                 shown.show(numbers)
             history.append({"epoch": float(epoch), **numbers})
+            # After the held-out numbers, so that the history of a resumed training has them, too.
             if checkpoints is not None:
                 checkpoints.save(epoch, state, history)
     return FitResult(state.params, state.optimizer_state, history)

@@ -30,6 +30,7 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
         )
     right = (jnp.argmax(outputs, axis=-1) == ys).astype(jnp.promote_types(jnp.float32, outputs.dtype))
     by_step = right.reshape(right.shape[0], -1).mean(axis=1)
+    # Samples of a step first, then steps by weight, so that a mask with fractions weighs steps as the loss does.
     weights = jnp.ones_like(by_step) if mask is None else jnp.asarray(mask, by_step.dtype)
     return (by_step * weights).sum() / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
 

@@ -21,7 +21,7 @@ from ...errors import InputError, TrainingError, reason_text
 from ...program.paths import Path, path_text
 from ..kernel import Loss
 from ..learner import Learner
-from .batches import Batch, Batches, batch_count
+from .batches import Batches, TrainingBatch, batch_count
 from .metrics import Metric
 from .progress import TrainingProgress
 
@@ -44,15 +44,18 @@ class Trainer:
         self._evaluated = jax.jit(self._evaluate)
 
     def start(self, params: Mapping[Path, Any] | None, optimizer_state: Any) -> FitState:
-        own = self.learner.completed(params)
-        fresh = _started(self.optimizer, own)
+        first_params = self.learner.completed(params)
+        fresh = _started(self.optimizer, first_params)
         if optimizer_state is not None:
             _check_alike(optimizer_state, fresh)
         first = fresh if optimizer_state is None else optimizer_state
-        return FitState(own, first, jnp.zeros((), jnp.int32), self.learner.lasting(params))
+        # An array from the start: a Python number is weakly typed, and the second update, with an int32, would be
+        # compiled anew.
+        return FitState(first_params, first, jnp.zeros((), jnp.int32), self.learner.lasting(params))
 
-    def _updated(self, state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
+    def _updated(self, state: FitState, batch: TrainingBatch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
         learner = self._learner_of(batch)
+        # None for most models, whose memory is then known to be empty: the first chunk has no product with a trace.
         start = learner.restart(state.params, state.lasting, state.updates)
         grads, aux = learner.grad(
             self.loss,
@@ -66,22 +69,25 @@ class Trainer:
         # Of a complex parameter JAX gives the conjugate of the direction of steepest ascent.
         descending = jax.tree.map(jnp.conj, grads)
         updates, optimizer_state = self.optimizer.update(descending, state.optimizer_state, state.params)
+        # An optimizer in single precision must not turn a bfloat16 parameter into a float32 one: that would recompile.
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
         numbers = {"loss": aux.loss, **self._measured(aux.outputs, batch)}
         slots = {"gradient": grads, "parameter": params}
+        # Flags for each parameter, computed in the same program: whole gradients need not be looked at outside it.
         finite = {"loss": _finite(aux.loss)} | {k: _by_slot(learner.by_path(tree)) for k, tree in slots.items()}
         lasting = state.lasting if aux.state is None else learner.lasting_of(aux.state)
         return FitState(params, optimizer_state, state.updates + 1, lasting), numbers, finite
 
-    def _learner_of(self, batch: Batch) -> Learner:
+    def _learner_of(self, batch: TrainingBatch) -> Learner:
         """The learner for as many samples as a batch has, such as the last one of the data."""
         learner, shapes = self.learner, [jnp.shape(leaf) for leaf in jax.tree.leaves(batch.xs)]
         expected = [len(aval.shape) + 1 for aval in learner.info.input_avals]
         samples = {shape[1] for shape in shapes if len(shape) > 1}
+        # Other batch sizes have learners of their own, made while this is traced: one compilation per size.
         fits = list(map(len, shapes)) == expected and len(samples) == 1
         return learner.with_batch_size(*samples) if fits and learner.batch_size is not None else learner
 
-    def _measured(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def _measured(self, outputs: Any, batch: TrainingBatch) -> dict[str, jax.Array]:
         values = {name: jnp.asarray(metric(outputs, batch.ys, batch.mask)) for name, metric in self.metrics.items()}
         for name, value in values.items():
             if value.shape != ():
@@ -90,7 +96,7 @@ class Trainer:
                 )
         return values
 
-    def _evaluate(self, params: Mapping[Path, Any], batch: Batch) -> dict[str, jax.Array]:
+    def _evaluate(self, params: Mapping[Path, Any], batch: TrainingBatch) -> dict[str, jax.Array]:
         learner = self._learner_of(batch)
         loss, outputs = learner.evaluate(self.loss, batch.xs, batch.ys, params=params, mask=batch.mask)
         return {"loss": loss, **self._measured(outputs, batch)}
@@ -114,7 +120,7 @@ class Trainer:
             raise InputError(f"data gave no batch for epoch {epoch + 1}; give a list or a function of the epoch.")
         return state, {name: value / count for name, value in total.items()}
 
-    def evaluate(self, params: Mapping[Path, Any], batches: Iterable[Batch]) -> dict[str, float]:
+    def evaluate(self, params: Mapping[Path, Any], batches: Iterable[TrainingBatch]) -> dict[str, float]:
         """The loss, a mean over batches, and the metrics, means over samples.
 
         A last batch of 4 samples beside others of 16 counts a quarter: an accuracy would depend on the batch size else.
@@ -132,10 +138,13 @@ class Trainer:
             means[name] = sum(weighted) / sum(weights)
         return means
 
-    def _what_is_bad(self, state: FitState, batch: Batch, finite: dict[str, Any], epoch: int, count: int) -> str:
+    def _what_is_bad(
+        self, state: FitState, batch: TrainingBatch, finite: dict[str, Any], epoch: int, count: int
+    ) -> str:
         """The first bad state if there is one, else the first bad parameter."""
         at = f"training stopped at epoch {epoch + 1}, update {count}: "
         learner = self._learner_of(batch)
+        # The same start as in the update, noise included, or the failure might not come again.
         start = learner.restart(state.params, state.lasting, state.updates)
         bad = learner.first_bad_state(batch.xs, params=state.params, state=start)
         if bad is not None:

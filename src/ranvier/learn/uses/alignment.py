@@ -39,6 +39,7 @@ class Alignment:
         # The n-th lane of an element goes into layer n, so that every layer has the shape of y, and products with
         # weights run over whole arrays instead of lists of pairs.
         y_index = self.connection.y_index
+        # Sorted by element, the lanes of one element stand together, and a lane's rank among them is its layer.
         order = np.argsort(y_index, kind="stable")
         ranked = y_index[order]
         rank = np.arange(ranked.size) - np.searchsorted(ranked, ranked)

@@ -151,6 +151,8 @@ class Einsum(BilinearMap):
         return jnp.einsum(f"K{self.x_axes},K{self.y_axes}->{self.w_axes}", x, c)
 
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
+        # A matrix product writes its result to memory before it can be added to the trace. For a few steps that costs
+        # more than it saves.
         if x.shape[0] <= FEW:
             return sum((self._outer_once(x[k], u[k]) for k in range(1, x.shape[0])), self._outer_once(x[0], u[0]))
         by_layer = [
@@ -162,7 +164,10 @@ class Einsum(BilinearMap):
         return self.spread(u) * _aligned(x, self.x_axes, "L" + self.trace_axes)
 
     def contract(self, c: jax.Array, trace: jax.Array) -> jax.Array:
+        # Axes of samples lead, after the layers. Summed over together, the trace, the largest array there is, is read
+        # once.
         samples = [a for a in self.trace_axes if a in self.x_axes and a in self.y_axes]
+        # An axis that w has as well, as every sample has weights of its own, must not be summed over.
         if any(a in self.w_axes for a in samples):
             return jnp.einsum(f"L{self.y_axes},L{self.trace_axes}->{self.w_axes}", c, trace)
         lead, rest = 1 + len(samples), self.trace_axes[len(samples) :]
@@ -193,6 +198,7 @@ def _sum_of_picked(a: jax.Array, a_index: Any, b: jax.Array, b_index: Any) -> ja
 
     blocks = count // AT_ONCE
     total = jax.lax.fori_loop(0, blocks, add_block, jnp.zeros(a_index.shape, dtype))
+    # The rest is written out, so that no block reads past the last step.
     for step in range(blocks * AT_ONCE, count):
         total = add(step, total)
     return total
@@ -237,6 +243,8 @@ class Product(Einsum):
 def product_map(eqn: Equation, number: int) -> Product:
     """The form of a ``dot_general`` equation in one of its two operands."""
     (contracted, batch) = eqn.params["dimension_numbers"]
+    # An axis that both operands have, summed over or not, has one letter; each other axis has its own. The order in y
+    # is that of ``dot_general``: shared axes, then the left operand's, then the right one's.
     letters = iter(string.ascii_lowercase)
     left, right = [""] * len(shape_of(eqn.invars[0])), [""] * len(shape_of(eqn.invars[1]))
     for pairs in (batch, contracted):
@@ -269,6 +277,8 @@ class Rows(Einsum):
 
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
         eqn = self.equation
+        # The gather itself is run on the numbers of the rows, so that X does with an index out of range what the model
+        # does: clipped, it is the last row; filled, it is -1 here, of which ``one_hot`` makes zeros.
         numbers = jnp.arange(self.w_shape[0], dtype=jnp.int32)
         rows = jnp.broadcast_to(numbers.reshape(-1, *(1 for _ in self.w_shape[1:])), self.w_shape)
         params = dict(eqn.params, fill_value=-1) if "fill_value" in eqn.params else eqn.params
@@ -284,6 +294,7 @@ def rows_map(eqn: Equation) -> Rows | None:
     inner = len(shape) - 1
     whole = sizes == (1, *shape[1:]) and numbers.collapsed_slice_dims == (0,) and numbers.start_index_map == (0,)
     last = tuple(numbers.offset_dims) == tuple(range(len(out) - inner, len(out)))
+    # Other gathers pick parts of rows, which no letter per axis can say; their form is found by running them.
     if not (whole and last) or numbers.operand_batching_dims:
         return None
     letters = string.ascii_lowercase
@@ -312,6 +323,8 @@ class Convolution(BilinearMap):
         return values[operand(self.equation, 0)]
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        # The transpose of the convolution, not a product with patches: these take the image once per element of the
+        # kernel.
         w = jnp.zeros(self.w_shape, c.dtype)
         (result,) = jax.vjp(lambda w: jax.vmap(lambda image: bind(self.equation, [image, w])[0])(x.astype(c.dtype)), w)[
             1
@@ -322,6 +335,7 @@ class Convolution(BilinearMap):
         """``[N, groups, patch, *space]``; a patch runs over the channels of a group, then over the kernel."""
         params, spec = self.equation.params, self._spec
         kernel = [self.w_shape[d] for d in spec.rhs_spec[2:]]
+        # JAX lays patches out with the channels first, so the image has its axes in that order, too.
         image = jnp.transpose(x, spec.lhs_spec)
         order = tuple(range(image.ndim))
         patches = jax.lax.conv_general_dilated_patches(
@@ -353,9 +367,9 @@ class Convolution(BilinearMap):
 
     def contract(self, c: jax.Array, trace: jax.Array) -> jax.Array:
         s = self._space
-        found = jnp.einsum(f"LNGF{s},LNG{s}PF->GFP", self._by_group(c), trace)
+        by_patch = jnp.einsum(f"LNGF{s},LNG{s}PF->GFP", self._by_group(c), trace)
         spec = self._spec.rhs_spec
-        kernel = found.reshape(*(self.w_shape[d] for d in spec))
+        kernel = by_patch.reshape(*(self.w_shape[d] for d in spec))
         return jnp.transpose(kernel, tuple(np.argsort(spec)))
 
     def spread(self, u: jax.Array) -> jax.Array:
@@ -396,6 +410,7 @@ class Sparse(BilinearMap):
         if self.x_index.shape[0] == 1:
             total = _sum_of_picked(x, self.x_index[0], c, self.y_index[0]) * self._factor(0)
             return total.reshape(self.w_shape)
+        # Sample by sample: what all samples pick at once is as large as a full trace.
         x_index, y_index = jnp.asarray(self.x_index), jnp.asarray(self.y_index)
 
         def add(copy: Any, total: jax.Array) -> jax.Array:
@@ -410,6 +425,7 @@ class Sparse(BilinearMap):
 
     def outer(self, x: jax.Array, u: jax.Array) -> jax.Array:
         x, u = x.reshape(x.shape[0], -1), u.reshape(*u.shape[:2], -1)
+        # A trace keeps the samples apart, so here all of them are picked.
         by_layer = [_sum_of_picked(x, self.x_index, u[:, k], self.y_index) for k in range(u.shape[1])]
         return jnp.stack(by_layer) * self.scale
 

@@ -1,8 +1,16 @@
-"""Finds out by running it how a sparse operation joins data, weights and results."""
+"""Finds out by running it how a sparse operation joins data, weights and results.
+
+For example, ``y_0 = 2 w_0 x_1; y_1 = 2 w_1 x_1 + 2 w_2 x_0``. A weight's gradient is the factor times an element of x
+times an element of the cotangent c of y:
+
+    x = (1, 1), c = (1, 1)    gradient (2, 2, 2)    the factors
+    x = (0, 1), c = (1, 1)    gradient (2, 2, 0)    over the factors (1, 1, 0): the elements of x
+    x = (1, 1), c = (0, 1)    gradient (0, 2, 2)    over the factors (0, 1, 1): the elements of y
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,18 +45,43 @@ def sparse_map(info: ModuleInfo, operation: ParameterUse, number: int, static: S
     if len(operation.xs) != 1 or not is_floating(dtype_of(operation.xs[0])):
         return None
     before = _before_picking(info, operation)
-    found = None if before is operation else _form(before, number, static)
-    return found or _form(operation, number, static)
+    form = None if before is operation else _form(before, number, static)
+    return form or _form(operation, number, static)
 
 
 def _form(operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse | None:
     (source,) = operation.xs
-    x_shape, y_shape = shape_of(source), shape_of(operation.y)
     if max(size_of(source), size_of(operation.y)) >= EXACT:
         return None
+    samples = _samples(shape_of(source), shape_of(operation.y))
+    if samples is None:
+        return None
+    copies, x_parts, y_parts = samples
+    gradient = _gradient_of(operation, number, static)
+    by_sample: list[tuple[np.ndarray, ...]] = []
+    for k in range(copies):
+        # With data in one sample only, a weight that every sample uses still has one element of x and one of y.
+        if (joined := _joined(gradient, x_parts == k, y_parts == k, seed=k)) is None:
+            return None
+        by_sample.append(joined)
+    x_index, y_index, scale = (np.stack(part) for part in zip(*by_sample, strict=True))
+    # One number where all factors are equal: otherwise they take as much memory as the synapses.
+    scale = (scale[0, 0] if all_equal(scale) else scale).astype(dtype_of(operation.y))
+    x_index, y_index = x_index.astype(np.int32), y_index.astype(np.int32)
+    return Sparse(operation.operands[number], operation.y, source, x_index, y_index, scale)
 
+
+Gradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""The gradient of w, ``[w.size]``, from data ``[x.size]`` and cotangents ``[y.size]``."""
+
+
+def _gradient_of(operation: ParameterUse, number: int, static: Sequence[Any]) -> Gradient:
+    (source,) = operation.xs
+    x_shape, y_shape, dtype = shape_of(source), shape_of(operation.y), dtype_of(source)
+
+    # Compiled once for all probes.
     @jax.jit
-    def gradient(x: jax.Array, c: jax.Array) -> jax.Array:
+    def pulled(x: jax.Array, c: jax.Array) -> jax.Array:
         def result(w: Any) -> Any:
             return operation([x], [*static[:number], w, *static[number + 1 :]])
 
@@ -56,39 +89,43 @@ def _form(operation: ParameterUse, number: int, static: Sequence[Any]) -> Sparse
         y, pull = jax.vjp(result, jnp.zeros_like(w))
         return pull(c.astype(y.dtype).reshape(y.shape))[0].reshape(-1)
 
-    samples = _samples(x_shape, y_shape)
-    if samples is None:
+    def gradient(x: np.ndarray, c: np.ndarray) -> np.ndarray:
+        at_x, at_y = jnp.asarray(x.reshape(x_shape), dtype), jnp.asarray(c.reshape(y_shape), dtype)
+        return np.asarray(pulled(at_x, at_y), np.float64)
+
+    return gradient
+
+
+def _joined(gradient: Gradient, of_x: np.ndarray, of_y: np.ndarray, seed: int) -> tuple[np.ndarray, ...] | None:
+    """For every weight its element of x, its element of y, and its factor; None where it has not one of each.
+
+    Args:
+        gradient: of the operation.
+        of_x, of_y: the elements that belong to the sample.
+        seed: of the check.
+    """
+
+    def probe(x: np.ndarray, c: np.ndarray) -> np.ndarray:
+        return gradient(np.where(of_x, x, 0), np.where(of_y, c, 0))
+
+    one_x, one_y = np.ones(of_x.size), np.ones(of_y.size)
+    scale = probe(one_x, one_y)
+    # A weight without effect on this sample has no place there.
+    if (scale == 0).any():
         return None
-    copies, x_parts, y_parts = samples
-    dtype = dtype_of(source)
-    trials: list[tuple[np.ndarray, ...]] = []
-    for k in range(copies):
-        ones_x, ones_y = x_parts == k, y_parts == k
-
-        def probe(x: np.ndarray, c: np.ndarray, on: Any = (ones_x, ones_y)) -> np.ndarray:
-            at_x = jnp.asarray(np.where(on[0], x, 0).reshape(x_shape), dtype)
-            return np.asarray(gradient(at_x, jnp.asarray(np.where(on[1], c, 0).reshape(y_shape), dtype)), np.float64)
-
-        one_x, one_y = np.ones(size_of(source)), np.ones(size_of(operation.y))
-        scale = probe(one_x, one_y)
-        if (scale == 0).any():
-            return None
-        x_index = probe(np.arange(one_x.size), one_y) / scale
-        y_index = probe(one_x, np.arange(one_y.size)) / scale
-        rounded = np.rint(x_index).astype(np.int64), np.rint(y_index).astype(np.int64)
-        inside = all(((r >= 0) & (r < n)).all() for r, n in zip(rounded, (one_x.size, one_y.size), strict=True))
-        if not inside:
-            return None
-        random = np.random.default_rng(k)
-        x, c = random.normal(size=one_x.size), random.normal(size=one_y.size)
-        expected = scale * np.where(ones_x, x, 0)[rounded[0]] * np.where(ones_y, c, 0)[rounded[1]]
-        if not np.allclose(probe(x, c), expected, rtol=1e-4, atol=1e-5):
-            return None
-        trials.append((*rounded, scale))
-    x_index, y_index, scale = (np.stack(part) for part in zip(*trials, strict=True))
-    scale = (scale[0, 0] if all_equal(scale) else scale).astype(dtype_of(operation.y))
-    x_index, y_index = x_index.astype(np.int32), y_index.astype(np.int32)
-    return Sparse(operation.operands[number], operation.y, source, x_index, y_index, scale)
+    x_index = probe(np.arange(one_x.size), one_y) / scale
+    y_index = probe(one_x, np.arange(one_y.size)) / scale
+    rounded = np.rint(x_index).astype(np.int64), np.rint(y_index).astype(np.int64)
+    inside = all(((r >= 0) & (r < n)).all() for r, n in zip(rounded, (one_x.size, one_y.size), strict=True))
+    if not inside:
+        return None
+    # A weight that joins elements 1 and 3 has the mean, 2, for its index. On random numbers it is not like element 2.
+    random = np.random.default_rng(seed)
+    x, c = random.normal(size=one_x.size), random.normal(size=one_y.size)
+    expected = scale * np.where(of_x, x, 0)[rounded[0]] * np.where(of_y, c, 0)[rounded[1]]
+    if not np.allclose(probe(x, c), expected, rtol=1e-4, atol=1e-5):
+        return None
+    return (*rounded, scale)
 
 
 def _before_picking(info: ModuleInfo, operation: ParameterUse) -> ParameterUse:
@@ -99,6 +136,7 @@ def _before_picking(info: ModuleInfo, operation: ParameterUse) -> ParameterUse:
     levels = binding_times_of(info)
     while (eqn := levels.producers.get(operation.xs[0])) is not None and eqn.primitive.name == "gather":
         data, places = eqn.invars
+        # Places that data decide would have the trace follow another neuron at every step.
         still = isinstance(places, Literal) or levels.of(places) is BindingTime.CONSTANT
         if not still or not isinstance(data, Var) or size_of(data) > size_of(operation.xs[0]):
             break

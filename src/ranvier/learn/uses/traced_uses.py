@@ -1,4 +1,9 @@
-"""Where parameters meet the data of a step, and which of these places carry an eligibility trace."""
+"""Where parameters meet the data of a step, and which of these places carry an eligibility trace.
+
+For example, ``v' = 0.9 v + x @ softplus(w) + b`` has two uses that reach v without mixing: ``softplus(w)`` at the
+product, whose X is x, and ``b`` itself, whose X is 1. ``slots`` says which parameter each is made of; the way from
+softplus(w) back to w is taken once per call, outside the traces.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +64,13 @@ def traced_uses_of(info: ModuleInfo) -> tuple[TracedUse, ...]:
 
 def _terms_of_operation(info: ModuleInfo, operation: ParameterUse) -> Iterator[TracedUse]:
     parts = list(_parts(info, operation))
+    # Each operand with a form of its own, where the result of its own equation reaches a state position by position.
     if all(_connections(info, y) for _, y, _, _ in parts):
         for operand, y, equations, form in parts:
             yield _term(info, operation, operand, y, equations, form)
         return
+    # Otherwise a further mixing equation belongs to the projection, as in a product that is then scattered: only the
+    # whole has a result by position, and its form is found by running it.
     static = operation.transform([leaf for slot in info.parameters for leaf in slot.initial])
     for number, operand in enumerate(operation.operands):
         if binding_times_of(info).learned_of(operand) and slots_of(info, operand):
@@ -82,6 +90,8 @@ def _parts(info: ModuleInfo, operation: ParameterUse) -> Iterator[Part]:
     for operand in operands:
         for eqn in operation.equations:
             for k, atom in enumerate(eqn.invars):
+                # One part for every reading: an operand that two equations read has a trace at each, and their
+                # gradients add up.
                 if atom is operand:
                     if mixes(eqn, k):
                         yield operand, eqn.outvars[0], (eqn,), _form_of(operation, eqn, k)
@@ -91,6 +101,7 @@ def _parts(info: ModuleInfo, operation: ParameterUse) -> Iterator[Part]:
 
 def _form_of(operation: ParameterUse, eqn: Equation, operand: int) -> BilinearMap | None:
     name, params = eqn.primitive.name, eqn.params
+    # ``w @ w`` is not linear in w, so it has no X.
     if name == "dot_general" and eqn.invars[0] is not eqn.invars[1]:
         return product_map(eqn, operand)
     if name == "conv_general_dilated" and operand == 1 and params["batch_group_count"] == 1:
@@ -118,6 +129,7 @@ def _form_by_running(
     info: ModuleInfo, operation: ParameterUse, operand: Var, y: Var, equations: tuple[Equation, ...]
 ) -> BilinearMap:
     (eqn,) = equations
+    # This one equation as a projection of its own, with the variables it reads parted into data and static ones.
     static = tuple(
         dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal) and binding_times_of(info).is_static(a))
     )
@@ -126,10 +138,11 @@ def _form_by_running(
         operation.kind, y, xs, static, equations, operation.slots, operation.pairs, operation.reason, info
     )
     number = static.index(operand)
-    found = None
+    form = None
     if operation.kind is UseKind.SPARSE:
-        found = sparse_map(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
-    return found or Dense(operand, y, part)
+        form = sparse_map(info, part, number, part.transform([leaf for s in info.parameters for leaf in s.initial]))
+    # The last resort costs size(y) * size(w) numbers per step, and is right for everything that has a derivative.
+    return form or Dense(operand, y, part)
 
 
 def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
@@ -160,6 +173,7 @@ def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
 def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Alignment]) -> bool:
     """Whether y acts within the step through the new states of its groups alone."""
     reach = reach_by_gradient(info)
+    # Only then is f_t . L_t all of dl_t/dy_t, and rules need not take dl_t/dy_t apart.
     connected = {lane.connection.group.state_indices[s] for lane in lanes for s in lane.connection.states}
     through_mixing, _ = paths_through_mixing(info).get(y, (0, None))
     return not reach.outputs(y) and not through_mixing and set(reach.hidden(y)) <= connected
@@ -171,5 +185,5 @@ def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
     levels, stages = binding_times_of(info), stages_of(info)
     read = [a for eqn in stages.changing for a in eqn.invars]
     atoms = [*read, *info.jaxpr.outvars]
-    found = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
-    return tuple(v for v in found if levels.of(v) is BindingTime.STATIC and slots_of(info, v))
+    variables = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
+    return tuple(v for v in variables if levels.of(v) is BindingTime.STATIC and slots_of(info, v))
