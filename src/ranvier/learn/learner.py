@@ -98,7 +98,7 @@ class Learner(Remade):
         return params if values is None else values
 
     def completed(self, params: Any) -> Any:
-        """Values for all parameters, in the form of those given; the model's own where there are none."""
+        """Values for all parameters, in the form of ``params``; the model's own where that has none."""
         values = {**self.params, **(self.by_path(params) or {})}
         return values if self._structure.by_path(params) is None else self.nested(values)
 

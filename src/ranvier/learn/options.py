@@ -1,4 +1,4 @@
-"""Checks of what a caller gives: options of rules, and functions."""
+"""Checks of what a caller passes: options of rules, and functions."""
 
 from __future__ import annotations
 

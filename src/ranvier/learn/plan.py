@@ -121,7 +121,7 @@ def _plan_of(function: Callable[..., Any], *arguments: Any) -> Plan:
 def make_plan(
     info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, memory_limit: int | None, learner: Recipe
 ) -> Plan:
-    """Chooses the chunk and writes the decisions down; ``learner`` makes the learner that they are of again."""
+    """Chooses the chunk and writes the decisions down; ``learner`` is the recipe of the learner they belong to."""
     kept_bytes = memory_bytes(kernel)
     step_bytes = kernel.step_bytes()
     weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)

@@ -92,7 +92,7 @@ class TraceDynamics(abc.ABC):
         return tuple(sorted(reached))
 
     def factorised(self, lanes: Alignment) -> frozenset[int]:
-        """The components whose trace is a presynaptic trace alone: all ways into them are uniform."""
+        """The components whose trace is just a presynaptic trace: all ways into them are uniform."""
         # Start from all that could be uniform and take away what is fed by something that is not, until nothing
         # changes: one uneven way into a component makes its trace differ from position to position, and a presynaptic
         # trace cannot.

@@ -50,7 +50,7 @@ class GroupDynamics(TraceDynamics):
     @property
     def lasting(self) -> frozenset[int]:
         # A trace is read by D in the next step, or by R. One with neither, a spike's that is sent on within the step,
-        # is the f of its step alone, which the cotangent of y has already.
+        # is no more than the f of its step, which the cotangent of y has already.
         return self.bypassing.union(b for _, b in self.entries)
 
     @property

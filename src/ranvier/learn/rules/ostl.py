@@ -25,7 +25,7 @@ class OSTL(Rule):
     gradient goes through all layers. Exact for one recurrent layer with a readout that has no memory; for
     feed-forward layers that send on what new states give, it is D-RTRL.
 
-    ``J_t = A_t J_{t-1} + I_t`` with the entries of A within a layer alone, kept for the layers that a weight acts on;
+    ``J_t = A_t J_{t-1} + I_t`` with only the entries of A within a layer, kept for the layers that a weight acts on;
     the gradient is the same-step gradient plus ``sum_t (dl_t/dh_{t-1}) J_{t-1}``.
 
     Memory: for every weight the elements of the states of the layers it acts on. Cost: per step, that times the

@@ -16,15 +16,15 @@ from ..traces.traces import Trace, traces_of
 
 @dataclass(frozen=True)
 class OTTT(Rule):
-    """Online training through time: a presynaptic trace alone.
+    """Online training through time: only a presynaptic trace is carried.
 
     ``x^_t = decay x^_{t-1} + x_t``, and the gradient of a traced parameter is ``sum_t (dl_t / dy_t) (x) x^_t`` with y
     the projection's result (Xiao et al., NeurIPS 2022, arXiv 2210.04195). Other parameters have their exact same-step
     gradient.
 
-    Memory: one number per input of a projection. Cost: as the same-step gradient alone. Exact
-    where the current of every earlier step is felt through a constant decay alone: one feed-forward layer of leaky
-    neurons with a reset that passes no gradient.
+    Memory: one number per input of a projection. Cost: that of the same-step gradient. Exact where the
+    current of every earlier step is felt through a constant decay only: one feed-forward layer of leaky neurons with a
+    reset that passes no gradient.
 
     Attributes:
         decay: the membrane's decay per step; None takes it from D, where it is one constant.

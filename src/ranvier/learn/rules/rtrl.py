@@ -18,7 +18,7 @@ class RTRL(Rule):
     """Real-time recurrent learning with the full influence matrix (Williams & Zipser, Neural Computation 1989, doi
     10.1162/neco.1989.1.2.270).
 
-    ``J_t = A_t J_{t-1} + I_t`` with A = dh_t/dh_{t-1} and I = dh_t/dw of the step alone, for all elements of the state
+    ``J_t = A_t J_{t-1} + I_t`` with A = dh_t/dh_{t-1} and I = dh_t/dw within the step, for all elements of the state
     and all weights; the gradient is the same-step gradient plus ``sum_t (dl_t/dh_{t-1}) J_{t-1}``.
 
     Memory: elements of the state times elements of the weights. Cost: per step, that times the elements of the state.

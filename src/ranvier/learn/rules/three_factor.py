@@ -42,7 +42,7 @@ class ThreeFactor(Rule):
     Attributes:
         decay: of the trace, exp(-dt / tau).
         modulator: ``modulator(output, target)`` gives M of a step: a scalar, or one number per sample of a batch; it
-            is weighed like the step's loss. By default the outputs' errors dl/d output, summed over the outputs of
+            is weighted like the step's loss. By default the outputs' errors dl/d output, summed over the outputs of
             each sample.
     """
 
@@ -93,7 +93,7 @@ class ThreeFactor(Rule):
 
 @dataclass(frozen=True, eq=False)
 class _Modulated(TraceDynamics):
-    """The filtered emissions of a group alone, with the modulator as their learning signal."""
+    """Only the filtered emissions of a group, with the modulator as their learning signal."""
 
     inner: GroupDynamics
     modulator: Modulator | None

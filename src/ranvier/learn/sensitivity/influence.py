@@ -1,7 +1,7 @@
 """Forward sensitivities of the whole state: dense RTRL and its relatives, which keep a part of it; for small networks.
 
 The influence ``J = dh / dw`` is kept by weight, ``[weights, rows]``: for every weight the elements of the state that
-its rule keeps. With A the step's Jacobian, and I = dh / dw of the step alone, ``J_t = A_t J_{t-1} + I_t`` on the rows
+its rule keeps. With A the step's Jacobian, and I = dh / dw within the step, ``J_t = A_t J_{t-1} + I_t`` on the rows
 kept, and the gradient is the same-step gradient plus ``sum_t (dl_t / dh_{t-1}) J_{t-1}``.
 
 For example, two states and a weight that feeds the second with x = 2, A = [[0.5, 0.1], [0, 0.5]], and an old J of (0,

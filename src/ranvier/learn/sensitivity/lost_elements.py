@@ -17,7 +17,7 @@ from .stepwise import StepFunctions
 
 
 def lost_elements(info: ModuleInfo, functions: StepFunctions, influence: Influence) -> np.ndarray:
-    """Of every weight the lasting elements of the state that it acts on without being followed, ``[weights, size]``."""
+    """The lasting elements of the state that each weight acts on without being followed, ``[weights, size]``."""
     followed = influence.rows >= 0
     if followed.all() and influence.rows.shape[1] == functions.size and influence.within is None:
         return np.zeros((functions.weights, functions.size), bool)

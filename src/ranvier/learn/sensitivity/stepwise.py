@@ -59,7 +59,7 @@ class StepFunctions:
 
     @cached_property
     def state_names(self) -> list[str]:
-        """Of every element of the flat state the name of its state."""
+        """The name of the state that each element of the flat state belongs to."""
         before = (*self.info.hidden_invars, *self.info.other_invars)
         names = {var: path_text(slot.path) for var, slot in zip(before, self.info.state_slots, strict=True)}
         return [names[var] for var in self.states for _ in range(real_size(var))]

@@ -1,7 +1,7 @@
 """Passes over the steps of a chunk in blocks whose values fit the processor's cache.
 
-For example, 100 steps of which 30 fit: ``even_part`` gives 25, four equal blocks, in place of three of 30 and one of 10
-that would be compiled by itself.
+For example, 100 steps, of which 30 fit at a time: ``even_part`` gives 25, four equal blocks, in place of three of 30
+and one of 10 that would be compiled by itself.
 """
 
 from __future__ import annotations

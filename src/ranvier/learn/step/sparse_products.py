@@ -37,7 +37,7 @@ from .tasks import Key, Task
 LARGEST_MATRIX = 2**24
 """Elements that a matrix may have in place of synapses."""
 DENSE_ENOUGH = 1 / 256
-"""Part of a matrix that synapses are at least where a product of a batch with it is faster."""
+"""The smallest share of synapses among the elements of a matrix for which a product of a batch with it is faster."""
 SAMPLES = 4
 """Samples of a batch for which it is worth making a matrix in every chunk."""
 
@@ -103,8 +103,8 @@ class ActiveSum(SparseProduct):
 
 @dataclass(frozen=True, eq=False)
 class MatrixProduct(SparseProduct):
-    """The product of a batch with a matrix that has the synapses, made once per chunk; of weights that do not change
-    within it. Values that are not finite are told by it to all targets, not to those that they reach."""
+    """The product of a batch with a matrix of the synapses, made once per chunk, for weights that do not change within
+    it. It spreads values that are not finite to all targets, not only to those that they reach."""
 
     def fixed(self, static: Mapping[Any, Any]) -> dict[Key, Any]:
         order, places = self._places

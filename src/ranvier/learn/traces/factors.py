@@ -42,7 +42,7 @@ Memory = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class FactorKernel(Kernel):
-    """Factorised traces for the terms given; all other uses of parameters have their same-step gradient alone.
+    """Factorised traces for these terms; all other uses of parameters have only their same-step gradient.
 
     Attributes:
         info: the program.

@@ -124,7 +124,7 @@ def _stays_apart(eqn: Equation, moves: bool) -> bool:
 
 def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
     """The constant decay of the readouts that an emission drives; zero where they have no memory, or are no leaky
-    integrators of the emission that the rest of the step sees through their new states alone.
+    integrators of the emission that the rest of the step sees only through their new states.
 
     Raises:
         RuleError: the readouts' decay is not one constant.
@@ -150,7 +150,7 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
     Args:
         info: the program.
         decays: emission to the decay of its filter.
-        detached: whether the filtered value feels the step's projections alone, not the old states; then the rest of
+        detached: whether the filtered value feels the step's projections only, not the old states; then the rest of
             the step does not read it. Otherwise the projections towards the outputs read the emission through it.
     """
     candidates = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)

@@ -43,7 +43,7 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
     """The leaky readouts that an equation carries a variable into; none where it also leads elsewhere.
 
     All that the step computes feels the variable past this equation, and the readouts' old states, through their new
-    states only, and these feed no further state: behind a second integrator one filter of the variable is not enough.
+    states only, and these feed no further state: after a second integrator one filter of the variable is not enough.
     """
     reached = reach_by_gradient(info)
     indices = {j for out in eqn.outvars for j in reached.hidden(out)}

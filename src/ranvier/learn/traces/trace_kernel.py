@@ -58,7 +58,7 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class TraceKernel(Kernel):
-    """Traces for the terms given; all other uses of parameters have their same-step gradient alone.
+    """Traces for these terms; all other uses of parameters have only their same-step gradient.
 
     Attributes:
         info: the program.
@@ -103,7 +103,7 @@ class TraceKernel(Kernel):
         return Memory(memory.traces, lasting)
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        return [(trace.term.slots, trace.kept()) for trace in self.traces]
+        return [(trace.term.slots, trace.memory_text()) for trace in self.traces]
 
     def carries(self) -> Traces:
         return Traces(self.traces, self.readouts)

@@ -2,8 +2,9 @@
 
 For example, ``x @ w`` of a 3 x 2 weight into 2 neurons with states v and a, where ``v' = 0.9 v - a + x @ w`` and ``a'
 = 0.5 a + v``. D is [[0.9, -1], [1, 0.5]] at both neurons, f is (1, 0). The trace is X (x) u with X of 3 numbers and u
-of 2, for v and for a: 3 x 2 numbers each, which D mixes from step to step. Were v alone, with one decay of 0.9 for
-all neurons, then every step would add X times the same 1, and a presynaptic trace of 3 numbers would hold everything.
+of 2, for v and for a: 3 x 2 numbers each, which D mixes from step to step. If there were only v, with one
+decay of 0.9 for all neurons, then every step would add X times the same 1, and a presynaptic trace of 3 numbers would
+hold everything.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Trace:
         """D at the lanes' positions."""
         return {key: self.lanes.from_positions(value) for key, value in d.items()}
 
-    def kept(self) -> str:
+    def memory_text(self) -> str:
         """What the trace keeps, for a person."""
         names = self.dynamics.names
         parts = []
@@ -222,7 +223,7 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
     try:
         # One for each group, so that all traces in it share D, adjoints and propagators.
         dynamics = {group: GroupDynamics.of(group, into, bypassing) for group, into in by_group.items()}
-        # D is computed when a chunk runs; its shapes alone show now whether it is known by position.
+        # D is computed when a chunk runs; its shapes are enough to show now whether it is known by position.
         for one in dynamics.values():
             jax.eval_shape(lambda one=one: one.d(Zeros()))
     except AnalysisError as error:

@@ -1,4 +1,4 @@
-"""Checkpoints of training, by orbax: one training at a time in a folder, and nothing damaged is gone on from."""
+"""Checkpoints of training, by orbax: one training at a time in a folder, and a damaged checkpoint is never resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..learner import Learner
 KEPT = 3
 """How many of the last epochs are kept."""
 LOCK = ".training"
-"""Name of the file that a training holds locked."""
+"""Name of the file that a training locks."""
 History = list[dict[str, float]]
 
 

@@ -22,7 +22,7 @@ from .trainer import Trainer
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training ends with.
+    """The result of a training.
 
     Attributes:
         params: trained parameters by path; ``learner.write_back(result.params)`` puts them into the model.
@@ -62,8 +62,8 @@ def fit(
             learner with ``batch_size`` may have other sizes, such as a last one with fewer samples.
         loss: ``loss(output, target) -> scalar`` of one step.
         optimizer: an optax gradient transformation.
-        epochs: how many in all; after a resume, those already done count, so that a training which has had them all
-            comes back as its checkpoint has it.
+        epochs: how many in all; after a resume, those already done count, so a training that has had them all is
+            returned as its checkpoint has it.
         params: what to start from; the model's own by default. In the model's own structure, as from
             ``learner.nested(learner.params)``, the optimizer gets parameters and gradients in that too. A resumed
             training goes on from its checkpoint instead.

@@ -109,7 +109,7 @@ class Trainer:
         count = 0
         for count, batch in enumerate(batches, 1):
             after, numbers, finite = self._update(state, batch)
-            # The state before is still there, so the first value that went wrong can be looked for.
+            # ``state`` is still the one before the update, so the first value that went wrong can be looked for.
             if not all(bool(x) for x in jax.tree.leaves(finite)):
                 raise TrainingError(self._what_is_bad(state, batch, finite, epoch, count))
             state = after
@@ -123,7 +123,8 @@ class Trainer:
     def evaluate(self, params: Mapping[Path, Any], batches: Iterable[TrainingBatch]) -> dict[str, float]:
         """The loss, a mean over batches, and the metrics, means over samples.
 
-        A last batch of 4 samples beside others of 16 counts a quarter: an accuracy would depend on the batch size else.
+        A last batch of 4 samples beside others of 16 counts a quarter: otherwise an accuracy would depend on the batch
+        size.
         """
         by_batch, samples = [], []
         for batch in batches:

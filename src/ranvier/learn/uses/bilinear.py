@@ -144,8 +144,8 @@ class Einsum(BilinearMap):
     def trace_axes(self) -> str:
         """Letters of a trace: an axis that w has and X has not comes last, where products with X run along it."""
         summed = [a for a in self.w_axes if a not in self.y_axes]
-        behind = [a for a in self.y_axes if a not in self.x_axes]
-        return "".join([*(a for a in self.y_axes if a in self.x_axes), *summed, *behind])
+        of_w_only = [a for a in self.y_axes if a not in self.x_axes]
+        return "".join([*(a for a in self.y_axes if a in self.x_axes), *summed, *of_w_only])
 
     def pull(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return jnp.einsum(f"K{self.x_axes},K{self.y_axes}->{self.w_axes}", x, c)
@@ -278,7 +278,7 @@ class Rows(Einsum):
     def presynaptic(self, values: Mapping[Var, Any]) -> jax.Array:
         eqn = self.equation
         # The gather itself is run on the numbers of the rows, so that X does with an index out of range what the model
-        # does: clipped, it is the last row; filled, it is -1 here, of which ``one_hot`` makes zeros.
+        # does: clipped, it is the last row; filled, it is -1 here, for which ``one_hot`` has zeros.
         numbers = jnp.arange(self.w_shape[0], dtype=jnp.int32)
         rows = jnp.broadcast_to(numbers.reshape(-1, *(1 for _ in self.w_shape[1:])), self.w_shape)
         params = dict(eqn.params, fill_value=-1) if "fill_value" in eqn.params else eqn.params

@@ -35,7 +35,7 @@ class TracedUse:
         y: the projection's result.
         equations: the equations that apply the operand; none for an elementwise parameter.
         lanes: the way into each group.
-        is_direct: whether the loss of the same step feels y through the groups' new states alone.
+        is_direct: whether the loss of the same step feels y only through the groups' new states.
         slots: indices of the parameters that the operand is made of.
     """
 
@@ -171,7 +171,7 @@ def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
 
 
 def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Alignment]) -> bool:
-    """Whether y acts within the step through the new states of its groups alone."""
+    """Whether y acts within the step only through the new states of its groups."""
     reach = reach_by_gradient(info)
     # Only then is f_t . L_t all of dl_t/dy_t, and rules need not take dl_t/dy_t apart.
     connected = {lane.connection.group.state_indices[s] for lane in lanes for s in lane.connection.states}
