@@ -281,3 +281,20 @@ def test_graphs_that_differ_in_a_time_constant_are_compiled_anew(monkeypatch):
         results.append(ranvier.simulate(graph, np.ones((9, 2))).output[-1, 0])
     np.testing.assert_allclose(results, [1 - 0.8**9, 1 - 0.95**9], rtol=1e-5)
     assert len(compilations) == 2
+
+
+def test_graphs_that_differ_in_names_alone_run():
+    """The text of a program does not hold the names of its arguments, which the compiled program checks."""
+    for name in ("i", "renamed"):
+        graph = ranvier.SNNGraph(
+            dt=1e-3,
+            inputs=[ranvier.Input("x", (2,))],
+            populations=[ranvier.Population("v", (2,), ranvier.neurons.LI(tau=5e-3))],
+            projections=[
+                ranvier.Projection(name, "x", "v", ranvier.operations.Linear(np.eye(2))),
+                ranvier.Projection("o", "v", "y", ranvier.operations.Identity()),
+            ],
+            outputs=[ranvier.Output("y", (2,))],
+        )
+        output = ranvier.simulate(graph, np.ones((9, 2))).output
+        np.testing.assert_allclose(output[-1], 1 - 0.8**9, rtol=1e-5)

@@ -2,14 +2,15 @@
 
 A search that tries a pass at ten strengths runs ten graphs that differ in the values of their weights only. Weights are
 arguments of the program, so all ten lower to one text and are compiled once. The text holds everything that the
-compiler reads, so unlike a key made of the graph's features it cannot leave out one that matters.
+compiler reads, so unlike a key made of the graph's features it cannot leave out one that matters. It does not hold the
+names of arguments and results in dictionaries, which a compiled program checks; so the trees are part of the key too.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax
 
 MOST = 128
 """Programs that are kept, those used last."""
-_programs: OrderedDict[tuple[str, ...], Callable[..., Any]] = OrderedDict()
+_programs: OrderedDict[tuple[Hashable, ...], Callable[..., Any]] = OrderedDict()
 _lock = Lock()
 
 
@@ -31,7 +32,8 @@ def compiled(function: Callable[..., Any], *operands: Any) -> Callable[..., Any]
     if getattr(jax.config, "jax_disable_jit"):  # noqa: B009
         return function
     lowered = jax.jit(function).lower(*operands)
-    key = (hashlib.sha256(lowered.as_text().encode()).hexdigest(), *_placement(operands))
+    text = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+    key = (text, lowered.in_tree, lowered.out_tree, *_placement(operands))
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
