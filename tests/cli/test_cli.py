@@ -94,10 +94,10 @@ def test_show_explain_and_picture(model_file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{file}"], "names no model"),
+        (["{file}"], "does not name a model"),
         (["{file}:nothing"], "has no 'nothing'; it has"),
         (["{file}:model"], "comes without example inputs; add --input SHAPE"),
-        (["{file}:model", "--input", "three"], "--input 'three' is no shape"),
+        (["{file}:model", "--input", "three"], "--input 'three' is not a shape"),
         (["{file}:model", "--input", "5"], "cannot be traced with float32[5]"),
         (["{file}:broken"], "ValueError: no luck today"),
         (["{file}:needs_arguments"], "called without arguments"),

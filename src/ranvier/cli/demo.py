@@ -53,11 +53,11 @@ BUDGET = 0.02
 
 
 def run_demo(console: Console, folder: Path, epochs: int = EPOCHS) -> None:
-    """Runs all stages, and prints what each of them achieves.
+    """Runs all stages, and prints what each of them gained.
 
     Args:
         console: to print on.
-        folder: for the NIR file and the report; it is created if it is missing.
+        folder: for the NIR file and the report; it is created if missing.
         epochs: passes over the images before the network is optimized.
 
     Raises:
@@ -69,7 +69,7 @@ def run_demo(console: Console, folder: Path, epochs: int = EPOCHS) -> None:
     demo.profile()
     demo.optimize()
     demo.verify()
-    demo.learn_on()
+    demo.keep_learning()
     demo.export()
     demo.sum_up()
 
@@ -104,7 +104,7 @@ class Demo:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"the folder {str(self.folder)!r} cannot be made: {error}; choose another.") from error
+            raise InputError(f"the folder {str(self.folder)!r} cannot be created: {error}; choose another.") from error
         self.digits = digits
         self.train, self.test = digits.load()
         self.model = spiking_classifier(self.train.inputs, NEURONS, self.train.classes)
@@ -129,38 +129,41 @@ class Demo:
         with self._stage("Learn online"):
             print_plain(
                 self.console,
-                f"{NEURONS} recurrent LIF neurons read images of handwritten digits as spikes. The model is a plain "
-                "JAX step function, with no\nmarks for Ranvier in it; D_RTRL learns forward in time.",
+                f"{NEURONS} recurrent LIF neurons receive images of handwritten digits as spikes. The model is a plain "
+                "JAX step function without\nannotations. D_RTRL computes its gradients forward in time.",
             )
             learner = self._learner(self.model, D_RTRL())
             self._fit(learner, self.epochs, None)
             other = self._learner(self.model, BPTT()).plan
             self._tell(
-                ("test accuracy", f"{self._accuracy(self._graph()):.1%} of {self.test.size} images never learned from"),
                 (
-                    "won",
-                    f"{size_text(learner.plan.memory_bytes)} of traces for {BATCH} samples, for any number of steps; "
-                    f"BPTT keeps {size_text(other.step_bytes)} for every step, "
+                    "test accuracy",
+                    f"{self._accuracy(self._graph()):.1%} on {self.test.size} images not used in training",
+                ),
+                (
+                    "gained",
+                    f"{size_text(learner.plan.memory_bytes)} of traces for {BATCH} samples, however many steps there "
+                    f"are; BPTT keeps {size_text(other.step_bytes)} per step, "
                     f"{size_text(self.train.steps * other.step_bytes)} here",
                 ),
             )
 
     def profile(self) -> None:
         """Measures which neurons fire."""
-        with self._stage("See what it does"):
+        with self._stage("Look at its activity"):
             graph = self._graph()
             name = next(iter(graph.populations))
             spikes = simulate(graph, self.train.xs[:, :MEASURED], record=[name])[name]
             silent = int((spikes.reshape(-1, NEURONS).max(axis=0) == 0).sum())
             self._tell(
-                ("raised", ", ".join(f"{n:,} {what}" for what, n in GraphSize.of(graph).as_dict().items() if n)),
-                ("activity", f"{spikes.mean():.1%} of the neurons fire in a step, on {MEASURED} images"),
-                ("won", f"{silent} neurons never fire there: they can go"),
+                ("graph", ", ".join(f"{n:,} {what}" for what, n in GraphSize.of(graph).as_dict().items() if n)),
+                ("activity", f"on average, {spikes.mean():.1%} of the neurons fire in a step, on {MEASURED} images"),
+                ("gained", f"{silent} neurons never fire on these images, so they can be removed"),
             )
 
     def optimize(self) -> None:
         """Makes the network smaller within a budget."""
-        with self._stage(f"Make it smaller, for at most {BUDGET:.0%} of accuracy"):
+        with self._stage(f"Make it smaller, and lose at most {BUDGET:.0%} of accuracy"):
             before = self.model
             self.model, self.report = optimize(
                 before,
@@ -174,28 +177,31 @@ class Demo:
             ]
             passes = [run for run in self.report.runs if run.changed]
             names = ", ".join(dict.fromkeys(f"{run.text.split('{')[0]} ({run.promise})" for run in passes))
-            self._tell(("passes", names), *rows, ("won", f"{self._left():.0%} of the synapses are left"))
+            self._tell(("passes", names), *rows, ("gained", f"only {self._left():.0%} of the synapses remain"))
 
     def verify(self) -> None:
-        """Compares the networks before and after on images that neither has learned from."""
+        """Compares the networks before and after on images that were used in neither training nor optimization."""
         with self._stage("Check it on other images"):
             original, smaller = self.report.original, self.report.optimized
             result = verify(original, smaller, self.test.xs, origins=self.report.origins)
             (output,) = result.outputs.values()
             exact = [run for run in self.report.runs if run.changed and run.promise <= Promise.ALGEBRAIC]
             self._tell(
-                ("outputs", f"differ by {output.largest:.3g} at most, of {output.scale:.3g}: pruning is approximate"),
+                (
+                    "outputs",
+                    f"differ by at most {output.largest:.3g} (largest: {output.scale:.3g}): pruning is approximate",
+                ),
                 ("exact passes", f"{len(exact)} that promise to change nothing, each checked by running the network"),
                 (
-                    "won",
-                    f"test accuracy {self._accuracy(original):.1%} before, {self._accuracy(smaller):.1%} "
-                    "after: this is what it costs",
+                    "gained",
+                    f"the cost is known: test accuracy {self._accuracy(original):.1%} before, "
+                    f"{self._accuracy(smaller):.1%} after",
                 ),
             )
 
-    def learn_on(self) -> None:
+    def keep_learning(self) -> None:
         """Trains the smaller network, with Adam's state from the first training."""
-        with self._stage("Learn on, as it is now"):
+        with self._stage("Keep learning, with the smaller network"):
             before = self._accuracy(self._graph())
             state = self.report.carry(self.learned.optimizer_state)
             learner = self._learner(self.model, D_RTRL())
@@ -203,15 +209,15 @@ class Demo:
             self._tell(
                 (
                     "carried",
-                    f"Adam's moments of the {self.report.after.parameters:,} parameters that are left; a matrix that "
-                    "stays dense learns where it was pruned, too",
+                    f"Adam's moments for the {self.report.after.parameters:,} remaining parameters; in dense matrices, "
+                    "pruned weights can learn again too",
                 ),
-                ("won", f"test accuracy {before:.1%} before, {self._accuracy(self._graph()):.1%} after"),
+                ("gained", f"test accuracy {before:.1%} before, {self._accuracy(self._graph()):.1%} after"),
             )
 
     def export(self) -> None:
         """Writes the network as NIR, reads it again, and writes the report."""
-        with self._stage("Take it elsewhere"):
+        with self._stage("Export it to NIR"):
             path = self.folder / "digits.nir"
             to_nir(self.model, self.example, path=path)
             back = from_nir(path)
@@ -221,18 +227,20 @@ class Demo:
             self._tell(
                 (
                     "NIR",
-                    f"{path}, {size_text(path.stat().st_size)}: {kinds}, with {back.total_synapses:,} synapses, dt and "
-                    "delays",
+                    f"{path}, {size_text(path.stat().st_size)}: {kinds} with {back.total_synapses:,} synapses, the "
+                    "time step and delays",
                 ),
-                ("won", f"test accuracy {self._accuracy(back):.1%} when the file is read again"),
+                ("gained", f"test accuracy {self._accuracy(back):.1%} after reading the file back"),
                 ("report", f"{page}"),
             )
 
     def sum_up(self) -> None:
         """Prints how long each stage took."""
-        stages = ", ".join(f"{name.split(',')[0].lower()} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in all: {stages}.")
-        print_plain(self.console, "What the analyses behind this see in a model:  ranvier tour")
+        stages = ", ".join(
+            f"{title[0].lower()}{title[1:].split(',')[0]} {seconds:.0f} s" for title, seconds in self.seconds.items()
+        )
+        print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in total: {stages}.")
+        print_plain(self.console, "To see how Ranvier analyses a model:  ranvier tour")
 
     def _learner(self, model: StepFunction, rule: Rule) -> Learner:
         return compile(model, rule, self.example, batch_size=BATCH, reduction="mean")

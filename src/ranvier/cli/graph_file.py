@@ -22,7 +22,7 @@ def is_graph_file(path: str | os.PathLike[str]) -> bool:
 
 
 def read_graph(path: str | os.PathLike[str], options: NirOptions) -> SNNGraph:
-    """A graph from a .nir or .snn file. The options are for .nir files that do not say these things themselves.
+    """A graph from a .nir or .snn file. The options are for facts that a .nir file does not state.
 
     Raises:
         GraphError: the file cannot be read, something that NIR does not store is missing, or a .snn file has options.
@@ -33,14 +33,14 @@ def read_graph(path: str | os.PathLike[str], options: NirOptions) -> SNNGraph:
     if source.suffix.lower() == ".snn":
         if options.names:
             raise GraphError(
-                f"{os.fspath(path)!r} says its {' and '.join(options.names)} itself; leave the options out."
+                f"{os.fspath(path)!r} already states its {' and '.join(options.names)}; leave out these options."
             )
         return load(source)
     raise GraphError(f"{os.fspath(path)!r}: graphs end in {' or '.join(ENDINGS)}.")
 
 
 def read_structure(path: str | os.PathLike[str], options: NirOptions) -> tuple[SNNGraph, list[str]]:
-    """A graph to look at but not to run, and what its file does not say; see :func:`read_graph`."""
+    """A graph to look at but not to run, and what its file does not state; see :func:`read_graph`."""
     if Path(path).suffix.lower() == ".nir":
         return nir_structure(Path(path), options)
     return read_graph(path, options), []
@@ -64,7 +64,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Raises :class:`GraphError` unless the folder of a file to be written exists."""
     target = Path(path)
     if not target.absolute().parent.is_dir():
-        raise GraphError(f"the folder {str(target.parent)!r} does not exist; make it first or choose another.")
+        raise GraphError(f"the folder {str(target.parent)!r} does not exist; create it first or choose another.")
 
 
 def check_results_target(path: Path) -> None:

@@ -23,7 +23,7 @@ def locate_model(spec: str, input_specs: list[str]) -> tuple[Any, tuple[Any, ...
 
     Args:
         spec: ``package.module:name`` or ``file.py:name``. The name is a model, a tuple ``(model, *inputs)``, or a
-            function of no arguments that returns either.
+            function without arguments that returns either.
         input_specs: shapes such as ``"3"``, ``"2,3"``, ``"3:int32"``, or ``""`` for a scalar. They replace the inputs
             of the tuple.
 
@@ -33,7 +33,7 @@ def locate_model(spec: str, input_specs: list[str]) -> tuple[Any, tuple[Any, ...
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise ModelError(f"{spec!r} names no model; {FORM}, e.g. ranvier.models:alif_stp.")
+        raise ModelError(f"{spec!r} does not name a model; {FORM}, e.g. ranvier.models:alif_stp.")
     target = _attribute(_module(place, spec), name, place)
     if _is_factory(target):
         target = _call(target, spec)
@@ -71,7 +71,7 @@ def _module_from_file(path: Path) -> ModuleType:
         raise ModelError(f"there is no file {path}; {FORM}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ModelError(f"{path} is no Python file; its name must end in .py.")
+        raise ModelError(f"{path} is not a Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     sys.path.insert(0, str(path.parent))
@@ -104,8 +104,8 @@ def _call(factory: Any, spec: str) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"{spec} is called without arguments to make the model, and fails: {reason_text(error)}. "
-            "Point to a function of no arguments that returns (model, example_input)."
+            f"{spec} is called without arguments to create the model, and fails: {reason_text(error)}. "
+            "Name a function without arguments that returns (model, example_input)."
         ) from error
 
 
@@ -118,5 +118,5 @@ def _example(text: str) -> Any:
         return jnp.ones(shape, dtype or "float32")
     except (ValueError, TypeError):
         raise InputError(
-            f"--input {text!r} is no shape; write sizes with commas and, if needed, a dtype: 3 or 2,3 or 3:int32."
+            f"--input {text!r} is not a shape; write sizes with commas and, if needed, a dtype: 3 or 2,3 or 3:int32."
         ) from None

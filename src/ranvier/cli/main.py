@@ -40,7 +40,7 @@ ExampleInputs = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 GraphArgument = Annotated[Path, typer.Argument(metavar="GRAPH", help="A .nir or .snn file.")]
 InputsFile = Annotated[
-    Path, typer.Option("--inputs", metavar="FILE", help=".npz with an array [T, samples, ...] for every input.")
+    Path, typer.Option("--inputs", metavar="FILE", help="A .npz file with an array [T, samples, ...] for every input.")
 ]
 
 
@@ -55,7 +55,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Analyse, optimize and train spiking neural networks."""
@@ -66,9 +66,9 @@ def main(
 def show(
     model: ModelArgument,
     inputs: ExampleInputs = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the model into a .svg, .png or .html file.")
+        Path | None, typer.Option(metavar="FILE", help="Draw a picture of the model: .svg, .png or .html.")
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why each parameter is, or is not, related to each group.")
@@ -76,9 +76,9 @@ def show(
     nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
-    """Show how a model is built: hidden states, groups, relations, and memory of each learning rule.
+    """Show how a model is built: hidden states, groups, relations, and the memory that each learning rule needs.
 
-    Of a .nir or .snn file: populations, projections and sizes.
+    For a .nir or .snn file, show populations, projections and sizes.
     """
     from .graph_file import is_graph_file, read_structure
     from .show import show_graph, show_model
@@ -86,7 +86,7 @@ def show(
     if is_graph_file(model):
         if inputs or explain:
             raise GraphError(
-                "--input and --explain are for models; a graph file says its inputs, and has no relations."
+                "--input and --explain are for models; a graph file declares its own inputs and has no relations."
             )
         graph, unsaid = read_structure(model, nir)
         show_graph(Console(), graph, unsaid, as_json=as_json, picture=picture)
@@ -98,46 +98,61 @@ def show(
 @takes_nir_options
 def opt(
     graph: GraphArgument,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where to write the optimized network (.nir or .snn)."),
+    ] = None,
     level: Annotated[
         str,
         typer.Option(
-            "-O", "--level", help="1: bitwise and algebraic passes; 2: and profiled ones; 3: and approximate ones."
+            "-O",
+            "--level",
+            help="1: bitwise and algebraic passes; 2: profiled passes too; 3: approximate passes too. 0: none.",
         ),
     ] = "2",
     passes: Annotated[
         str | None,
         typer.Option(
-            "--passes", metavar="PIPELINE", help="In place of a level, e.g. 'dead-neurons,prune{sparsity=0.8}'."
+            "--passes",
+            metavar="PIPELINE",
+            help="The passes to run, instead of a level: 'dead-neurons,prune{sparsity=0.8}'.",
         ),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=".npz with an array for every input, and labels if there are any."),
+        typer.Option(metavar="FILE", help="A .npz file with an array for every input and, optionally, labels."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Of -O3: loss of accuracy, or change of the outputs without labels. 0.01.")
+        float | None,
+        typer.Option(
+            help="For -O3: the accuracy to give up or, without labels, the change of the outputs. Default: 0.01."
+        ),
     ] = None,
     input_range: Annotated[
-        tuple[float, float] | None, typer.Option(help="Least and largest value of the inputs, to prove silence with.")
+        tuple[float, float] | None,
+        typer.Option(help="Smallest and largest value of the inputs, for proving neurons silent."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page (.html) with everything.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the full report as an .html page.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     verify_each: Annotated[bool, typer.Option(help="Run the network before and after every pass.")] = True,
     counterexample: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write inputs on which a pass breaks its promise.")
+        Path, typer.Option(metavar="FILE", help="Where to write the inputs on which a pass breaks its promise.")
     ] = Path("counterexample.npz"),
-    bisect_limit: Annotated[int | None, typer.Option(help="Run only so many passes.")] = None,
+    bisect_limit: Annotated[int | None, typer.Option(help="Run only the first N passes.")] = None,
     print_after_all: Annotated[
         bool, typer.Option("--print-after-all", help="Print the graph after each pass.")
     ] = False,
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Print the time of every pass.")] = False,
-    remarks: Annotated[bool, typer.Option("--remarks", help="Print what was done, and what not and why.")] = False,
-    neurons: Annotated[bool, typer.Option("--neurons", help="Likewise, with the numbers of the neurons.")] = False,
+    remarks: Annotated[
+        bool, typer.Option("--remarks", help="Print what each pass did, and what it did not do and why.")
+    ] = False,
+    neurons: Annotated[
+        bool, typer.Option("--neurons", help="Like --remarks, with the numbers of the neurons.")
+    ] = False,
     nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
-    """Make a network smaller, and check that it does the same."""
+    """Make a network smaller, and check that it behaves the same."""
     from ..passes.options import OptimizeOptions
     from .graph_file import read_graph
     from .opt import Request, Results, run_opt
@@ -162,29 +177,30 @@ def opt(
 @takes_nir_options
 def verify(
     original: Annotated[
-        Path, typer.Argument(metavar="ORIGINAL", help="A .nir or .snn file; or the .npz of a counterexample, alone.")
+        Path, typer.Argument(metavar="ORIGINAL", help="A .nir or .snn file; or only the .npz of a counterexample.")
     ],
     optimized: Annotated[Path | None, typer.Argument(metavar="OPTIMIZED", help="A .nir or .snn file.")] = None,
     inputs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=".npz with an array for every input; random ones without it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A .npz file with an array for every input. Default: random inputs."),
     ] = None,
     promise: Annotated[
         str | None,
         typer.Option(
-            help="bitwise, algebraic, profiled or approximate. Algebraic, or of a counterexample the broken one."
+            help="bitwise, algebraic, profiled or approximate. Default: algebraic, or what a counterexample broke."
         ),
     ] = None,
     input_range: Annotated[
-        tuple[float, float] | None, typer.Option(help="Least and largest value of random inputs.")
+        tuple[float, float] | None, typer.Option(help="Smallest and largest value of random inputs.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     counterexample: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write inputs that differ.")
+        Path | None, typer.Option(metavar="FILE", help="Where to write the inputs on which the networks differ.")
     ] = None,
     nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
-    """Run two networks side by side; exit code 1 where they do not do the same."""
+    """Run two networks side by side; exit with code 1 if they behave differently."""
     from .graph_file import read_graph
     from .verify import run_replay, run_verify
 
@@ -193,7 +209,7 @@ def verify(
             raise GraphError("verify needs two graphs, or the .npz of a counterexample.")
         promise_holds = run_replay(Console(), original, promise)
     else:
-        # The options are for .nir files. A .snn file says everything itself, and read_graph refuses options for it.
+        # The options are for .nir files. A .snn file contains these facts, and read_graph refuses options for it.
         graphs = [
             read_graph(path, nir if path.suffix.lower() == ".nir" else NOTHING_GIVEN) for path in (original, optimized)
         ]
@@ -217,9 +233,11 @@ def simulate(
     graph: GraphArgument,
     inputs: InputsFile,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help=".npz for outputs and what is recorded.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A .npz file for the outputs and recordings.")
     ] = None,
-    record: Annotated[list[str] | None, typer.Option(help="A population, or population.state. Repeatable.")] = None,
+    record: Annotated[
+        list[str] | None, typer.Option(help="What to record: a population, or population.state. Repeatable.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
@@ -235,15 +253,20 @@ def simulate(
 @takes_nir_options
 def export(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Ends in .rva, .py or .nir.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write: .rva, .py or .nir.")
+    ],
     inputs: ExampleInputs = None,
     batched: Annotated[
-        bool, typer.Option("--batched", help="The model has an axis of samples of its own; others run for any number.")
+        bool,
+        typer.Option(
+            "--batched", help="The model has its own axis of samples. Other models run with any number of samples."
+        ),
     ] = False,
     nir: NirOptions = NOTHING_GIVEN,
     debug: Debug = False,
 ) -> None:
-    """Write a model, or a .nir or .snn file, as an artifact or Python source that runs with JAX alone, or as NIR."""
+    """Write a model, or a .nir or .snn file, as an artifact, as Python source that needs only JAX, or as NIR."""
     from .export import run_export
     from .graph_file import is_graph_file, read_graph
     from .locate import locate_model
@@ -258,8 +281,10 @@ def export(
 def run_command(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .rva file.")],
     inputs: InputsFile,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".npz for the outputs.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of random states.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A .npz file for the outputs.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random states.")] = 0,
     debug: Debug = False,
 ) -> None:
     """Run an artifact over a sequence."""
@@ -270,9 +295,10 @@ def run_command(
 
 @app.command()
 def passes(
-    name: Annotated[str | None, typer.Argument(help="Of a pass, to say more of it.")] = None, debug: Debug = False
+    name: Annotated[str | None, typer.Argument(help="A pass to explain. Default: list all passes.")] = None,
+    debug: Debug = False,
 ) -> None:
-    """List the passes with what they promise and their options."""
+    """List the passes with their promises and options."""
     from .passes import explain_pass, list_passes
 
     if name is None:
@@ -288,7 +314,7 @@ def demo(
     ),
     debug: Debug = False,
 ) -> None:
-    """Train a network on handwritten digits, make it smaller, check it, train on, and write it as NIR with a report."""
+    """Train a network on handwritten digits, make it smaller, check it, keep training, and export it to NIR."""
     from .demo import run_demo
 
     run_demo(Console(), folder)
@@ -296,7 +322,7 @@ def demo(
 
 @app.command()
 def tour(debug: Debug = False) -> None:
-    """Analyse the bundled ALIF network and say what each analysis means."""
+    """Analyse the bundled ALIF network and explain each analysis."""
     from .tour import run_tour
 
     run_tour(Console())

@@ -1,4 +1,4 @@
-"""Options for NIR files that do not say everything, shared by all commands that read graphs."""
+"""Options for facts that NIR files may not state, shared by all commands that read graphs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from ..nir.options import NirOptions
 NOTHING_GIVEN = NirOptions()
 
 OPTIONS = {
-    "dt": Annotated[float | None, typer.Option("--dt", help="Time step in seconds, for NIR files that do not say it.")],
+    "dt": Annotated[
+        float | None, typer.Option("--dt", help="Time step in seconds, if the NIR file does not state it.")
+    ],
     "reset": Annotated[
         str | None,
-        typer.Option("--reset", help="zero or subtract: what a spike does, for NIR files that do not say it."),
+        typer.Option(
+            "--reset", help="zero or subtract: how a spike resets the neuron, if the NIR file does not state it."
+        ),
     ],
     "recurrent_delay": Annotated[
         int | None,
-        typer.Option("--recurrent-delay", help="Delay in steps of edges that close a cycle, for NIR files likewise."),
+        typer.Option(
+            "--recurrent-delay", help="Delay in steps of edges that close a cycle, if the NIR file does not state it."
+        ),
     ],
     "integration": Annotated[
         str | None,
-        typer.Option("--integration", help="euler or exponential, for NIR files likewise; euler where it is left out."),
+        typer.Option("--integration", help="euler or exponential, if the NIR file does not state it. Default: euler."),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""A progress bar for commands that take long."""
+"""A progress bar for commands that take a long time."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def show_model(
 def show_graph(
     console: Console, graph: SNNGraph, unsaid: Sequence[str] = (), *, as_json: bool, picture: Path | None
 ) -> None:
-    """Prints the parts of a graph, and what its file does not say."""
+    """Prints the parts of a graph, and what its file does not state."""
     if picture is not None:
         check_target(picture)
     size = GraphSize.of(graph)
@@ -60,7 +60,7 @@ def show_graph(
         heading(console, f"{graph.name}: {counts}")
         print_plain(console, f"\n{to_text(graph)[0]}")
         if unsaid:
-            heading(console, "\nPlaceholders above, since the file does not store")
+            heading(console, "\nThe values above are placeholders for what the file does not store:")
             print_plain(console, "\n".join(f"  {question}" for question in unsaid))
     if picture is not None:
         written = draw(graph, picture)

@@ -21,7 +21,7 @@ WARM_UP_STEPS = 200
 
 
 def run_tour(console: Console) -> None:
-    """Prints four analyses of the bundled network, and what each of them means."""
+    """Prints four analyses of the bundled network, and explains each of them."""
     require("the tour", "models", "brainpy", "braintools", error=ModelError)
     from ..models import alif_stp
 
@@ -30,9 +30,9 @@ def run_tour(console: Console) -> None:
     heading(console, "Ranvier looks inside a spiking network")
     print_plain(
         console,
-        "Four adaptive LIF neurons send their spikes through short-term plasticity, one linear map and an\n"
-        "exponential synapse back to themselves. The model is ordinary brainstate code without any marks;\n"
-        "everything below is read off its jaxpr.",
+        "Four adaptive LIF neurons send their spikes back to themselves, through short-term plasticity, a linear\n"
+        "map and an exponential synapse. The model is ordinary brainstate code without annotations. Everything\n"
+        "below comes from its jaxpr.",
     )
     hidden, other = _warmed_up(analysis.info, x)
     _show_program(console, analysis)
@@ -43,7 +43,7 @@ def run_tour(console: Console) -> None:
 
 
 def _warmed_up(info: ModuleInfo, x: jax.Array) -> tuple[dict, dict]:
-    """States after some steps with input, so that the numbers below are those of an active network."""
+    """States after some steps with input, so that the printed numbers are those of an active network."""
     step = jax.jit(lambda hidden, other: info.step(x, hidden=hidden, other=other)[1:])
     hidden = {slot.path: slot.value for slot in info.hidden}
     other = {slot.path: slot.value for slot in info.other}
@@ -53,11 +53,11 @@ def _warmed_up(info: ModuleInfo, x: jax.Array) -> tuple[dict, dict]:
 
 
 def _show_program(console: Console, analysis: Analysis) -> None:
-    heading(console, "\n1. ModuleInfo: one time step, every operand and result named")
+    heading(console, "\n1. ModuleInfo: one time step, with a name for every operand and result")
     print_plain(
         console,
         f"{analysis.info}\n\n"
-        "Hidden states are what the network remembers; parameters are what it learns. Units are the model's own.",
+        "Hidden states are what the network remembers; parameters are what it learns. The model defines the units.",
     )
 
 
@@ -69,10 +69,10 @@ def _show_group(console: Console, info: ModuleInfo, group: HiddenGroup, x: jax.A
     print_plain(
         console,
         f"{group}\n\n"
-        "All five states interact neuron by neuron, so the Jacobian D of new states by old ones is one 5 x 5 block\n"
-        "per neuron and nothing else. Zeros are known from the structure; numbers are constants found at analysis\n"
-        'time (exp(-dt/tau) of the synapse, say); "varies" depends on the data. '
-        f"After {WARM_UP_STEPS} steps, neuron {neuron}:\n{_matrix(D[neuron])}",
+        "The five states interact only within a neuron, so D, the Jacobian of the new states with respect to the\n"
+        "old ones, is one 5 x 5 block per neuron. Zeros are known from the structure. Numbers are constants known\n"
+        'before any data, such as exp(-dt/tau) of the synapse. "varies" means that the entry depends on the data.\n'
+        f"D of neuron {neuron} after {WARM_UP_STEPS} steps:\n{_matrix(D[neuron])}",
     )
     return neuron
 
@@ -86,30 +86,30 @@ def _show_relation(
         console,
         f"{relation}\n\n"
         "y = x @ W + b enters the synapse and, in the same step, the membrane. An eligibility trace for W needs x,\n"
-        f"D and f = dh/dy; for neuron {neuron} f is\n{_matrix(f[neuron])}",
+        f"D and f = dh/dy. For neuron {neuron}, f is\n{_matrix(f[neuron])}",
     )
 
 
 def _show_perturbation(
     console: Console, perturbation: HiddenPerturbation, x: jax.Array, hidden: dict, other: dict
 ) -> None:
-    heading(console, "\n4. HiddenPerturbation: how the loss feels each state")
+    heading(console, "\n4. HiddenPerturbation: how each state affects the loss")
     comparison = perturbation.compare(lambda spikes: jnp.sum((spikes - 0.5) ** 2), x, hidden=hidden, other=other)
     print_plain(
         console,
         f"{perturbation}\n\n"
-        "The learning signal dL/dh is the derivative by these perturbations. Here for the loss sum((y - 1/2)^2), by\n"
-        "automatic differentiation and checked by central finite differences (spikes count with their surrogate\n"
-        f"gradient):\n{comparison}",
+        "The learning signal dL/dh is the derivative of the loss with respect to these perturbations. Below it is\n"
+        "computed for the loss sum((y - 1/2)^2) by automatic differentiation, and checked against central finite\n"
+        f"differences, in which spikes count with their surrogate gradient:\n{comparison}",
     )
 
 
 def _show_memory(console: Console, info: ModuleInfo) -> None:
-    heading(console, "\nWhat learning this network online would keep in memory")
+    heading(console, "\nMemory for learning this network online")
     print_plain(console, "\n".join(memory_lines(rule_memory(info))))
     print_plain(
         console,
-        "\nTry it on your own model:  ranvier show package.module:factory --picture model.svg",
+        "\nTry it with your own model:  ranvier show package.module:factory --picture model.svg",
     )
 
 

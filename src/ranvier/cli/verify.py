@@ -48,7 +48,7 @@ def run_verify(
         original = with_range(original, *input_range)
     holds, tested = True, False
     with steps_shown(console) as show:
-        show("making inputs")
+        show("generating inputs")
         if inputs is None:
             trials = trials_of(_with_common_ranges(original, optimized), seed=seed)
         else:
@@ -65,7 +65,9 @@ def run_verify(
                 counterexample = None
         tested = tested or not set(original.outputs) <= set(result.untested)
     if not tested:
-        print_plain(console, "every output stayed at zero: this says nothing of the graphs; give --inputs data.npz")
+        print_plain(
+            console, "every output stayed at zero, so this says nothing about the graphs; pass --inputs data.npz"
+        )
     return holds
 
 
@@ -83,7 +85,7 @@ def _with_common_ranges(original: SNNGraph, optimized: SNNGraph) -> SNNGraph:
 def _promise(text: str) -> Promise:
     known = {str(promise): promise for promise in Promise}
     if text not in known:
-        raise GraphError(f"there is no promise {text!r}; there are {', '.join(known)}.")
+        raise GraphError(f"there is no promise {text!r}; choose one of {', '.join(known)}.")
     return known[text]
 
 
@@ -91,5 +93,5 @@ def _print(console: Console, result: Verification, promise: Promise) -> bool:
     print_plain(console, str(result))
     holds = result.keeps(promise)
     if not holds:
-        print_plain(console, f"  that is not {promise}")
+        print_plain(console, f"  this is not {promise}")
     return holds

@@ -21,8 +21,9 @@ from .base import Pass, Rewriting
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Folds what inputs of one value, and relays that sum such values, bring through matrices into biases (algebraic);
-    weights from elements that are always zero are dropped (bitwise). Inputs stay: they are the graph's interface.
+    """Turns the effect of inputs that never change, and of relays that sum such inputs, into biases (algebraic).
+
+    Weights from elements that are always zero are dropped (bitwise). Inputs stay: they are the graph's interface.
     """
 
     name = "fold-constants"
