@@ -1,4 +1,7 @@
-"""How good learning rules are for a model: each parameter's gradient beside the exact one, memory and time."""
+"""How good learning rules are for a model: each parameter's gradient beside the exact one, memory and time.
+
+For example, a gradient of (3, 4) beside an exact one of (3, 0): the error is 4 / 3, the cosine 9 / (5 * 3) = 0.6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""``EProp``."""
+"""``EProp``.
+
+For example, ``v' = 0.5 v + w x; z = v'`` into a readout ``y' = 0.8 y + z``, x = (1, 0) and the loss y at the second
+step: eps is 1, then 0.5, and so is e. Filtered it is 1, then 0.8 * 1 + 0.5 = 1.3, which is dl/dw. Without a filter it
+would be 0.5: what the readout remembers of the first step would be lost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``SnAp``."""
+"""``SnAp``.
+
+For example, three neurons in a ring, each of which feeds the next one, and one input weight for each: SnAp(1) keeps one
+element for every weight, its own neuron; SnAp(2) keeps two; SnAp(3) keeps all three, and is RTRL.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``ThreeFactor``."""
+"""``ThreeFactor``.
+
+For example, a decay of 0.9, dz/dy = 1, x = (1, 0) and a modulator of (0, 2): e is 1, then 0.9, and the gradient is
+0 * 1 + 2 * 0.9 = 1.8. A reward at the second step reaches the weight that was active at the first.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""``UORO``."""
+"""``UORO``.
+
+For example, one weight that acts on two states with I = (1, 2), from an empty memory and without r0 and r1. Signs v =
+(1, 1) give v I = 3 and s t = (3, 3); signs (1, -1) give -1 and (-1, 1); the other two are these once more. The mean is
+(1, 2), which is I, while every single one is far from it.
+"""
 
 from __future__ import annotations
 
