@@ -51,6 +51,7 @@ def _convolution(step: StepView, affine: AffineMap) -> AffineOperation | None:
     numbers = params["dimension_numbers"]
     layouts = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
     symmetric = all(a == b and a >= 0 for a, b in params["padding"])
+    # What the graph's convolution does not have, such as other layouts, is left to the traced map.
     if axes not in (1, 2) or any(tuple(spec) != plain for spec in layouts) or not symmetric or isinstance(w, Literal):
         return None
     if shape_of(x)[0] != 1 or params["batch_group_count"] != 1 or any(d != 1 for d in params["lhs_dilation"]):

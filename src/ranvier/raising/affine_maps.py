@@ -84,6 +84,7 @@ def _fixed_map(step: StepView, eqn: Equation) -> AffineMap | None:
     adds_up = eqn.primitive.name == "scatter-add"
     if not (classify(eqn) is Kind.MIXING or adds_up) or len(eqn.outvars) != 1 or len(changing) != 1:
         return None
+    # An update of a few elements is a scatter-add, too. As a move it needs no matrix.
     if adds_up and _is_placement(step, eqn):
         return None
     static = tuple(dict.fromkeys(a for a in variables_of(eqn.invars) if a not in changing))

@@ -1,8 +1,8 @@
 """The arithmetic of a step: the equations that work at every position on its own, and what their operands are to them.
 
 In the example of ``step.py``, the product ``0.9 * v``, the sum, the comparison and the conversion to float are
-arithmetic. The old v is *inner* to the product, as it stands at the same 2 positions; to the same product, ``x[:2]``
-would not be, for it is part of another root and has to be brought by a projection.
+arithmetic. The old v is *inner* to the product, as it has the same 2 positions in the same order. An operand ``x[:2]``
+would not be: it is part of an input, so a projection has to bring it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A graph from its nodes and projections, and what its parts are in the program."""
+"""A graph from its nodes and projections, and what its parts are in the program.
+
+Here parameters that several arrays are made of become parameters of the graph.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,7 @@ def _share(graph: SNNGraph, info: ModuleInfo, sharing: Sharing) -> dict[int, str
     for name in dict.fromkeys(wanted[leaf] for leaf in sharing.leaves):
         if name in graph.populations and isinstance(graph.populations[name].neuron, Relay):
             _rename_relay(graph, name, free({*graph.nodes, *wanted}, f"{name}.sum"))
+    # Optimizers see shared parameters and arrays of elements in one tree, so their names must differ.
     taken = {*graph.nodes, *(element for element, _ in sharing.own)}
     names: dict[int, str] = {}
     for leaf in sharing.leaves:

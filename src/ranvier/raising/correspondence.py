@@ -1,4 +1,10 @@
-"""How parameters and states of a program go over into those of its graph, and back."""
+"""How parameters of a program go over into those of its graph, and states of the graph into those of its program.
+
+In the example of ``step.py``, with w the numbers 0 to 9 in 5 rows, the graph has the parameters ``w.weight`` [[0, 2,
+4], [1, 3, 5]] and ``w.2.weight`` [[6, 8], [7, 9]], the transposes of rows 0 to 2 and of rows 3 and 4. The program's v
+is the state v of the population v. Its z is what that population gave one step ago, which a lowered graph holds in
+``past`` for the delayed projection.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +90,7 @@ class Correspondence:
             path, counter = self.info.hidden[line.state].path, states.get(counters[line.counter])
             if path not in states:
                 continue
+            # Without its counter nobody knows which slot is the newest.
             if counter is None:
                 del states[path]
             else:

@@ -62,6 +62,7 @@ def _weight_of_product(eqn: Equation, x: Var) -> Derived | None:
     """``[out, in]`` of a product that uses up all of x."""
     ((left, right), (batch, _)) = eqn.params["dimension_numbers"]
     a, b = eqn.invars
+    # Batched axes would make it several matrices side by side, x @ x no affine map at all.
     if batch or a is b or x not in (a, b):
         return None
     w, contracted, of_x = (b, right, left) if a is x else (a, left, right)

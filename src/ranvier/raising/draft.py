@@ -117,6 +117,7 @@ def fixed_term(term: MovedSource, shape: Shape) -> Derived:
 
 def _moving(index: np.ndarray | None, source: Shape, target: Shape) -> Operation:
     if index is None:
+        # The simplest operation that does it: passes know identities, and selections hold an index per element.
         if source == target:
             return Identity()
         if target == (prod(source),):

@@ -1,4 +1,17 @@
-"""What each equation of a step is for a graph: arithmetic at positions, a move, an affine map, or something else."""
+"""What each equation of a step is for a graph: arithmetic at positions, a move, an affine map, or something else.
+
+The six equations of the example in ``step.py``, with what their results are made up of::
+
+    a = 0.9 * v                  arithmetic    a
+    b = concatenate([x, z])      move          x at [0, 1, 2, -1, -1]  +  old z at [-1, -1, -1, 0, 1]
+    c = b @ w                    map           c
+    v' = a + c                   arithmetic    v'
+    d = v' > 1                   arithmetic    d
+    z' = float(d)                arithmetic    z'
+
+Had the step added a bias, ``c + bias`` would be a move, too, though it adds: a port sums what projections bring, so a
+sum of maps and fixed values needs no population to compute it. A sort or a random number works on whole arrays.
+"""
 
 from __future__ import annotations
 
@@ -168,6 +181,7 @@ class _Classifier:
         size = size_of(eqn.outvars[0])
         if any(size_of(out) != size for out in eqn.outvars):
             return False
+        # A single number is the same at every position: a scalar state that scales a whole population.
         if any(size_of(a) not in (1, size) for a in variables_of(eqn.invars)):
             return False
         for dependences in self.step.dependences(eqn):

@@ -46,8 +46,10 @@ def only_moves(step: StepView, eqn: Equation) -> bool:
     if any(isinstance(a, Literal) and np.any(np.asarray(a.val) != 0) for a in values):
         return False
     indices = [a for k, a in enumerate(eqn.invars) if k not in numbers]
+    # Indices made of parameters are fixed as well, but training could change them.
     if any(step.binding_times.constant_value(a) is None for a in indices):
         return False
+    # Elements out of range are zero for a graph, so a gather that fills with anything else, as NaN, is no move.
     if name == "gather" and eqn.params.get("fill_value") not in (None, 0):
         return False
     dependences = step.dependences(eqn)

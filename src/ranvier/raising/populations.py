@@ -1,4 +1,8 @@
-"""Planned populations and blocks as populations of a graph, with names, parameters and initial states."""
+"""Planned populations and blocks as populations of a graph, with names, parameters and initial states.
+
+In the example of ``step.py`` the one population is called v after its state. Its one port is called in, its one output,
+z, is called out and marked as binary. A learned decay in place of 0.9 would be a parameter of it, of shape [2].
+"""
 
 from __future__ import annotations
 
@@ -203,6 +207,7 @@ def _initial_outputs(
     for number in own:
         old, _ = step.states[number]
         known[old] = jnp.asarray(step.initial_state(number), dtype_of(old))
+    # Readers see these outputs one step later, so in the first step they see what was computed before it.
     run_equations(needed_equations([e for e in step.equations if not e.effects], list(retimed)), known)
     values = {label: np.asarray(known[var], np.float64).reshape(shape) for var, label in retimed.items()}
     return {label: value for label, value in values.items() if np.any(value)}

@@ -57,6 +57,7 @@ def make_projections(nodes: Nodes, kinds: EquationKinds, operations: Mapping[Var
     with_parameters = {name for name, population in nodes.populations.items() if population.neuron.parameters}
     draft = Draft(kinds.step, nodes, with_parameters)
     wiring = _Wiring(draft, kinds, operations, _uses(nodes, kinds), dict(nodes.sources))
+    # Numbers of the program's text come first, as they need nothing else to be there.
     for demand in nodes.demands:
         if demand.constant is not None:
             draft.add_constant(demand.constant, demand.port, trained=False)
@@ -186,6 +187,7 @@ class _Wiring:
         if now not in self.sources and now in self.operations:
             operation = self.operations[now]
             relay = self.draft.add_relay(operation.name, operation.target)
+            # Known before the map is applied: its operand may be this very result, some steps ago.
             self.sources[now] = SourcePort(relay, OUT)
             self._apply(now, operation, (relay, IN))
         source = self.sources[now]

@@ -1,4 +1,4 @@
-"""Of what values an array of a step is made up by moving and adding alone.
+"""Every array of a step as a sum of moved sources.
 
 A value that no equation merely moves is a *root*: an input, an old state, the result of arithmetic or of an affine map,
 or something fixed. Every array is a sum of terms, each of which moves elements of one root. In the example of

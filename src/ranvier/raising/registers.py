@@ -74,6 +74,7 @@ def _only_passes_on(kinds: EquationKinds, part: OldState) -> bool:
     terms = kinds.new_terms(part)
     if not terms or (is_whole(terms) and terms[0].root in kinds.arithmetic_results):
         return False
+    # An element that is a sum of two moved values would need a population to add them.
     filled = np.zeros(step.size(part), int)
     for term in terms:
         filled += 1 if term.index is None else term.index >= 0

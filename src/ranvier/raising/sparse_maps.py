@@ -1,8 +1,8 @@
 """Affine maps that are a sparse matrix whose stored numbers are one operand.
 
 Which stored number is at which place of the matrix is found by applying the map to unit vectors with the numbers 1, 2,
-3, ... stored. If the matrix that comes out is [[0, 2], [1, 0], [0, 3]], then stored number 1 is at row 0, column 1, and
-so on; a second try with random numbers tells apart a place that holds stored number 3 from one that holds 1 + 2.
+3, ... stored. If the matrix that comes out is [[0, 1], [2, 0], [0, 3]], then stored number 1 is at row 0, column 1, and
+so on. A second try with random numbers tells a place that holds stored number 3 from one that holds the sum of 1 and 2.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def _operation(places: Any, w: Var, learned: bool) -> AffineOperation:
 
     def taking(index: np.ndarray, size: int) -> AffineOperation | None:
         entries = places.tocoo()
+        # Elements that are gathered from nowhere are zero, so their entries go.
         columns = index[entries.col]
         taken = columns >= 0
         ends = entries.row[taken], columns[taken]
@@ -95,6 +96,7 @@ def _probed_places(step: StepView, affine: AffineMap, w: Var) -> Any | None:
 
     numbers = np.arange(1, size_of(w) + 1)
     random = np.random.default_rng(0).uniform(1, 2, size_of(w)).astype(dtype)
+    # Numbers up to 2 ** 24 are exact in single precision; what is not whole, or out of range, mixes several.
     of_numbers, of_random = matrix(numbers), matrix(random)
     place = np.rint(of_numbers).astype(np.int64)
     if not np.array_equal(place, of_numbers) or place.min() < 0 or place.max() > size_of(w):

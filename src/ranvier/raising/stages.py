@@ -2,9 +2,9 @@
 
 A gated cell computes a gate r, then the product ``(r * h) @ u``, then from it the candidate. Gate and candidate are one
 cluster, as both read h. As one population it would have to give ``r * h`` and wait for the product of it in the same
-step. So its equations are divided by depth: the gate has 1, as the product of the input comes before it, and the
-candidate 3, as the gate and the second product do, too. Each depth is a stage, a population of its own. Clusters that
-do not wait for themselves, as that of the example in ``step.py``, stay one population.
+step. So its equations are divided by depth: the gate has depth 1, as the product of the input comes before it; the
+candidate has 3, as the gate and the second product come before it as well. Each depth is a stage, a population of its
+own. Clusters that do not wait for themselves, as that of the example in ``step.py``, stay one population.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def _stages(
 ) -> dict[int, int]:
     """The stage of every equation of the cyclic clusters, by ``id``: as late as what reads its results allows.
 
-    Early as the inputs allow would do, too, but would tear apart what is computed and what is made of it alone.
+    As early as the inputs allow would do, too, but would part a result from the only equations that read it.
     """
     arithmetic = clusters.arithmetic
     depth = _depths(arithmetic, retimed)
     readers = _inner_readers(arithmetic)
     new_values = {arithmetic.new_value(p) for p in arithmetic.kinds.parts if arithmetic.own_result(p) is not None}
     stage: dict[int, int] = {}
+    # Backwards, so that all readers of a result have their stage. What other nodes or new states wait for stays as
+    # early as it can be, or these would have to wait longer.
     for eqn in reversed(arithmetic.equations):
         if clusters.of[id(eqn)] not in cyclic:
             continue

@@ -125,6 +125,7 @@ def view_step(info: ModuleInfo) -> StepView:
     """The step of a program, with what changes set apart from what stays fixed."""
     binding_times = binding_times_of(info)
     results = [*info.hidden_outvars, *info.other_outvars, *info.output_outvars]
+    # Equations that nothing depends on would become populations that nobody reads.
     needed = needed_equations(info.equations, results)
     changing = [e for e in needed if e.outvars and not all(binding_times.is_static(v) for v in e.outvars)]
     states = (
@@ -157,6 +158,7 @@ def _packed_states(info: ModuleInfo) -> dict[int, list[np.ndarray | None]]:
         for place, state in enumerate(group.state_indices):
             parts = [c.elements for c in group.positions.components if c.state == place]
             size = size_of(info.hidden_invars[state])
+            # Only where the parts cover the state exactly once can it be put together again from populations.
             covered = np.sort(np.concatenate(parts))
             if 1 < len(parts) <= group.positions.size and np.array_equal(covered, np.arange(size)):
                 packed[state] = list(parts)
