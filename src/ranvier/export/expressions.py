@@ -1,4 +1,4 @@
-"""Values that are the text of a Python expression: what arithmetic with them gives is the text of the result.
+"""Symbolic values: arithmetic on them builds the text of a Python expression.
 
 With ``v = Expression("v")`` and ``w = Expression("w")``, ``(v + 1) * w - v`` is the expression ``(v + 1) * w - v``: a
 tree whose leaves are texts and numbers. :class:`Statements` writes such trees as assignments. What is used twice gets a
@@ -16,24 +16,25 @@ from typing import Any
 import numpy as np
 
 ATOM, POWER, PRODUCT, SUM, COMPARISON = range(5)
-"""How tightly a text holds together: what binds less tightly than its place asks for is put in parentheses."""
+"""Operator precedence, the tightest first; an operand that binds less tightly than its place allows gets
+parentheses."""
 
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """A text with a hole ``{}`` for each of its operands.
+    """The text of an expression, with its operands between the pieces.
 
     Attributes:
-        form: the text.
-        operands: what stands in the holes.
-        bond: how tightly the text holds together.
-        limits: by operand, the loosest bond that needs no parentheses.
+        pieces: text before, between and after the operands: one more than there are operands.
+        operands: expressions.
+        precedence: how tightly the text binds.
+        limits: by operand, the loosest precedence that needs no parentheses.
         shape: of the value, where it is needed.
     """
 
-    form: str
+    pieces: tuple[str, ...]
     operands: tuple[Expression, ...] = ()
-    bond: int = ATOM
+    precedence: int = ATOM
     limits: tuple[int, ...] = ()
     shape: tuple[int, ...] | None = None
 
@@ -65,10 +66,11 @@ class Expression:
         return _binary("@", PRODUCT, self, other)
 
     def __neg__(self) -> Expression:
-        return Expression("-{}", (self,), PRODUCT, (POWER,))
+        return Expression(("-", ""), (self,), PRODUCT, (POWER,))
 
-    def __pow__(self, exponent: int) -> Expression:
-        return Expression(f"{{}} ** {exponent}", (self,), POWER, (ATOM,))
+    def __pow__(self, exponent: Any) -> Expression:
+        # Powers bind to the right: a ** b ** c is a ** (b ** c), so the base is the one that needs parentheses.
+        return Expression(("", " ** ", ""), (self, expression(exponent)), POWER, (ATOM, POWER))
 
     def __gt__(self, other: Any) -> Expression:
         return _binary(">", COMPARISON, self, other)
@@ -82,6 +84,15 @@ class Expression:
     def __le__(self, other: Any) -> Expression:
         return _binary("<=", COMPARISON, self, other)
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self.text} has no value while source is written, so 'if', 'and' and 'or' cannot decide by it; write "
+            "ops.where(condition, x, y)."
+        )
+
+    def __ne__(self, other: Any) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _binary("!=", COMPARISON, self, other)
+
     def __eq__(self, other: Any) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _binary("==", COMPARISON, self, other)
 
@@ -89,19 +100,27 @@ class Expression:
 
     @property
     def text(self) -> str:
-        first, *rest = self.form.split("{}")
-        inner = (f"({x.text})" if x.bond > most else x.text for x, most in zip(self.operands, self.limits, strict=True))
-        return first + "".join(operand + after for operand, after in zip(inner, rest, strict=True))
+        first, *rest = self.pieces
+        texts = [
+            f"({x.text})" if x.precedence > limit else x.text
+            for x, limit in zip(self.operands, self.limits, strict=True)
+        ]
+        return first + "".join(text + piece for text, piece in zip(texts, rest, strict=True))
 
     @property
     def is_name(self) -> bool:
-        return not self.operands and self.form.isidentifier()
+        return not self.operands and self.text.isidentifier()
 
     @property
     def number(self) -> float | None:
         """The number that is written here, if it is one."""
-        is_number = not self.operands and re.fullmatch(r"\(?-?[\d.]+(e[-+]?\d+)?\)?", self.form)
-        return float(self.form.strip("()")) if is_number else None
+        is_number = not self.operands and re.fullmatch(r"\(?-?[\d.]+(e[-+]?\d+)?\)?", self.pieces[0])
+        return float(self.pieces[0].strip("()")) if is_number else None
+
+
+def leaf(text: str, shape: tuple[int, ...] | None = None) -> Expression:
+    """A text without operands, such as a variable."""
+    return Expression((text,), shape=shape)
 
 
 def expression(value: Any) -> Expression:
@@ -109,27 +128,29 @@ def expression(value: Any) -> Expression:
     if isinstance(value, Expression):
         return value
     number = np.asarray(value).item()
-    return Expression(repr(number) if number >= 0 else f"({number!r})")
+    return leaf(repr(number) if number >= 0 else f"({number!r})")
 
 
 def called(function: str, *operands: Any) -> Expression:
     """``function(operands)``."""
-    holes = ", ".join("{}" for _ in operands)
-    return Expression(
-        f"{function}({holes})", tuple(map(expression, operands)), ATOM, tuple(COMPARISON for _ in operands)
-    )
+    return filled((f"{function}(", *(", " for _ in operands[1:]), ")"), *operands)
 
 
-def method(form: str, x: Any) -> Expression:
-    """A text after an operand, such as an index or a method, as in ``x[0]`` and ``x.reshape(-1)``."""
-    return Expression(f"{{}}{form}", (expression(x),), ATOM, (ATOM,))
+def filled(pieces: tuple[str, ...], *operands: Any) -> Expression:
+    """Operands between brackets and commas, where none needs parentheses."""
+    return Expression(pieces, tuple(map(expression, operands)), ATOM, tuple(COMPARISON for _ in operands))
 
 
-def _binary(sign: str, bond: int, left: Any, right: Any) -> Expression:
+def followed(x: Any, text: str) -> Expression:
+    """An operand with an index or a method after it, as in ``x[0]`` and ``x.reshape(-1)``."""
+    return Expression(("", text), (expression(x),), ATOM, (ATOM,))
+
+
+def _binary(sign: str, precedence: int, left: Any, right: Any) -> Expression:
     # Python reads a - b - c as (a - b) - c. The right operand has parentheses where it binds as tightly, also in sums
     # and products, since floats depend on their order. Comparisons chain, so both of their operands have them.
-    limits = bond - (bond == COMPARISON), bond - 1
-    return Expression(f"{{}} {sign} {{}}", (expression(left), expression(right)), bond, limits)
+    limits = precedence - (precedence == COMPARISON), precedence - 1
+    return Expression(("", f" {sign} ", ""), (expression(left), expression(right)), precedence, limits)
 
 
 class Statements:
@@ -155,21 +176,20 @@ class Statements:
         labels: dict[int, str] = {}
         for label, result in results.items():
             labels.setdefault(id(result), label)
-        # Parts come before what they are in, so an assignment reads only what stands above it.
         for x in parts:
             label = labels.get(id(x))
             if label is None and x.operands and uses[id(x)] > 1:
                 self._number(x)
             elif label is not None and not x.is_name:
                 self._set(x, f"{self.prefix}_{label}")
-        return {label: self._written(result).form for label, result in results.items()}
+        return {label: self._written(result).text for label, result in results.items()}
 
     def _number(self, x: Expression) -> None:
         self._set(x, f"{self.prefix}_{len(self.lines) + 1}")
 
     def _set(self, x: Expression, variable: str) -> None:
         self.lines.append(f"{variable} = {self._written(x).text}")
-        self._variables[id(x)] = Expression(variable)
+        self._variables[id(x)] = leaf(variable)
 
     def _written(self, x: Expression) -> Expression:
         """The expression with variables for the parts that have one."""

@@ -26,7 +26,7 @@ from ..graph.verifier import check
 from ..util.files import npz_bytes, replacing
 from .derived_arrays import statements_of
 from .equations import Equations
-from .expressions import Expression, Statements
+from .expressions import Expression, Statements, leaf
 from .source_names import OWN, Names, check_program
 from .source_ops import SPIKES, SourceOps
 
@@ -286,7 +286,7 @@ class _Writer:
         prefix = self.names.variable(name)
         yield f"    {prefix}_in = {self._summed((name, IN))}"
         statements = Statements(prefix)
-        states, output = self._updated(population, Expression(f"{prefix}_in"))
+        states, output = self._updated(population, leaf(f"{prefix}_in"))
         label = "z" if neuron.spikes else "out"
         variables = statements.assign({**states, free_name(states, label): output})
         yield from (f"    {line}" for line in statements.lines)
@@ -299,9 +299,9 @@ class _Writer:
         """New states and the output of neurons with a name."""
         name, neuron = population.name, population.neuron
         ops = SourceOps(name, partial(self._array, name))
-        parameters = {label: Expression(self._array(name, label, value)) for label, value in neuron.parameters.items()}
-        before = {s: Expression(f"state[{name!a}][{s!a}]") for s in (*neuron.states, *neuron.memory(population.shape))}
-        dt: Any = Expression("DT")
+        parameters = {label: leaf(self._array(name, label, value)) for label, value in neuron.parameters.items()}
+        before = {s: leaf(f"state[{name!a}][{s!a}]") for s in (*neuron.states, *neuron.memory(population.shape))}
+        dt: Any = leaf("DT")
         return neuron.with_arrays(parameters).update(ops, before, current, dt)
 
     def _traced(self, population: Population, neuron: Traced) -> Iterator[str]:
@@ -340,11 +340,9 @@ class _Writer:
         source = projection.source, projection.source_port
         x = f"state[{self.pasts[source]!a}][{projection.delay - 1}]" if projection.delay else self.known[source]
         operation, name = projection.operation, projection.name
-        arrays = {
-            label: Expression(self._array(name, label, numbers_of(value))) for label, value in operation.arrays.items()
-        }
+        arrays = {label: leaf(self._array(name, label, numbers_of(value))) for label, value in operation.arrays.items()}
         ops = SourceOps(name, partial(self._array, name))
-        return operation.apply(ops, arrays, Expression(x, shape=self.graph.source_shape(projection))).text
+        return operation.apply(ops, arrays, leaf(x, self.graph.source_shape(projection))).text
 
 
 def _zeros(shape: tuple[int, ...]) -> str:

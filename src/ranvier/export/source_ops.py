@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ExportError
 from ..graph.traced import Mapped
 from ..graph.windows import Window
-from .expressions import COMPARISON, Expression, called, expression, method
+from .expressions import Expression, called, expression, filled, followed, leaf
 
 Store = Callable[[str, np.ndarray], str]
 """Puts an array under a label into the file of arrays, and says how the program reads it."""
@@ -44,15 +44,14 @@ class SourceOps:
         return called(SPIKES[fires], v - threshold, width)
 
     def push(self, queue: Expression, newest: Expression) -> Expression:
-        return Expression("jnp.concatenate([{}[None], {}])", (newest, queue), limits=(0, COMPARISON))
+        return filled(("jnp.concatenate([", ", ", "])"), followed(newest, "[None]"), queue)
 
     def drop_last(self, queue: Expression) -> Expression:
-        return method("[:-1]", queue)
+        return followed(queue, "[:-1]")
 
     def look_back(self, queue: Expression, steps: Any) -> Expression:
-        form = "jnp.take_along_axis({0}, jnp.broadcast_to({1}, {0}.shape[1:]).astype(int)[None], 0)[0]"
-        form = form.replace("{0}", "{}").replace("{1}", "{}")
-        return Expression(form, (queue, expression(steps), queue), limits=(COMPARISON, COMPARISON, 0))
+        entry = called("jnp.broadcast_to", steps, followed(queue, ".shape[1:]"))
+        return followed(called("jnp.take_along_axis", queue, followed(entry, ".astype(int)[None]"), 0), "[0]")
 
     def product(self, weight: Expression, x: Expression) -> Expression:
         return weight @ x
@@ -60,34 +59,34 @@ class SourceOps:
     def sparse_product(self, values: Expression, rows: Any, x: Expression) -> Expression:
         row = np.repeat(np.arange(rows.shape[0], dtype=np.int32), np.diff(rows.indptr))
         column = self.store("column", rows.indices)
-        terms = values * method(f"[{column}]", x)
-        form = f"jax.ops.segment_sum({{}}, {self.store('row', row)}, {rows.shape[0]}, indices_are_sorted=True)"
-        return Expression(form, (terms,), limits=(COMPARISON,))
+        terms = values * followed(x, f"[{column}]")
+        row_text = self.store("row", row)
+        return filled(("jax.ops.segment_sum(", f", {row_text}, {rows.shape[0]}, indices_are_sorted=True)"), terms)
 
     def convolve(self, x: Expression, weight: Expression, window: Window, groups: int) -> Expression:
         letters = "HW"[: len(window.size)]
         layout = (f"NC{letters}", f"OI{letters}", f"NC{letters}")
-        form = (
-            f"lax.conv_general_dilated({{}}[None], {{}}, {window.stride!r}, {window.padding!r}, "
-            f"rhs_dilation={window.dilation!r}, dimension_numbers={layout!r}, feature_group_count={groups})[0]"
+        options = (
+            f", {window.stride!r}, {window.padding!r}, rhs_dilation={window.dilation!r}, "
+            f"dimension_numbers={layout!r}, feature_group_count={groups})[0]"
         )
-        return Expression(form, (x, weight), limits=(0, COMPARISON))
+        return filled(("lax.conv_general_dilated(", ", ", options), followed(x, "[None]"), weight)
 
     def sum_windows(self, x: Expression, window: Window) -> Expression:
         sizes, strides, padding = (1, *window.size), (1, *window.stride), ((0, 0), *window.padding)
-        form = f"lax.reduce_window({{}}, 0.0, lax.add, {sizes!r}, {strides!r}, {padding!r})"
-        return Expression(form, (x,), limits=(COMPARISON,))
+        options = f", 0.0, lax.add, {sizes!r}, {strides!r}, {padding!r})"
+        return filled(("lax.reduce_window(", options), x)
 
     def reshape(self, x: Expression, shape: tuple[int, ...]) -> Expression:
         # A number stands for all elements, and has no method.
-        return x if x.number is not None else method(f".reshape({shape!r})", x)
+        return x if x.number is not None else followed(x, f".reshape({shape!r})")
 
     def pick(self, x: Expression, index: np.ndarray) -> Expression:
         places = self.store("index", np.maximum(index, 0).astype(np.int32))
-        taken = method(f".reshape(-1)[{places}]", x)
+        taken = followed(x, f".reshape(-1)[{places}]")
         if np.all(index >= 0):
             return taken
-        return taken * Expression(self.store("kept", (index >= 0) * 1.0))
+        return taken * leaf(self.store("kept", (index >= 0) * 1.0))
 
     def call(self, function: Mapped, arrays: Mapping[str, Any], x: Any) -> Expression:
         raise ExportError(

@@ -31,7 +31,7 @@ from .arrays import constant
 from .ops import Array, NeuronOps, State
 
 Values = Any
-"""A number or an array; kept as a numpy array that cannot be written."""
+"""A number or an array; stored as a read-only numpy array."""
 Reset = Literal["zero", "subtract"]
 Integration = Literal["euler", "exponential"]
 Comparison = Literal[">", ">="]
@@ -54,7 +54,7 @@ NEURONS: dict[str, type[Neuron]] = {}
 
 @dataclass(frozen=True, eq=False)
 class Neuron:
-    """A kind of neuron; its fields are choices, and parameters beside them.
+    """A kind of neuron; its fields are its parameters and choices.
 
     A subclass is known by its name to text and files from its definition on; ``named=False`` in the class statement is
     for classes that are no kind of their own.
@@ -118,12 +118,12 @@ class Neuron:
 
     @property
     def by_position(self) -> bool:
-        """Whether every neuron is on its own."""
+        """Whether neurons do not affect one another."""
         return True
 
     @property
     def options(self) -> dict[str, Any]:
-        """What its text says beside its parameters."""
+        """Options that are printed beside the parameters."""
         return self.choices
 
     def update(self, ops: NeuronOps, state: State, current: Array, dt: float) -> tuple[State, Array]:
@@ -182,6 +182,9 @@ def leak(ops: NeuronOps, integration: Integration, tau: Array, x: Array, rest: A
 
 def after_spike(ops: NeuronOps, neuron: Any, v: Array, z: Array) -> Array:
     """The potential after the reset, where z says who has fired.
+
+    By ``"subtract"`` the potential depends on z, so gradients pass through the spike's surrogate derivative; by
+    ``"zero"`` z only chooses, and none pass.
 
     Args:
         ops: what arrays are computed with.
@@ -292,7 +295,7 @@ class LIF(Neuron):
 @dataclass(frozen=True, eq=False)
 class ALIF(Neuron):
     """LIF with an adaptive threshold: ``tau v' = v_leak - v + r I; z = v > v_threshold + beta a``, then the reset and
-    ``tau_a a' = -a`` with a jump of one by every spike. The threshold of a step reads the a of the step before.
+    ``tau_a a' = -a``, where a jumps by one at each spike. The threshold of a step reads the a of the step before.
     """
 
     states = ("v", "a")
@@ -319,10 +322,10 @@ class ALIF(Neuron):
         return {"v": after_spike(ops, self, v, z), "a": a}, z
 
 
-def synaptic_voltage(
+def current_and_voltage(
     ops: NeuronOps, neuron: CubaLI | CubaLIF, state: State, current: Array, dt: float
 ) -> tuple[Array, Array]:
-    """The synaptic current after a step, and the potential that it drives."""
+    """The synaptic current and the potential after a step; ``neuron.current`` says which current drives it."""
     i = leak(ops, neuron.integration, neuron.tau_syn, state["i"], neuron.w_in * current, dt)
     driving = state["i"] if neuron.current == "old" else i
     return i, leak(ops, neuron.integration, neuron.tau_mem, state["v"], neuron.v_leak + neuron.r * driving, dt)
@@ -344,7 +347,7 @@ class CubaLI(Neuron):
     current: Current = "old"
 
     def update(self, ops: NeuronOps, state: State, current: Array, dt: float) -> tuple[State, Array]:
-        i, v = synaptic_voltage(ops, self, state, current, dt)
+        i, v = current_and_voltage(ops, self, state, current, dt)
         return {"i": i, "v": v}, v
 
 
@@ -369,7 +372,7 @@ class CubaLIF(Neuron):
     current: Current = "old"
 
     def update(self, ops: NeuronOps, state: State, current: Array, dt: float) -> tuple[State, Array]:
-        i, v = synaptic_voltage(ops, self, state, current, dt)
+        i, v = current_and_voltage(ops, self, state, current, dt)
         z = ops.spike(v, self.firing_threshold(state), self.fires)
         return {"i": i, "v": after_spike(ops, self, v, z)}, z
 

@@ -40,14 +40,14 @@ def compile(
     memory_limit: int | None = None,
     sample: Sample | None = None,
 ) -> Learner:
-    """Makes a learner of a model.
+    """Compiles a model into a learner.
 
     Args:
         model: a brainstate module with initialised states, or :func:`ranvier.step_function`.
         rule: the learning rule, e.g. ``ranvier.D_RTRL()``; or a dictionary that gives parameters rules of their own,
             ``{("w_in",): ranvier.EProp(), ...: ranvier.D_RTRL()}``, where ``...`` stands for all that are not named; or
             ``"auto"``, which measures rules on ``sample`` and takes, for every parameter, the one with the least error
-            whose memory there is room for; ``learner.comparison`` has what was measured.
+            that fits in ``memory_limit``; ``learner.comparison`` has what was measured.
         *example_inputs: example inputs of one step; only shapes, dtypes and units count.
         batch_size: run this many samples at once; inputs, outputs and targets then have a batch axis after the time
             axis. None for a model as it is: unbatched, or with a batch axis of its own.
@@ -64,6 +64,7 @@ def compile(
         RuleError: the rule cannot be applied to the model, or an option makes no sense.
     """
     wanted = checked_rule(rule)
+    _check_sample(sample, wanted)
     check_count("batch_size", batch_size)
     options = CompileOptions(chunk, reduction, memory_limit).checked()
     extracted = extract_module_info(model, *example_inputs)
@@ -74,7 +75,7 @@ def compile(
 
 
 def checked_rule(rule: Any) -> Rule | None:
-    """The rule asked for, of a dictionary the one that parts it by parameters; None where it is to be chosen.
+    """The rule; a dictionary becomes :class:`ByParameter`, and None stands for ``"auto"``.
 
     Raises:
         RuleError: it is none of these.
@@ -86,6 +87,16 @@ def checked_rule(rule: Any) -> Rule | None:
             f"compile(model, rule, ...) needs a rule second, got {rule!r}; pass ranvier.D_RTRL(), say, or 'auto'."
         )
     return rule if isinstance(rule, Rule) else None
+
+
+def _check_sample(sample: Any, rule: Rule | None) -> None:
+    """Raises :class:`RuleError` for a sample that is not three things, or that no rule is measured on."""
+    if sample is None:
+        return
+    if rule is not None:
+        raise RuleError(f"sample= is for rule='auto', which measures rules on it; leave it out for {rule.name}.")
+    if not isinstance(sample, tuple) or len(sample) != 3:
+        raise RuleError(f"sample={sample!r:.60} is not (loss, xs, ys), as Learner.grad takes them.")
 
 
 def best_learner(learnable: Learnable, batch_size: int | None, sample: Sample | None) -> Learner:

@@ -63,17 +63,17 @@ class DeadNeurons(Pass):
             reason = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
             if not any(p.neuron.spikes for p in populations.values()):
                 reason = (
-                    "no population has spikes as its output, so there are no rates; of a model whose spikes are also a "
-                    "state, read those of the step before from there, or keep them out of the state"
+                    "no population has spikes as its output, so there are no rates; if spikes are also a state of the "
+                    "model, read those of the last step from it, or do not store them"
                 )
             rewriting.missed(rewriting.graph.name, reason)
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
-        # All findings come from one analysis of the graph before the first removal. They hold together: a neuron that
-        # is silent, unobservable or always on stays so when others go that have no effect. Analysing anew after every
-        # removal would make the cost of a chain of populations quadratic in its length. Repeated by the caller, for
-        # what only the next analysis can see.
+        # All findings come from one analysis of the graph before the first removal. Analysing anew after every removal
+        # would make the cost of a chain of populations quadratic in its length. The findings hold together: the bounds
+        # of a neuron that is not proved to fire at every step include zero, so they hold without it as well. The caller
+        # repeats this, since removals expose more dead neurons.
         findings = [(bundle, list(self._findings(rewriting, bundle))) for bundle in bundles(rewriting.graph)]
         for bundle, of_bundle in findings:
             applicable = [finding for finding in of_bundle if finding[0].any()]

@@ -160,3 +160,20 @@ def test_rules_are_chosen_within_the_memory_limit() -> None:
     with pytest.raises(ranvier.RuleError, match="memory_limit=10"):
         ranvier.compile(model, "auto", xs[0], memory_limit=10)
     assert isinstance(ranvier.compile(model, "auto", xs[0], batch_size=2).rule, ranvier.types.ByParameter)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sample", "reason"),
+    [
+        (ranvier.D_RTRL(), ("loss", 0, 0), "sample= is for rule='auto'.*leave it out for D_RTRL"),
+        ("auto", "nonsense", r"sample='nonsense' is not \(loss, xs, ys\)"),
+    ],
+)
+def test_a_sample_that_nothing_reads_is_an_error(rule, sample, reason) -> None:
+    step = ranvier.step_function(
+        lambda params, state, x: ({"v": state["v"] + x @ params["w"]}, state["v"]),
+        {"w": np.ones((3, 2), np.float32)},
+        {"v": np.zeros(2, np.float32)},
+    )
+    with pytest.raises(ranvier.RuleError, match=reason):
+        ranvier.compile(step, rule, np.zeros(3, np.float32), sample=sample)

@@ -48,6 +48,7 @@ class HiddenGroup(Remade):
         hidden_outvars: variables of their new values.
         positions: how their elements are arranged.
         transition: new values as a function of old ones, and D.
+        state_indices: numbers of the states among those of the program.
     """
 
     index: int
@@ -94,7 +95,7 @@ class HiddenGroup(Remade):
         return jnp.stack(columns, axis=-1).reshape(*self.varshape, self.num_state)
 
     def split_hidden(self, values: jax.Array) -> list[jax.Array]:
-        """The arrays that :meth:`concat_hidden` put together."""
+        """The arrays that :meth:`concat_hidden` put together, each in its state's dtype."""
         flat = values.reshape(self.positions.size, self.num_state)
         arrays = [jnp.zeros(int(np.prod(slot.shape, dtype=np.int64)), values.dtype) for slot in self.hidden_states]
         for a, component in enumerate(self.positions.components):
@@ -102,7 +103,8 @@ class HiddenGroup(Remade):
             # A state may hold several components, each at its own elements, so they are put in one after the other.
             state = arrays[component.state]
             arrays[component.state] = state.at[component.elements[present]].set(flat[present, a])
-        return [array.reshape(slot.shape) for array, slot in zip(arrays, self.hidden_states, strict=True)]
+        states = zip(arrays, self.hidden_states, strict=True)
+        return [array.reshape(slot.shape).astype(slot.dtype) for array, slot in states]
 
     @cached_property
     def component_names(self) -> tuple[str, ...]:
