@@ -124,7 +124,7 @@ def _through_mixing(followed: Followed) -> Iterator[LeftOut]:
     num_hidden = len(info.hidden)
     new_states = set(info.hidden_outvars)
     states = list(zip(info.hidden_invars, info.hidden_outvars, strict=True))
-    # A use that is itself the new value of a state goes on as a way of that state.
+    # A use that is the new value of a state acts on later steps through that state.
     starts = [tuple(var for var in use.starts if var not in new_states) for use in followed.uses]
     # One search for all: sources below num_hidden are states, the others are uses.
     for detour in detours(info, [*states, *starts], followed.carried.readouts):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,19 @@ from ..graph.snn_graph import SNNGraph
 from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
-Finding = tuple[np.ndarray, str, Promise]
-"""A mask of the units of a bundle, why they are dead, and the promise of their removal."""
+
+class DeadUnits(NamedTuple):
+    """Units of a bundle that can be removed.
+
+    Attributes:
+        units: bool ``[units]``.
+        reason: why they are dead.
+        promise: of their removal.
+    """
+
+    units: np.ndarray
+    reason: str
+    promise: Promise
 
 
 @dataclass(frozen=True)
@@ -76,11 +87,11 @@ class DeadNeurons(Pass):
         # repeats this, since removals expose more dead neurons.
         findings = [(bundle, list(self._findings(rewriting, bundle))) for bundle in bundles(rewriting.graph)]
         for bundle, of_bundle in findings:
-            applicable = [finding for finding in of_bundle if finding[0].any()]
+            applicable = [finding for finding in of_bundle if finding.units.any()]
             if applicable and all(name in rewriting.graph.populations for name in bundle.names):
                 self._remove(rewriting, bundle, applicable)
 
-    def _findings(self, rewriting: Rewriting, bundle: Bundle) -> Iterator[Finding]:
+    def _findings(self, rewriting: Rewriting, bundle: Bundle) -> Iterator[DeadUnits]:
         """Units that can be removed, each in one finding.
 
         A unit is removed if it is dead in every population of the bundle, apart from relays of these.
@@ -88,21 +99,21 @@ class DeadNeurons(Pass):
         leading = [name for name in bundle.names if not _only_passes_on(rewriting.graph, name, bundle)]
         silent = self._units(bundle, leading, lambda name: self._is_silent(rewriting, name))
         spikes = any(rewriting.graph.populations[name].neuron.spikes for name in bundle.names)
-        yield silent, "never fire" if spikes else "stay at zero", Promise.BITWISE
+        yield DeadUnits(silent, "never fire" if spikes else "stay at zero", Promise.BITWISE)
         dead = self._units(bundle, leading, lambda name: self._is_dead(rewriting, name))
-        yield dead & ~silent, "reach no output", Promise.BITWISE
+        yield DeadUnits(dead & ~silent, "reach no output", Promise.BITWISE)
         # Reasons are tried from the strongest promise to the weakest, and a unit counts for the first that applies.
         covered = dead
         if len(bundle.names) == 1 and not bundle.images:
             constant = self._is_constant(rewriting, bundle.names[0]) & ~covered
-            yield constant, "fire at every step, and are biases now", Promise.ALGEBRAIC
+            yield DeadUnits(constant, "fire at every step, and are biases now", Promise.ALGEBRAIC)
             covered = covered | constant
         if self.threshold is not None:
             promise = Promise.PROFILED if self.threshold == 0 else Promise.APPROXIMATE
             rare = self._units(
                 bundle, leading, lambda name: self._is_dead(rewriting, name) | self._is_rare(rewriting, name)
             )
-            yield rare & ~covered, f"fired at most {self.threshold:g} times per step on the data", promise
+            yield DeadUnits(rare & ~covered, f"fired at most {self.threshold:g} times per step on the data", promise)
 
     @staticmethod
     def _units(bundle: Bundle, names: list[str], is_dead: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -132,25 +143,25 @@ class DeadNeurons(Pass):
 
     def _is_rare(self, rewriting: Rewriting, name: str) -> np.ndarray:
         population = rewriting.graph.populations[name]
-        unread = not _only_output_is_read(rewriting.graph, name)
-        if population.activity is None or not population.neuron.spikes or unread:
+        state_is_read = not _only_output_is_read(rewriting.graph, name)
+        if population.activity is None or not population.neuron.spikes or state_is_read:
             return np.zeros(population.size, bool)
         return np.broadcast_to(population.activity.rates, population.shape).ravel() <= self.threshold
 
-    def _remove(self, rewriting: Rewriting, bundle: Bundle, findings: list[Finding]) -> None:
+    def _remove(self, rewriting: Rewriting, bundle: Bundle, findings: list[DeadUnits]) -> None:
         graph, about = rewriting.graph, ", ".join(bundle.names)
-        gone = np.any([units for units, _, _ in findings], axis=0)
+        gone = np.any([finding.units for finding in findings], axis=0)
         if bundle.fixed is not None:
             reason = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
             rewriting.missed(about, reason, np.flatnonzero(gone))
             return
-        on = [units for units, _, promise in findings if promise is Promise.ALGEBRAIC]
-        for projection in graph.out_of(bundle.names[0]) if on else ():
-            amount = _sum_of_columns(projection.operation, on[0])
+        always_on = [finding.units for finding in findings if finding.promise is Promise.ALGEBRAIC]
+        for projection in graph.out_of(bundle.names[0]) if always_on else ():
+            amount = _sum_of_columns(projection.operation, always_on[0])
             rewriting.add_bias(projection.target, amount, projection.target_port)
-        for units, text, promise in findings:
+        for units, reason, promise in findings:
             numbers = np.flatnonzero(units)
-            rewriting.did(about, f"removed {numbers.size} of {gone.size} {bundle.kind} that {text}", promise, numbers)
+            rewriting.did(about, f"removed {numbers.size} of {gone.size} {bundle.kind} that {reason}", promise, numbers)
         rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
 
 

@@ -45,7 +45,7 @@ def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozens
     Args:
         info: the program.
         sources: for every source the variables where it starts. The first ``len(info.hidden)`` are the hidden states; a
-            way that passes a new hidden state goes on as a way of that state.
+            path through a new hidden state counts as a path of that state.
         without: ``id`` of equations that are no detour, since what passes them is carried by other means.
     """
     reached, feeds = reach(info, by_gradient=True, past_hidden=False, without=without), feeds_of(info)
