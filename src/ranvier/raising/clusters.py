@@ -35,8 +35,8 @@ def cluster_arithmetic(arithmetic: Arithmetic) -> Clusters:
     sets = DisjointSet(members)
     anchor = {member: member for member in members}
     for first, second in _links(arithmetic):
-        # The state that is read last stands for the cluster. Where no arithmetic makes its new value, it is by this
-        # that it is at home in the population that reads it, instead of being one of its own.
+        # The state that is read last stands for the cluster. A state whose new value no arithmetic makes thereby joins
+        # the population that reads it, instead of becoming a population of its own.
         of_both = anchor[sets[second]]
         sets.merge(first, second)
         anchor[sets[second]] = of_both

@@ -64,7 +64,7 @@ class Correspondence:
         return nested({**own, **shared})
 
     def index_of(self, graph: SNNGraph) -> Index:
-        """Of every number of the trained arrays of a graph the number of the program's parameter it is."""
+        """For each element of a graph's trained arrays, its index in the program's flattened parameters."""
         sizes = [int(np.prod(leaf.shape)) for slot in self.info.parameters for leaf in slot.leaves]
         starts = np.cumsum([0, *sizes])
         index: Index = {array: self.index[array] for array in self.derived}

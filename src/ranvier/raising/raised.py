@@ -1,4 +1,9 @@
-"""Models as graphs."""
+"""From a model to a graph, step by step.
+
+``v' = 0.9 v + x @ w; z = v' > 1`` becomes the input x, a population with the state v and the output z, and a projection
+with w between them. :func:`raise_program` is the whole way; each of its steps is a function in a module of its own, and
+returns a frozen result that the next steps read.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +46,7 @@ from .registers import read_past_registers
 from .step import view_step
 
 DT = 1e-3
-"""dt of a graph where the model does not tell it, in seconds."""
+"""dt of a graph where the model has none, in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ class Raised:
 
     Attributes:
         info: the model's program.
-        graph: what it is as a graph; :func:`ranvier.lower` makes a model of it that does the same.
+        graph: the same network as a graph; :func:`ranvier.lower` makes a model of it that does the same.
     """
 
     info: ModuleInfo
@@ -58,6 +63,8 @@ class Raised:
     _correspondence: Correspondence
     _as_raised: SNNGraph
 
+    # Copies share the correspondence. Without these two methods, copy would go through __reduce__ and raise the model
+    # again.
     def __copy__(self) -> Raised:
         return replace(self)
 
@@ -77,11 +84,11 @@ class Raised:
         return self._correspondence.parameters(params or {})
 
     def states(self, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
-        """The model's states from those of ``lower(graph)``; of states that change, by the model's paths."""
+        """The model's changing states, by path, from those of ``lower(graph)``."""
         return self._correspondence.states(self.graph, state)
 
     def index(self) -> Index:
-        """Of every number of the trained arrays the number of the model's parameter it is, leaves in a row."""
+        """For each element of the trained arrays, its index in the model's flattened parameters."""
         return self._correspondence.index_of(self.graph)
 
     @cached_property
@@ -103,7 +110,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     """
     check_is_program(info)
     check_kernels(info)
-    info = _written_out(info)
+    info = _with_loops_unrolled(info)
     dt = time_step() or DT if dt is None else dt
     ordered = with_delay_lines(info)
     _check_real(ordered)
@@ -134,9 +141,22 @@ def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
     Args:
         model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
         *inputs: example inputs of one step.
-        dt: as there.
+        dt: as in :func:`raise_program`.
     """
     return raise_program(extract_module_info(model, *inputs), dt=dt)
+
+
+def _with_loops_unrolled(info: ModuleInfo) -> ModuleInfo:
+    """The program with all short loops unrolled: a graph has no loops within a step."""
+    if not any(eqn.primitive.name == "scan" for eqn in info.equations):
+        return info
+    first = len(info.output_outvars)
+    new_states = slice(first, first + len(info.hidden))
+    avals = [var.aval for var in info.jaxpr.invars]
+    closed = normalize(
+        lambda *operands: evaluate(info.closed_jaxpr, operands), avals, new_states, arithmetic=UNROLL_EQUATIONS
+    )
+    return replace(info, closed_jaxpr=closed)
 
 
 def _check_real(info: ModuleInfo) -> None:
@@ -166,16 +186,3 @@ def _elements(graph: SNNGraph) -> list[Any]:
         graph.metadata,
         *([(key, id(value)) for key, value in part.items()] for part in parts),
     ]
-
-
-def _written_out(info: ModuleInfo) -> ModuleInfo:
-    """The program with all short loops unrolled: a graph has no loops within a step."""
-    if not any(eqn.primitive.name == "scan" for eqn in info.equations):
-        return info
-    first = len(info.output_outvars)
-    new_states = slice(first, first + len(info.hidden))
-    avals = [var.aval for var in info.jaxpr.invars]
-    closed = normalize(
-        lambda *operands: evaluate(info.closed_jaxpr, operands), avals, new_states, arithmetic=UNROLL_EQUATIONS
-    )
-    return replace(info, closed_jaxpr=closed)
