@@ -17,7 +17,7 @@ class RanvierError(Exception):
 
 
 class ModelError(RanvierError):
-    """The object given is no model, or the model cannot be traced."""
+    """The object is not a model, or the model cannot be traced."""
 
 
 class InputError(RanvierError):
@@ -29,27 +29,27 @@ class AnalysisError(RanvierError):
 
 
 class RuleError(RanvierError):
-    """A learning rule cannot be applied to the model, or is set up in a way that contradicts itself."""
+    """A learning rule cannot be applied to the model, or its options contradict each other."""
 
 
 class TrainingError(RanvierError):
-    """Training cannot go on: something is not finite, or a library it needs is missing."""
+    """Training cannot continue: a value is not finite, or a library that it needs is missing."""
 
 
 class GraphError(RanvierError):
-    """A graph is not valid, or is asked for something it does not have."""
+    """A graph is invalid, or was asked for something it does not have."""
 
 
 class PassError(RanvierError):
-    """A pass or a pipeline is not known, is set up in a way that makes no sense, or did not keep its promise."""
+    """A pass or a pipeline is unknown, has options that make no sense, or broke its promise."""
 
 
 class ExportError(RanvierError):
-    """A model cannot leave Ranvier in the form asked for, or a file holds none."""
+    """A model cannot be exported in the requested form, or a file does not contain a model."""
 
 
 class RegistrationError(RanvierError):
-    """A primitive was registered in a way that contradicts itself."""
+    """A primitive was registered with options that contradict each other."""
 
 
 class PictureError(RanvierError):

@@ -339,7 +339,7 @@ def test_layers_are_reordered_and_assigned():
     with pytest.raises(GraphError, match="assign all at once"):
         graph.layers[0], graph.layers[1] = graph.layers[1], graph.layers[0]
     assert names(graph) == ["c", "b"]
-    with pytest.raises(GraphError, match="is no layer"):
+    with pytest.raises(GraphError, match="is not a layer"):
         graph.layers.append("a")  # pyright: ignore[reportArgumentType]
     assert graph.layers.index(graph.layers[1]) == 1
     assert [layer.name for layer in graph.layers[::-1]] == ["b", "c"]

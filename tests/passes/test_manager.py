@@ -177,8 +177,8 @@ def test_levels_are_pipelines(level: str) -> None:
         ("quantize{format=int1}", "write int8"),
         ("merge-neurons{similarity=3}", "not a number from 0 to 1"),
         ("prune{sparsity=auto}", "needs data and a budget"),
-        (["fuse", 3], "3 is no pass"),
-        ("fuse,,fuse", "is no pass; write name"),
+        (["fuse", 3], "3 is not a pass"),
+        ("fuse,,fuse", "is not a pass; write name"),
     ],
 )
 def test_what_is_refused(passes, message: str) -> None:

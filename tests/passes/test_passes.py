@@ -271,9 +271,9 @@ def test_pipelines_come_back(threshold: float, with_option: bool) -> None:
     [
         ("dead-neuron", "there is no pass 'dead-neuron'; there are .*Did you mean 'dead-neurons'"),
         ("dead-neurons{limit=3}", "dead-neurons has no option 'limit'; it has threshold"),
-        ("dead-neurons{threshold}", "'threshold' is no option"),
+        ("dead-neurons{threshold}", "'threshold' is not an option"),
         ("dead-neurons dead-code", "a comma is expected"),
-        ("", "is no pass"),
+        ("", "is not a pass"),
     ],
 )
 def test_wrong_pipelines_are_told(text: str, told: str) -> None:

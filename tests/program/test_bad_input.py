@@ -90,7 +90,7 @@ def test_integer_hidden_state() -> None:
 
 @pytest.mark.parametrize("thing", [42, "model", None, [1, 2], object()])
 def test_objects_that_are_no_model(thing: object) -> None:
-    with pytest.raises(ranvier.ModelError, match=r"is no model Ranvier can read; pass a brainstate.nn.Module"):
+    with pytest.raises(ranvier.ModelError, match=r"is not a model that Ranvier can read; pass a brainstate.nn.Module"):
         ranvier.extract_module_info(thing, jnp.ones(3))
 
 
@@ -100,7 +100,7 @@ def test_a_bare_function_is_pointed_to_step_function() -> None:
 
 
 def test_a_module_class_is_no_model() -> None:
-    with pytest.raises(ranvier.ModelError, match="is no model"):
+    with pytest.raises(ranvier.ModelError, match="is not a model"):
         ranvier.extract_module_info(Layer, jnp.ones(4))
 
 

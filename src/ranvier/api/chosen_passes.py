@@ -60,7 +60,7 @@ def chosen_passes(passes: Passes, level: str) -> ChosenPasses:
     result_names: dict[str, str] = {}
     for one in passes:
         if not isinstance(one, (str, Pass)):
-            raise PassError(f"{one!r} is no pass; give a pass or its name, as in passes=['dead-neurons', 'fuse'].")
+            raise PassError(f"{one!r} is not a pass; pass a pass or its name, as in passes=['dead-neurons', 'fuse'].")
         if isinstance(one, Pass):
             chosen.append(one)
             continue

@@ -259,7 +259,7 @@ class Artifact:
                 raise ValueError("two of its inputs or outputs have one name")
         calls = {one or other for one, other in CUSTOM_CALL.findall(str(self._step.mlir_module()))}
         if unknown := sorted(calls - stable_custom_calls()):
-            raise ValueError(f"its step calls {unknown[0]!r}, which is no operation of JAX that a file may hold")
+            raise ValueError(f"its step calls {unknown[0]!r}, which is not an operation of JAX that a file may hold")
 
     def initial(self, samples: int | None = None, *, seed: int = 0) -> list[jax.Array]:
         """States before the first step, for some samples; of a model with an axis of its own as they are.

@@ -95,7 +95,7 @@ def _abstract(leaf: Any, name: str) -> Any:
         return jax.typeof(jnp.asarray(leaf))
     except (TypeError, ValueError):
         raise InputError(
-            f"an example input of {name} is {leaf!r} of type {type(leaf).__name__}, which is no array; "
+            f"an example input of {name} is {leaf!r} of type {type(leaf).__name__}, which is not an array; "
             "pass arrays such as jnp.zeros(n_inputs)."
         ) from None
 

@@ -69,7 +69,7 @@ def check_is_model(model: Any) -> None:
         if callable(model) and not isinstance(model, type)
         else "pass a brainstate.nn.Module or ranvier.step_function(step, params, state)"
     )
-    raise ModelError(f"{type(model).__name__} {_short(model)} is no model Ranvier can read; {hint}.")
+    raise ModelError(f"{type(model).__name__} {_short(model)} is not a model that Ranvier can read; {hint}.")
 
 
 def _short(model: Any) -> str:

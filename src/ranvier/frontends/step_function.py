@@ -98,7 +98,9 @@ def _check_arrays(leaves: Sequence[tuple[Path, Any]]) -> None:
             "; an equinox module is taken apart by `params, static = eqx.partition(module, eqx.is_inexact_array)` and "
             "put together in the step by `eqx.combine(params, static)`"
         )
-    raise ModelError(f"{descriptions}{more}, which {'is no array' if len(wrong) == 1 else 'are no arrays'}; {remedy}.")
+    raise ModelError(
+        f"{descriptions}{more}, which {'is not an array' if len(wrong) == 1 else 'are not arrays'}; {remedy}."
+    )
 
 
 def _is_array(leaf: Any) -> bool:

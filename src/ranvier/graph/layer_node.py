@@ -304,7 +304,9 @@ def feeding(graph: Network, name: str) -> Projection:
     """
     projection = one_matrix(name, graph.into(name))
     if projection is None:
-        raise GraphError(f"{name!r} is fed by more than one matrix now, so it is no layer; see graph.into({name!r}).")
+        raise GraphError(
+            f"{name!r} is now fed by more than one matrix, so it is not a layer; see graph.into({name!r})."
+        )
     return projection
 
 

@@ -141,12 +141,12 @@ def check_layers(layers: Iterable[Any]) -> list[LayerNode]:
         GraphError: something is not a layer, or two have the same name.
     """
     if not isinstance(layers, Iterable):
-        raise GraphError(f"{layers!r:.60} is no list of layers; write SNNGraph(layers=[LayerNode(...)]).")
+        raise GraphError(f"{layers!r:.60} is not a list of layers; write SNNGraph(layers=[LayerNode(...)]).")
     nodes = list(layers)
     for node in nodes:
         if not isinstance(node, LayerNode):
             raise GraphError(
-                f"{node!r:.60} is no layer; write LayerNode(name, n_inputs, n_neurons, weights) of ranvier."
+                f"{node!r:.60} is not a layer; write ranvier.LayerNode(name, n_inputs, n_neurons, weights)."
             )
     names = [node.name for node in nodes]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -215,8 +215,8 @@ def check_chain(graph: Network) -> None:
     extra = _beyond_chain(graph)
     if extra:
         raise GraphError(
-            f"the graph {graph.name!r} is no plain chain of layers: {extra}. Layers can be edited one by one; to add, "
-            "remove or reorder some, edit graph.populations and graph.projections."
+            f"the graph {graph.name!r} is not a plain chain of layers: {extra}. Layers can be edited one by one; "
+            "to add, remove or reorder layers, edit graph.populations and graph.projections."
         )
 
 

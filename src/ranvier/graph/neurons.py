@@ -189,7 +189,8 @@ def after_spike(ops: NeuronOps, neuron: Any, v: Array, z: Array) -> Array:
     Args:
         ops: what arrays are computed with.
         neuron: of a kind with ``reset``, ``v_threshold`` and ``v_reset``.
-        v, z: the potential before the reset, and the spikes.
+        v: the potential before the reset.
+        z: the spikes.
     """
     if neuron.reset == "subtract":
         return v - z * neuron.v_threshold

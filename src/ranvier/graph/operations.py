@@ -301,7 +301,7 @@ class Flatten(Operation):
         axes = len(source)
         first, last = (k + axes if k < 0 else k for k in (self.start, self.end))
         if not 0 <= first <= last < axes:
-            raise ShapeError(f"axes {self.start} to {self.end} of a source {list(source)} are no range of its axes")
+            raise ShapeError(f"axes {self.start} to {self.end} of a source {list(source)} are not a range of its axes")
         return (*source[:first], prod(source[first : last + 1]), *source[last + 1 :])
 
     def rows(self, source: Shape) -> Matrix:

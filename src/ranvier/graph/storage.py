@@ -123,7 +123,7 @@ def _index(text: bytes) -> list[str]:
     """Names of the arrays, in order."""
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{INDEX} is no list of names")
+        raise ValueError(f"{INDEX} is not a list of names")
     return names
 
 

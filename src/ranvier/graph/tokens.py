@@ -52,7 +52,7 @@ def tokens_of(text: str) -> Iterator[Token]:
     while start < len(text):
         match = TOKEN.match(text, start)
         if match is None:
-            raise GraphError(f"line {line}: {text[start : start + 20]!r} is no part of a graph's text.")
+            raise GraphError(f"line {line}: {text[start : start + 20]!r} is not part of a graph's text.")
         kind = str(match.lastgroup)
         if kind not in ("space", "comment"):
             yield Token(kind, match.group(), line)

@@ -70,7 +70,7 @@ def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
     for text in (graph.name, *graph.nodes, *graph.projections, *graph.metadata, *graph.metadata.values()):
         if not _is_text(text):
             expected = "names and metadata are text without NUL and lone surrogates"
-            yield Problem("", f"{text!r:.80} is no text that a file can hold; {expected}")
+            yield Problem("", f"{text!r:.80} is not text that a file can hold; {expected}")
     names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
     for name in (name for name, count in names.items() if count > 1):
         yield Problem(name, "the name is used more than once among inputs, populations and outputs")
@@ -173,9 +173,9 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
         yield from _of_shared_name(graph, key, projection)
         source, target = nodes.get(projection.source), nodes.get(projection.target)
         if source is None or isinstance(source, Output):
-            yield Problem(projection.name, f"source {projection.source!r} is no input and no population")
+            yield Problem(projection.name, f"source {projection.source!r} is neither an input nor a population")
         if target is None or isinstance(target, Input):
-            yield Problem(projection.name, f"target {projection.target!r} is no population and no output")
+            yield Problem(projection.name, f"target {projection.target!r} is neither a population nor an output")
         unknown_ports = list(_of_ports(projection, source, target))
         yield from unknown_ports
         # Without its ports, the shapes that the operation should have are not known.

@@ -149,7 +149,7 @@ def _in_steps(name: str, node: Any, dt: float | None) -> np.ndarray:
     wrong = np.abs(exact - steps) > TOLERANCE * np.maximum(steps, 1)
     if np.any(wrong):
         raise GraphError(
-            f"node {name!r} (Delay): {_few(delay[wrong])} s are no whole numbers of steps of dt = {dt:g} s; "
+            f"node {name!r} (Delay): {_few(delay[wrong])} s are not whole numbers of steps of dt = {dt:g} s; "
             "choose a dt that divides them."
         )
     if np.any(steps > LONGEST_DELAY):

@@ -93,7 +93,7 @@ def _child(group: Any, key: Any, name: str, seen: set[int]) -> Any:
     try:
         key.encode("utf-8")
     except (AttributeError, UnicodeError) as error:
-        raise Refused(f"the name {name[:60]!r} is no text") from error
+        raise Refused(f"the name {name[:60]!r} is not text") from error
     link = group.get(key, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise Refused(f"{name!r} is an {type(link).__name__}: links to other places or files are not followed")

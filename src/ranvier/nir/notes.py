@@ -57,7 +57,7 @@ class NirNotes:
         try:
             notes = json.loads(metadata.get(NOTES, "{}"))
         except (TypeError, ValueError, RecursionError) as error:
-            raise GraphError(f"the metadata {NOTES!r} is no JSON: {reason_text(error)}") from error
+            raise GraphError(f"the metadata {NOTES!r} is not JSON: {reason_text(error)}") from error
         if not isinstance(notes, dict):
             raise GraphError(f"the metadata {NOTES!r} is {type(notes).__name__}, an object is expected.")
         for name, fits in FORMS.items():

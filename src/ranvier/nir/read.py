@@ -205,7 +205,7 @@ def _time_step(dt: Any, notes: NirNotes) -> float | None:
     if dt is None:
         return None
     if not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
-        raise GraphError(f"dt={dt!r} is no time step; a positive number of seconds is expected.")
+        raise GraphError(f"dt={dt!r} is not a time step; a positive number of seconds is expected.")
     if notes.dt is not None and abs(float(dt) - notes.dt) > 1e-9 * notes.dt:
         raise GraphError(
             f"dt={float(dt):g} s was given, and the file says {notes.dt:g} s, for which its delays hold; "
@@ -225,8 +225,8 @@ def _whole_steps(recurrent_delay: Any) -> int | None:
     is_number = isinstance(recurrent_delay, Integral) and not isinstance(recurrent_delay, bool)
     if not is_number or not 1 <= int(recurrent_delay) <= LONGEST_DELAY:
         raise GraphError(
-            f"recurrent_delay={recurrent_delay!r} is no delay of a loop; a number of steps from 1 to {LONGEST_DELAY} "
-            "is expected."
+            f"recurrent_delay={recurrent_delay!r} is not a delay of a loop; a number of steps from 1 to "
+            f"{LONGEST_DELAY} is expected."
         )
     return int(recurrent_delay)
 
@@ -302,7 +302,7 @@ def _check_kind(name: str, node: Any) -> None:
     primitives = ("Input", "Output", *OPERATIONS, *PARAMETERS, "NIRGraph")
     if kind_of(node) not in primitives:
         raise GraphError(
-            f"node {name!r} is {kind_of(node)}, which is no NIR primitive known here; there are "
+            f"node {name!r} is {kind_of(node)}, which is not a NIR primitive that Ranvier knows; it knows "
             f"{', '.join(primitives)}."
         )
 

@@ -30,7 +30,7 @@ def parse_pipeline(text: str) -> list[Pass]:
         match = ITEM.match(text, at)
         if match is None:
             raise PassError(
-                f"pipeline: {text[at : at + 30]!r} is no pass; write name or name{{option=value}}, with commas."
+                f"pipeline: {text[at : at + 30]!r} is not a pass; write name or name{{option=value}}, with commas."
             )
         passes.append(make_pass(match[1], _options(match[1], match[2] or "")))
         at = match.end()
@@ -69,7 +69,7 @@ def _options(name: str, text: str) -> dict[str, Any]:
     for part in text.split(",") if text.strip() else ():
         match = OPTION.fullmatch(part)
         if match is None:
-            raise PassError(f"{name}: {part.strip()!r} is no option; write option=value.")
+            raise PassError(f"{name}: {part.strip()!r} is not an option; write option=value.")
         if match[1] in options:
             raise PassError(f"{name}: {match[1]} is given twice.")
         options[match[1]] = _value(match[2])

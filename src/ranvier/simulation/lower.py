@@ -277,7 +277,7 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     unknown = sorted(path_text(path) for path in new_arrays if path not in known and array_at(graph, path) is None)
     if unknown:
         raise GraphError(
-            f"params has {', '.join(unknown)}, which {graph.name} has not; lower(graph).params has all there are."
+            f"params has {', '.join(unknown)}, which {graph.name} does not have; lower(graph).params lists them all."
         )
     for path in new_arrays:
         use = graph.bindings.get(path)

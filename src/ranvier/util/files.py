@@ -127,12 +127,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file cannot be read; the message says why.
     """
     if not path.is_file():
-        raise ValueError("there is no such file" if not path.exists() else "it is no file")
+        raise ValueError("there is no such file" if not path.exists() else "it is not a file")
     try:
         _check_beginning(path)
         with open_archive(path) as archive:
             if others := [name for name in archive.names if not name.endswith(ARRAY)]:
-                raise ValueError(f"it holds {others[0]!r}, which is no array (.npy)")
+                raise ValueError(f"it holds {others[0]!r}, which is not an array (.npy)")
             return {name.removesuffix(ARRAY): archive.array(name) for name in archive.names}
     except TooLarge:
         raise
@@ -150,7 +150,7 @@ def _check_beginning(path: Path) -> None:
             "np.savez('data.npz', name=array)"
         )
     if not start.startswith(ZIP):
-        raise ValueError("it is no .npz file, which np.savez writes" if start else "it is empty")
+        raise ValueError("it is not an .npz file as written by np.savez" if start else "it is empty")
 
 
 def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None:

@@ -189,7 +189,7 @@ def _spike_with_adaptation(case: Case, v: str, a: str, main: str) -> tuple[Spike
     slope = raised[0] - spike.threshold
     if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
         raise Unlike(
-            f"its threshold is no straight function of {a!r}",
+            f"its threshold is not a linear function of {a!r}",
             about=case.spike,
             remedy=f"compare with a threshold plus a factor times {a!r}",
         )
@@ -218,7 +218,7 @@ def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
         return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, level)}).threshold
     except Unlike as unlike:
         raise Unlike(
-            f"where {a!r} is {level:g}, {unlike}: it is no adaptation, but maybe a refractory time",
+            f"where {a!r} is {level:g}, {unlike}: it is not an adaptation, but maybe a refractory time",
             about=a,
             remedy="named neurons have no refractory time",
         ) from unlike

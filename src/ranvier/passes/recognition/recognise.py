@@ -67,7 +67,7 @@ def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
     :func:`ranvier.lower`.
 
     Args:
-        graph: from :func:`ranvier.SNNGraph.from_module`.
+        graph: from :func:`ranvier.to_graph`.
 
     Returns:
         A new graph, and a finding for every traced population.
@@ -110,7 +110,7 @@ def match_of(population: Population, dt: float) -> Match:
     assert isinstance(neuron, Traced)
     if not neuron.by_position:
         raise Unlike(
-            "it works on whole arrays, so it is no population of neurons",
+            "it works on whole arrays, so it is not a population of neurons",
             remedy="compute every neuron from its own numbers, without norms, sorts or random numbers over all",
         )
     if len(neuron.states) not in KINDS:
