@@ -244,7 +244,7 @@ def test_names_from_a_nir_file_are_data(tmp_path, monkeypatch):
 def test_what_is_no_text_is_no_name(name, tmp_path):
     graph = _renamed(random_graph(1), [name, "b", "c", "d", "e", "f", "g"])
     for write in (ranvier.export_source, ranvier.save):
-        with pytest.raises(ranvier.GraphError, match="no text that a file can hold"):
+        with pytest.raises(ranvier.GraphError, match="not text that a file can hold"):
             write(graph, tmp_path / ("m.py" if write is ranvier.export_source else "m.snn"))
     assert not list(tmp_path.iterdir())
 

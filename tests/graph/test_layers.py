@@ -130,7 +130,7 @@ def test_a_bias_and_a_recurrence_stay_where_weights_change():
     np.testing.assert_array_equal(operation.weight[2], 0.0)
     np.testing.assert_array_equal(operation.bias, 1.0)
     assert "a->a" in graph.projections
-    with pytest.raises(GraphError, match="no plain chain"):
+    with pytest.raises(GraphError, match="not a plain chain"):
         del graph.layers[1]
 
 

@@ -143,7 +143,7 @@ def test_delays_are_steps() -> None:
     x = np.arange(1.0, 11.0).reshape(5, 2)
     found = ranvier.interpret(ranvier.from_nir(graph, dt=1e-3), x).output
     np.testing.assert_array_equal(found, [[0, 0], [1, 0], [3, 0], [5, 2], [7, 4]])
-    with pytest.raises(ranvier.GraphError, match=r"node 'd' \(Delay\).*no whole numbers of steps"):
+    with pytest.raises(ranvier.GraphError, match=r"node 'd' \(Delay\).*not whole numbers of steps"):
         ranvier.from_nir(graph, dt=2e-3)
 
 

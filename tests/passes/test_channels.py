@@ -179,7 +179,9 @@ def test_channels_that_an_input_or_an_output_shows_stay() -> None:
     silent = with_dead_channels(graph, [0], "silent")
     made, report = optimize(silent, "dead-neurons")
     assert made.populations["c"].shape == (CHANNELS, 4, 4)
-    assert any("1 channels could go, but 'shown' keeps its channels" in str(remark) for remark in report.remarks)
+    assert any(
+        "1 channels could be removed, but 'shown' keeps its channels" in str(remark) for remark in report.remarks
+    )
 
 
 @pytest.mark.slow

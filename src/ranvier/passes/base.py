@@ -189,7 +189,7 @@ class Rewriting:
         if not names:
             return None
         parameters = " and ".join(map(repr, names))
-        return f"made of the parameter {parameters}, which stays one; the pass 'untie' separates its uses"
+        return f"computed from the shared parameter {parameters}; the pass 'untie' separates its uses"
 
     def leaves(self, about: str, change: str, *elements: str) -> bool:
         """Whether a change of values is not made because they are made of shared parameters; records that."""

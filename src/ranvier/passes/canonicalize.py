@@ -99,7 +99,7 @@ def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rul
 
 def _no_bias(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, Linear) and operation.bias is not None and not np.any(operation.bias):
-        return operation.replace(bias=None), "a bias of zeros is none"
+        return operation.replace(bias=None), "bias of zeros removed"
     return None
 
 
@@ -111,25 +111,25 @@ def _no_stored_zeros(operation: Operation, source: tuple[int, ...]) -> Simpler:
 
 def _diagonal_is_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, Linear) and operation.bias is None and (diagonal := _diagonal(operation)) is not None:
-        return Scale(diagonal), "a diagonal matrix is a scale"
+        return Scale(diagonal), "diagonal matrix replaced by a scale"
     return None
 
 
 def _one_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, Scale) and operation.scale.ndim and _is_uniform(operation.scale):
-        return Scale(operation.scale.ravel()[0]), "a scale that all elements share"
+        return Scale(operation.scale.ravel()[0]), "scale shared by all elements"
     return None
 
 
 def _no_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, Scale) and not operation.scale.ndim and operation.scale == 1:
-        return Identity(), "a scale of one is none"
+        return Identity(), "scale of one removed"
     return None
 
 
 def _no_move(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, (SumPool, Flatten)) and _does_nothing(operation, source):
-        return Identity(), "it changes nothing"
+        return Identity(), "operation without effect removed"
     return None
 
 

@@ -106,7 +106,7 @@ class DeadNeurons(Pass):
         covered = dead
         if len(bundle.names) == 1 and not bundle.images:
             constant = self._is_constant(rewriting, bundle.names[0]) & ~covered
-            yield DeadUnits(constant, "fire at every step, and are biases now", Promise.ALGEBRAIC)
+            yield DeadUnits(constant, "fire at every step and are now biases", Promise.ALGEBRAIC)
             covered = covered | constant
         if self.threshold is not None:
             promise = Promise.PROFILED if self.threshold == 0 else Promise.APPROXIMATE
@@ -152,7 +152,7 @@ class DeadNeurons(Pass):
         graph, about = rewriting.graph, ", ".join(bundle.names)
         gone = np.any([finding.units for finding in findings], axis=0)
         if bundle.fixed is not None:
-            reason = f"{np.count_nonzero(gone)} {bundle.kind} could go, but {bundle.fixed}"
+            reason = f"{np.count_nonzero(gone)} {bundle.kind} could be removed, but {bundle.fixed}"
             rewriting.missed(about, reason, np.flatnonzero(gone))
             return
         always_on = [finding.units for finding in findings if finding.promise is Promise.ALGEBRAIC]

@@ -50,9 +50,8 @@ class FoldConstants(Pass):
             bias = amount if bias is None else bias + amount
         rewriting.set_projection(projection.replace(operation=Linear(_without(linear.weight, chosen), bias)))
         exact = not np.any(constants.values[chosen])
-        message = (
-            f"weights from {np.count_nonzero(chosen)} elements that never change are {'gone' if exact else 'biases'}"
-        )
+        result = "gone" if exact else "biases"
+        message = f"weights from {np.count_nonzero(chosen)} elements that never change are now {result}"
         rewriting.did(projection.name, message, Promise.BITWISE if exact else Promise.ALGEBRAIC, np.flatnonzero(chosen))
 
 

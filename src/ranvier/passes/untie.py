@@ -26,7 +26,7 @@ class Untie(Pass):
         for name, value in graph.parameters.items():
             arrays = [array for array, use in graph.bindings.items() if name in use.parameters]
             sizes = sum(numbers_of(x).size for x in (array_at(graph, a) for a in arrays) if x is not None)
-            message = f"its {len(arrays)} uses are parameters of their own: {', '.join('.'.join(a) for a in arrays)}"
-            rewriting.did(name, f"{message}; {value.size} numbers are {sizes} now", Promise.BITWISE)
+            message = f"its {len(arrays)} uses are now separate parameters: {', '.join('.'.join(a) for a in arrays)}"
+            rewriting.did(name, f"{message}; {value.size} numbers became {sizes}", Promise.BITWISE)
         graph.bindings = {array: use for array, use in graph.bindings.items() if not use.parameters}
         graph.parameters = {}

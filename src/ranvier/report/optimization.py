@@ -72,7 +72,7 @@ class OptimizationReport:
             PassError: the report was made without the parameters.
         """
         if self.find_carry is None:
-            raise PassError("this report does not know the parameters; ranvier.optimize gives one that does.")
+            raise PassError("this report does not know the parameters; ranvier.optimize returns one that does.")
         return self.find_carry()
 
     @cached_property
@@ -106,10 +106,10 @@ class OptimizationReport:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What NIR files do not say, although simulations depend on it."""
+        """Facts that simulations depend on but NIR files do not state."""
         neurons = [p.neuron for p in self.original.populations.values()]
         resets = sorted({neuron.choices["reset"] for neuron in neurons if _has_reset(neuron)})
-        resets += ["as the model has it"] if any(isinstance(neuron, Traced) for neuron in neurons) else []
+        resets += ["as in the model"] if any(isinstance(neuron, Traced) for neuron in neurons) else []
         delays = sorted({p.delay for p in self.original.projections.values()})
         return {
             "dt": f"{self.original.dt:g} s",
@@ -137,11 +137,14 @@ class OptimizationReport:
                 f"accuracy on the calibration data: {self.accuracy[0]:.2%} before, {self.accuracy[1]:.2%} after",
             ]
         if any(_is_unchecked(run) for run in self.runs):
-            lines += ["", "profiled changes rely on activity measured before; without that data they are not checked"]
+            lines += [
+                "",
+                "profiled changes rely on activity that was measured earlier; without that data they are not checked",
+            ]
         if not self.settled:
             lines += ["", "stopped while passes were still changing something"]
-        promise = f"what was done is {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
-        return printable("\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in all"]))
+        promise = f"overall promise: {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
+        return printable("\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in total"]))
 
     def size_rows(self) -> list[tuple[str, ...]]:
         """Rows of names, counts before and after, and the fraction that is left."""

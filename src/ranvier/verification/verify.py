@@ -28,7 +28,7 @@ from .promise import Promise
 from .ties import Run, followed
 
 CLOSE = 1e-6
-"""Relative difference of outputs up to which two graphs count as equal but for rounding."""
+"""Relative difference of outputs up to which two graphs count as equal up to rounding."""
 TIE = 1e-7
 """Fraction of the threshold, or of the potential, within which rounding decides whether a neuron fires."""
 UNITS = 32
@@ -69,7 +69,7 @@ class Verification:
 
     @property
     def close(self) -> bool:
-        """Whether outputs and spikes are equal but for rounding, which includes ties."""
+        """Whether outputs and spikes are equal up to rounding, which includes ties."""
         return self.divergence is None and all(
             output.largest <= self.tolerance * output.scale for output in self.outputs.values()
         )
@@ -77,7 +77,7 @@ class Verification:
     @property
     def verdict(self) -> str:
         """The result in words."""
-        return "identical" if self.identical else "equal but for rounding" if self.close else "different"
+        return "identical" if self.identical else "equal up to rounding" if self.close else "different"
 
     @property
     def untested(self) -> tuple[str, ...]:

@@ -211,7 +211,7 @@ def _clean(values: np.ndarray) -> np.ndarray:
 
 
 def is_close(a: np.ndarray, b: np.ndarray, scale: float | np.ndarray = 1.0) -> bool:
-    """Whether numbers are equal but for rounding."""
+    """Whether numbers are equal up to rounding."""
     return bool(np.all(np.abs(a - b) <= 1e-8 * np.maximum(np.maximum(np.abs(a), np.abs(b)), scale)))
 
 
