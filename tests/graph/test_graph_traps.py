@@ -269,7 +269,7 @@ def test_options_are_checked_however_they_are_annotated() -> None:
 
 def test_names_that_nir_cannot_hold() -> None:
     graph = SNNGraph([LayerNode("enc/conv", 2, 2, np.ones((2, 2)))])
-    with pytest.raises(ranvier.GraphError, match=r"'enc/conv'.*cannot stand in a NIR file"):
+    with pytest.raises(ranvier.GraphError, match=r"'enc/conv'.*cannot be used in a NIR file"):
         ranvier.to_nir(graph)
 
 
@@ -467,7 +467,7 @@ def test_damaged_nir_graphs() -> None:
 
     refused("node 'odd' is str", nodes={"odd": "no node"})
     refused("has 3 ends", edges=[("lif", "w", "output")])
-    refused("is there 2 times", edges=[("lif", "output")])
+    refused("appears 2 times", edges=[("lif", "output")])
     refused("positive number of seconds", dt=0)
     refused("positive number of seconds", dt=np.nan)
     refused("numbers are expected", nodes={"w": nir.Linear(np.eye(2) * 1j)})

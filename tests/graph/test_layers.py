@@ -60,7 +60,7 @@ def test_a_layer_that_a_graph_was_made_of_is_a_view_of_it():
     np.testing.assert_array_equal(node.weights, 2 * first()[RATES > 0])
     SNNGraph([node.copy()])
     other = SNNGraph([node])
-    with pytest.raises(GraphError, match="given to 2 graphs"):
+    with pytest.raises(GraphError, match="belongs to 2 graphs"):
         node.firing_rates = None
     other.layers[0].firing_rates = np.ones(4)
     assert graph.layers[0].firing_rates.max() < 0.5
@@ -87,7 +87,7 @@ def test_weights_of_another_shape_resize_the_graph():
 
 
 def test_sizes_follow_the_weights():
-    with pytest.raises(GraphError, match=r"n_neurons = 5, and its weights are \[6, 3\]"):
+    with pytest.raises(GraphError, match=r"n_neurons = 5, but its weights are \[6, 3\]"):
         chain().layers[0].n_neurons = 5
     with pytest.raises(GraphError, match="n_neurons, n_inputs"):
         chain().layers[0].weights = np.ones(3)
@@ -221,7 +221,7 @@ def test_an_array_that_was_replaced_since_is_not_written():
     graph = chain()
     old = graph.layers[0].weights
     graph.layers[0].weights = 2 * first()
-    with pytest.raises(GraphError, match="replaced since"):
+    with pytest.raises(GraphError, match="has been replaced"):
         old[0] = 0.0
     np.testing.assert_array_equal(stored(graph, "a"), 2 * first())
 

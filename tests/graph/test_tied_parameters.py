@@ -470,7 +470,7 @@ def test_passes_leave_shared_numbers_and_say_so():
     assert left >= {"merge-neurons", "connections", "quantize", "prune"}
     parted, report = ranvier.optimize(graph, f"untie,{pipeline}", calibration=xs[:, None])
     assert not parted.parameters
-    assert any(remark.of == "untie" and "16 numbers are 32 now" in remark.message for remark in report.runs[0].remarks)
+    assert any(remark.of == "untie" and "16 numbers became 32" in remark.message for remark in report.runs[0].remarks)
     assert parted.total_synapses < made.total_synapses
 
 

@@ -100,7 +100,7 @@ def test_what_was_constant_before_is_no_news() -> None:
 
 def test_without_data_the_profile_counts() -> None:
     _, report = ranvier.optimize(ranvier.profile(graph(), LIVE * 1e-4), level="O2")
-    assert report.warnings[0].startswith("no neuron fired in the activity measured before")
+    assert report.warnings[0].startswith("no neuron fired in the activity measured earlier")
     assert "output 'y' is now constant" in report.warnings[1]
 
 

@@ -37,7 +37,7 @@ def test_identical_graphs() -> None:
     assert found.close
     assert found.divergence is None
     assert found.counterexample is None
-    assert str(found).startswith("identical on the inputs given, 5 steps x 1 sample")
+    assert str(found).startswith("identical on the given inputs, 5 steps x 1 sample")
 
 
 def test_the_first_divergence_is_told() -> None:

@@ -90,7 +90,8 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
     if any(len(shape) < 2 for shape in shapes):
         raise InputError(
             f"optimize: calibration has the shape {[*map(list, shapes)]}; [T, samples, ...] is expected, time first. "
-            "Of one sample give example inputs of a step too, as in optimize(model, calibration=xs, inputs=xs[0])."
+            "For a single sample, also pass example inputs of one step, as in "
+            "optimize(model, calibration=xs, inputs=xs[0])."
         )
     first = jax.tree.map(lambda x: np.asarray(x)[0, 0], data)
     return first if isinstance(first, tuple) else (first,)

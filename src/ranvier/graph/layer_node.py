@@ -206,7 +206,7 @@ class LayerNode:
         """
         if len(self._graphs) > 1:
             raise GraphError(
-                f"layer {self.name!r} was given to {len(self._graphs)} graphs; edit graph.layers of the one meant."
+                f"layer {self.name!r} belongs to {len(self._graphs)} graphs; edit graph.layers of the intended one."
             )
         return self._graph
 
@@ -232,7 +232,7 @@ class LayerNode:
             self._values[which] = number
         elif number != getattr(self, which):
             raise GraphError(
-                f"layer {self.name!r}: {which} = {number}, and its weights are {list(self._weight.shape)}; the sizes "
+                f"layer {self.name!r}: {which} = {number}, but its weights are {list(self._weight.shape)}; the sizes "
                 "follow the weights: assign weights [n_neurons, n_inputs] first."
             )
 
@@ -251,8 +251,8 @@ class LayerNode:
         use = graph.bindings.get((projection.name, "weight"))
         if use is not None and use.parameters:
             raise GraphError(
-                f"layer {self.name!r}: its weights are made of {', '.join(map(repr, use.parameters))}, which others "
-                "may be made of too; write graph.set_parameter(name, value)."
+                f"layer {self.name!r}: its weights are made of {', '.join(map(repr, use.parameters))}, which other "
+                "arrays may use too; write graph.set_parameter(name, value)."
             )
         graph.projections[projection.name] = projection.replace(operation=projection.operation.replace(weight=weight))
         _resize(graph, self.name, projection, weight.shape)
@@ -272,7 +272,7 @@ def neuron_of(name: str, kind: str | Neuron) -> Neuron:
         return kind
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise GraphError(
-            f"layer {name!r}: neuron_type {kind!r} is none of {', '.join(DEFAULTS)}; another kind is given as a "
+            f"layer {name!r}: neuron_type {kind!r} is none of {', '.join(DEFAULTS)}; pass any other kind as a "
             "neuron, as in neuron_type=ranvier.neurons.ALIF(tau=0.02, tau_a=0.2, beta=0.1)."
         )
     return DEFAULTS[kind]
@@ -329,7 +329,7 @@ def _rename(graph: Network, old: str, new: str) -> None:
     if new == old:
         return
     if not isinstance(new, str) or new in graph.nodes:
-        raise GraphError(f"layer {old!r} cannot be called {new!r}: a text that no other element has is expected.")
+        raise GraphError(f"layer {old!r} cannot be called {new!r}; choose a text that no other element uses.")
     graph.populations = {
         new if name == old else name: p.replace(name=new) if name == old else p for name, p in graph.populations.items()
     }

@@ -50,9 +50,7 @@ class _Link:
 
     def check(self) -> None:
         if self.read() is not self.origin:
-            raise GraphError(
-                "this array of the graph was replaced since; read it again, as in graph.layers[0].weights."
-            )
+            raise GraphError("this array of the graph has been replaced; read it again, as in graph.layers[0].weights.")
 
     def replace(self, value: Any) -> None:
         self.write(value)

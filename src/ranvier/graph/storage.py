@@ -51,14 +51,14 @@ def _check_named(graph: SNNGraph) -> None:
     bound = [".".join(array) for array, use in graph.bindings.items() if not _has_formula(use)]
     if bound and not traced and not mapped:
         raise GraphError(
-            f"{', '.join(map(repr, bound))} of {graph.name} are bound of parameters by a program, which a file of a "
-            "graph does not hold; the pass 'untie' makes them parameters of their own, and "
+            f"{', '.join(map(repr, bound))} of {graph.name} are computed from parameters by a program, which a graph "
+            "file cannot hold; the pass 'untie' makes them parameters of their own, and "
             "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
     if traced or mapped:
         raise GraphError(
-            f"{', '.join(map(repr, (*traced, *mapped)))} of {graph.name} keep a traced program, which a file of a "
-            "graph does not hold; ranvier.recognise(graph) gives neurons their names where they have one, and "
+            f"{', '.join(map(repr, (*traced, *mapped)))} of {graph.name} have a traced program, which a graph "
+            "file cannot hold; ranvier.recognise(graph) names the neurons that it recognises, and "
             "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
 
@@ -113,7 +113,7 @@ def _load(source: Path | io.BytesIO, name: str, size: int | None = None) -> SNNG
     except TooLarge as error:
         raise GraphError(f"{name}: {error}.") from error
     except Exception as error:  # a damaged archive raises errors of many kinds
-        raise GraphError(f"{name} holds no graph: {reason_text(error)}.") from error
+        raise GraphError(f"{name} does not hold a graph: {reason_text(error)}.") from error
     graph = parse(text, arrays, budget)
     check(graph)
     return graph

@@ -54,7 +54,7 @@ def _check_named(graph: SNNGraph) -> None:
     if traced:
         raise GraphError(
             f"{', '.join(map(repr, traced))} of {graph.name} have dynamics that no neuron of NIR has; "
-            "ranvier.recognise(graph) says of each why."
+            "ranvier.recognise(graph) says why for each."
         )
     for projection in graph.projections.values():
         if projection.source_port != OUT:
@@ -72,8 +72,8 @@ def _part_adaptive(graph: SNNGraph, name: str, population: Population, neuron: A
     """Replaces an adaptive neuron by a potential, an adaptation and a threshold, each a population."""
     if neuron.reset != "subtract":
         raise GraphError(
-            f"population {name!r} is ALIF with reset 'zero', which NIR does not have and which no sum of its neurons "
-            "gives; a reset that subtracts the threshold can be written (spk_reset='soft' in brainpy)."
+            f"population {name!r} is ALIF with reset 'zero', which NIR does not have and no combination of its neurons "
+            "reproduces; a reset that subtracts the threshold can be written (spk_reset='soft' in brainpy)."
         )
     shape, v, a = population.shape, free_name(graph.nodes, f"{name}.v"), free_name(graph.nodes, f"{name}.a")
     decay, fade = (_decay(tau, neuron.integration, graph.dt) for tau in (neuron.tau, neuron.tau_a))

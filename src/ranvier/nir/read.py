@@ -208,8 +208,8 @@ def _time_step(dt: Any, notes: NirNotes) -> float | None:
         raise GraphError(f"dt={dt!r} is not a time step; a positive number of seconds is expected.")
     if notes.dt is not None and abs(float(dt) - notes.dt) > 1e-9 * notes.dt:
         raise GraphError(
-            f"dt={float(dt):g} s was given, and the file says {notes.dt:g} s, for which its delays hold; "
-            "leave dt out. For another network with that dt, change graph.dt afterwards."
+            f"dt={float(dt):g} s was given, but the file says {notes.dt:g} s, on which its delays depend; "
+            "leave out dt. To run the network with another dt, change graph.dt afterwards."
         )
     return float(dt)
 
@@ -262,7 +262,7 @@ def _flattened(graph: Any) -> tuple[Nodes, Edges]:
     for (a, b), count in Counter(edges).items():
         if count > 1:
             raise GraphError(
-                f"the edge {a!r} -> {b!r} is there {count} times; put a Scale of {count} between the nodes."
+                f"the edge {a!r} -> {b!r} appears {count} times; put a Scale of {count} between the nodes."
             )
     return nodes, edges
 
@@ -274,7 +274,7 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
     ports: list[str] = []
     entry, leave = {}, {}
     if prefix.count(".") > DEEPEST:
-        raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or in themselves, at {prefix[:60]!r}.")
+        raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or contain themselves, at {prefix[:60]!r}.")
     for key, node in graph.nodes.items():
         name = f"{prefix}{key}"
         _check_kind(name, node)

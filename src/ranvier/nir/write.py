@@ -57,8 +57,8 @@ def _check_names(graph: SNNGraph) -> None:
     broken = [name for name in (*graph.nodes, *graph.projections) if "/" in name or name in ("", ".", "..")]
     if broken:
         raise GraphError(
-            f"the names {', '.join(map(repr, broken))} cannot stand in a NIR file, where '/' parts groups; rename "
-            "them, with '.' in place of '/', say."
+            f"the names {', '.join(map(repr, broken))} cannot be used in a NIR file, where '/' separates groups; "
+            "rename them, for example with '.' instead of '/'."
         )
 
 
@@ -153,7 +153,7 @@ class _Exporter:
             self.edges.append((a, b))
             return
         raise GraphError(
-            f"{a!r} reaches {b!r} by two projections that do nothing; NIR has no such double edge. Run the pass "
+            f"{a!r} reaches {b!r} by two identity projections; NIR has no double edges. Run the pass "
             "'connections', which joins them."
         )
 
@@ -304,7 +304,7 @@ def _constant(projection: Projection, source: tuple[int, ...]) -> Any:
     bias = np.array(projection.operation.arrays["bias"])
     if bias.ndim != 1:
         raise GraphError(
-            f"projection {projection.name!r} brings a constant of shape {list(bias.shape)}; NIR has constants along "
+            f"projection {projection.name!r} adds a constant of shape {list(bias.shape)}; NIR has constants along "
             "one axis only. Save the graph with ranvier.save instead."
         )
     return nir.Affine(np.zeros((bias.size, prod(source)), bias.dtype), bias)

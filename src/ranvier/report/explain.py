@@ -64,7 +64,7 @@ class _Explainer:
         if self._reaches(self.direct, leaves, group):
             between = self._last_mixing(leaves, group)
             through = f", {between}," if between else ""
-            return f"no trace: a mixing operation{through} stands between; same-step gradient only"
+            return f"no trace: a mixing operation{through} is in between; same-step gradient only"
         if self._reaches(self.onward, leaves, group):
             others = [g for g in self.groups if g is not group and self._reaches(self.direct, leaves, g)]
             names = ", ".join(f"group {g.index}" for g in others)

@@ -35,7 +35,7 @@ def _silence(graph: SNNGraph, data: Calibration | None) -> Iterator[str]:
     silent = [name for name, rate in rates.items() if not np.any(rate)]
     if not silent:
         return
-    source = "the activity measured before" if data is None else "the calibration data"
+    source = "the activity measured earlier" if data is None else "the calibration data"
     zeros = ", zero everywhere," if data is not None and not any(map(np.any, data.inputs.values())) else ""
     remedy = f"check their scale and the time step, dt = {graph.dt:g} s"
     if len(silent) < len(rates):

@@ -120,7 +120,7 @@ def verify(
     inputs: Any,
     *,
     origins: Provenance | None = None,
-    description: str = "the inputs given",
+    description: str = "the given inputs",
     runs: tuple[Run, Run] = (interpret, interpret),
     tie: float | None = None,
 ) -> Verification:
