@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from tests.support.examples import few
 
 
 def step(params: Any, state: Any, x: Any) -> Any:
@@ -96,7 +97,7 @@ def learner(rule: Any, **options: Any) -> ranvier.types.Learner:
     return ranvier.compile(made, rule, XS[0], **options)
 
 
-@pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+@few("duplicate", DUPLICATES.values(), ids=DUPLICATES)
 @pytest.mark.parametrize(
     ("rule", "options"),
     [(ranvier.D_RTRL(), {"chunk": 2}), (ranvier.EProp(), {"batch_size": 2, "reduction": "mean"})],
@@ -117,6 +118,7 @@ def test_learners_are_copied(rule: Any, options: Any, duplicate: Any) -> None:
     assert after.plan.left_out == before.plan.left_out != ()
 
 
+@pytest.mark.slow
 def test_learners_with_rules_by_parameter_keep_their_choice() -> None:
     before = learner("auto", sample=(loss, jnp.asarray(XS), jnp.zeros(5)))
     after = pickle.loads(pickle.dumps(before))

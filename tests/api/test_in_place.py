@@ -241,6 +241,7 @@ def test_a_graph_is_trained_optimized_and_trained_on(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_was_pruned_to_sparse_rows_leaves_as_one_matrix(float64: None) -> None:
     """More weights than are probed one by one, read straight from their source, also when it is raised again."""
     rng = np.random.default_rng(0)

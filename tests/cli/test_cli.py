@@ -83,6 +83,7 @@ def test_show_json(model_file: Path) -> None:
     assert {row["rule"] for row in found["memory"]} >= {"BPTT", "RTRL", "D_RTRL", "ES_D_RTRL"}
 
 
+@pytest.mark.slow
 def test_show_explain_and_picture(model_file: Path) -> None:
     picture = model_file.parent / "out.svg"
     done = ranvier("show", f"{model_file}:factory", "--explain", "--picture", str(picture))

@@ -85,6 +85,7 @@ def test_state_groups(guide):
     assert {path[0] for path in group.hidden_paths} == {path[0] for path in states}
 
 
+@pytest.mark.slow
 def test_the_transition_of_a_group(guide):
     _, input_data, info = guide
     group = ranvier.find_hidden_groups_from_minfo(info)[0][0]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from tests.support.examples import few
 
 from .run import fuzz
@@ -23,7 +21,7 @@ def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@few("name", TARGETS)
 def test_good_files_are_read(name: str, tmp_path: Path) -> None:
     """Otherwise the refusals of damaged ones would say nothing."""
     target = TARGETS[name]

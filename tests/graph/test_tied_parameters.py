@@ -365,6 +365,7 @@ def _layers_of_convolutions(p, s, x):
     return {"v": v, "u": u}, u
 
 
+@pytest.mark.slow
 def test_a_kernel_of_two_convolutions_stays_one(tmp_path):
     model = ranvier.step_function(
         _layers_of_convolutions, {"w": _array(0, N, N)}, {"v": np.zeros((1, 4, 4)), "u": np.zeros((1, 4, 4))}

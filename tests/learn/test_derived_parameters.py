@@ -64,7 +64,7 @@ def test_rules_that_are_exact_equal_bptt(name: str, rule: Any) -> None:
         np.testing.assert_allclose(found[path], value, rtol=1e-10, atol=1e-10 * (scale + 1))
 
 
-@pytest.mark.parametrize("name", STEPS)
+@few("name", STEPS)
 def test_without_memory_the_same_step_gradient_is_exact(name: str) -> None:
     """ES_D_RTRL with decay 0 has the gradient of single steps, each from the state that the sequence has come to."""
 

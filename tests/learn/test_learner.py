@@ -192,6 +192,7 @@ def test_several_inputs_and_integers() -> None:
 # Transformations --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_rule
 def test_inside_jit(rule) -> None:
     learner, xs = network(rule, chunk=4)
@@ -203,6 +204,7 @@ def test_inside_jit(rule) -> None:
     assert difference(aux_of_jit, aux) < 1e-12
 
 
+@pytest.mark.slow
 @every_rule
 def test_streaming_inside_scan(rule) -> None:
     """Two steps at a time, with the state carried by ``lax.scan``; BPTT goes back over two steps alone."""

@@ -41,6 +41,7 @@ def test_feedback_for_equal_weights_is_not_zero(feedback: str, value: float) -> 
     assert float(jnp.abs(grads["w",]).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_one_number_per_sample_is_a_modulator_of_its_own() -> None:
     xs, ys = data(8, 4, outputs=())
     model = linear_model(jnp.ones((4, 1)), flat=True)

@@ -224,6 +224,7 @@ def two_layers() -> ranvier.types.StepFunction:
     return ranvier.step_function(step, used, {"v": jnp.zeros(N), "u": jnp.zeros(N)}, name="two layers")
 
 
+@pytest.mark.slow
 def test_what_ostl_and_snap_do_not_keep_is_named() -> None:
     assert not check(two_layers(), ranvier.OSTL(), ("what w does to u",))
     assert check(readout(lambda p, s, x, z: z @ p["o"]), ranvier.OSTL())

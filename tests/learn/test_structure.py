@@ -97,6 +97,7 @@ def labels(params) -> Any:
     return {"cell": jax.tree.map(lambda _: "slow", params["cell"]), "out": "fast"}
 
 
+@pytest.mark.slow
 def test_an_optimizer_with_labels_in_the_model_s_structure():
     """Updates of the parts are those of optimizers of their own; labels by path give the same training."""
     own, data = learner(), [(XS, YS)]
@@ -159,6 +160,7 @@ def test_nested_needs_every_path():
         own.grad(loss, XS, YS, params=[1, 2])
 
 
+@pytest.mark.slow
 def test_inputs_of_a_one_input_model_in_a_tuple():
     own = learner()
     expected, _ = own.grad(loss, XS, YS)

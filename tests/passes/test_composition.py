@@ -67,6 +67,7 @@ def conv(rng: np.random.Generator, channels: int) -> Conv:
     return Conv(rng.normal(size=(out, channels, *kernel)), rng.normal(size=out), stride, padding)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=examples(80), deadline=None)
 def test_images(seed: int) -> None:

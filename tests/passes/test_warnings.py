@@ -118,6 +118,7 @@ def test_a_network_with_a_recurrent_rhythm_is_driven_by_what_drives_it() -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-4, 1.0])
 def test_the_command_line_and_the_page(scale: float, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")

@@ -401,6 +401,7 @@ def test_every_rule_learns_with_it_as_with_the_same_network_without(name: str, r
         assert difference(found, by_jax(network(reference, name in RANDOM, recurrent=True))) < 1e-10
 
 
+@pytest.mark.slow
 @learning
 def test_batches_of_random_spikes_draw_for_every_sample() -> None:
     model, xs = network(with_key, True), jnp.asarray(np.stack([XS, XS[::-1]], axis=1))

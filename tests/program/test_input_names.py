@@ -83,6 +83,7 @@ def test_of_models() -> None:
         ranvier.optimize(two_inputs(), level="O1", calibration=right, inputs=example)
 
 
+@pytest.mark.slow
 def test_of_models_with_one_input() -> None:
     def step(params: Any, state: Any, x: Any) -> Any:
         h = jnp.tanh(x @ params["w"] + state["h"] * 0.5)

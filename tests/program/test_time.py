@@ -249,6 +249,7 @@ def test_gradients_feel_the_time(rule: Any) -> None:
         np.testing.assert_allclose(first["w",] + rest["w",], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_samples_of_a_batch_share_the_step_number() -> None:
     model, xs = Refractory(), sequence()
     expected = by_hand(model, xs)

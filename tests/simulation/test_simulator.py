@@ -78,6 +78,7 @@ def test_measured_activity_decides_which_products_look_for_active_neurons(monkey
     assert looking == [True, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 31])
 def test_stretches_of_time_join_without_a_seam(steps, monkeypatch):
     """Delayed projections within a loop and between layers reach over the end of a stretch."""
@@ -107,6 +108,7 @@ def test_random_graphs_with_short_stretches(seed, monkeypatch):
         np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_simulator_runs_any_number_of_steps_and_samples():
     graph = _recurrent(_weight())
     run = ranvier.Simulator(graph, dtype="float64")
@@ -117,6 +119,7 @@ def test_a_simulator_runs_any_number_of_steps_and_samples():
     np.testing.assert_allclose(run(single).output, ranvier.interpret(graph, single).output, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_given_before_the_first_step():
     """Outputs and states that delayed projections read start from their initial values."""
     graph = _recurrent(np.zeros((SIZE, SIZE)))
@@ -164,6 +167,7 @@ def test_convolutions_by_tiles(kernel, stride, dilation, padding, channels, samp
     np.testing.assert_allclose(found, ranvier.interpret(graph, x).output, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_images_in_rounds_and_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     operation = Conv(np.random.default_rng(0).normal(size=(5, 2, 3, 3)))
     x = np.random.default_rng(1).normal(size=(7, 2, 8, 9))

@@ -20,7 +20,7 @@ def examples(full: int) -> int:
 
 
 def few(
-    names: str | tuple[str, ...], values: Iterable[Any], *, quick: int = 3, ids: Any = None
+    names: str | tuple[str, ...], values: Iterable[Any], *, quick: int = 2, ids: Any = None
 ) -> pytest.MarkDecorator:
     """``pytest.mark.parametrize``, where all but a few of the values, spread evenly, are for runs with the slow tests.
 

@@ -126,4 +126,4 @@ def differentiable(models: Sequence[ZooModel]) -> list[ZooModel]:
     return [model for model in models if model.differentiable]
 
 
-every_differentiable_model = few("name", [m.name for m in differentiable(list(MODELS.values()))], quick=8)
+every_differentiable_model = few("name", [m.name for m in differentiable(list(MODELS.values()))], quick=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 import ranvier
@@ -35,6 +36,7 @@ def one(neuron: Any, weight: float, *, bias: float = 0.0, low: float = 0.0, high
     )
 
 
+@pytest.mark.slow
 @given(seeds)
 @settings(max_examples=examples(120), deadline=None)
 def test_bounds_hold(seed: int) -> None:

@@ -101,6 +101,7 @@ def test_what_is_no_choice_of_rules(rules, words) -> None:
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.slow
 def test_the_comparison_is_that_of_the_gradients() -> None:
     model, xs, ys = case()
     exact = gradient_of(ranvier.BPTT())

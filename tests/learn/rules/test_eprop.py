@@ -128,7 +128,7 @@ def test_the_network_is_alive(network: Network) -> None:
 
 
 @networks
-@pytest.mark.parametrize("chunk", [1, 4, None])
+@few("chunk", [1, 4, None])
 def test_symmetric_feedback(network: Network, chunk: int | None) -> None:
     expected = network.eprop(*data(), kappa=network.kappa)
     assert difference(gradient(network.model(), ranvier.EProp(), chunk), expected) < ROUNDING
@@ -204,6 +204,7 @@ def test_a_filter_given(network: Network, kappa: float) -> None:
     assert (difference(found, network.eprop(*data(), kappa=network.kappa)) > 1e-2) == (kappa != network.kappa)
 
 
+@pytest.mark.slow
 @networks
 def test_without_a_filter_it_is_d_rtrl(network: Network) -> None:
     found = gradient(network.model(), ranvier.EProp(filter=None), 4)
@@ -225,6 +226,7 @@ def test_models_whose_output_has_no_leak(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ranvier.EProp(), ranvier.EProp("random")], ids=["symmetric", "random"])
 def test_calls_go_on_where_the_last_one_ended(rule) -> None:
     learner, (xs, ys) = learner_of(LIF.model(), rule, 7), data()
@@ -287,6 +289,7 @@ def test_what_lies_between_spikes_and_readout_is_filtered_with_them(what: str) -
     assert difference(gradient(model, ranvier.EProp(filter=None), 4), expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_state_that_never_changes_is_no_part_of_the_readout() -> None:
     model = with_drive("mean of pairs", spare=True)
     assert difference(gradient(model, ranvier.EProp(), 4), gradient(model, ranvier.BPTT())) < ROUNDING
@@ -390,6 +393,7 @@ def decay_by_state(old, current):
     return jnp.tanh(old) + current
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", [varying_decays, decay_by_state])
 def test_a_readout_without_one_constant_decay(readout) -> None:
     model = LIF.model(readout=readout)

@@ -104,6 +104,7 @@ def test_the_gradient_does_not_depend_on_the_chunks(name: str, rule) -> None:
     assert difference(jax.tree.map(jnp.add, first, second), whole) < ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [

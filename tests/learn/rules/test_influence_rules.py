@@ -52,6 +52,7 @@ def test_snap_with_one_step_is_not_exact_with_recurrent_projections(name: str) -
     assert difference(zoo_gradient(name, ranvier.SnAp(1)), zoo_gradient(name, BPTT)) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "conv", "sparse_csr"])
 def test_snap_with_one_step_is_exact_without_recurrent_projections(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.SnAp(1)), zoo_gradient(name, BPTT)) < ROUNDING
@@ -124,6 +125,7 @@ def test_ostl_is_exact_for_one_recurrent_layer(name: str) -> None:
     assert difference(zoo_gradient(name, D_RTRL), expected) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "conv", "one_to_one_layers", "halves_into_two_groups"])
 def test_ostl_is_d_rtrl_for_one_feed_forward_layer(name: str) -> None:
     assert difference(zoo_gradient(name, ranvier.OSTL()), zoo_gradient(name, D_RTRL, chunk=3)) < ROUNDING
@@ -181,6 +183,7 @@ def uoro_gradients(name: str, steps: int, *calls: int) -> tuple[np.ndarray, np.n
     return found, flat(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [(), (1, 2, 3, 4)], ids=["one-call", "a-call-for-every-step"])
 @pytest.mark.parametrize("name", ["elman", "recurrent_lif_with_readout"])
 def test_uoro_is_unbiased_and_noisy(name: str, calls: tuple[int, ...]) -> None:

@@ -148,6 +148,7 @@ def test_every_sample_of_a_batch_has_a_modulator_of_its_own(modulator, chunk: in
     assert difference(found, jax.tree.map(lambda *g: sum(g), *by_sample)) < ROUNDING
 
 
+@pytest.mark.slow
 def test_one_modulator_for_a_whole_batch() -> None:
     """A scalar is the signal of all samples."""
     (xs, ys), size = data(2), 2
@@ -160,6 +161,7 @@ def test_one_modulator_for_a_whole_batch() -> None:
     assert difference(found, jax.tree.map(lambda *g: sum(g), *by_sample)) < ROUNDING
 
 
+@pytest.mark.slow
 def test_calls_go_on_where_the_last_one_ended() -> None:
     learner, (xs, ys) = learner_of(chunk=3), data()
     first, aux = learner.grad(error_loss, part(xs, 0, 7), part(ys, 0, 7))

@@ -118,6 +118,7 @@ def test_an_epoch_is_the_updates_one_by_one() -> None:
     np.testing.assert_allclose(found.history[0]["loss"], np.mean(losses), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_starts_from_parameters_given_and_leaves_the_model_alone() -> None:
     learner = make()
     before = {path: np.array(value) for path, value in learner.params.items()}
@@ -179,6 +180,7 @@ def test_accuracy() -> None:
 # The learner ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_evaluate_is_the_forward_pass_of_grad(reduction: str) -> None:
     learner = ranvier.compile(network(), ranvier.D_RTRL(), jnp.ones(N_IN), batch_size=BATCH, reduction=reduction)
@@ -224,6 +226,7 @@ def potential_loss(output, target):
     return spikes.sum() + potential.sum()
 
 
+@pytest.mark.slow
 def test_random_signs_differ_from_update_to_update() -> None:
     learner, once = ranvier.compile(network(), ranvier.UORO(), jnp.ones(N_IN)), batch(0)
     data = [(once[0][:, 0], once[1][:, 0], once[2])]
@@ -393,6 +396,7 @@ def test_the_epoch_before_a_damaged_one_can_be_gone_on_from(tmp_path) -> None:
     same_bits(train(learner, data, epochs=2, checkpoint=tmp_path).params, train(learner, data, epochs=2).params)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_changed_is_not_gone_on_from(tmp_path) -> None:
     """Arrays of the right shapes from another training, where nothing but the content tells them."""
     learner = make()
@@ -407,6 +411,7 @@ def test_a_checkpoint_that_was_changed_is_not_gone_on_from(tmp_path) -> None:
 # What is refused --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bad_inputs_name_the_state_and_the_step() -> None:
     good, (xs, ys, mask) = batches()[0], batch(1)
     bad = (xs.at[3, 2, 1].set(jnp.nan), ys, mask)

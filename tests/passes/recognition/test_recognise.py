@@ -227,6 +227,7 @@ def test_a_model_that_nir_has_not_is_refused_with_populations_and_reasons(float6
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_adaptive_neurons_become_integrators_in_nir(float64):
     model, inputs, graph = _raised("alif_network")
     found, _ = ranvier.recognise(graph)

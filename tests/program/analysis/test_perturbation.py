@@ -68,6 +68,7 @@ def test_a_path_that_leaves_the_group_and_comes_back_is_cut() -> None:
     np.testing.assert_allclose(signal["a",], w.T @ (slope["b"] * 1.0))
 
 
+@pytest.mark.slow
 def test_perturbed_step_with_zero_perturbation_is_the_step() -> None:
     from ranvier.models import alif_stp
 

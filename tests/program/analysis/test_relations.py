@@ -30,6 +30,7 @@ def result_from_parts(analysis: ranvier.types.Analysis, relation: ranvier.Hidden
     return relation.operation(xs, operands), values[relation.y]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weight",
     [

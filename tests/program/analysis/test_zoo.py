@@ -27,7 +27,7 @@ WITHOUT_GRADIENT = {DiagnosticKind.UNUSED_PARAMETER, DiagnosticKind.GRADIENT_STO
 MOVING = {DiagnosticKind.POSITIONS_MOVE, DiagnosticKind.STATE_BROADCAST}
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-every_model = few("zoo_model", MODELS.values(), ids=list(MODELS), quick=12)
+every_model = few("zoo_model", MODELS.values(), ids=list(MODELS), quick=8)
 
 
 def path_string(path) -> str:
