@@ -120,7 +120,7 @@ def test_from_program_is_the_same_graph(float64):
 
 def test_a_graph_with_programs_is_not_saved(float64, tmp_path):
     model, inputs = MODELS["gru"].build(jnp.float64)
-    with pytest.raises(ranvier.GraphError, match=r"'h', 'i' of step keep a traced program.*export_artifact"):
+    with pytest.raises(ranvier.GraphError, match=r"'h', 'i' of step have a traced program.*export_artifact"):
         ranvier.save(ranvier.SNNGraph.from_module(model, *inputs), tmp_path / "gru.snn")
     assert not list(tmp_path.iterdir())
 
