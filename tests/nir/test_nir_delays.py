@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 import nir
 import ranvier
@@ -289,6 +289,7 @@ def test_a_delay_of_another_shape() -> None:
 
 @pytest.mark.slow
 @given(seeds)
+@example(330)  # two edges between the same neurons, one of which waits a step within a loop
 @settings(max_examples=examples(30), deadline=None)
 def test_random_networks_with_delays(seed: int) -> None:
     """Chains of random operations between random neurons; every loop holds a delay of at least a step."""
@@ -322,3 +323,26 @@ def test_random_networks_with_delays(seed: int) -> None:
     np.testing.assert_allclose(ranvier.interpret(graph, x).output, meant, atol=1e-9)
     again = ranvier.from_nir(ranvier.to_nir(graph))
     np.testing.assert_allclose(ranvier.interpret(again, x).output, meant, atol=1e-9)
+
+
+def test_two_identity_projections_between_two_populations_leave_and_come_back():
+    lif_neuron = ranvier.neurons.LIF(tau=5e-3, v_threshold=0.3)
+    graph = ranvier.SNNGraph(
+        dt=DT,
+        inputs=[ranvier.Input("x", (2,))],
+        populations=[ranvier.Population("a", (2,), lif_neuron), ranvier.Population("b", (2,), lif_neuron)],
+        projections=[
+            ranvier.Projection("w", "x", "a", ranvier.operations.Linear(np.array([[1.0, 2.0], [3.0, 0.5]]))),
+            ranvier.Projection("first", "a", "b", ranvier.operations.Identity()),
+            ranvier.Projection("second", "a", "b", ranvier.operations.Identity()),
+            ranvier.Projection("o", "b", "y", ranvier.operations.Identity()),
+        ],
+        outputs=[ranvier.Output("y", (2,))],
+    )
+    x = np.random.default_rng(0).uniform(0, 1, (30, 2))
+    expected = ranvier.interpret(graph, x).output
+    assert expected.any()
+    one_less = graph.copy()
+    del one_less.projections["second"]
+    assert (ranvier.interpret(one_less, x).output != expected).any()
+    np.testing.assert_array_equal(ranvier.interpret(ranvier.from_nir(ranvier.to_nir(graph)), x).output, expected)

@@ -45,7 +45,25 @@ def in_nir_words(graph: SNNGraph) -> SNNGraph:
     _flatten_images(legal)
     _join_delays(legal)
     _keep_initial_relays(legal)
+    _tell_double_edges_apart(legal)
     return legal
+
+
+def _tell_double_edges_apart(graph: SNNGraph) -> None:
+    """Gives all but the first of several identity projections between two nodes a scale of ones.
+
+    An identity is written as an edge, also one that waits a step within a loop, and NIR has no double edges; a scale is
+    written as a node.
+    """
+    edges: set[tuple[str, str]] = set()
+    for name, projection in graph.projections.items():
+        ends = (projection.source, projection.target)
+        if not isinstance(projection.operation, Identity):
+            continue
+        if ends in edges:
+            ones = Scale(np.ones(graph.source_shape(projection)))
+            graph.projections[name] = projection.replace(operation=ones)
+        edges.add(ends)
 
 
 def _check_named(graph: SNNGraph) -> None:
