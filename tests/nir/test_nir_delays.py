@@ -325,7 +325,7 @@ def test_random_networks_with_delays(seed: int) -> None:
     np.testing.assert_allclose(ranvier.interpret(again, x).output, meant, atol=1e-9)
 
 
-def test_two_identity_projections_between_two_populations_leave_and_come_back():
+def test_two_identity_projections_of_different_delays_leave_and_come_back():
     lif_neuron = ranvier.neurons.LIF(tau=5e-3, v_threshold=0.3)
     graph = ranvier.SNNGraph(
         dt=DT,
@@ -334,7 +334,8 @@ def test_two_identity_projections_between_two_populations_leave_and_come_back():
         projections=[
             ranvier.Projection("w", "x", "a", ranvier.operations.Linear(np.array([[1.0, 2.0], [3.0, 0.5]]))),
             ranvier.Projection("first", "a", "b", ranvier.operations.Identity()),
-            ranvier.Projection("second", "a", "b", ranvier.operations.Identity()),
+            ranvier.Projection("second", "a", "b", ranvier.operations.Identity(), delay=1),
+            ranvier.Projection("back", "b", "a", ranvier.operations.Linear(np.eye(2)[::-1] * 0.4), delay=1),
             ranvier.Projection("o", "b", "y", ranvier.operations.Identity()),
         ],
         outputs=[ranvier.Output("y", (2,))],

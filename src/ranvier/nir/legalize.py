@@ -50,20 +50,18 @@ def in_nir_words(graph: SNNGraph) -> SNNGraph:
 
 
 def _tell_double_edges_apart(graph: SNNGraph) -> None:
-    """Gives all but the first of several identity projections between two nodes a scale of ones.
+    """Gives an identity projection a scale of ones where another one between the same nodes has another delay.
 
     An identity is written as an edge, also one that waits a step within a loop, and NIR has no double edges; a scale is
-    written as a node.
+    written as a node. Two with the same delay are left: the pass 'connections' joins them.
     """
-    edges: set[tuple[str, str]] = set()
+    delays: dict[tuple[str, str], int] = {}
     for name, projection in graph.projections.items():
-        ends = (projection.source, projection.target)
         if not isinstance(projection.operation, Identity):
             continue
-        if ends in edges:
+        if delays.setdefault((projection.source, projection.target), projection.delay) != projection.delay:
             ones = Scale(np.ones(graph.source_shape(projection)))
             graph.projections[name] = projection.replace(operation=ones)
-        edges.add(ends)
 
 
 def _check_named(graph: SNNGraph) -> None:
