@@ -1,6 +1,6 @@
 """Symbolic values: arithmetic on them builds the text of a Python expression.
 
-With ``v = Expression("v")`` and ``w = Expression("w")``, ``(v + 1) * w - v`` is the expression ``(v + 1) * w - v``: a
+With ``v = leaf("v")`` and ``w = leaf("w")``, ``(v + 1) * w - v`` is the expression ``(v + 1) * w - v``: a
 tree whose leaves are texts and numbers. :class:`Statements` writes such trees as assignments. What is used twice gets a
 variable, so that ``y = v * w; y + y`` becomes ``n_1 = v * w`` and ``n_1 + n_1``, and not ``v * w + v * w``.
 """

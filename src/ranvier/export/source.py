@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -320,7 +319,9 @@ class _Writer:
         equations = Equations(f"population {name!r}", prefix, self.functions)
         results = equations.results(neuron.function.jaxpr, operands)
         yield from (f"    {line}" for line in equations.lines)
-        shaped = [f"jnp.broadcast_to({r}, {tuple(population.shape)!r})" if _is_number(r) else r for r in results]
+        shaped = [
+            f"jnp.broadcast_to({r}, {tuple(population.shape)!r})" if leaf(r).number is not None else r for r in results
+        ]
         states = dict(zip(neuron.states, shaped, strict=False))
         if states:
             yield f"    new[{name!a}] = {_table(states)}"
@@ -352,7 +353,3 @@ def _zeros(shape: tuple[int, ...]) -> str:
 def _table(values: Mapping[str, str]) -> str:
     """A dictionary of expressions."""
     return f"{{{', '.join(f'{key!a}: {value}' for key, value in values.items())}}}"
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text))

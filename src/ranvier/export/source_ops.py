@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ExportError
+from ..graph.arrays import row_numbers
 from ..graph.traced import Mapped
 from ..graph.windows import Window
 from .expressions import Expression, called, expression, filled, followed, leaf
@@ -57,10 +58,9 @@ class SourceOps:
         return weight @ x
 
     def sparse_product(self, values: Expression, rows: Any, x: Expression) -> Expression:
-        row = np.repeat(np.arange(rows.shape[0], dtype=np.int32), np.diff(rows.indptr))
         column = self.store("column", rows.indices)
         terms = values * followed(x, f"[{column}]")
-        row_text = self.store("row", row)
+        row_text = self.store("row", row_numbers(rows))
         return filled(("jax.ops.segment_sum(", f", {row_text}, {rows.shape[0]}, indices_are_sorted=True)"), terms)
 
     def convolve(self, x: Expression, weight: Expression, window: Window, groups: int) -> Expression:

@@ -48,6 +48,11 @@ def as_rows(value: Matrix) -> Matrix:
     return rows
 
 
+def row_numbers(rows: Matrix) -> np.ndarray:
+    """Of every stored value of sparse rows the row that it stands in."""
+    return np.repeat(np.arange(rows.shape[0], dtype=np.int32), np.diff(rows.indptr))
+
+
 def in_float64(rows: Matrix) -> Matrix:
     """Sparse rows with values in float64, and the same indices."""
     return sparse.csr_array((rows.data.astype(np.float64), rows.indices, rows.indptr), shape=rows.shape)

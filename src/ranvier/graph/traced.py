@@ -121,9 +121,9 @@ class Traced(Neuron, named=False):
 
 def run_traced(neuron: Traced, shape: Shape, inputs: Values, states: Values) -> tuple[Values, Values]:
     """New states and outputs of many samples in float64, everything ``[samples, size]``."""
-    program = _numpy_program(neuron)
-    if program is not None:
-        return _run_in_numpy(neuron, program, inputs, states)
+    ready = _in_numpy(neuron)
+    if ready is not None:
+        return _run_in_numpy(neuron, ready, inputs, states)
 
     def shaped(values: Values) -> Values:
         return {k: np.asarray(v).reshape(-1, *neuron.shape_of(k, shape)) for k, v in values.items()}
@@ -134,22 +134,40 @@ def run_traced(neuron: Traced, shape: Shape, inputs: Values, states: Values) -> 
     return states, outputs
 
 
+@dataclass(frozen=True, eq=False)
+class _InNumpy:
+    """Dynamics by position as calls of numpy, with what is the same in every step.
+
+    Attributes:
+        program: the calls.
+        parameters: by name, ``[size]`` or one number.
+        dtypes: of the operands.
+    """
+
+    program: NumpyProgram
+    parameters: Values
+    dtypes: list[Any]
+
+
 @lru_cache(maxsize=256)
-def _numpy_program(neuron: Traced) -> NumpyProgram | None:
-    return NumpyProgram.of(neuron.function.in_precision(DOUBLE)) if neuron.by_position else None
+def _in_numpy(neuron: Traced) -> _InNumpy | None:
+    program = NumpyProgram.of(neuron.function.in_precision(DOUBLE)) if neuron.by_position else None
+    if program is None:
+        return None
+    parameters = {name: value.ravel() if value.ndim else value for name, value in neuron.values.items()}
+    return _InNumpy(program, parameters, neuron.function.dtypes(DOUBLE))
 
 
-def _run_in_numpy(neuron: Traced, program: NumpyProgram, inputs: Values, states: Values) -> tuple[Values, Values]:
-    by_name = {name: value.ravel() if value.ndim else value for name, value in neuron.values.items()} | inputs | states
-    dtypes = neuron.function.dtypes(DOUBLE)
-    operands = [np.asarray(by_name[name]).astype(d) for name, d in zip(neuron.names, dtypes, strict=True)]
+def _run_in_numpy(neuron: Traced, ready: _InNumpy, inputs: Values, states: Values) -> tuple[Values, Values]:
+    by_name = {**ready.parameters, **inputs, **states}
+    operands = [np.asarray(by_name[name], dtype) for name, dtype in zip(neuron.names, ready.dtypes, strict=True)]
     with np.errstate(all="ignore"):
-        results = program(operands)
+        results = ready.program(operands)
     # A result that depends on no input or state is one number, or one per neuron.
     shape = np.broadcast_shapes(*(np.shape(x) for x in operands))
     arrays = [np.broadcast_to(np.asarray(x, np.float64), shape) for x in results]
     count = len(neuron.states)
-    return dict(zip(neuron.states, arrays, strict=False)), dict(zip(neuron.outputs, arrays[count:], strict=True))
+    return dict(zip(neuron.states, arrays[:count], strict=True)), dict(zip(neuron.outputs, arrays[count:], strict=True))
 
 
 @lru_cache(maxsize=256)

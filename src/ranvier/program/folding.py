@@ -113,33 +113,22 @@ def _gather(params: Mapping[str, Any], operands: list[np.ndarray]) -> np.ndarray
     return values[index[..., 0]] if simple and inside else None
 
 
+EXACT: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative, "abs": np.abs,
+    "max": np.maximum, "min": np.minimum, "floor": np.floor, "ceil": np.ceil,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+    "copy": np.asarray, "stop_gradient": np.asarray,
+}  # fmt: skip
+"""Elementwise equations that are rounded in one way only, or not at all, by their functions in numpy."""
+ELEMENTARY: dict[str, Callable[..., Any]] = {
+    "sqrt": np.sqrt, "exp": np.exp, "expm1": np.expm1, "exprel": special.exprel, "log": np.log, "log1p": np.log1p,
+    "tanh": np.tanh, "logistic": special.expit,
+}  # fmt: skip
+"""Elementary functions of real numbers, likewise."""
 FOLDS: dict[str, Fold] = {
-    "add": _elementwise(np.add),
-    "sub": _elementwise(np.subtract),
-    "mul": _elementwise(np.multiply),
+    **{name: _elementwise(function) for name, function in EXACT.items()},
+    **{name: _elementary(function) for name, function in ELEMENTARY.items()},
     "div": _divide,
-    "neg": _elementwise(np.negative),
-    "max": _elementwise(np.maximum),
-    "min": _elementwise(np.minimum),
-    "lt": _elementwise(np.less),
-    "le": _elementwise(np.less_equal),
-    "gt": _elementwise(np.greater),
-    "ge": _elementwise(np.greater_equal),
-    "eq": _elementwise(np.equal),
-    "ne": _elementwise(np.not_equal),
-    "copy": _elementwise(np.asarray),
-    "stop_gradient": _elementwise(np.asarray),
-    "abs": _elementwise(np.abs),
-    "floor": _elementwise(np.floor),
-    "ceil": _elementwise(np.ceil),
-    "sqrt": _elementary(np.sqrt),
-    "exp": _elementary(np.exp),
-    "expm1": _elementary(np.expm1),
-    "exprel": _elementary(special.exprel),
-    "log": _elementary(np.log),
-    "log1p": _elementary(np.log1p),
-    "tanh": _elementary(np.tanh),
-    "logistic": _elementary(special.expit),
     "select_n": _select,
     "broadcast_in_dim": _broadcast,
     "reshape": lambda params, operands: operands[0].reshape(params["new_sizes"]),

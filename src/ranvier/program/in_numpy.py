@@ -17,18 +17,15 @@ from scipy import special
 
 from ._jax import Equation, Literal, dtype_of, is_floating, open_jaxpr
 from .bodies import called_body
+from .folding import ELEMENTARY, EXACT
 from .scalar import MOVES
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": np.add, "div": np.divide,
-    "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative, "abs": np.abs,
-    "max": np.maximum, "min": np.minimum, "sign": np.sign, "floor": np.floor, "ceil": np.ceil,
-    "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt,
-    "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "tan": np.tan, "atan2": np.arctan2, "sinh": np.sinh, "cosh": np.cosh,
-    "square": np.square, "pow": np.power, "logistic": special.expit, "erf": special.erf, "is_finite": np.isfinite,
-    "gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal,
+    **EXACT, **ELEMENTARY,
+    "add_any": np.add, "div": np.divide, "pow": np.power, "square": np.square, "sign": np.sign, "exp2": np.exp2,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "atan2": np.arctan2, "sinh": np.sinh, "cosh": np.cosh,
+    "erf": special.erf, "is_finite": np.isfinite,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
-    "stop_gradient": lambda x: x,
     "rsqrt": lambda x: 1.0 / np.sqrt(x),
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
 }  # fmt: skip

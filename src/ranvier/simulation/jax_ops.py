@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..graph.arrays import row_numbers
 from ..graph.operations import Operation
 from ..graph.ops import Array
 from ..graph.traced import Mapped
@@ -66,9 +67,7 @@ class JaxOps:
         return weight @ x
 
     def sparse_product(self, values: Array, rows: Any, x: Array) -> Array:
-        count = rows.shape[0]
-        row = np.repeat(np.arange(count, dtype=np.int32), np.diff(rows.indptr))
-        return added_at(values * picked(x, rows.indices.astype(np.int32)), row, count)
+        return added_at(values * picked(x, rows.indices.astype(np.int32)), row_numbers(rows), rows.shape[0])
 
     def convolve(self, x: Array, weight: Array, window: Window, groups: int) -> Array:
         axes = len(window.size)

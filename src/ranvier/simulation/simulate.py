@@ -65,7 +65,7 @@ class Simulator:
         self.graph = graph.copy()
         self._dtype, self._wanted = dtype, Recording.of(graph, record)
         self._engines: dict[int, tuple[Engine, Any]] = {}
-        self._programs: dict[tuple[int, int], Callable[..., Any]] = {}
+        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def __call__(self, inputs: Any) -> Simulation:
         """Outputs and what is recorded for inputs as :func:`simulate` takes them."""
@@ -95,7 +95,9 @@ class Simulator:
             engine = Engine(self.graph, self._dtype, samples, self._wanted)
             self._engines[samples] = engine, jax.tree.map(jnp.asarray, engine.arrays)
         engine, arrays = self._engines[samples]
-        key = samples, len(next(iter(inputs.values())))
+        # A program runs on the devices that it was compiled for, so inputs elsewhere have one of their own.
+        placed = (x.sharding for x in inputs.values() if isinstance(x, jax.Array))
+        key = (samples, len(next(iter(inputs.values()))), *placed)
         if key not in self._programs:
             self._programs[key] = compiled(engine.run, arrays, inputs)
         return self._programs[key](arrays, inputs)
