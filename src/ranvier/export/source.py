@@ -24,10 +24,10 @@ from ..graph.traced import Traced
 from ..graph.verifier import check
 from ..util.files import npz_bytes, replacing
 from .derived_arrays import statements_of
-from .equations import Equations
 from .expressions import Expression, Statements, leaf
 from .source_names import OWN, Names, check_program
 from .source_ops import SPIKES, SourceOps
+from .traced_equations import TracedEquations
 
 ENDING = ".py"
 MOST_IN_A_SUM = 20
@@ -316,7 +316,7 @@ class _Writer:
             yield f"    {variable} = {self._summed((name, port))}"
         operands += [f"state[{name!a}][{state!a}]" for state in neuron.states]
         operands += [self._array(name, key, value) for key, value in neuron.parameters.items()]
-        equations = Equations(f"population {name!r}", prefix, self.functions)
+        equations = TracedEquations(f"population {name!r}", prefix, self.functions)
         results = equations.results(neuron.function.jaxpr, operands)
         yield from (f"    {line}" for line in equations.lines)
         shaped = [

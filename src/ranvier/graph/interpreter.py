@@ -177,10 +177,12 @@ class _Run:
         moved = [nudge for nudge in self.nudges if (nudge.population, nudge.step) == (name, step)]
         if not moved:
             return neuron
-        threshold = np.broadcast_to(neuron.parameters[neuron.level], (self.samples, self.sizes[name])).copy()
+        threshold = np.broadcast_to(
+            neuron.parameters[neuron.threshold_parameter], (self.samples, self.sizes[name])
+        ).copy()
         for nudge in moved:
             threshold[nudge.sample, nudge.neuron] += nudge.amount
-        return neuron.replace(**{neuron.level: threshold})
+        return neuron.replace(**{neuron.threshold_parameter: threshold})
 
     def _summed(self, name: str, port: str, values: Mapping[Port, np.ndarray]) -> np.ndarray:
         """What the projections into a port of a population, or into an output, bring."""

@@ -15,7 +15,8 @@ Choices that the equations leave open are fields of their own:
 - ``integration``: how an equation ``tau x' = a - x`` is taken over a time step. ``"euler"``: ``x + dt / tau (a - x)``.
   ``"exponential"``: ``a + (x - a) exp(-dt / tau)``, exact while a stands still.
 - ``fires``: a spike where v is ``">"`` or ``">="`` the threshold.
-- ``current``: whether v is driven by the ``"old"`` or the ``"new"`` synaptic current of the step.
+- ``current``: whether v is driven by the ``"old"`` or the ``"new"`` synaptic current of the step. Do not confuse the
+  choice with the argument ``current`` of :meth:`Neuron.update`, which is an array: the summed input, ``I``.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Neuron:
         inputs, outputs: names of its ports.
         states: names of its states.
         spikes: whether its output is a spike.
-        level: the parameter that a spiking neuron compares with.
+        threshold_parameter: the parameter that a spiking neuron's potential is compared with.
         potential: the state that a spiking neuron compares; where there is none, its input.
         gain: the parameter that multiplies the summed input, or None.
         in_nir: whether NIR has this kind, under the same name and with the same parameters.
@@ -78,7 +79,7 @@ class Neuron:
     trained: ClassVar[frozenset[str]] = frozenset()
     states: ClassVar[tuple[str, ...]] = ()
     spikes: ClassVar[bool] = False
-    level: ClassVar[str] = "v_threshold"
+    threshold_parameter: ClassVar[str] = "v_threshold"
     potential: ClassVar[str] = "v"
     gain: ClassVar[str | None] = None
     in_nir: ClassVar[bool] = False
@@ -134,7 +135,7 @@ class Neuron:
         Args:
             ops: what arrays are computed with; the parameters are its arrays, too.
             state: states and memory before the step, by name.
-            current: the summed input.
+            current: the summed input ``I``; not the choice ``current`` of neurons with a synaptic current.
             dt: the time step in seconds.
         """
         raise NotImplementedError(
@@ -143,7 +144,7 @@ class Neuron:
 
     def firing_threshold(self, state: State) -> Array:
         """What a spiking neuron's potential is compared with, from the states before the step."""
-        return getattr(self, self.level)
+        return getattr(self, self.threshold_parameter)
 
     def memory(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes of what a population of some shape carries beside its states; it is zero before the first step."""
@@ -210,7 +211,7 @@ class Threshold(Neuron):
     """``z = I > threshold``, without a state."""
 
     spikes = True
-    level = "threshold"
+    threshold_parameter = "threshold"
     in_nir = True
     threshold: Values
     fires: Comparison = ">"
@@ -334,7 +335,11 @@ def current_and_voltage(
 
 @dataclass(frozen=True, eq=False)
 class CubaLI(Neuron):
-    """``tau_syn i' = -i + w_in I; tau_mem v' = v_leak - v + r i``; the output is v."""
+    """``tau_syn i' = -i + w_in I; tau_mem v' = v_leak - v + r i``; the output is v.
+
+    ``current`` chooses which synaptic current drives v: i from before the step, ``"old"``, or after it, ``"new"``. (The
+    argument ``current`` of :meth:`update` is the summed input ``I``.)
+    """
 
     states = ("i", "v")
     gain = "w_in"
@@ -354,7 +359,11 @@ class CubaLI(Neuron):
 
 @dataclass(frozen=True, eq=False)
 class CubaLIF(Neuron):
-    """``tau_syn i' = -i + w_in I; tau_mem v' = v_leak - v + r i; z = v > v_threshold``, then the reset."""
+    """``tau_syn i' = -i + w_in I; tau_mem v' = v_leak - v + r i; z = v > v_threshold``, then the reset.
+
+    ``current`` chooses which synaptic current drives v: i from before the step, ``"old"``, or after it, ``"new"``. (The
+    argument ``current`` of :meth:`update` is the summed input ``I``.)
+    """
 
     states = ("i", "v")
     spikes = True

@@ -78,16 +78,16 @@ def _uses(info: ModuleInfo, carried: Traces) -> list[FollowedUse]:
 
 
 def _use(info: ModuleInfo, carried: Traces, variable: Var, eqn: Equation | None, operand: int) -> FollowedUse:
-    of_variable = [t for t in carried.traces if t.term.operand is variable]
+    of_variable = [t for t in carried.traces if t.use.operand is variable]
     # A variable that two equations read has a trace at each. The one at this equation counts; else one that starts from
     # the variable itself, as that of an elementwise parameter does.
-    applied = [t for t in of_variable if eqn in t.term.equations]
-    traces = applied or [t for t in of_variable if not t.term.equations]
+    applied = [t for t in of_variable if eqn in t.use.equations]
+    traces = applied or [t for t in of_variable if not t.use.equations]
     # A trace by position does not follow what the reading equation itself mixes.
     if not applied and eqn is not None and is_mixed(feeds_of(info), eqn, operand):
         traces = []
     results = (variable,) if eqn is None else tuple(eqn.outvars)
-    starts = (applied[0].term.y,) if applied else results
+    starts = (applied[0].use.y,) if applied else results
     return FollowedUse(variable, eqn, starts, tuple(traces), frozenset(slots_of(info, variable)))
 
 
@@ -95,7 +95,7 @@ def _states(carried: Traces) -> dict[int, frozenset[int]]:
     states: dict[int, frozenset[int]] = {}
     for trace in carried.traces:
         for state in {state_of(trace, a) for a in trace.dynamics.reached(trace.lanes)}:
-            states[state] = states.get(state, frozenset()) | frozenset(trace.term.slots)
+            states[state] = states.get(state, frozenset()) | frozenset(trace.use.slots)
     return states
 
 

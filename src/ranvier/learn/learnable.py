@@ -91,7 +91,7 @@ def learnable_of(model: Any, extracted: ModuleInfo, options: CompileOptions) -> 
 
 
 def check_differentiable(info: ModuleInfo) -> None:
-    """Raises :class:`RuleError` where no derivative passes through an equation on the way of learning."""
+    """Raises :class:`RuleError` where no derivative passes through an equation on a path of learning."""
     if obstacles := opaque_diagnostics(info):
         raise RuleError(f"{info.name} cannot learn: {'; '.join(map(str, obstacles))}")
 
@@ -110,7 +110,7 @@ def check_keys(info: ModuleInfo) -> None:
 
 
 def check_forward(info: ModuleInfo, rule: Rule) -> None:
-    """Raises :class:`RuleError` where a declared derivative on the way to a state has no forward mode."""
+    """Raises :class:`RuleError` where a declared derivative on the path to a state has no forward mode."""
     if obstacles := backward_only(info):
         raise RuleError(
             f"{rule.name} carries derivatives forward in time, which these declared ones do not allow: "

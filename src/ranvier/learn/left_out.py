@@ -1,14 +1,14 @@
 """What a rule leaves out of the temporal part: what parameters do to later steps, minus what the rule carries.
 
-It is computed from the program and from what the kernel carries; no rule declares it. Influence passes from a parameter
-to a later loss in hops: from a use of the parameter to new states, then from old states to new ones, step by step, and
-from there to the loss of the same step, which is always exact. Only hops into states that last
-(:mod:`ranvier.program.analysis.lasting`) count. A rule with eligibility traces carries a hop if
+It is computed from the program and from what the kernel carries; no rule declares it. The path from a parameter to a
+later loss is made up of paths within one step: from a use of the parameter to new states, then from old states to new
+ones, step by step, and from there to the loss of the same step, which is always exact. Only paths into states that last
+(:mod:`ranvier.program.analysis.lasting`) count. A rule with eligibility traces carries a path within a step if
 
 - the use has a trace, and reaches the state position by position, or
 - a trace follows the old state, and D has the entry that leads to the new one;
 
-every other hop is listed once, at the equation where the trace stops. For ``y = x @ w; a' = 0.8 a + y; b' = 0.9 b +
+every other path is listed once, at the equation where the trace stops. For ``y = x @ w; a' = 0.8 a + y; b' = 0.9 b +
 tanh(y) @ u`` D_RTRL carries w -> a, a -> a, u -> b and b -> b, and lists w -> b through ``@ u``.
 """
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..program._jax import Equation, Literal, Var, size_of
-from ..program.analysis.detours import Detour, detours
 from ..program.analysis.explanations import mixing_text
 from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups, element_positions
 from ..program.analysis.lasting import lasting_states
+from ..program.analysis.mixed_paths import MixedPath, mixed_paths
 from ..program.analysis.position_map import Maps
 from ..program.analysis.reachability import bits_of, feeds_of, reach_by_gradient
 from ..program.paths import path_text
@@ -91,7 +91,7 @@ def merged(paths: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
 
 
 def _by_trace(info: ModuleInfo, carried: Traces) -> Iterator[LeftOut]:
-    """The hops that eligibility traces do not carry."""
+    """The paths that eligibility traces do not carry."""
     followed = followed_by(info, carried)
     yield from _past_traces(followed)
     yield from _through_mixing(followed)
@@ -107,7 +107,7 @@ def _past_traces(followed: Followed) -> Iterator[LeftOut]:
         missed = 0
         for var in use.starts:
             for (j, gradient), maps in feeds_of(info).of(var).items():
-                # Without maps the way goes through mixing, which no f holds.
+                # Without maps the path goes through a mixing operation, which no f covers.
                 if gradient and (maps is None or not any(enters(trace, j) for trace in use.traces)):
                     missed |= 1 << j
         # A state that the next step does not read takes nothing on, so nothing is lost in it.
@@ -119,7 +119,7 @@ def _past_traces(followed: Followed) -> Iterator[LeftOut]:
 
 
 def _through_mixing(followed: Followed) -> Iterator[LeftOut]:
-    """Ways of uses and of followed states into lasting states that pass a mixing operation."""
+    """Paths from uses and followed states into lasting states through a mixing operation."""
     info = followed.info
     num_hidden = len(info.hidden)
     new_states = set(info.hidden_outvars)
@@ -127,40 +127,40 @@ def _through_mixing(followed: Followed) -> Iterator[LeftOut]:
     # A use that is the new value of a state acts on later steps through that state.
     starts = [tuple(var for var in use.starts if var not in new_states) for use in followed.uses]
     # One search for all: sources below num_hidden are states, the others are uses.
-    for detour in detours(info, [*states, *starts], followed.carried.readouts):
-        targets = bits_of(detour.targets & lasting_states(info) & (1 << num_hidden) - 1)
+    for path in mixed_paths(info, [*states, *starts], followed.carried.readouts):
+        targets = bits_of(path.targets & lasting_states(info) & (1 << num_hidden) - 1)
         if not targets:
             continue
-        sources = bits_of(detour.sources)
+        sources = bits_of(path.sources)
         # One line for all followed states that pass the same equation, and one for each use: a use may lack more than
         # what its state lacks.
         if entering := [j for j in sources if j < num_hidden and j in followed.states]:
-            yield _projection(followed, detour, entering, targets)
+            yield _projection(followed, path, entering, targets)
         for k in sources:
             if k >= num_hidden:
-                yield _second_mixing(info, followed.uses[k - num_hidden], detour, targets)
+                yield _second_mixing(info, followed.uses[k - num_hidden], path, targets)
 
 
-def _second_mixing(info: ModuleInfo, use: FollowedUse, detour: Detour, targets: Sequence[int]) -> LeftOut:
+def _second_mixing(info: ModuleInfo, use: FollowedUse, path: MixedPath, targets: Sequence[int]) -> LeftOut:
     names, states = _names(info, use.slots), _states(info, targets)
     if use.traces:
-        kind, text = "mixed-path", f"{names}: its trace holds the direct way, not the one into {states} through"
+        kind, text = "mixed-path", f"{names}: its trace covers the direct path, not the one into {states} through"
     else:
         kind, text = "indirect-parameter", f"{names}: between it and {states} stands another mixing operation,"
-    text += f" {mixing_text(detour.equation)}; that way is in the same-step gradient only"
-    return LeftOut(kind, text, use.slots, detour.cut)
+    text += f" {mixing_text(path.equation)}; that path is in the same-step gradient only"
+    return LeftOut(kind, text, use.slots, path.cut)
 
 
-def _projection(followed: Followed, detour: Detour, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
+def _projection(followed: Followed, path: MixedPath, sources: Sequence[int], targets: Sequence[int]) -> LeftOut:
     info = followed.info
     into = sorted({_group_of(info, j).index for j in targets})
     # Within a group it is the recurrent projection, by name the best-known approximation of rules by position.
     recurrent = any(_group_of(info, j).index in into for j in sources)
-    by = _names(info, _parameters_of(info, detour.equation)) or mixing_text(detour.equation)
+    by = _names(info, _parameters_of(info, path.equation)) or mixing_text(path.equation)
     groups = ", ".join(map(str, into))
     text = f"{_states(info, sources)} into group {groups} through {by} (and what follows it in time)"
     kind = "recurrent-projection" if recurrent else "projection"
-    return LeftOut(kind, text, followed.parameters_at(sources), detour.cut)
+    return LeftOut(kind, text, followed.parameters_at(sources), path.cut)
 
 
 def _parameters_of(info: ModuleInfo, eqn: Equation) -> frozenset[int]:
@@ -171,7 +171,7 @@ def _parameters_of(info: ModuleInfo, eqn: Equation) -> frozenset[int]:
 
 
 def _to_other_positions(followed: Followed) -> Iterator[LeftOut]:
-    """Ways of followed states, position by position, to positions that D does not hold."""
+    """Paths of followed states, position by position, to positions that D does not cover."""
     info = followed.info
     lasting = lasting_states(info)
     for source in sorted(followed.states):
@@ -202,11 +202,11 @@ def _dropped_entries(followed: Followed) -> Iterator[LeftOut]:
             if b in reached and (a, b) not in dynamics.entries and lasting >> state_of(trace, a) & 1:
                 names = group.component_names
                 text = f"{names[b]} to {names[a]}, an entry of D that the rule does without"
-                yield LeftOut("dropped-entry", text, frozenset(trace.term.slots))
+                yield LeftOut("dropped-entry", text, frozenset(trace.use.slots))
 
 
 def _through_other_states(followed: Followed) -> Iterator[LeftOut]:
-    """Ways of uses and followed states into states that are not hidden."""
+    """Paths from uses and followed states into states that are not hidden."""
     info = followed.info
     reached = reach_by_gradient(info)
     # In the masks the other states come after the hidden ones and one bit for the outputs.

@@ -18,7 +18,7 @@ from ..util.table import table
 from .kernel import Kernel
 from .left_out import LeftOut, left_out, merged
 from .rules.by_parameter import PartedKernel
-from .step.blocks import CACHE_BYTES, even_part
+from .step.cache_blocks import CACHE_BYTES, even_part
 from .uses.bilinear import Zeros
 
 MEMORY_LIMIT = 256 * 2**20

@@ -135,7 +135,7 @@ def _declared_mixes(eqn: Equation, operand: int) -> bool:
 
 
 def _path_kind(closed: Any, argument: int) -> Kind:
-    """The kind of a linear function by one argument: that of the equations on the way from it."""
+    """The kind of a linear function by one argument: that of the equations on the path from it."""
     body, _ = open_jaxpr(closed)
     made_of_it, kinds = {body.invars[argument]}, set()
     for eqn in body.eqns:

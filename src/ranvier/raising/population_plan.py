@@ -92,7 +92,7 @@ def _deciding_operand(
 def _memories(arithmetic: Arithmetic, retimed: AbstractSet[Var]) -> set[OldState]:
     """Parts of states that only keep a result of the step for others to read in the next one.
 
-    They are no states of a population, but a delay on the way to their readers.
+    They are no states of a population, but a delay on the path to their readers.
     """
     parts = arithmetic.kinds.parts
     results: list[Root | None] = [

@@ -21,7 +21,6 @@ from ..program._jax import Literal, Var, dtype_of, shape_of, size_of
 from ..program.analysis.spikes import binary_results
 from ..program.interpret import needed_equations, run_equations
 from .affine_operation import AffineOperation, Derived
-from .blocks import Block, packed
 from .dynamics import Key, PositionFunction
 from .kinds import EquationKinds
 from .naming import LocalNames, free, name_of_module, name_of_parameter, name_of_state, name_of_variable
@@ -30,6 +29,7 @@ from .population_plan import PopulationPlan
 from .references import MovedSource, OldState, Terms, node_shape
 from .state_locations import StateLocation
 from .step import StepView
+from .whole_array_blocks import Block, packed
 
 Operations = Mapping[Var, AffineOperation]
 """The operations of affine maps, by the results of these."""

@@ -32,7 +32,6 @@ from .affine import operation_of
 from .affine_maps import find_affine_maps
 from .arithmetic import select_arithmetic
 from .assemble import assemble
-from .blocks import find_blocks
 from .clusters import cluster_arithmetic
 from .contents import fill_populations
 from .correspondence import Correspondence
@@ -44,6 +43,7 @@ from .populations import make_populations
 from .projections import make_projections
 from .registers import read_past_registers
 from .step import view_step
+from .whole_array_blocks import find_blocks
 
 DT = 1e-3
 """dt of a graph where the model has none, in seconds."""

@@ -34,7 +34,7 @@ def layers_of(nodes: Sequence[Node], wires: Sequence[Wire]) -> list[list[Node]]:
         if node[0] == "output":
             rank[node] = max(last, 1)
     used = sorted(set(rank.values()))
-    layers = [[node for node in nodes if rank[node] == level] for level in used]
+    layers = [[node for node in nodes if rank[node] == number] for number in used]
     return _fewer_crossings(layers, edges)
 
 
@@ -72,12 +72,12 @@ def _ranks(nodes: Sequence[Node], edges: Edges) -> dict[Node, int]:
         if component[source] != component[target]:
             sorter.add(component[target], component[source])
     sorter.prepare()
-    level: dict[int, int] = {}
+    rank: dict[int, int] = {}
     while sorter.is_active():
         ready = sorter.get_ready()
-        level.update(dict.fromkeys(ready, max(level.values(), default=-1) + 1))
+        rank.update(dict.fromkeys(ready, max(rank.values(), default=-1) + 1))
         sorter.done(*ready)
-    return {node: level[number] for node, number in component.items()}
+    return {node: rank[number] for node, number in component.items()}
 
 
 def _fewer_crossings(layers: list[list[Node]], edges: Edges) -> list[list[Node]]:

@@ -1,4 +1,4 @@
-"""A graph as a JAX step function, for simulation, analysis and learning.
+"""Lowering: from a graph to a JAX step function; the engine that simulates whole sequences is in ``engine.py``.
 
 In ``x -> a (delay 2); a -> y`` of one LI neuron, the step function has the states ``state["a"]["v"]`` and, because the
 projection reads x two steps late, ``state["x"]["past"]`` with the last two values of x, newest first. A step reads

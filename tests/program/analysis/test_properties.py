@@ -110,12 +110,12 @@ def test_results_move_only_where_the_analysis_says(step: RandomStep, seed: int) 
     """Perturb one element of one operand; every result element that moves must be in a position map."""
     state, x = random_values(step, seed)
     info = ranvier.extract_module_info(ranvier.step_function(step, {}, state, name="random"), x)
-    values, levels = info.values(x), binding_times_of(info)
+    values, binding_times = info.values(x), binding_times_of(info)
     rng = np.random.default_rng(seed)
     for eqn in info.equations:
         if ranvier.classify(eqn) in (ranvier.Kind.MIXING, ranvier.Kind.OPAQUE):
             continue
-        found = equation_dependences(eqn, levels.constant_value)
+        found = equation_dependences(eqn, binding_times.constant_value)
         operands = [atom.val if isinstance(atom, Literal) else values[atom] for atom in eqn.invars]
         before = bind(eqn, operands)
         for k, atom in enumerate(eqn.invars):

@@ -92,9 +92,9 @@ class TraceDynamics(abc.ABC):
         return tuple(sorted(reached))
 
     def factorised(self, lanes: Alignment) -> frozenset[int]:
-        """The components whose trace is just a presynaptic trace: all ways into them are uniform."""
+        """The components whose trace is just a presynaptic trace: all paths into them are uniform."""
         # Start from all that could be uniform and take away what is fed by something that is not, until nothing
-        # changes: one uneven way into a component makes its trace differ from position to position, and a presynaptic
+        # changes: one uneven path into a component makes its trace differ from position to position, and a presynaptic
         # trace cannot.
         reached, even = set(self.reached(lanes)), self.uniform_f(lanes)
         alike = {a for a in reached if even.get(a, True)}
@@ -125,12 +125,12 @@ class TraceDynamics(abc.ABC):
             reached |= more
 
     def pair_width(self, pair: tuple[int, int]) -> int:
-        """P of the propagator from b to a: 1 where all ways from b to a are uniform."""
+        """P of the propagator from b to a: 1 where all paths from b to a are uniform."""
         a, b = pair
-        # A product is uniform only if all its factors are; any D on a way from b to a may be one of them.
+        # A product is uniform only if all its factors are; any D on a path from b to a may be one of them.
         known = set(self.pairs)
-        on_the_way = [key for key in self.entries if (a, key[0]) in known and (key[1], b) in known]
-        return max((self.width(key) for key in on_the_way), default=1)
+        on_path = [key for key in self.entries if (a, key[0]) in known and (key[1], b) in known]
+        return max((self.width(key) for key in on_path), default=1)
 
     def no_future(self) -> Components:
         """The adjoint after the last step."""

@@ -50,10 +50,10 @@ class SameStep:
         targets: the targets, ``[K, ...]``.
         weights: the weights of the steps, ``[K]``.
         errors: gives the cotangents of the floating-point output leaves, ``[K, ...]``.
-        entering: static variable to its gradient; without the part of the terms' own equations.
+        entering: static variable to its gradient; without the part that the traced uses' own equations contribute.
         signals: new hidden state (variable) to its learning signal ``[K, *state]``.
         bypasses: old hidden state to its signal past the new states, where it can have one.
-        results: y of a term to its cotangent ``[K, *y]``.
+        results: y of a traced use to its cotangent ``[K, *y]``.
     """
 
     losses: jax.Array
@@ -73,11 +73,11 @@ class SameStepPass:
 
     Attributes:
         info: the program.
-        terms: projections whose own weight gradient the caller takes.
+        uses: the traced uses, whose own weight gradient the caller takes.
     """
 
     info: ModuleInfo
-    terms: tuple[TracedUse, ...]
+    uses: tuple[TracedUse, ...]
 
     @cached_property
     def _stages(self) -> Stages:
@@ -98,9 +98,9 @@ class SameStepPass:
         The caller multiplies dl/dy by X for these, together with the temporal part: one product in place of two.
         """
         by_equation: dict[int, set[Var]] = {}
-        for term in self.terms:
-            for eqn in term.equations:
-                by_equation.setdefault(id(eqn), set()).add(term.operand)
+        for use in self.uses:
+            for eqn in use.equations:
+                by_equation.setdefault(id(eqn), set()).add(use.operand)
         return by_equation
 
     @cached_property
@@ -109,7 +109,7 @@ class SameStepPass:
 
     @cached_property
     def results(self) -> tuple[Var, ...]:
-        return tuple(dict.fromkeys(term.y for term in self.terms))
+        return tuple(dict.fromkeys(use.y for use in self.uses))
 
     @cached_property
     def _schedule(self) -> list[tuple[Equation, tuple[int, ...]]]:

@@ -45,9 +45,9 @@ class OTTT(Rule):
         for trace, decay in zip(traces, decays, strict=True):
             # x^ belongs to the projection, not to the neurons: that is why the memory is the size of x. Two populations
             # with different decays would need two of them, and one would be wrong for the other.
-            others = {a for t, a in zip(traces, decays, strict=True) if t.term is trace.term}
+            others = {a for t, a in zip(traces, decays, strict=True) if t.use is trace.use}
             if len(others) > 1:
-                names = ", ".join(path_text(info.parameters[k].path) for k in trace.term.slots)
+                names = ", ".join(path_text(info.parameters[k].path) for k in trace.use.slots)
                 raise RuleError(
                     f"OTTT keeps one presynaptic trace for {names}, but the populations it drives decay by "
                     f"{', '.join(f'{a:.4g}' for a in sorted(others))}; give each a projection of its own, or write "
@@ -63,7 +63,7 @@ class OTTT(Rule):
         facts = {a: entries.get((a, a)) for a in direct}
         values = {0.0 if fact is None else fact.value for fact in facts.values()}
         if len(values) != 1 or None in values:
-            names = ", ".join(path_text(path) for c in trace.term.connections for path in c.hidden_paths)
+            names = ", ".join(path_text(path) for c in trace.use.connections for path in c.hidden_paths)
             entries_text = ", ".join("0" if fact is None else str(fact) for fact in facts.values())
             raise RuleError(
                 f"OTTT takes its decay from D where that is one constant, but D of {names} is {entries_text}; "

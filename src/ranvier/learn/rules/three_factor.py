@@ -86,7 +86,7 @@ class ThreeFactor(Rule):
         # A weight that drives no population with a filter, such as a readout's, has no postsynaptic factor: without a
         # trace it has its same-step gradient.
         traces = [
-            Trace(trace.term, trace.lanes, modulated)
+            Trace(trace.use, trace.lanes, modulated)
             for trace in traces_of(info)
             if (modulated := dynamics.get(trace.lanes.connection.group)) and modulated.uniform_f(trace.lanes)
         ]

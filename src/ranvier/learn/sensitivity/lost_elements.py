@@ -27,12 +27,12 @@ def lost_elements(info: ModuleInfo, functions: StepFunctions, influence: Influen
     rows = np.zeros(immediate.shape, bool)
     weight, column = np.nonzero(followed)
     rows[weight, influence.rows[weight, column]] = True
-    # One hop is enough. A lost element is listed where it is first reached; what it would have carried on to is lost
+    # One step is enough. A lost element is listed where it is first reached; what it would have carried on to is lost
     # with it.
     reached = immediate | _product(rows, onward)
     lost = reached & ~rows
     if influence.within is not None:
-        # A followed element counts as lost, too, where the way into it passes an entry of A that the rule drops.
+        # A followed element counts as lost, too, where the path into it passes an entry of A that the rule drops.
         lost |= _product(rows, onward & ~influence.within.T)
     # An element that no later loss feels takes nothing with it: listed, it would call an exact gradient approximate.
     return lost & _lasting_elements(info, functions, onward)

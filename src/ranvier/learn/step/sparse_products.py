@@ -129,14 +129,14 @@ class MatrixProduct(SparseProduct):
 
 
 def sparse_product(
-    eqn: Equation, producer: Mapping[Var, Equation], levels: BindingTimes, *, in_loop: bool
+    eqn: Equation, producer: Mapping[Var, Equation], binding_times: BindingTimes, *, in_loop: bool
 ) -> SparseProduct | None:
     """The task of an equation that is such a product, where there is a faster way than the equations'.
 
     Args:
         eqn: any equation.
         producer: variable to the equation that computes it.
-        levels: what is known of variables.
+        binding_times: what is known of variables.
         in_loop: whether it runs step after step.
     """
     product = _made_by("mul", eqn.invars[2], producer) if eqn.primitive.name == "scatter-add" else None
@@ -144,10 +144,10 @@ def sparse_product(
         return None
     picks = (_made_by("gather", atom, producer) for atom in product.invars)
     pick = next((p for p in picks if p and _is_by_number(eqn, product, p)), None)
-    kind = None if pick is None else _kind(eqn, product, pick, levels, in_loop)
+    kind = None if pick is None else _kind(eqn, product, pick, binding_times, in_loop)
     if pick is None or kind is None:
         return None
-    start, target, source = (levels.constant_value(a) for a in (eqn.invars[0], eqn.invars[1], pick.invars[1]))
+    start, target, source = (binding_times.constant_value(a) for a in (eqn.invars[0], eqn.invars[1], pick.invars[1]))
     # Places that are not constants, or sums that do not start from zero, are left to the equations.
     if start is None or start.any() or target is None or source is None:
         return None
@@ -160,7 +160,7 @@ def sparse_product(
 
 
 def _kind(
-    add: Equation, product: Equation, pick: Equation, levels: BindingTimes, in_loop: bool
+    add: Equation, product: Equation, pick: Equation, binding_times: BindingTimes, in_loop: bool
 ) -> type[SparseProduct] | None:
     """What is fastest for a product; None for the equations themselves."""
     (*samples, synapses), sources = shape_of(pick.outvars[0]), shape_of(pick.invars[0])[-1]
@@ -171,7 +171,7 @@ def _kind(
         return ActiveSum if looked else None
     elements = sources * shape_of(add.outvars[0])[-1]
     fits = 0 < DENSE_ENOUGH * elements <= synapses and elements <= LARGEST_MATRIX and samples[0] >= SAMPLES
-    return MatrixProduct if fits and levels.is_static(_other(product, pick)) else None
+    return MatrixProduct if fits and binding_times.is_static(_other(product, pick)) else None
 
 
 def _other(product: Equation, pick: Equation) -> Any:

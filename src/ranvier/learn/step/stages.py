@@ -66,9 +66,9 @@ class Stages:
         return {var: (value, all_equal(value)) for var, value in values.items() if value is not None}
 
     def _is_known(self, eqn: Equation) -> bool:
-        levels = binding_times_of(self.info)
+        binding_times = binding_times_of(self.info)
         # A random key is no numpy array.
-        known = (levels.of(var) is BindingTime.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
+        known = (binding_times.of(var) is BindingTime.CONSTANT and not is_key(dtype_of(var)) for var in eqn.outvars)
         return bool(eqn.outvars) and not eqn.effects and all(known)
 
     @cached_property
@@ -207,11 +207,11 @@ def over_steps(function: Callable[..., Any], recorded: Mapping[Var, Any], *more:
 @cached_by_program
 def stages_of(info: ModuleInfo) -> Stages:
     """The stages of a program."""
-    levels = binding_times_of(info)
+    binding_times = binding_times_of(info)
     static, changing = [], []
     for eqn in info.equations:
         # A print or a callback belongs to its step, even if all that it shows is static.
-        is_static = not eqn.effects and all(levels.of(var) is not BindingTime.DYNAMIC for var in eqn.outvars)
+        is_static = not eqn.effects and all(binding_times.of(var) is not BindingTime.DYNAMIC for var in eqn.outvars)
         (static if is_static else changing).append(eqn)
     return Stages(info, tuple(static), tuple(changing))
 

@@ -31,7 +31,7 @@ from ..kernel import Chunk, ChunkResult, Kernel, Loss
 from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.same_step import SameStep, SameStepPass, bypassing_states
 from ..state import LearnerState
-from ..step.blocks import reversed_scan
+from ..step.cache_blocks import reversed_scan
 from ..step.stages import over_steps, stages_of
 from ..uses.bilinear import Sparse
 from ..uses.traced_uses import TracedUse
@@ -42,11 +42,11 @@ Memory = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class FactorKernel(Kernel):
-    """Factorised traces for these terms; all other uses of parameters have only their same-step gradient.
+    """Factorized traces for some uses of parameters; all other uses have only their same-step gradient.
 
     Attributes:
         info: the program.
-        traces: one for every term and group.
+        traces: one for every use and group.
         decays: the decay of every trace.
         postsynaptic: whether there are postsynaptic traces.
     """
@@ -58,17 +58,17 @@ class FactorKernel(Kernel):
     in_cache = True
 
     @cached_property
-    def terms(self) -> tuple[TracedUse, ...]:
-        return tuple(dict.fromkeys(trace.term for trace in self.traces))
+    def uses(self) -> tuple[TracedUse, ...]:
+        return tuple(dict.fromkeys(trace.use for trace in self.traces))
 
     @cached_property
     def _same_step(self) -> SameStepPass:
-        return SameStepPass(self.info, self.terms)
+        return SameStepPass(self.info, self.uses)
 
     @cached_property
     def _pre(self) -> tuple[tuple[TracedUse, float], ...]:
-        """The presynaptic traces: term and decay."""
-        return tuple(dict.fromkeys((trace.term, a) for trace, a in zip(self.traces, self.decays, strict=True)))
+        """The presynaptic traces: use and decay."""
+        return tuple(dict.fromkeys((trace.use, a) for trace, a in zip(self.traces, self.decays, strict=True)))
 
     @cached_property
     def _post(self) -> tuple[PostsynapticTrace, ...]:
@@ -77,7 +77,7 @@ class FactorKernel(Kernel):
         return tuple(dict.fromkeys(PostsynapticTrace.of(trace, a) for trace, a in pairs))
 
     def init(self, static: Environment) -> Memory:
-        avals = [term.form.presynaptic_aval for term, _ in self._pre]
+        avals = [use.form.presynaptic_aval for use, _ in self._pre]
         x = [jnp.zeros(aval.shape, aval.dtype) for aval in avals]
         return {"x": x, "f": self._no_f()}
 
@@ -89,14 +89,14 @@ class FactorKernel(Kernel):
                 post, names = PostsynapticTrace.of(trace, decay), trace.dynamics.names
                 parts = [f"{shape_text(post.shape(a))} for {names[a]}" for a in trace.components]
                 text += f"; postsynaptic {', '.join(parts)}"
-            rows.append((trace.term.slots, text))
+            rows.append((trace.use.slots, text))
         return rows
 
     def carries(self) -> Traces:
         return Traces(self.traces)
 
     def only(self, parameters: frozenset[int]) -> FactorKernel:
-        wanted = [bool(parameters & set(trace.term.slots)) for trace in self.traces]
+        wanted = [bool(parameters & set(trace.use.slots)) for trace in self.traces]
         traces, decays = (tuple(compress(all_of, wanted)) for all_of in (self.traces, self.decays))
         return replace(self, traces=traces, decays=decays)
 
@@ -112,19 +112,19 @@ class FactorKernel(Kernel):
         felt = {key: fact for key, fact in entries.items() if key[1] in reached}
         if self.postsynaptic:
             return decay == 0 and not felt
-        steady = all(fact.level is not BindingTime.DYNAMIC for fact in trace.lanes.connection.facts.values())
+        steady = all(fact.binding_time is not BindingTime.DYNAMIC for fact in trace.lanes.connection.facts.values())
         # One constant decay for every component that y reaches, and nothing between them: then e = f (x) eps_x.
         alike = all(a == b and fact.value == decay for (a, b), fact in felt.items()) and (decay == 0 or len(felt) > 0)
         direct = reached == set(trace.dynamics.uniform_f(trace.lanes)) and {a for a, _ in felt} in (reached, set())
         group, old = trace.lanes.connection.group, bypassing_states(self.info)
         # R_t meets the trace of the step before; dl_t/dy_t knows of y_t only, so such a path is lost.
         bypassed = any(group.hidden_invars[group.positions.components[a].state] in old for a in reached)
-        return trace.term.is_direct and steady and alike and direct and not bypassed
+        return trace.use.is_direct and steady and alike and direct and not bypassed
 
     def step_bytes(self) -> int:
         """Activations, both kinds of traces with what they are made of, and cotangents, about."""
-        x = sum(term.form.presynaptic_aval.size * term.form.presynaptic_aval.dtype.itemsize for term, _ in self._pre)
-        y = sum(size_of(term.y) * dtype_of(term.y).itemsize for term in self.terms)
+        x = sum(use.form.presynaptic_aval.size * use.form.presynaptic_aval.dtype.itemsize for use, _ in self._pre)
+        y = sum(size_of(use.y) * dtype_of(use.y).itemsize for use in self.uses)
         f = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(self._no_f)))
         return super().step_bytes() + 2 * (x + f) + y
 
@@ -142,29 +142,29 @@ class FactorKernel(Kernel):
         # What the loop below needs of every step, so that it only scales and adds.
         x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
         after, (eps_x, eps_f) = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
-        gradients = self._beside_the_terms(same)
-        for term in self.terms:
-            signals = self._signals(term, same, f, state.memory["f"], eps_f)
-            numbers = self._numbers(term)
+        gradients = self._beside_the_uses(same)
+        for use in self.uses:
+            signals = self._signals(use, same, f, state.memory["f"], eps_f)
+            numbers = self._numbers(use)
             x_t = x[next(iter(numbers.values()))]
             before = {a: state.memory["x"][n] for a, n in numbers.items()}
             # A product over synapses picks elements one by one and is dear, so all cotangents are made one first. For
             # matrices, another product costs less than that backward loop.
-            if isinstance(term.form, Sparse):
+            if isinstance(use.form, Sparse):
                 pairs = [signals.pair(x_t, before)]
             else:
                 pairs = signals.pairs(x_t, before, {a: eps_x[n] for a, n in numbers.items()})
-            gradients[term.operand] += sum(term.form.pull(*pair) for pair in pairs)
+            gradients[use.operand] += sum(use.form.pull(*pair) for pair in pairs)
         return ChunkResult(gradients, same.losses, jax.tree.leaves(same.outputs), LearnerState(hidden, other, after))
 
-    def _beside_the_terms(self, same: SameStep) -> dict[Var, jax.Array]:
-        """The same-step gradients of all uses that are no terms; of a direct elementwise use the trace holds all."""
-        by_trace = {term.operand for term in self.terms if term.is_direct and not term.equations}
+    def _beside_the_uses(self, same: SameStep) -> dict[Var, jax.Array]:
+        """The same-step gradients of all uses without a trace; of a direct elementwise use, the trace has all."""
+        by_trace = {use.operand for use in self.uses if use.is_direct and not use.equations}
         return {var: jnp.zeros_like(g) if var in by_trace else g for var, g in same.entering.items()}
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         """X of every presynaptic trace; D and f of every postsynaptic one."""
-        x = [term.form.presynaptic(values) for term, _ in self._pre]
+        x = [use.form.presynaptic(values) for use, _ in self._pre]
         return x, [post.d(values) for post in self._post], [post.f(values) for post in self._post]
 
     def _advance(self, memory: Memory, at_step: Any) -> tuple[Memory, Any]:
@@ -176,21 +176,21 @@ class FactorKernel(Kernel):
         return {"x": new_x, "f": new_f}, (recorded, new_f)
 
     def _signals(
-        self, term: TracedUse, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
+        self, use: TracedUse, same: SameStep, f: Sequence[Components], f_before: Sequence[Components], eps_f: Any
     ) -> Signals:
         """The cotangents of y: L on the traces of a step, R on those of the step before."""
         signals = Signals()
         if not self.postsynaptic:
             # All traces of a use have one decay here: dl_t/dy_t is one cotangent, whichever group it came through.
-            ((_, decay), *_) = self._of(term)
-            signals.add(decay, same.results[term.y])
+            ((_, decay), *_) = self._of(use)
+            signals.add(decay, same.results[use.y])
             # The gradient of an elementwise parameter is among the same-step ones already; the trace has x_t in it once
             # more.
-            if not (term.equations or term.is_direct):
-                signals.direct.append(-same.results[term.y])
+            if not (use.equations or use.is_direct):
+                signals.direct.append(-same.results[use.y])
             return signals
         by_trace = []
-        for trace, decay in self._of(term):
+        for trace, decay in self._of(use):
             post = PostsynapticTrace.of(trace, decay)
             n = self._post.index(post)
             signal, bypass = trace.dynamics.signal(same), trace.dynamics.bypass(same)
@@ -201,22 +201,22 @@ class FactorKernel(Kernel):
             if felt := [a for a in eps_f[n] if a in bypass]:
                 old_f = {a: _shifted(f_before[n][a], eps_f[n][a]) for a in felt}
                 signals.add_earlier(decay, post.cotangent(trace, old_f, bypass))
-        if not term.is_direct:
-            signals.direct.append(self._beside_the_traces(term, same, by_trace))
+        if not use.is_direct:
+            signals.direct.append(self._beside_the_traces(use, same, by_trace))
         return signals
 
-    def _numbers(self, term: TracedUse) -> dict[float, int]:
-        """By decay, the numbers of a term's presynaptic traces."""
-        return {a: n for n, (t, a) in enumerate(self._pre) if t is term}
+    def _numbers(self, use: TracedUse) -> dict[float, int]:
+        """By decay, the numbers of a use's presynaptic traces."""
+        return {a: n for n, (t, a) in enumerate(self._pre) if t is use}
 
-    def _of(self, term: TracedUse) -> list[tuple[Trace, float]]:
-        return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.term is term]
+    def _of(self, use: TracedUse) -> list[tuple[Trace, float]]:
+        return [(trace, a) for trace, a in zip(self.traces, self.decays, strict=True) if trace.use is use]
 
-    def _beside_the_traces(self, term: TracedUse, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
+    def _beside_the_traces(self, use: TracedUse, same: SameStep, direct: Sequence[jax.Array]) -> jax.Array:
         """The cotangent of y on the paths of the same step that no trace holds."""
         # dl_t/dy_t less its part through the groups, or that part would count twice: here, and by L_t . eps_f.
         through_groups = sum(direct[1:], direct[0])
-        return same.results[term.y] - through_groups if term.equations else -through_groups
+        return same.results[use.y] - through_groups if use.equations else -through_groups
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Feedback weights of their own for the way back from the outputs, in place of the transposed readout weights.
+"""Separate feedback weights for the path back from the outputs, in place of the transposed readout weights.
 
 For example, ``y = w z`` with w = 2, z = 3 and a feedback weight b = -1, under the loss y: y is 6, dl/dz = b = -1
 instead of 2, and dl/dw = z = 3, the true gradient of the readout.

@@ -31,7 +31,7 @@ from ...program.primitives import Kind
 from ...program.program import ModuleInfo, Slot, SlotRole, slot_of
 from ..step.stages import stages_of
 from ..uses.traced_uses import traced_uses_of
-from .readouts import is_plain_move, readouts_of, way_out
+from .readouts import is_plain_move, path_out, readouts_of
 
 FILTERED = "filtered emission"
 """Label of the hidden states that filter emissions."""
@@ -44,7 +44,7 @@ class FilteredOutput:
     Attributes:
         group: the hidden group.
         var: z, one element for every position.
-        equations: the projections that carry it towards the outputs, not by way of the group itself.
+        equations: the projections that carry it to the outputs, other than through the group itself.
     """
 
     group: HiddenGroup
@@ -65,7 +65,7 @@ def filtered_readout_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
 
 
 def _emissions(info: ModuleInfo, *, past: bool) -> tuple[FilteredOutput, ...]:
-    groups = dict.fromkeys(c.group for term in traced_uses_of(info) for c in term.connections)
+    groups = dict.fromkeys(c.group for use in traced_uses_of(info) for c in use.connections)
     return tuple(emission for group in groups for emission in _emissions_of_group(info, group, past))
 
 
@@ -95,9 +95,7 @@ def _emitted(info: ModuleInfo, group: HiddenGroup, past: bool) -> dict[Var, None
     """Variables that the group's projections and states reach position by position, in order."""
     # What projections give the population, and what is computed from it position by position. An elementwise parameter,
     # such as a threshold, starts nothing: it is there without any activity.
-    starts = [
-        term.y for term in traced_uses_of(info) if any(c.group is group for c in term.connections) and term.equations
-    ]
+    starts = [use.y for use in traced_uses_of(info) if any(c.group is group for c in use.connections) and use.equations]
     emitted = dict.fromkeys([*starts, *(group.hidden_invars if past else ()), *group.hidden_outvars])
     # A delay line is an old state with several values for each position.
     most = group.positions.size * (group.num_state if past else 1)
@@ -246,13 +244,13 @@ def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
     for eqn in info.equations:
         if any(not isinstance(a, Literal) and a in filtered for a in eqn.invars):
             filtered.update(eqn.outvars)
-    ways = [
-        way_out(info, emission.var, eqn)
+    paths = [
+        path_out(info, emission.var, eqn)
         for emission in filtered_readout_outputs_of(info)
         for eqn in emission.equations
         if emission.var in filtered and readouts_of(info, emission.var, eqn)
     ]
-    return frozenset(id(eqn) for way in ways for eqn, _ in way if classify_derivative(eqn) is Kind.MIXING)
+    return frozenset(id(eqn) for path in paths for eqn, _ in path if classify_derivative(eqn) is Kind.MIXING)
 
 
 def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[FilteredOutput]) -> None:

@@ -60,12 +60,14 @@ def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...
         if len(components) > 1:
             return ()
         readouts += [Readout(group, a) for a in components]
-    levels = binding_times_of(info)
-    way = way_out(info, var, eqn)
-    # Filter and way commute where the whole way is linear; or where only the projection has to be, since what follows
+    binding_times = binding_times_of(info)
+    path = path_out(info, var, eqn)
+    # Filter and path commute where the whole path is linear; or where only the projection has to be, since what follows
     # acts on each readout by one gain that does not change.
-    linear = all(is_linear(e, operands, levels) for e, operands in way)
-    steady = _has_steady_gain(info, eqn) and all(is_linear(e, operands, levels) for e, operands in way if e is eqn)
+    linear = all(is_linear(e, operands, binding_times) for e, operands in path)
+    steady = _has_steady_gain(info, eqn) and all(
+        is_linear(e, operands, binding_times) for e, operands in path if e is eqn
+    )
     return tuple(readouts) if linear or steady else ()
 
 
@@ -77,30 +79,30 @@ def _feeds_other_states(info: ModuleInfo, state: int) -> bool:
     return bool(reach_onward(info).mask(info.hidden_outvars[state]) & others)
 
 
-def way_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, list[int]]]:
+def path_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, list[int]]]:
     """The equations through which a derivative passes from a variable, past this equation, up to new hidden states,
     each with the numbers of the operands that carry it."""
     made_of_it, ends = set[Var](), set(info.hidden_outvars)
-    way = []
+    path = []
     for e in info.equations:
         sources = {var} if e is eqn else made_of_it
         operands = [k for k, atom in enumerate(e.invars) if not isinstance(atom, Literal) and atom in sources]
         if operands and has_derivative(e):
-            way.append((e, operands))
+            path.append((e, operands))
             made_of_it.update(out for out in e.outvars if is_floating(dtype_of(out)) and out not in ends)
-    return way
+    return path
 
 
-def is_linear(eqn: Equation, operands: Sequence[int], levels: BindingTimes) -> bool:
+def is_linear(eqn: Equation, operands: Sequence[int], binding_times: BindingTimes) -> bool:
     """Whether the results are linear in these operands, with coefficients that no data change."""
     rule, name = rule_of(eqn.primitive), eqn.primitive.name
-    steady = all(k in operands or levels.is_static(atom) for k, atom in enumerate(eqn.invars))
+    steady = all(k in operands or binding_times.is_static(atom) for k, atom in enumerate(eqn.invars))
     if name in PRODUCTS or (rule.kind is Kind.MIXING and rule.operation == "sparse"):
         return steady and len(operands) == 1
     if name == "div":
         return steady and list(operands) == [0]
     if name == "select_n":
-        return 0 not in operands and levels.is_static(eqn.invars[0])
+        return 0 not in operands and binding_times.is_static(eqn.invars[0])
     if rule.kind is Kind.STRUCTURAL and rule.index_operands is not None:
         return steady and all(k < rule.index_operands for k in operands)
     return rule.linear or name in SUMS or rule.kind is Kind.STRUCTURAL
@@ -115,5 +117,5 @@ def is_plain_move(eqn: Equation) -> bool:
 def _has_steady_gain(info: ModuleInfo, eqn: Equation) -> bool:
     """Whether a projection acts on readouts position by position with a gain that does not change."""
     connections = [c for out in eqn.outvars for c in connections_of(info, out, feeds_of(info))]
-    steady = all(fact.level is not BindingTime.DYNAMIC for c in connections for fact in c.facts.values())
+    steady = all(fact.binding_time is not BindingTime.DYNAMIC for c in connections for fact in c.facts.values())
     return bool(connections) and classify_derivative(eqn) is Kind.MIXING and steady

@@ -35,7 +35,7 @@ from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
 from ..linearization.same_step import SameStep, SameStepPass
 from ..state import LearnerState
-from ..step.blocks import backward, block_length, reversed_scan
+from ..step.cache_blocks import backward, block_length, reversed_scan
 from ..step.stages import over_steps, stages_of
 from ..uses.traced_uses import TracedUse, entering_variables
 from .feedback import Feedback
@@ -58,13 +58,13 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class TraceKernel(Kernel):
-    """Traces for these terms; all other uses of parameters have only their same-step gradient.
+    """Traces for some uses of parameters; all other uses have only their same-step gradient.
 
     Attributes:
         info: the program.
-        traces: one for every term and group.
-        feedback: feedback weights, where the way back is not the readout's own.
-        replaces_same_step: whether L replaces the same-step gradient of the terms, for rules whose L is no gradient.
+        traces: one for every use and group.
+        feedback: feedback weights, where the errors do not go back through the readout's own.
+        replaces_same_step: whether L replaces the same-step gradient of the uses, for rules whose L is no gradient.
         readouts: ``id`` of the equations of readouts whose memory a filter stands for.
         remarks: where else a number is no derivative, for the plan.
     """
@@ -77,8 +77,8 @@ class TraceKernel(Kernel):
     remarks: tuple[str, ...] = ()
 
     @cached_property
-    def terms(self) -> tuple[TracedUse, ...]:
-        return tuple(dict.fromkeys(trace.term for trace in self.traces))
+    def uses(self) -> tuple[TracedUse, ...]:
+        return tuple(dict.fromkeys(trace.use for trace in self.traces))
 
     @cached_property
     def dynamics(self) -> tuple[TraceDynamics, ...]:
@@ -86,7 +86,7 @@ class TraceKernel(Kernel):
 
     @cached_property
     def same_step(self) -> SameStepPass:
-        return SameStepPass(self.info, self.terms)
+        return SameStepPass(self.info, self.uses)
 
     def init(self, static: Environment) -> Memory:
         traces = [trace.zeros() for trace in self.traces]
@@ -103,7 +103,7 @@ class TraceKernel(Kernel):
         return Memory(memory.traces, lasting)
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        return [(trace.term.slots, trace.memory_text()) for trace in self.traces]
+        return [(trace.use.slots, trace.memory_text()) for trace in self.traces]
 
     def carries(self) -> Traces:
         return Traces(self.traces, self.readouts)
@@ -112,7 +112,7 @@ class TraceKernel(Kernel):
         # Feedback weights that adapt follow the gradients of the readout, so what these need stays.
         if self.feedback and self.feedback.rate:
             return self
-        return replace(self, traces=tuple(t for t in self.traces if parameters & set(t.term.slots)))
+        return replace(self, traces=tuple(t for t in self.traces if parameters & set(t.use.slots)))
 
     def approximations(self) -> list[str]:
         remarks = list(self.remarks)
@@ -171,7 +171,7 @@ class TraceKernel(Kernel):
                 continue
             part = trace.old_gradient(old, adjoints[self.dynamics.index(trace.dynamics)])
             # (D_1^T a_1) . e_0: all that earlier chunks do to this one, however many steps there were.
-            gradients[trace.term.operand] += part
+            gradients[trace.use.operand] += part
             parts.append(part)
         return parts
 
@@ -197,8 +197,8 @@ class TraceKernel(Kernel):
         (first, before), (adjoints, propagators) = reversed_scan(self._back, start, (d, signals), length)
         # The exact same-step gradients of all that no trace follows; then one product over the block for each use.
         gradients = dict(same.entering)
-        for term, x in zip(self.terms, presynaptic, strict=True):
-            gradients[term.operand] += term.form.pull(x, self._cotangent(term, same, f, adjoints))
+        for use, x in zip(self.uses, presynaptic, strict=True):
+            gradients[use.operand] += use.form.pull(x, self._cotangent(use, same, f, adjoints))
         # In at least single precision: in bfloat16 a sum over many blocks stops growing.
         totals = added(future.gradients, gradients, entering_variables(self.info))
         block = _AtSteps(same.losses, jax.tree.leaves(same.outputs))
@@ -218,23 +218,23 @@ class TraceKernel(Kernel):
         return (new, [dynamics.propagator(p, d_s) for dynamics, p, d_s in wanted]), after
 
     def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
-        presynaptic = [term.form.presynaptic(values) for term in self.terms]
+        presynaptic = [use.form.presynaptic(values) for use in self.uses]
         d = [dynamics.d(values) for dynamics in self.dynamics]
         f = [trace.dynamics.f(trace.lanes, values) for trace in self.traces]
         return presynaptic, d, f
 
     def _cotangent(
-        self, term: TracedUse, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
+        self, use: TracedUse, same: SameStep, f: Sequence[Components], adjoints: Sequence[Components]
     ) -> jax.Array:
         """The cotangent of y, ``[K, *y]``: of the same step, and of the future through the traces' dynamics."""
         # dl_s/dy_s of the step itself; for an elementwise parameter that is among the same-step gradients already. b_s
         # leaves L_s out, so that the two together are f_s^T a_s and no path is counted twice.
-        parts = [same.results[term.y]] if term.equations else []
+        parts = [same.results[use.y]] if use.equations else []
         if self.replaces_same_step:
             # M f takes the place of dl_s/dy_s, also where that was counted already.
-            parts = [] if term.equations else [-same.results[term.y]]
+            parts = [] if use.equations else [-same.results[use.y]]
         for trace, f_t in zip(self.traces, f, strict=True):
-            if trace.term is term:
+            if trace.use is use:
                 by_lane = trace.by_lane(f_t)
                 parts.append(trace.cotangent(by_lane, adjoints[self.dynamics.index(trace.dynamics)]))
                 if self.replaces_same_step:
@@ -253,7 +253,7 @@ class TraceKernel(Kernel):
         return [
             trace.advanced(
                 None if memory is None else memory[k],
-                at_steps.presynaptic[self.terms.index(trace.term)],
+                at_steps.presynaptic[self.uses.index(trace.use)],
                 at_steps.carried[k],
                 propagators[self.dynamics.index(trace.dynamics)],
             )
@@ -285,7 +285,7 @@ class _AtSteps:
     Attributes:
         losses: times the weights.
         outputs: output leaves.
-        presynaptic: X of every term, where traces are kept.
+        presynaptic: X of every use, where traces are kept.
         carried: what each step adds to every trace, as factors of X.
     """
 

@@ -36,21 +36,21 @@ from ..uses.traced_uses import TracedUse, traced_uses_of
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The trace of one term in one group.
+    """The trace of one use in one group.
 
     Attributes:
-        term: the projection's operand.
-        lanes: the way from the projection's result into the group.
+        use: the traced use of a parameter.
+        lanes: the path from the projection's result into the group.
         dynamics: the group's dynamics.
     """
 
-    term: TracedUse
+    use: TracedUse
     lanes: Alignment
     dynamics: TraceDynamics
 
     @property
     def form(self) -> BilinearMap:
-        return self.term.form
+        return self.use.form
 
     @property
     def dtype(self) -> Any:
@@ -185,7 +185,7 @@ class Trace:
 
 
 def check_holomorphic(path: Slice) -> None:
-    """Raises :class:`RuleError` where a complex value has no complex derivative on its way to a state.
+    """Raises :class:`RuleError` where a complex value has no complex derivative on its path to a state.
 
     D and f are then no complex numbers: changes of the real and of the imaginary part have effects of their own.
     """
@@ -204,15 +204,15 @@ def check_holomorphic(path: Slice) -> None:
 
 @cached_by_program
 def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
-    """D-RTRL's traces of a program: one for every term and every group that it reaches.
+    """D-RTRL's traces of a program: one for every use and every group that it reaches.
 
     Raises:
         RuleError: D of a group is not known by position.
     """
-    terms = traced_uses_of(info)
+    uses = traced_uses_of(info)
     by_group: dict[HiddenGroup, list[Connection]] = {}
-    for term in terms:
-        for connection in term.connections:
+    for use in uses:
+        for connection in use.connections:
             by_group.setdefault(connection.group, []).append(connection)
     # Forward mode gives a number for such a path, too, and no error; as an entry of D it would be wrong for every
     # change but one of the real part.
@@ -228,4 +228,4 @@ def traces_of(info: ModuleInfo) -> tuple[Trace, ...]:
             jax.eval_shape(lambda one=one: one.d(Zeros()))
     except AnalysisError as error:
         raise RuleError(f"eligibility traces need D by position. {error}") from error
-    return tuple(Trace(term, lanes, dynamics[lanes.connection.group]) for term in terms for lanes in term.lanes)
+    return tuple(Trace(use, lanes, dynamics[lanes.connection.group]) for use in uses for lanes in use.lanes)

@@ -133,11 +133,11 @@ def _before_picking(info: ModuleInfo, operation: ParameterUse) -> ParameterUse:
 
     So a trace has one number per neuron, not one per synapse.
     """
-    levels = binding_times_of(info)
-    while (eqn := levels.producers.get(operation.xs[0])) is not None and eqn.primitive.name == "gather":
+    binding_times = binding_times_of(info)
+    while (eqn := binding_times.producers.get(operation.xs[0])) is not None and eqn.primitive.name == "gather":
         data, places = eqn.invars
         # Places that data decide would have the trace follow another neuron at every step.
-        still = isinstance(places, Literal) or levels.of(places) is BindingTime.CONSTANT
+        still = isinstance(places, Literal) or binding_times.of(places) is BindingTime.CONSTANT
         if not still or not isinstance(data, Var) or size_of(data) > size_of(operation.xs[0]):
             break
         operation = replace(operation, xs=(data,), equations=(eqn, *operation.equations))

@@ -1,7 +1,7 @@
 """Where parameters meet the data of a step, and which of these places carry an eligibility trace.
 
 For example, ``v' = 0.9 v + x @ softplus(w) + b`` has two uses that reach v without mixing: ``softplus(w)`` at the
-product, whose X is x, and ``b`` itself, whose X is 1. ``slots`` says which parameter each is made of; the way from
+product, whose X is x, and ``b`` itself, whose X is 1. ``slots`` says which parameter each is made of; the path from
 softplus(w) back to w is taken once per call, outside the traces.
 """
 
@@ -34,7 +34,7 @@ class TracedUse:
         operand: the static variable.
         y: the projection's result.
         equations: the equations that apply the operand; none for an elementwise parameter.
-        lanes: the way into each group.
+        lanes: the path into each group.
         is_direct: whether the loss of the same step feels y only through the groups' new states.
         slots: indices of the parameters that the operand is made of.
     """
@@ -54,7 +54,7 @@ class TracedUse:
 
 @cached_by_program
 def traced_uses_of(info: ModuleInfo) -> tuple[TracedUse, ...]:
-    """All terms of a program that reach a group, in program order."""
+    """All uses of parameters that reach a group, in program order."""
     uses = []
     for operation in parameter_uses_of(info):
         if _connections(info, operation.y):
@@ -67,7 +67,7 @@ def _terms_of_operation(info: ModuleInfo, operation: ParameterUse) -> Iterator[T
     # Each operand with a form of its own, where the result of its own equation reaches a state position by position.
     if all(_connections(info, y) for _, y, _, _ in parts):
         for operand, y, equations, form in parts:
-            yield _term(info, operation, operand, y, equations, form)
+            yield _traced_use(info, operation, operand, y, equations, form)
         return
     # Otherwise a further mixing equation belongs to the projection, as in a product that is then scattered: only the
     # whole has a result by position, and its form is found by running it.
@@ -75,7 +75,7 @@ def _terms_of_operation(info: ModuleInfo, operation: ParameterUse) -> Iterator[T
     for number, operand in enumerate(operation.operands):
         if binding_times_of(info).learned_of(operand) and slots_of(info, operand):
             form = sparse_map(info, operation, number, static) or Dense(operand, operation.y, operation)
-            yield _term(info, operation, operand, operation.y, operation.equations, form)
+            yield _traced_use(info, operation, operand, operation.y, operation.equations, form)
 
 
 Part = tuple[Var, Var, tuple[Equation, ...], BilinearMap | None]
@@ -111,7 +111,7 @@ def _form_of(operation: ParameterUse, eqn: Equation, operand: int) -> BilinearMa
     return None
 
 
-def _term(
+def _traced_use(
     info: ModuleInfo,
     operation: ParameterUse,
     operand: Var,
@@ -147,11 +147,11 @@ def _form_by_running(
 
 def slots_of(info: ModuleInfo, operand: Var) -> tuple[int, ...]:
     """Indices of the parameters from which a derivative reaches the operand."""
-    levels = binding_times_of(info)
-    mask = levels.learned_of(operand)
+    binding_times = binding_times_of(info)
+    mask = binding_times.learned_of(operand)
     by_slot = info.weight_path_to_invars
     return tuple(
-        k for k, slot in enumerate(info.parameters) if any(mask & levels.bits[var] for var in by_slot[slot.path])
+        k for k, slot in enumerate(info.parameters) if any(mask & binding_times.bits[var] for var in by_slot[slot.path])
     )
 
 
@@ -166,7 +166,7 @@ def slots_in_time(info: ModuleInfo) -> tuple[int, ...]:
 
 
 def _connections(info: ModuleInfo, y: Var) -> tuple[Connection, ...]:
-    """How y reaches groups; where it is a parameter, not by way of static values, which are terms of their own."""
+    """How y reaches groups; where y is a parameter, not through static values, which are uses of their own."""
     return connections_of(info, y, feeds_past_static(info))
 
 
@@ -182,8 +182,8 @@ def _is_direct(info: ModuleInfo, y: Var, lanes: Sequence[Alignment]) -> bool:
 @cached_by_program
 def entering_variables(info: ModuleInfo) -> tuple[Var, ...]:
     """Static variables made of parameters that the step's changing part, its outputs or its states read."""
-    levels, stages = binding_times_of(info), stages_of(info)
+    binding_times, stages = binding_times_of(info), stages_of(info)
     read = [a for eqn in stages.changing for a in eqn.invars]
     atoms = [*read, *info.jaxpr.outvars]
     variables = dict.fromkeys(a for a in atoms if not isinstance(a, Literal))
-    return tuple(v for v in variables if levels.of(v) is BindingTime.STATIC and slots_of(info, v))
+    return tuple(v for v in variables if binding_times.of(v) is BindingTime.STATIC and slots_of(info, v))

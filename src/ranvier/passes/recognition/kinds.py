@@ -42,13 +42,13 @@ def _nothing(case: Case) -> Match:
         bias = rows[0][""]
         return Match(Relay(), None, weights=weights, bias=bias if np.any(bias) else None)
     # The slopes of a spike are zero and say nothing about weights. Each input alone is raised until the neuron fires;
-    # those levels are inversely proportional to the weights.
+    # those inputs are inversely proportional to the weights.
     main = probe.inputs[0]
-    level = {}
+    onset = {}
     for k in probe.inputs:
-        level[k] = simple(probe.onset(case.spike, k, np.ones(probe.size), {}))
-    weights = {k: simple(level[main] / level[k]) for k in probe.inputs}
-    return Match(Threshold(level[main]), case.spike, weights=weights)
+        onset[k] = simple(probe.onset(case.spike, k, np.ones(probe.size), {}))
+    weights = {k: simple(onset[main] / onset[k]) for k in probe.inputs}
+    return Match(Threshold(onset[main]), case.spike, weights=weights)
 
 
 def _one(case: Case) -> Match:
@@ -185,7 +185,7 @@ def _spike_with_adaptation(case: Case, v: str, a: str, main: str) -> tuple[Spike
     """The spike of a potential whose threshold a state raises, and how that state does it."""
     spike = Spike.of(case, v, main=main, at={a: np.zeros(case.probe.size)})
     # Two values of the state besides zero: a threshold that is straight in it rises by the same amount twice.
-    raised = [_raised(case, v, main, a, level) for level in (1.0, 2.0)]
+    raised = [_raised(case, v, main, a, value) for value in (1.0, 2.0)]
     slope = raised[0] - spike.threshold
     if not is_close(raised[1] - raised[0], slope, np.abs(raised[1])):
         raise Unlike(
@@ -212,13 +212,13 @@ def _initial_adaptation(spike: Spike, adaptation: Adaptation) -> np.ndarray:
     return start / adaptation.jump
 
 
-def _raised(case: Case, v: str, main: str, a: str, level: float) -> np.ndarray:
+def _raised(case: Case, v: str, main: str, a: str, value: float) -> np.ndarray:
     """The threshold if the state ``a`` has some value."""
     try:
-        return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, level)}).threshold
+        return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, value)}).threshold
     except Unlike as unlike:
         raise Unlike(
-            f"where {a!r} is {level:g}, {unlike}: it is not an adaptation, but maybe a refractory time",
+            f"where {a!r} is {value:g}, {unlike}: it is not an adaptation, but maybe a refractory time",
             about=a,
             remedy="named neurons have no refractory time",
         ) from unlike

@@ -127,10 +127,10 @@ class Spike:
     @property
     def fields(self) -> dict[str, Any]:
         """Threshold and reset as arguments of the neuron."""
-        level = simple(self.threshold - self.shift)
+        threshold = simple(self.threshold - self.shift)
         if self.subtract is None:
-            return {"v_threshold": level, "v_reset": simple(self.reset), "reset": "zero"}
-        return {"v_threshold": level, "reset": "subtract"}
+            return {"v_threshold": threshold, "v_reset": simple(self.reset), "reset": "zero"}
+        return {"v_threshold": threshold, "reset": "subtract"}
 
     def start(self, v: np.ndarray) -> np.ndarray:
         """The neuron's potential before the first step."""

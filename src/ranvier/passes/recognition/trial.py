@@ -72,8 +72,9 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
         expected = {name: affine(name) for name in (*probe.states, *probe.outputs)}
         if isinstance(match.neuron, Threshold):
             total = sum((match.weights[k] * at[k] for k in probe.inputs), np.zeros(clear.shape))
-            level = match.neuron.threshold
-            expected[str(match.spike)], clear = (total > level) * 1.0, np.abs(total - level) > TIE * (1 + np.abs(level))
+            threshold = match.neuron.threshold
+            expected[str(match.spike)] = (total > threshold) * 1.0
+            clear = np.abs(total - threshold) > TIE * (1 + np.abs(threshold))
         return expected, clear
     adaptation = spike.adaptation
     # A late reset changes the states from which the step starts. In the last step, the threshold was raised by the
@@ -87,9 +88,9 @@ def _expected(probe: Probe, match: Match, at: dict[str, np.ndarray]) -> tuple[di
             more = np.where(before > 0, adaptation.jump / adaptation.fade, 0.0)
             start[adaptation.state] = at[adaptation.state] + more
     expected = {name: affine(name) for name in (*probe.states, *probe.outputs)}
-    level = spike.threshold + (0.0 if adaptation is None else adaptation.slope * start[adaptation.state])
-    above = expected[spike.v] - level
-    clear = clear & (np.abs(above) > TIE * (np.abs(expected[spike.v]) + np.abs(level)))
+    threshold = spike.threshold + (0.0 if adaptation is None else adaptation.slope * start[adaptation.state])
+    above = expected[spike.v] - threshold
+    clear = clear & (np.abs(above) > TIE * (np.abs(expected[spike.v]) + np.abs(threshold)))
     expected[str(match.spike)] = (above > 0) * 1.0
     if not spike.resets_later:
         expected[spike.v] = spike.after(expected[spike.v], above > 0)
@@ -146,8 +147,8 @@ def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
     for port in population.neuron.inputs:
         weight = np.broadcast_to(match.weights.get(port, np.ones(population.size)), (population.size,))
         weight = np.where(weight == 0, 1.0, weight)
-        level = generator.uniform(0.2, 3.0, (1, SAMPLES, 1)) / len(population.neuron.inputs)
-        drawn = generator.uniform(-0.5, 1.5, (STEPS, SAMPLES, population.size)) * level * scale / weight
+        strength = generator.uniform(0.2, 3.0, (1, SAMPLES, 1)) / len(population.neuron.inputs)
+        drawn = generator.uniform(-0.5, 1.5, (STEPS, SAMPLES, population.size)) * strength * scale / weight
         inputs[port] = drawn.reshape(STEPS, SAMPLES, *population.shape)
     return inputs
 
@@ -155,12 +156,12 @@ def _inputs(population: Population, match: Match) -> dict[str, np.ndarray]:
 def _firing_input(neuron: Any, size: int) -> np.ndarray:
     """A constant input that would bring the neuron to its threshold, ``[size]``; for IF neurons, within 10 ms."""
     if isinstance(neuron, Threshold):
-        level = neuron.threshold
+        drive = neuron.threshold
     elif isinstance(neuron, IF):
-        level = neuron.v_threshold / (neuron.r * 1e-2)
+        drive = neuron.v_threshold / (neuron.r * 1e-2)
     else:
-        level = (neuron.v_threshold - neuron.v_leak) / neuron.r / getattr(neuron, "w_in", 1.0)
-    inputs = np.broadcast_to(np.ravel(level), (size,)) if np.ndim(level) else np.full(size, float(level))
+        drive = (neuron.v_threshold - neuron.v_leak) / neuron.r / getattr(neuron, "w_in", 1.0)
+    inputs = np.broadcast_to(np.ravel(drive), (size,)) if np.ndim(drive) else np.full(size, float(drive))
     return np.where(inputs == 0, 1.0, inputs)
 
 

@@ -35,17 +35,17 @@ class BindingTime(enum.IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class BindingTimes:
-    """The level of every variable, and the set of operands it is made of, as a bit mask.
+    """The binding time of every variable, and the set of operands it is made of, as a bit mask.
 
     Attributes:
-        level: variable to level.
+        by_variable: variable to its binding time.
         sources: variable to bit mask over ``bits``.
         learned: variable to the part of ``sources`` from which a derivative passes.
         bits: operand to its bit.
         producers: variable to the equation that computes it.
     """
 
-    level: dict[Var, BindingTime]
+    by_variable: dict[Var, BindingTime]
     sources: dict[Var, int]
     learned: dict[Var, int]
     bits: dict[Var, int]
@@ -53,7 +53,7 @@ class BindingTimes:
     _values: Environment = field(default_factory=dict)
 
     def of(self, atom: Atom) -> BindingTime:
-        return BindingTime.CONSTANT if isinstance(atom, Literal) else self.level[atom]
+        return BindingTime.CONSTANT if isinstance(atom, Literal) else self.by_variable[atom]
 
     def is_static(self, atom: Atom) -> bool:
         return self.of(atom) is not BindingTime.DYNAMIC
@@ -62,14 +62,14 @@ class BindingTimes:
         return 0 if isinstance(atom, Literal) else self.learned[atom]
 
     def constant_value(self, atom: Atom) -> np.ndarray | None:
-        """The value of a constant variable; None for other levels."""
+        """The value of a constant variable; None for any other."""
         if isinstance(atom, Literal):
             return np.asarray(atom.val)
-        if self.level[atom] is not BindingTime.CONSTANT:
+        if self.by_variable[atom] is not BindingTime.CONSTANT:
             return None
         # All at once: the constants of a program share equations, and compiling them together takes as long as one.
         if atom not in self._values:
-            made_here = [eqn for var, eqn in self.producers.items() if self.level[var] is BindingTime.CONSTANT]
+            made_here = [eqn for var, eqn in self.producers.items() if self.by_variable[var] is BindingTime.CONSTANT]
             run_known(list(dict.fromkeys(made_here)), self._values)
         return np.asarray(self._values[atom])
 
@@ -78,10 +78,10 @@ class BindingTimes:
 def binding_times_of(info: ModuleInfo) -> BindingTimes:
     """Binding times and sources of all variables of a program."""
     unchanged = _unchanged_states(info)
-    level: dict[Var, BindingTime] = dict.fromkeys(info.jaxpr.invars, BindingTime.DYNAMIC)
-    level.update(dict.fromkeys(info.weight_invars, BindingTime.STATIC))
-    level.update(dict.fromkeys(unchanged, BindingTime.STATIC))
-    level.update(dict.fromkeys(info.jaxpr.constvars, BindingTime.CONSTANT))
+    by_variable: dict[Var, BindingTime] = dict.fromkeys(info.jaxpr.invars, BindingTime.DYNAMIC)
+    by_variable.update(dict.fromkeys(info.weight_invars, BindingTime.STATIC))
+    by_variable.update(dict.fromkeys(unchanged, BindingTime.STATIC))
+    by_variable.update(dict.fromkeys(info.jaxpr.constvars, BindingTime.CONSTANT))
     bits = {var: 1 << k for k, var in enumerate(info.jaxpr.invars)}
     sources = dict(bits) | dict.fromkeys(info.jaxpr.constvars, 0)
     learned = dict(sources)
@@ -94,14 +94,14 @@ def binding_times_of(info: ModuleInfo) -> BindingTimes:
         # A result is bound as late as the latest of its operands.
         for atom in eqn.invars:
             if not isinstance(atom, Literal):
-                made_of, mask = max(made_of, level[atom]), mask | sources[atom]
+                made_of, mask = max(made_of, by_variable[atom]), mask | sources[atom]
                 if passes and is_floating(dtype_of(atom)):
                     learned_mask |= learned[atom]
         for var in eqn.outvars:
-            level[var], sources[var], producers[var] = made_of, mask, eqn
+            by_variable[var], sources[var], producers[var] = made_of, mask, eqn
             learned[var] = learned_mask if is_floating(dtype_of(var)) else 0
     constants = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
-    return BindingTimes(level, sources, learned, bits, producers, constants)
+    return BindingTimes(by_variable, sources, learned, bits, producers, constants)
 
 
 def _unchanged_states(info: ModuleInfo) -> Sequence[Var]:

@@ -112,14 +112,14 @@ def with_delay_lines(info: ModuleInfo) -> ModuleInfo:
 
 def delay_lines_of(info: ModuleInfo) -> list[DelayLine]:
     """The hidden states that are ring buffers addressed by one counter."""
-    levels = binding_times_of(info)
+    binding_times = binding_times_of(info)
     first_lines = []
     for state, var in enumerate(info.hidden_invars):
         # Sizes and counters are tried one after the other; what is never addressed by index is not tried at all.
         sizes = {size for size in shape_of(var) if 1 < size <= MAX_COMPONENTS}
         counters = _counters(info) if sizes and _is_addressed(info, var) else ()
         tries = ((size, counter) for size in sorted(sizes) for counter in counters)
-        lines = (_delay_line(info, levels, state, size, counter) for size, counter in tries)
+        lines = (_delay_line(info, binding_times, state, size, counter) for size, counter in tries)
         first_lines += [line for line in lines if line is not None][:1]
     return first_lines
 
@@ -148,10 +148,10 @@ MOVED_WHOLE = ("copy", "transpose")
 """Equations that leave the slots of a ring buffer whole."""
 
 
-def _delay_line(info: ModuleInfo, levels: BindingTimes, state: int, size: int, counter: int) -> DelayLine | None:
+def _delay_line(info: ModuleInfo, binding_times: BindingTimes, state: int, size: int, counter: int) -> DelayLine | None:
     """A state as a delay line of a size along one axis, seen from a counter; None where it is not one."""
     start = int([leaf for slot in info.other for leaf in slot.initial][counter])
-    seen = _Seen.of(info, levels, counter, start, size)
+    seen = _Seen.of(info, binding_times, counter, start, size)
     advanced = seen.residue(info.other_outvars[counter])
     if advanced is None or not advanced.counted.all():
         return None
@@ -241,7 +241,7 @@ class _Seen:
 
     Attributes:
         info: the program.
-        levels: what is known of its variables.
+        binding_times: what is known of its variables.
         counter: variable of the counter.
         size: D.
         orbit: all values of the counter; none where it goes on.
@@ -249,25 +249,27 @@ class _Seen:
     """
 
     info: ModuleInfo
-    levels: BindingTimes
+    binding_times: BindingTimes
     counter: Var
     size: int
     orbit: np.ndarray
     residues: dict[Var, Residues]
 
     @classmethod
-    def of(cls, info: ModuleInfo, levels: BindingTimes, counter: int, start: int, size: int) -> _Seen:
+    def of(cls, info: ModuleInfo, binding_times: BindingTimes, counter: int, start: int, size: int) -> _Seen:
         var = info.other_invars[counter]
-        orbit = _orbit(info, levels, counter, start)
-        return cls(info, levels, var, size, orbit, {} if orbit.size else residues_of(info, levels, var, size))
+        orbit = _orbit(info, binding_times, counter, start)
+        return cls(
+            info, binding_times, var, size, orbit, {} if orbit.size else residues_of(info, binding_times, var, size)
+        )
 
     def residue(self, atom: Atom) -> Residues | None:
         """An integer as a constant or the counter with an offset, entry by entry; None where it is neither."""
         if not self.orbit.size:
-            return _residue(atom, self.residues, self.levels)
-        if not is_integer(atom) or isinstance(atom, Literal) or self.levels.is_static(atom):
-            return _residue(atom, {}, self.levels)
-        values = _at_values(self.info, self.levels, atom, self.counter, self.orbit)
+            return _residue(atom, self.residues, self.binding_times)
+        if not is_integer(atom) or isinstance(atom, Literal) or self.binding_times.is_static(atom):
+            return _residue(atom, {}, self.binding_times)
+        values = _at_values(self.info, self.binding_times, atom, self.counter, self.orbit)
         if values is None:
             return None
         offsets = (values - self.orbit.reshape(-1, *[1] * (values.ndim - 1))) % self.size
@@ -279,7 +281,7 @@ class _Seen:
         """Whether the indices that the counter is part of are always places of the buffer."""
         if self.orbit.size or all(residue.is_constant for residue in known.values()):
             return True  # values on an orbit have been looked at one by one
-        choices = bounded_indices(eqn, list(known), self.levels.constant_value, self.levels.producers)
+        choices = bounded_indices(eqn, list(known), self.binding_times.constant_value, self.binding_times.producers)
         return choices is not None and all(
             ((choice[k] >= 0) & (choice[k] < self.size))[residue.counted].all()
             for choice in choices
@@ -287,10 +289,10 @@ class _Seen:
         )
 
 
-def _orbit(info: ModuleInfo, levels: BindingTimes, counter: int, start: int) -> np.ndarray:
+def _orbit(info: ModuleInfo, binding_times: BindingTimes, counter: int, start: int) -> np.ndarray:
     """All values that a counter takes, in order; none where they are many, or where other data change it."""
     var, new = info.other_invars[counter], info.other_outvars[counter]
-    following = _function_of(info, levels, new, var)
+    following = _function_of(info, binding_times, new, var)
     if following is None:
         return np.zeros(0, np.int64)
     run, values = jax.jit(following), [start]
@@ -304,21 +306,27 @@ def _orbit(info: ModuleInfo, levels: BindingTimes, counter: int, start: int) -> 
 
 
 def _at_values(
-    info: ModuleInfo, levels: BindingTimes, atom: Var, counter: Var, values: np.ndarray
+    info: ModuleInfo, binding_times: BindingTimes, atom: Var, counter: Var, values: np.ndarray
 ) -> np.ndarray | None:
     """A variable at these values of a counter, ``[values, *shape]``; None where it is made of other data too."""
-    function = _function_of(info, levels, atom, counter)
+    function = _function_of(info, binding_times, atom, counter)
     if function is None:
         return None
     return np.asarray(jax.jit(jax.vmap(function))(jnp.asarray(values, dtype_of(counter)))).astype(np.int64)
 
 
-def _function_of(info: ModuleInfo, levels: BindingTimes, atom: Atom, counter: Var) -> Callable[[Any], Any] | None:
+def _function_of(
+    info: ModuleInfo, binding_times: BindingTimes, atom: Atom, counter: Var
+) -> Callable[[Any], Any] | None:
     """A variable as a function of a counter; None where it is made of other data too."""
-    bit = levels.bits[counter]
-    if isinstance(atom, Literal) or levels.sources[atom] & ~bit:
+    bit = binding_times.bits[counter]
+    if isinstance(atom, Literal) or binding_times.sources[atom] & ~bit:
         return None
-    made = [eqn for eqn in info.equations if not eqn.effects and not any(levels.sources[v] & ~bit for v in eqn.outvars)]
+    made = [
+        eqn
+        for eqn in info.equations
+        if not eqn.effects and not any(binding_times.sources[v] & ~bit for v in eqn.outvars)
+    ]
     equations = needed_equations(made, [atom])
 
     def function(value: Any) -> Any:
@@ -330,13 +338,13 @@ def _function_of(info: ModuleInfo, levels: BindingTimes, atom: Atom, counter: Va
     return function
 
 
-def residues_of(info: ModuleInfo, levels: BindingTimes, counter: Var, size: int) -> dict[Var, Residues]:
+def residues_of(info: ModuleInfo, binding_times: BindingTimes, counter: Var, size: int) -> dict[Var, Residues]:
     """What integers of a step are modulo a size, as far as they are constants or the counter with an offset."""
     residues = {counter: Residues(np.ones((), bool), np.zeros((), np.int64))}
     for eqn in info.equations:
         if len(eqn.outvars) != 1 or not is_integer(eqn.outvars[0]):
             continue
-        known = [_residue(atom, residues, levels) for atom in eqn.invars]
+        known = [_residue(atom, residues, binding_times) for atom in eqn.invars]
         # Constants only make constants, whose values are known already; but "x and 0" is 0 for an x that is not known.
         if all(residue is None or residue.is_constant for residue in known) and eqn.primitive.name != "and":
             continue
@@ -346,10 +354,10 @@ def residues_of(info: ModuleInfo, levels: BindingTimes, counter: Var, size: int)
     return residues
 
 
-def _residue(atom: Atom, residues: dict[Var, Residues], levels: BindingTimes) -> Residues | None:
+def _residue(atom: Atom, residues: dict[Var, Residues], binding_times: BindingTimes) -> Residues | None:
     if not isinstance(atom, Literal) and atom in residues:
         return residues[atom]
-    value = levels.constant_value(atom) if is_integer(atom) else None
+    value = binding_times.constant_value(atom) if is_integer(atom) else None
     return None if value is None else Residues(np.zeros(value.shape, bool), value.astype(np.int64))
 
 

@@ -27,10 +27,10 @@ from ..interpret import Environment
 from ..nested import mixes, tangents_of
 from ..primitives import Kind, PrimitiveRule, rule_of
 from .addressing import ConstantValue, Indices, index_operands, possible_indices
-from .blocks import sums_within_positions
 from .dependences import Dependences, add_dependence, chained
 from .loop_dependence import loop_dependences
 from .position_map import ONLY_IDENTITY, Maps, PositionMap
+from .position_sums import sums_within_positions
 
 
 @dataclass(frozen=True, eq=False)

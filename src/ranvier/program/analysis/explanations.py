@@ -40,14 +40,14 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
 
     What reaches it only past ``stop_gradient`` does not count: no derivative is lost there.
     """
-    levels = binding_times_of(info)
+    binding_times = binding_times_of(info)
     anything = reach_by_any(info)
     names = {**info.invar_to_hidden_path, **info.invar_to_weight_path}
     diagnostics = []
     for outer in info.equations:
         if classify_derivative(outer) is not Kind.OPAQUE or not any(anything.anything(var) for var in outer.outvars):
             continue
-        hidden_paths = _hidden_behind(outer, levels, names)
+        hidden_paths = _hidden_behind(outer, binding_times, names)
         if not hidden_paths:
             continue
         eqn = _innermost_opaque(outer)
@@ -64,13 +64,13 @@ def opaque_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
 
 
 def backward_only(info: ModuleInfo) -> list[str]:
-    """Functions on the way from parameters or old states to new states whose declared derivative has no forward mode:
+    """Functions on the paths from parameters or old states to new states whose declared derivative has no forward mode:
     equation and reason of each."""
-    levels, reached = binding_times_of(info), reach_by_gradient(info)
-    learned = sum(levels.bits[var] for var in (*info.weight_invars, *info.hidden_invars))
+    binding_times, reached = binding_times_of(info), reach_by_gradient(info)
+    learned = sum(binding_times.bits[var] for var in (*info.weight_invars, *info.hidden_invars))
     reasons = []
     for eqn in info.equations:
-        changing = {k for k, atom in enumerate(eqn.invars) if levels.learned_of(atom) & learned}
+        changing = {k for k, atom in enumerate(eqn.invars) if binding_times.learned_of(atom) & learned}
         if changing and any(map(reached.hidden, eqn.outvars)):
             reasons += [f"{equation_text(inner)}: {reason}" for inner, reason in _without_forward(eqn, changing)]
     return list(dict.fromkeys(reasons))
@@ -109,12 +109,12 @@ def _opaque_message(eqn: Equation, known: bool) -> str:
     return f"no derivative passes through {eqn.primitive.name}, which hides these from learning; {remedy}."
 
 
-def _hidden_behind(eqn: Equation, levels: BindingTimes, names: Mapping[Var, Path]) -> tuple[Path, ...]:
+def _hidden_behind(eqn: Equation, binding_times: BindingTimes, names: Mapping[Var, Path]) -> tuple[Path, ...]:
     mask = 0
     for atom in eqn.invars:
         if not isinstance(atom, Literal) and is_floating(dtype_of(atom)):
-            mask |= levels.learned_of(atom)
-    return tuple(dict.fromkeys(path for var, path in names.items() if mask & levels.bits[var]))
+            mask |= binding_times.learned_of(atom)
+    return tuple(dict.fromkeys(path for var, path in names.items() if mask & binding_times.bits[var]))
 
 
 def second_mixing_diagnostics(info: ModuleInfo, paths: tuple[Path, ...], y: Var, direct: bool) -> list[Diagnostic]:

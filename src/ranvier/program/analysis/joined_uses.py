@@ -64,7 +64,11 @@ def _join(
     flow: ParameterFlow, use: ParameterUse, path: LinearPath, addend: Var | None, partner: ParameterUse | None
 ) -> Join | None:
     """What a use becomes at the end of its path, together with the bias or the use that it meets there."""
-    if addend is not None and flow.levels.of(addend) is BindingTime.STATIC and flow.slots_of(addend) == use.slots:
+    if (
+        addend is not None
+        and flow.binding_times.of(addend) is BindingTime.STATIC
+        and flow.slots_of(addend) == use.slots
+    ):
         return _with_bias(flow, use, path, addend)
     if partner is None or partner is use:
         return None

@@ -1,7 +1,7 @@
 """Which states a later loss feels.
 
-The new value of a state matters beyond its own step only if the next step reads it, with a derivative, on the way to an
-output, or on the way to another state that matters. With ``a' = a + x``, ``b' = 0.9 b + a'`` and the output
+The new value of a state matters beyond its own step only if the next step reads it, with a derivative, on a path to an
+output or to another state that matters. With ``a' = a + x``, ``b' = 0.9 b + a'`` and the output
 ``tanh(b')``, both last; add ``c' = 0.5 c + a'`` that nothing but itself reads, and c does not: no derivative of a loss
 ever passes through it, so nothing is lost where no trace follows it.
 """

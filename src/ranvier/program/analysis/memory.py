@@ -166,9 +166,10 @@ def reachable_components(connection: Connection) -> frozenset[int]:
 
 
 def _results(info: ModuleInfo) -> int:
-    levels = binding_times_of(info)
     mixing = [e for e in info.equations if classify(e) in (Kind.MIXING, Kind.OPAQUE)]
-    return sum(size_of(var) for eqn in mixing for var in eqn.outvars if levels.level.get(var) is BindingTime.DYNAMIC)
+    binding_time = binding_times_of(info).by_variable
+    results = [var for eqn in mixing for var in eqn.outvars]
+    return sum(size_of(var) for var in results if binding_time.get(var) is BindingTime.DYNAMIC)
 
 
 def size_text(count: int) -> str:

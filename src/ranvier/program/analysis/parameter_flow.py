@@ -40,7 +40,7 @@ class ParameterFlow:
     info: ModuleInfo
 
     @cached_property
-    def levels(self) -> BindingTimes:
+    def binding_times(self) -> BindingTimes:
         return binding_times_of(self.info)
 
     @cached_property
@@ -58,7 +58,7 @@ class ParameterFlow:
     def _slot_of_bit(self) -> dict[int, int]:
         """Number of a leaf's bit to the index of the parameter that the leaf belongs to."""
         return {
-            self.levels.bits[var].bit_length() - 1: index
+            self.binding_times.bits[var].bit_length() - 1: index
             for index, slot in enumerate(self.info.parameters)
             for var in self.info.weight_path_to_invars[slot.path]
         }
@@ -69,7 +69,7 @@ class ParameterFlow:
 
     def leaves_of(self, atom: Atom) -> int:
         """Bit mask of the parameter leaves from which a derivative reaches a value."""
-        return self.levels.learned_of(atom) & self._parameter_mask
+        return self.binding_times.learned_of(atom) & self._parameter_mask
 
     def slots_of(self, atom: Atom) -> frozenset[int]:
         """Indices of the parameters from which a derivative reaches a value."""
@@ -81,7 +81,7 @@ class ParameterFlow:
         return {k: var for k, var in variables.items() if self.is_made_of_parameters(var)}
 
     def is_made_of_parameters(self, atom: Atom) -> bool:
-        return self.levels.of(atom) is BindingTime.STATIC and bool(self.leaves_of(atom))
+        return self.binding_times.of(atom) is BindingTime.STATIC and bool(self.leaves_of(atom))
 
     # Where values go
 
@@ -100,7 +100,7 @@ class ParameterFlow:
     def hands_on(self, eqn: Equation, y: Var) -> bool:
         """Whether an equation is linear in y, with constants for the rest: a reshape, a unit conversion."""
         rest = [atom for atom in eqn.invars if atom is not y]
-        constant = all(self.levels.of(atom) is BindingTime.CONSTANT for atom in rest)
+        constant = all(self.binding_times.of(atom) is BindingTime.CONSTANT for atom in rest)
         scaled = eqn.primitive.name in ("mul", "div") and eqn.invars[0] is y
         return constant and (rule_of(eqn.primitive).linear or scaled) and classify_derivative(eqn) is not Kind.MIXING
 

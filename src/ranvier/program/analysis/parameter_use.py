@@ -72,15 +72,15 @@ class ParameterUse:
     @cached_property
     def _fixed(self) -> Mapping[Var, Any]:
         """Values of the constants that the equations read."""
-        levels = binding_times_of(self._info)
+        binding_times = binding_times_of(self._info)
         computed = {var for eqn in self.equations for var in eqn.outvars} | {*self.xs, *self.operands}
         atoms = {a for eqn in self.equations for a in eqn.invars if not isinstance(a, Literal)} - computed
-        return {atom: levels.constant_value(atom) for atom in atoms}
+        return {atom: binding_times.constant_value(atom) for atom in atoms}
 
     def transform(self, parameters: Sequence[Any]) -> list[Any]:
         """Arrays of ``operands`` from those of all parameter leaves (``info.weight_invars``).
 
-        This is the way from stored parameters to what the projection applies: a mask, a sign, softplus,
+        This is the path from stored parameters to what the projection applies: a mask, a sign, softplus,
         ``A @ B``. States that the step never changes enter with their initial values.
         """
         environment: Environment = dict(zip(self._info.jaxpr.constvars, self._info.consts, strict=True))
@@ -92,6 +92,6 @@ class ParameterUse:
 
     @cached_property
     def transform_equations(self) -> list[Equation]:
-        levels = binding_times_of(self._info)
-        static = [e for e in self._info.equations if all(levels.is_static(var) for var in e.outvars)]
+        binding_times = binding_times_of(self._info)
+        static = [e for e in self._info.equations if all(binding_times.is_static(var) for var in e.outvars)]
         return needed_equations([e for e in static if not e.effects], self.operands)

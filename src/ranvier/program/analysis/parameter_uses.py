@@ -60,7 +60,7 @@ class Meeting:
 def _meeting(flow: ParameterFlow, eqn: Equation) -> Meeting | None:
     operands = flow.parameter_operands(eqn)
     # Parameters among themselves (softplus(w), A @ B) make an operand; they meet no data yet.
-    if not operands or all(flow.levels.is_static(atom) for atom in eqn.invars):
+    if not operands or all(flow.binding_times.is_static(atom) for atom in eqn.invars):
         return None
     if classify_derivative(eqn) is Kind.OPAQUE:
         return None
@@ -86,8 +86,8 @@ def _mixing_uses(flow: ParameterFlow, meeting: Meeting) -> Iterator[ParameterUse
         return
     eqn = meeting.equation
     variables = [atom for atom in eqn.invars if not isinstance(atom, Literal)]
-    changing = dict.fromkeys(var for var in variables if not flow.levels.is_static(var))
-    static = dict.fromkeys(var for var in variables if flow.levels.of(var) is BindingTime.STATIC)
+    changing = dict.fromkeys(var for var in variables if not flow.binding_times.is_static(var))
+    static = dict.fromkeys(var for var in variables if flow.binding_times.of(var) is BindingTime.STATIC)
     slots = frozenset().union(*map(flow.slots_of, meeting.mixed))
     kind, reason = _kind_of(eqn)
     for y in eqn.outvars:
@@ -174,7 +174,7 @@ def _kind_of_sum(flow: ParameterFlow, eqn: Equation, y: Var) -> UseKind | None:
     """The kind of matrix product that an equation makes of elementwise products; None where it does not sum them."""
     if eqn.primitive.name == "reduce_sum":
         return UseKind.AFFINE
-    constant = all(flow.levels.of(a) is BindingTime.CONSTANT for a in eqn.invars if a is not y)
+    constant = all(flow.binding_times.of(a) is BindingTime.CONSTANT for a in eqn.invars if a is not y)
     if eqn.primitive.name == "scatter-add" and eqn.invars[2] is y and constant:
         return UseKind.SPARSE
     return None

@@ -41,7 +41,7 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
     Returns:
         bool ``[elements of all targets, elements of all sources]``; False only where the derivative is always zero.
     """
-    levels, total = binding_times_of(info), sum(map(size_of, sources))
+    binding_times, total = binding_times_of(info), sum(map(size_of, sources))
     starts = np.cumsum([0, *map(size_of, sources)])
 
     def marks(element: jax.Array) -> jax.Array:
@@ -52,7 +52,9 @@ def dependence_pattern(info: ModuleInfo, sources: Sequence[Var], targets: Sequen
         for eqn in info.equations:
             if any(not isinstance(a, Literal) and a in marked for a in eqn.invars) and has_derivative(eqn):
                 # A source keeps its own mark: what another source does to it is not asked for.
-                marked.update({var: mark for var, mark in _marked(eqn, marked, levels).items() if var not in sources})
+                marked.update(
+                    {var: mark for var, mark in _marked(eqn, marked, binding_times).items() if var not in sources}
+                )
         flat = [_mark(marked, atom).reshape(-1) for atom in targets]
         return jnp.concatenate(flat) > 0 if flat else jnp.zeros(0, bool)
 
@@ -66,10 +68,10 @@ def _mark(marked: dict[Var, Any], atom: Any) -> jax.Array:
     return marked[atom]
 
 
-def _marked(eqn: Equation, marked: dict[Var, Any], levels: BindingTimes) -> dict[Var, Any]:
+def _marked(eqn: Equation, marked: dict[Var, Any], binding_times: BindingTimes) -> dict[Var, Any]:
     """The marks of the floating-point results of an equation, each element zero or one."""
     marks = [_mark(marked, atom) for atom in eqn.invars]
-    results = _moved(eqn, marks, levels)
+    results = _moved(eqn, marks, binding_times)
     outvars = [var for var in eqn.outvars if is_floating(dtype_of(var))]
     # Without knowledge of the equation, one marked element of an operand marks all results.
     if results is None:
@@ -79,10 +81,10 @@ def _marked(eqn: Equation, marked: dict[Var, Any], levels: BindingTimes) -> dict
     return {var: (mark > 0).astype(jnp.float32) for var, mark in zip(outvars, results, strict=True)}
 
 
-def _moved(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
+def _moved(eqn: Equation, marks: list[jax.Array], binding_times: BindingTimes) -> list[jax.Array] | None:
     """Marks of the results by the kind of the equation; None where all results depend on all operands."""
     if rule_of(eqn.primitive).kind is Kind.NESTED:
-        return _through_bodies(eqn, marks, levels)
+        return _through_bodies(eqn, marks, binding_times)
     kind, name = classify(eqn), eqn.primitive.name
     shapes = {shape_of(var) for var in eqn.outvars}
     if kind is Kind.ELEMENTWISE and len(shapes) == 1:
@@ -94,16 +96,16 @@ def _moved(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[
     if linear and rule_of(eqn.primitive).index_operands is None:
         return bind(eqn, list(marks))
     if name in ("dot_general", "conv_general_dilated") or rule_of(eqn.primitive).operation == "sparse":
-        return _through_products(eqn, marks, levels)
+        return _through_products(eqn, marks, binding_times)
     return None
 
 
-def _through_bodies(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
+def _through_bodies(eqn: Equation, marks: list[jax.Array], binding_times: BindingTimes) -> list[jax.Array] | None:
     """Marks where the derivative of an elementwise equation with bodies, or the one it declares, takes them."""
     if classify_derivative(eqn) is not Kind.ELEMENTWISE:
         return None
     results = []
-    for out, dependences in zip(eqn.outvars, equation_dependences(eqn, levels.constant_value), strict=True):
+    for out, dependences in zip(eqn.outvars, equation_dependences(eqn, binding_times.constant_value), strict=True):
         if not is_floating(dtype_of(out)):
             continue
         total = jnp.zeros(size_of(out))
@@ -122,14 +124,14 @@ def _taken(marks: jax.Array, index: np.ndarray) -> jax.Array:
     return jnp.where(index >= 0, marks[np.maximum(index, 0)], 0.0)
 
 
-def _through_products(eqn: Equation, marks: list[jax.Array], levels: BindingTimes) -> list[jax.Array] | None:
+def _through_products(eqn: Equation, marks: list[jax.Array], binding_times: BindingTimes) -> list[jax.Array] | None:
     """Marks through an operation that is linear in each floating-point operand, all others set to one."""
     # Weights of ones: an element that is zero now need not be zero after the next update.
     operands: list[Any] = []
     for atom in eqn.invars:
         if is_floating(dtype_of(atom)):
             operands.append(jnp.ones(shape_of(atom), jnp.float32))
-        elif (value := levels.constant_value(atom)) is not None:
+        elif (value := binding_times.constant_value(atom)) is not None:
             operands.append(value)
         else:
             return None

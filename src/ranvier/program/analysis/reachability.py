@@ -65,24 +65,26 @@ def feeds_of(info: ModuleInfo) -> Feeds:
 def feeds_past_static(info: ModuleInfo) -> Feeds:
     """The feeds of all variables, but through no equation that makes a static value.
 
-    What a parameter feeds by way of a static value that is made of it is that value's own.
+    What a parameter feeds through a static value that is made of it is that value's own.
     """
-    levels = binding_times_of(info)
-    changing = [e for e in info.equations if e.effects or any(levels.of(v) is BindingTime.DYNAMIC for v in e.outvars)]
+    binding_times = binding_times_of(info)
+    changing = [
+        e for e in info.equations if e.effects or any(binding_times.of(v) is BindingTime.DYNAMIC for v in e.outvars)
+    ]
     return _feeds(info, changing)
 
 
 def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
-    levels = binding_times_of(info)
+    binding_times = binding_times_of(info)
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
-    sources = Sources(levels.producers, lambda atom: not levels.learned_of(atom), info.samples)
+    sources = Sources(binding_times.producers, lambda atom: not binding_times.learned_of(atom), info.samples)
     # Backward: when an equation is visited, all that its results feed is known, so each is visited once.
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
-        of_equation[id(eqn)] = equation_dependences(eqn, levels.constant_value, sources)
+        of_equation[id(eqn)] = equation_dependences(eqn, binding_times.constant_value, sources)
         for out, dependences in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
             fed = of_variable.get(out, NOTHING)
             for (operand, gradient), maps in dependences.items():

@@ -131,13 +131,13 @@ class Connection:
     def facts(self) -> dict[int, EntryFacts]:
         """What is known of f before any data is seen, by component."""
         (source,), residuals = self.path.sources, self.path.residuals
-        levels = binding_times_of(self._info)
+        binding_times = binding_times_of(self._info)
         traced = trace(
             lambda y, *rest: list(self.columns_at(y, rest).values()), [var.aval for var in (source, *residuals)]
         )
-        operand_levels = [BindingTime.DYNAMIC, *(levels.of(var) for var in residuals)]
-        constants = [None, *(levels.constant_value(var) for var in residuals)]
-        facts = jaxpr_facts(traced, operand_levels, constants)
+        operand_binding_times = [BindingTime.DYNAMIC, *(binding_times.of(var) for var in residuals)]
+        constants = [None, *(binding_times.constant_value(var) for var in residuals)]
+        facts = jaxpr_facts(traced, operand_binding_times, constants)
         return {a: EntryFacts(*fact) for a, fact in zip(self.components, facts, strict=True)}
 
     def _read(self, pushed: Sequence[Any], a: int) -> jax.Array:
@@ -316,7 +316,7 @@ def find_hidden_param_op_relations_from_minfo(
 @cached_by_program
 def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
     """Relations with the diagnostics about parameters that have none."""
-    levels, place = binding_times_of(info), _places(info)
+    binding_times, place = binding_times_of(info), _places(info)
     indirect = reach_by_gradient(info)
     relations: list[HiddenParamOpRelation] = []
     notes: list[Diagnostic] = []
@@ -331,7 +331,7 @@ def analyse_relations(info: ModuleInfo) -> RelationAnalysis:
             leaves = tuple(
                 var
                 for var in info.weight_path_to_invars[path]
-                if any(levels.learned_of(w) & levels.bits[var] for w in operation.operands)
+                if any(binding_times.learned_of(w) & binding_times.bits[var] for w in operation.operands)
             )
             relations.append(HiddenParamOpRelation(path, leaves, operation, connections, rest, info))
         paths = tuple(info.parameters[slot].path for slot in sorted(operation.slots))

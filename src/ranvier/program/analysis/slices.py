@@ -108,7 +108,7 @@ def slice_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states
 
 
 def _equations_between(info: ModuleInfo, feeds: Feeds, sources: Sequence[Var], states: frozenset[int]) -> list[int]:
-    """Numbers of the equations on the way, walked forward from the sources."""
+    """Numbers of the equations on the path, walked forward from the sources."""
     numbers: set[int] = set()
     queue = list(sources)
     seen = set(queue)

@@ -33,12 +33,12 @@ class EntryFacts:
     """What is known of an entry of D (or f) before any data is seen.
 
     Attributes:
-        level: whether it is the same in every run, fixed while parameters are, or different in every step.
+        binding_time: whether it is the same in every run, fixed while parameters are, or different in every step.
         uniform: whether all positions share one value.
         value: its value where it is constant and uniform.
     """
 
-    level: BindingTime
+    binding_time: BindingTime
     uniform: bool
     value: float | None = None
 
@@ -47,7 +47,7 @@ class EntryFacts:
             return f"{self.value:.6g}"
         spread = " (uniform)" if self.uniform else ""
         return {BindingTime.CONSTANT: "const", BindingTime.STATIC: "param", BindingTime.DYNAMIC: "varies"}[
-            self.level
+            self.binding_time
         ] + spread
 
 
@@ -226,10 +226,10 @@ class Transition:
             return [columns[key] for key in order]
 
         traced = trace(entries, [var.aval for var in (*sources, *residuals)])
-        levels = binding_times_of(self.info)
-        operand_levels = [BindingTime.DYNAMIC] * len(sources) + [levels.of(var) for var in residuals]
-        constants = [None] * len(sources) + [levels.constant_value(var) for var in residuals]
-        of_entries = jaxpr_facts(traced, operand_levels, constants)
+        binding_times = binding_times_of(self.info)
+        operand_binding_times = [BindingTime.DYNAMIC] * len(sources) + [binding_times.of(var) for var in residuals]
+        constants = [None] * len(sources) + [binding_times.constant_value(var) for var in residuals]
+        of_entries = jaxpr_facts(traced, operand_binding_times, constants)
         facts = {key: EntryFacts(*fact) for key, fact in zip(order, of_entries, strict=True)}
         # An entry that is always zero is as good as a path that does not exist.
         return {key: fact for key, fact in facts.items() if fact.value != 0.0}

@@ -24,54 +24,54 @@ Fact = tuple[BindingTime, bool, float | None]
 
 
 def jaxpr_facts(
-    closed: Any, operand_levels: Sequence[BindingTime], operand_values: Sequence[np.ndarray | None]
+    closed: Any, operand_binding_times: Sequence[BindingTime], operand_values: Sequence[np.ndarray | None]
 ) -> list[Fact]:
     """Facts about the results of a jaxpr.
 
     Args:
         closed: the closed jaxpr.
-        operand_levels: binding time of each operand.
+        operand_binding_times: binding time of each operand.
         operand_values: value of each constant operand, None for the rest.
     """
     jaxpr, consts = open_jaxpr(closed)
-    level: dict[Var, BindingTime] = dict(zip(jaxpr.invars, operand_levels, strict=True))
-    level.update(dict.fromkeys(jaxpr.constvars, BindingTime.CONSTANT))
+    binding_time: dict[Var, BindingTime] = dict(zip(jaxpr.invars, operand_binding_times, strict=True))
+    binding_time.update(dict.fromkeys(jaxpr.constvars, BindingTime.CONSTANT))
     known = dict(zip(jaxpr.constvars, consts, strict=True))
     known.update({v: x for v, x in zip(jaxpr.invars, operand_values, strict=True) if x is not None})
     uniform: dict[Var, bool] = {var: size_of(var) == 1 for var in jaxpr.invars}
     uniform.update({var: all_equal(value) for var, value in known.items()})
 
     for eqn in jaxpr.eqns:
-        made_of = max((_level(level, atom) for atom in eqn.invars), default=BindingTime.CONSTANT)
+        made_of = max((_binding_time(binding_time, atom) for atom in eqn.invars), default=BindingTime.CONSTANT)
         even = _stays_uniform(eqn) and all(_uniform(uniform, atom) for atom in eqn.invars)
         for var in eqn.outvars:
-            level[var], uniform[var] = made_of, even or size_of(var) == 1
+            binding_time[var], uniform[var] = made_of, even or size_of(var) == 1
 
     # Values of constants decide in the end: a sum over equal columns is uniform, which no rule above says.
-    constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and level[a] is BindingTime.CONSTANT]
+    constant = [a for a in jaxpr.outvars if not isinstance(a, Literal) and binding_time[a] is BindingTime.CONSTANT]
     if constant:
-        run_known(needed_equations([e for e in jaxpr.eqns if _is_constant(e, level)], constant), known)
-    return [_fact(atom, level, uniform, known) for atom in jaxpr.outvars]
+        run_known(needed_equations([e for e in jaxpr.eqns if _is_constant(e, binding_time)], constant), known)
+    return [_fact(atom, binding_time, uniform, known) for atom in jaxpr.outvars]
 
 
-def _fact(atom: Atom, level: dict[Var, BindingTime], uniform: dict[Var, bool], known: dict[Var, Any]) -> Fact:
+def _fact(atom: Atom, binding_time: dict[Var, BindingTime], uniform: dict[Var, bool], known: dict[Var, Any]) -> Fact:
     if isinstance(atom, Literal):
         value = np.asarray(atom.val)
         return BindingTime.CONSTANT, True, None if np.iscomplexobj(value) else float(value)
-    if level[atom] is not BindingTime.CONSTANT:
-        return level[atom], uniform[atom], None
+    if binding_time[atom] is not BindingTime.CONSTANT:
+        return binding_time[atom], uniform[atom], None
     value = np.asarray(known[atom])
     even = all_equal(value)
     real = even and not np.iscomplexobj(value)
     return BindingTime.CONSTANT, even, float(value.reshape(-1)[0]) if real else None
 
 
-def _is_constant(eqn: Equation, level: dict[Var, BindingTime]) -> bool:
-    return all(level[var] is BindingTime.CONSTANT for var in eqn.outvars)
+def _is_constant(eqn: Equation, binding_time: dict[Var, BindingTime]) -> bool:
+    return all(binding_time[var] is BindingTime.CONSTANT for var in eqn.outvars)
 
 
-def _level(level: dict[Var, BindingTime], atom: Atom) -> BindingTime:
-    return BindingTime.CONSTANT if isinstance(atom, Literal) else level[atom]
+def _binding_time(binding_time: dict[Var, BindingTime], atom: Atom) -> BindingTime:
+    return BindingTime.CONSTANT if isinstance(atom, Literal) else binding_time[atom]
 
 
 def _uniform(uniform: dict[Var, bool], atom: Atom) -> bool:

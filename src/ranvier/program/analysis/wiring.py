@@ -89,7 +89,7 @@ class _Ends:
 
     def __init__(self, info: ModuleInfo) -> None:
         self.info = info
-        self.levels = binding_times_of(info)
+        self.binding_times = binding_times_of(info)
         groups = analyse_groups(info).groups
         self.old: dict[Var, Node] = {var: ("group", g.index) for g in groups for var in g.hidden_invars}
         self.new: dict[Var, Node] = {var: ("group", g.index) for g in groups for var in g.hidden_outvars}
@@ -135,14 +135,14 @@ def _wires_into(ends: _Ends, target: Node, variables: Sequence[Var]) -> Iterator
 
 def _steps_back(ends: _Ends, walk: _Walk) -> list[_Walk]:
     """The walk, gone on to every operand that changes of the equation that computes its variable."""
-    eqn = ends.levels.producers.get(walk.var)
+    eqn = ends.binding_times.producers.get(walk.var)
     if eqn is None:
         return []
     here = ends.projection(eqn)
     # The wire is named for the projection at its target; a second one farther back only gates it.
     gated = walk.gated or (here is not None and walk.through is not None and here is not walk.through)
     through = here if walk.through is None else walk.through
-    changing = [a for a in eqn.invars if not isinstance(a, Literal) and not ends.levels.is_static(a)]
+    changing = [a for a in eqn.invars if not isinstance(a, Literal) and not ends.binding_times.is_static(a)]
     return [_Walk(var, through, gated) for var in changing]
 
 

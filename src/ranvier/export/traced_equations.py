@@ -1,4 +1,4 @@
-"""Equations of a jaxpr as Python statements, with the names of ``jax.numpy``."""
+"""The equations of a traced population as Python statements, with the names of ``jax.numpy``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FUNCTIONS = {
 PASSED = frozenset(["copy", "reshape", "broadcast_in_dim", "squeeze"])
 
 
-class Equations:
+class TracedEquations:
     """Statements for the equations of one function.
 
     Attributes:
@@ -106,7 +106,7 @@ class Equations:
 
     def _body(self, closed: Any, operands: list[str], own: str, pairs: int = 0) -> list[str]:
         """The statements of a function, with its return; with pairs, of results and their tangents."""
-        inner = Equations(self.where, "y", self.functions, self.inside | {own})
+        inner = TracedEquations(self.where, "y", self.functions, self.inside | {own})
         results = inner.results(closed, operands)
         lines = [f"    {line}" for line in inner.lines]
         if not pairs:

@@ -1,5 +1,5 @@
-"""Equations that work on whole arrays: each is a population of its own, or shares one with those it hands random keys
-and the like.
+"""Blocks of equations on whole arrays: each equation is a population of its own, or shares one with the equations that
+it passes random keys to.
 
 A ``jnp.sort(0.9 * h + y)`` is a block of one equation, with one port and one output. Dropout is one of several: a key
 is split, bits are drawn from it and become uniform numbers. Keys and bits cannot go over a projection, which brings

@@ -1,4 +1,4 @@
-"""Sums over a few elements of one position: compartments that a constant matrix mixes inside every neuron.
+"""Sums within a position: compartments that a constant matrix mixes inside every neuron.
 
 ``V @ A.T`` for ``V [neurons, compartments]`` is a mixing operation, but what it mixes stays within the neuron, and the
 block D holds it. Each of its position maps says where the m-th element of the sum comes from, counted from the

@@ -1,4 +1,4 @@
-"""Passes over the steps of a chunk in blocks whose values fit the processor's cache.
+"""Blocks of steps whose values fit the processor's cache, and passes over a chunk block by block.
 
 For example, 100 steps, of which 30 fit at a time: ``even_part`` gives 25, four equal blocks, in place of three of 30
 and one of 10 that would be compiled by itself.

@@ -1,9 +1,9 @@
-"""Ways within a step that no position-by-position path covers.
+"""Paths within a step that pass through an equation that mixes positions.
 
 Eligibility traces follow a source (an old state, or the result of a projection) through equations that keep positions
-apart. Where a source meets an equation that mixes positions and still reaches a state, the trace does not follow: that
-is a detour. In ``y = x @ w; a' = 0.8 a + y; b' = 0.9 b + tanh(y) @ u`` the source y reaches a' straight and b' by a
-detour through ``@ u``.
+apart. Where a source meets an equation that mixes positions and still reaches a state, no trace follows: that is a
+mixed path. In ``y = x @ w; a' = 0.8 a + y; b' = 0.9 b + tanh(y) @ u`` the source y reaches a' by a direct path, and b'
+by a mixed path through ``@ u``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .reachability import differentiated_operands, feeds_of, is_mixed, reach
 
 
 @dataclass(frozen=True, eq=False)
-class Detour:
-    """The first mixing equation on ways from sources to states.
+class MixedPath:
+    """The first mixing equation on paths from sources to states.
 
     Attributes:
         equation: the equation.
@@ -39,24 +39,26 @@ class Detour:
         return tuple((self.equation, var) for var in self.operands)
 
 
-def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozenset[int] = frozenset()) -> list[Detour]:
-    """All detours of a program, each way named once, at its first mixing equation.
+def mixed_paths(
+    info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozenset[int] = frozenset()
+) -> list[MixedPath]:
+    """All mixed paths of a program, each once, at its first mixing equation.
 
     Args:
         info: the program.
         sources: for every source the variables where it starts. The first ``len(info.hidden)`` are the hidden states; a
             path through a new hidden state counts as a path of that state.
-        without: ``id`` of equations that are no detour, since what passes them is carried by other means.
+        without: ``id`` of equations that do not count, since the rule carries what passes them by other means.
     """
     reached, feeds = reach(info, by_gradient=True, past_hidden=False, without=without), feeds_of(info)
     own = {var: 1 << j for j, var in enumerate(info.hidden_outvars)}
-    # Forward, with the sources that arrive at each variable straight. The first equation that mixes one takes it out of
-    # the set, so that a way through two products is named once, where it was lost.
-    straight: dict[Var, int] = {}
+    # Forward, with the sources that arrive at each variable by a direct path. The first equation that mixes one takes
+    # it out of the set, so that a path through two products is listed once, where it is lost.
+    direct: dict[Var, int] = {}
     for number, variables in enumerate(sources):
         for var in variables:
-            straight[var] = straight.get(var, 0) | 1 << number
-    first: list[Detour] = []
+            direct[var] = direct.get(var, 0) | 1 << number
+    paths: list[MixedPath] = []
     for eqn in info.equations:
         if not has_derivative(eqn):
             continue
@@ -64,15 +66,15 @@ def detours(info: ModuleInfo, sources: Sequence[Iterable[Var]], without: frozens
         operands: list[Var] = []
         for k, atom in differentiated_operands(eqn):
             if is_mixed(feeds, eqn, k):
-                mixed |= straight.get(atom, 0)
-                operands += [atom] if straight.get(atom) else []
+                mixed |= direct.get(atom, 0)
+                operands += [atom] if direct.get(atom) else []
             else:
-                unmixed |= straight.get(atom, 0)
+                unmixed |= direct.get(atom, 0)
         targets = 0
         for var in eqn.outvars:
             targets |= reached.mask(var)
             # A new hidden state is a source of its own: what reached it is carried by D, or lost before.
-            straight[var] = straight.get(var, 0) | (0 if var in own else unmixed)
+            direct[var] = direct.get(var, 0) | (0 if var in own else unmixed)
         if mixed and targets and id(eqn) not in without:
-            first.append(Detour(eqn, mixed, targets, tuple(operands)))
-    return first
+            paths.append(MixedPath(eqn, mixed, targets, tuple(operands)))
+    return paths
