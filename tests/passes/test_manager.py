@@ -258,14 +258,14 @@ def test_the_strength_of_approximate_passes_is_searched_within_the_budget() -> N
 
 @pytest.mark.slow
 def test_a_budget_in_accuracy() -> None:
-    graph, inputs = network(), data(network())
+    graph, inputs = network(), data(network(), samples=80)
     labels = ranvier.simulate(graph, inputs).output.sum(0).argmax(1)
     made, report = ranvier.optimize(graph, "prune{sparsity=auto}", calibration=inputs, labels=labels, budget=0.25)
     assert report.accuracy is not None
     assert report.accuracy[0] == 1.0
     assert report.accuracy[1] >= 0.75
     assert made.total_synapses < graph.total_synapses
-    with pytest.raises(ranvier.InputError, match="one whole number for each of the 12 samples"):
+    with pytest.raises(ranvier.InputError, match="one whole number for each of the 80 samples"):
         ranvier.optimize(graph, calibration=inputs, labels=labels[:3])
 
 

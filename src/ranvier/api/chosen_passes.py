@@ -10,6 +10,8 @@ from ..passes.base import Pass
 from ..passes.canonicalize import Canonicalize
 from ..passes.levels import level_passes
 from ..passes.pipeline import parse_pipeline, pipeline_text
+from ..passes.search import is_searched
+from ..verification.promise import Promise
 
 SC_NEUROCORE = {
     "dead_neuron_elimination": "dead-neurons{threshold=0}",
@@ -37,6 +39,16 @@ class ChosenPasses:
 
     def __str__(self) -> str:
         return pipeline_text(self.passes)
+
+    @property
+    def searched(self) -> bool:
+        """Whether the strength of a pass is to be searched."""
+        return any(map(is_searched, self.passes))
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a pass may change what the network does."""
+        return any(one.promise is Promise.APPROXIMATE for one in self.passes)
 
     def with_zero_biases(self) -> ChosenPasses:
         """The same passes for a model that keeps learning: a bias of zeros stays, because training may change it."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from ..frontends.step_function import StepFunction
 from ..graph.snn_graph import SNNGraph
-from ..passes.options import OptimizeOptions, silent
+from ..passes.options import CONFIDENCE, OptimizeOptions, silent
 from ..program.program import ModuleInfo
 from ..report.optimization import OptimizationReport
+from ..verification.metric import Metric
 from .chosen_passes import Passes, chosen_passes
 from .optimize_graph import Data, optimize_graph
 from .optimize_model import optimize_model
@@ -27,7 +28,11 @@ class OptimizeKeywords(TypedDict, total=False):
     level: str
     calibration: Any
     labels: Any
+    metric: Metric | None
+    mask: Any
+    validation: Any
     budget: float | None
+    confidence: float
     verify_each: bool
     counterexample: str | os.PathLike[str] | None
     fixpoint: bool
@@ -57,7 +62,11 @@ def optimize(
     level: str = "O2",
     calibration: Any = None,
     labels: Any = None,
+    metric: Metric | None = None,
+    mask: Any = None,
+    validation: Any = None,
     budget: float | None = None,
+    confidence: float = CONFIDENCE,
     verify_each: bool = True,
     counterexample: str | os.PathLike[str] | None = None,
     fixpoint: bool = True,
@@ -81,10 +90,20 @@ def optimize(
         dt: for a module or step function, the time step of its graph in seconds; by default brainstate's.
         level: ``"O1"`` for bitwise and algebraic passes; ``"O2"`` also for profiled ones, if there is calibration data
             or a profile; ``"O3"`` also for approximate ones within a budget.
-        calibration: inputs as :func:`ranvier.simulate` takes them; the graph is profiled on them.
-        labels: class of every sample, integers ``[samples]``, for a budget in accuracy.
-        budget: what approximate passes whose strength is ``auto`` may cost: a loss of accuracy if there are labels,
-            else the root mean square of the change of the outputs relative to that of the outputs; by default 0.01.
+        calibration: inputs as :func:`ranvier.simulate` takes them, or a batch with the attributes ``xs``, ``ys`` and
+            ``mask``. The network is profiled on them, and approximate passes fit weights on them.
+        labels: class of every sample, integers ``[samples]``, or of every step, ``[T, samples]``; other targets,
+            ``[T, samples, ...]``, need a metric.
+        metric: ``metric(outputs, labels, mask) -> number``, larger for better outputs, as for :func:`ranvier.fit`:
+            outputs as a step returns them, time first. By default the accuracy: of the largest sum over steps for one
+            label per sample, of every step for one per step.
+        mask: weights of the steps, ``[T]``, such as 0 before an answer is asked for.
+        validation: data that judges what approximate passes cost: inputs or a batch as for ``calibration``, with labels
+            if that has them, ``(inputs, labels)``. By default half of the calibration samples, which then fit nothing.
+        budget: what approximate passes whose strength is ``auto`` may cost: a drop of the metric if there are labels or
+            a metric, else the root mean square of the change of the outputs relative to that of the outputs; by default
+            0.01. A change is accepted only if an upper bound of its cost on unseen data is within the budget.
+        confidence: of that bound, which is made from the validation samples (paired bootstrap).
         verify_each: whether every pass is checked by running the network before and after.
         counterexample: file to write if a pass breaks its promise, with the inputs on which it does.
         fixpoint: whether to repeat the passes until nothing changes.
@@ -103,6 +122,7 @@ def optimize(
     """
     options = OptimizeOptions(
         budget=budget,
+        confidence=confidence,
         verify_each=verify_each,
         counterexample=counterexample,
         fixpoint=fixpoint,
@@ -111,7 +131,7 @@ def optimize(
         on_progress=watch or silent,
     ).checked()
     chosen = chosen_passes(passes, level)
-    data = Data(calibration, labels)
+    data = Data.of(calibration, labels, metric, mask, validation)
     if isinstance(model, SNNGraph):
         return optimize_graph(model, chosen, data, options)
     return optimize_model(model, inputs, dt, chosen, data, options)

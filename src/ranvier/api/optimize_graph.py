@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from ..errors import InputError
 from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
@@ -30,21 +31,80 @@ from ..simulation.profile import profile
 from ..simulation.simulate import simulate
 from ..verification.calibration import Calibration
 from ..verification.inputs import Trial, trials_of
+from ..verification.judge import Judge
+from ..verification.metric import Metric
 from ..verification.verify import Verification, verify
 from .chosen_passes import ChosenPasses
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
-    """Calibration data as a user passes it.
+class Samples:
+    """Inputs as a user passes them, with what belongs to them.
 
     Attributes:
-        calibration: inputs over time, or a :class:`ranvier.Calibration`; None for none.
-        labels: class of every sample; None for none.
+        inputs: over time, or a :class:`ranvier.Calibration`.
+        labels: class of every sample, or targets; None for none.
+        mask: weights of the steps; None if all count the same.
     """
 
-    calibration: Any = None
+    inputs: Any
     labels: Any = None
+    mask: Any = None
+
+    @classmethod
+    def of(cls, data: Any, labels: Any = None, mask: Any = None, *, pairs: bool = False) -> Samples | None:
+        """From inputs, a batch with the attributes ``xs``, ``ys`` and perhaps ``mask``, or, with ``pairs``, a tuple
+        ``(xs, ys)`` or ``(xs, ys, mask)``; None if there is no data."""
+        if data is None:
+            return None
+        if hasattr(data, "xs") and hasattr(data, "ys"):
+            data = data.xs, data.ys, getattr(data, "mask", None)
+            pairs = True
+        if pairs and isinstance(data, tuple) and len(data) in (2, 3):
+            inputs, ys, weights = (*data, None)[:3]
+            return cls(inputs, ys if labels is None else labels, weights if mask is None else mask)
+        return cls(data, labels, mask)
+
+    def of_graph(self, graph: SNNGraph, metric: Metric | None) -> Calibration:
+        """In the form that passes take."""
+        return Calibration.of(graph, self.inputs, self.labels, simulate, metric=metric, mask=self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Data as a user passes it.
+
+    Attributes:
+        calibration: what passes see; None for no data.
+        validation: what judges losses; None to divide the calibration data.
+        metric: of outputs and labels; None for the accuracy.
+    """
+
+    calibration: Samples | None = None
+    validation: Samples | None = None
+    metric: Metric | None = None
+
+    @classmethod
+    def of(cls, calibration: Any, labels: Any, metric: Metric | None, mask: Any, validation: Any) -> Data:
+        """From the keywords of :func:`ranvier.optimize`.
+
+        Raises:
+            InputError: there is validation data, but no calibration data.
+        """
+        fitting = Samples.of(calibration, labels, mask)
+        if fitting is None and validation is not None:
+            raise InputError("validation= judges passes that fit weights on calibration=; pass that, too.")
+        answers = fitting is not None and (fitting.labels is not None or metric is not None)
+        judging = Samples.of(validation, mask=None if fitting is None else fitting.mask, pairs=answers)
+        return cls(fitting, judging, metric)
+
+    def fitting(self, graph: SNNGraph) -> Calibration | None:
+        """The calibration data of a graph."""
+        return None if self.calibration is None else self.calibration.of_graph(graph, self.metric)
+
+    def judging(self, graph: SNNGraph) -> Calibration | None:
+        """The validation data of a graph, if it is given."""
+        return None if self.validation is None else self.validation.of_graph(graph, self.metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +114,14 @@ class Measured:
     Attributes:
         graph: the original.
         profiled: the same graph with the activity of every population, if there is data.
-        data: the calibration data; None if there is none.
+        data: the calibration data that passes fit weights on; None if there is none.
+        judge: measures losses on other data; None if there is none, or nothing to judge.
     """
 
     graph: SNNGraph
     profiled: SNNGraph
     data: Calibration | None
+    judge: Judge | None
 
 
 def optimize_graph(
@@ -81,7 +143,7 @@ def shrink(
 ) -> tuple[SNNGraph, OptimizationReport]:
     """A smaller graph, and a report that does not know the parameters yet."""
     start = time.perf_counter()
-    measured = measure(graph, data, options)
+    measured = measure(graph, chosen, data, options)
     trials = make_trials(measured, options)
     manager = pass_manager(measured, trials, chosen, options)
     result = manager.run(measured.profiled)
@@ -91,13 +153,24 @@ def shrink(
     return result.graph, replace(report, seconds=time.perf_counter() - start)
 
 
-def measure(graph: SNNGraph, data: Data, options: OptimizeOptions) -> Measured:
-    """Runs the graph on the calibration data: profiled passes and searches need to know who fires."""
-    if data.calibration is None:
-        return Measured(graph, graph, None)
-    calibration = Calibration.of(graph, data.calibration, data.labels, run=simulate)
+def measure(graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions) -> Measured:
+    """Divides the data, and runs the graph on the part that passes see: profiled passes and searches need to know who
+    fires."""
+    fitting, judging = data.fitting(graph), data.judging(graph)
+    if fitting is None:
+        return Measured(graph, graph, None, None)
+    if judging is not None and judging.labels is None and fitting.labels is not None:
+        raise InputError(
+            "validation has no labels, and the calibration data has; pass validation=(inputs, labels), or a mapping "
+            "with an entry 'labels'."
+        )
+    # Nothing is judged where passes are exact, or where the user has chosen their strength and no score can drop.
+    judged = chosen.searched or (chosen.approximate and fitting.scored)
+    if judging is None and judged and fitting.samples > 1:
+        fitting, judging = fitting.halves()
     options.on_progress("measuring activity")
-    return Measured(graph, profile(graph, calibration), calibration)
+    judge = None if judging is None else Judge(graph, judging, options.limit, options.confidence)
+    return Measured(graph, profile(graph, fitting), fitting, judge)
 
 
 def make_trials(measured: Measured, options: OptimizeOptions) -> list[Trial]:
@@ -114,7 +187,7 @@ def pass_manager(
     data = measured.data
     # Without data, rates measured before an approximate change say nothing of the network after it.
     again = without_activity if data is None else lambda graph: profile(graph, data)
-    return PassManager(chosen.passes, options, trials, data, measure=again)
+    return PassManager(chosen.passes, options, trials, data, measured.judge, measure=again)
 
 
 def check_whole(
@@ -141,8 +214,11 @@ def make_report(
 ) -> OptimizationReport:
     """The report: what was done, and what checks and data say about it."""
     before, after, data = measured.graph, result.graph, measured.data
+    judgement = None if measured.judge is None else measured.judge.judge(after)
     accuracy = None
-    if data is not None and data.labels is not None:
+    if judgement is not None and judgement.before is not None and judgement.after is not None:
+        accuracy = judgement.before, judgement.after
+    elif judgement is None and data is not None and data.scored:
         accuracy = data.accuracy(before), data.accuracy(after)
     return OptimizationReport(
         pass_results=pass_results(result.runs, chosen.result_names),
@@ -157,6 +233,7 @@ def make_report(
         origins=result.origins,
         checks=checks,
         accuracy=accuracy,
+        judgement=judgement,
         data=None if data is None else data.fingerprint,
         settled=result.settled,
         warnings=warnings_of(measured.profiled, after, data),

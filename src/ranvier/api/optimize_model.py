@@ -31,9 +31,10 @@ from ..program.program import ModuleInfo
 from ..raising.raised import Raised, raise_model
 from ..raising.rebuild import rebuilt
 from ..report.optimization import OptimizationReport
-from ..verification.calibration import LABELS, with_own_name
+from ..verification.calibration import TARGETS, with_own_name
+from ..verification.metric import Metric, checked_metric
 from .chosen_passes import ChosenPasses
-from .optimize_graph import Data, shrink
+from .optimize_graph import Data, Samples, shrink
 
 
 def optimize_model(
@@ -52,9 +53,13 @@ def optimize_model(
     Raises:
         ModelError, InputError, GraphError, PassError: as :func:`ranvier.optimize`.
     """
-    arguments = _arguments(model, inputs, data.calibration)
+    arguments = _arguments(model, inputs, None if data.calibration is None else data.calibration.inputs)
     raised = raise_model(model, *arguments, dt=dt)
-    named = replace(data, calibration=_by_name(raised, data.calibration))
+    named = Data(
+        _by_name(raised, "calibration", data.calibration),
+        _by_name(raised, "validation", data.validation),
+        None if data.metric is None else _of_model_outputs(raised, data),
+    )
     graph, report = shrink(raised.graph, chosen.with_zero_biases(), named, options)
     is_module = not isinstance(model, (StepFunction, ModuleInfo))
     carry = partial(_carry, raised, graph.copy(), report.origins, is_module)
@@ -85,7 +90,7 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
             f"optimize: {type(model).__name__} is traced with example inputs of one step; pass them, as in "
             "optimize(model, inputs=jnp.ones(100))."
         )
-    data, _ = _without_labels(calibration)
+    data, _ = _without_targets(calibration)
     shapes = [np.shape(x) for x in jax.tree.leaves(data)]
     if any(len(shape) < 2 for shape in shapes):
         raise InputError(
@@ -97,48 +102,64 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
     return first if isinstance(first, tuple) else (first,)
 
 
-def _by_name(raised: Raised, calibration: Any) -> Any:
-    """Calibration inputs under the names of the graph's inputs, and the labels if there are any.
+def _of_model_outputs(raised: Raised, data: Data) -> Metric:
+    """A metric of the graph's outputs, from one of what a step of the model returns, with time and samples first."""
+    info, names = raised.info, list(raised.graph.outputs)
+    metric = checked_metric(data.metric, None if data.calibration is None else data.calibration.mask)
+
+    def of_graph(outputs: Any, labels: Any, mask: Any) -> Any:
+        values = [outputs] if len(names) == 1 else [outputs[name] for name in names]
+        leaves = [x.reshape(*x.shape[:2], *aval.shape) for x, aval in zip(values, info.output_avals, strict=True)]
+        return metric(jax.tree.unflatten(info.output_treedef, leaves), labels, mask)
+
+    return of_graph
+
+
+def _by_name(raised: Raised, keyword: str, samples: Samples | None) -> Samples | None:
+    """Data with inputs under the names of the graph's inputs.
 
     Raises:
         InputError: names, numbers of arrays or shapes do not fit the model.
     """
-    if calibration is None or hasattr(calibration, "inputs"):
-        return calibration
+    if samples is None or hasattr(samples.inputs, "inputs"):
+        return samples
+    return replace(samples, inputs=_inputs_by_name(raised, keyword, samples.inputs))
+
+
+def _inputs_by_name(raised: Raised, keyword: str, inputs: Any) -> dict[str, Any]:
     info, graph = raised.info, raised.graph
-    values, labels = _without_labels(calibration)
+    values, targets = _without_targets(inputs)
     if isinstance(values, dict):
         values = with_own_name(values, list(graph.inputs))
     if isinstance(values, dict) and set(values) == set(graph.inputs):
-        return {**values, **labels}
+        return {**values, **targets}
     expected = jax.tree.unflatten(info.input_treedef, info.input_avals)
     if isinstance(values, dict) and not (len(expected) == 1 and isinstance(expected[0], dict)):
-        raise InputError(f"optimize: calibration is given for {sorted(values)}, the model has {sorted(graph.inputs)}.")
+        raise InputError(f"optimize: {keyword} is given for {sorted(values)}, the model has {sorted(graph.inputs)}.")
     check_names(values if isinstance(values, tuple) else (values,), expected, "a step")
     leaves, nodes = jax.tree.leaves(values), list(graph.inputs.values())
     if len(leaves) != len(nodes):
-        raise InputError(f"optimize: calibration has {len(leaves)} arrays, a step takes {len(nodes)}.")
+        raise InputError(f"optimize: {keyword} has {len(leaves)} arrays, a step takes {len(nodes)}.")
     shapes = [tuple(aval.shape) for aval in info.input_avals]
-    named = {n.name: _in_node(n, shape, np.asarray(x)) for n, shape, x in zip(nodes, shapes, leaves, strict=True)}
-    return {**named, **labels}
+    triples = zip(nodes, shapes, leaves, strict=True)
+    return {**{n.name: _in_node(n, shape, np.asarray(x), keyword) for n, shape, x in triples}, **targets}
 
 
-def _without_labels(calibration: Any) -> tuple[Any, dict[str, Any]]:
-    """Calibration inputs, and the labels among them as a mapping."""
+def _without_targets(calibration: Any) -> tuple[Any, dict[str, Any]]:
+    """Calibration inputs, and the labels and mask among them as a mapping."""
     if not isinstance(calibration, dict):
         return calibration, {}
-    inputs = {name: x for name, x in calibration.items() if name != LABELS}
-    return inputs, {LABELS: calibration[LABELS]} if LABELS in calibration else {}
+    inputs = {name: x for name, x in calibration.items() if name not in TARGETS}
+    return inputs, {name: x for name, x in calibration.items() if name in TARGETS}
 
 
-def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
-    """Calibration data of one input in the shape of the graph, ``[T, *node.shape]`` or ``[T, samples,
-    *node.shape]``."""
+def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray, keyword: str) -> np.ndarray:
+    """Data of one input in the shape of the graph, ``[T, *node.shape]`` or ``[T, samples, *node.shape]``."""
     axes = x.ndim - len(shape)
     if axes not in (1, 2) or x.shape[axes:] != shape:
         sizes = ", ".join(map(str, shape))
         raise InputError(
-            f"optimize: calibration of {node.name!r} has shape {list(x.shape)}, and the model takes {list(shape)} in a "
+            f"optimize: {keyword} of {node.name!r} has shape {list(x.shape)}, and the model takes {list(shape)} in a "
             f"step; [T, samples, {sizes}] is expected, or [T, {sizes}] of one sample."
         )
     return x.reshape(*x.shape[:axes], *node.shape)

@@ -120,7 +120,16 @@ def opt(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .npz file with an array for every input and, optionally, labels."),
+        typer.Option(
+            metavar="FILE", help="A .npz file with an array for every input and, optionally, labels and a mask."
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Such a file to measure losses on. Default: half of the samples of the calibration data.",
+        ),
     ] = None,
     budget: Annotated[
         float | None,
@@ -128,6 +137,7 @@ def opt(
             help="For -O3: the accuracy to give up or, without labels, the change of the outputs. Default: 0.01."
         ),
     ] = None,
+    confidence: Annotated[float, typer.Option(help="With which a loss on unseen data is within the budget.")] = 0.95,
     input_range: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Smallest and largest value of the inputs, for proving neurons silent."),
@@ -159,6 +169,7 @@ def opt(
 
     options = OptimizeOptions(
         budget=budget,
+        confidence=confidence,
         verify_each=verify_each,
         counterexample=counterexample,
         print_after_all=print_after_all,
@@ -168,7 +179,7 @@ def opt(
     run_opt(
         Console(),
         original,
-        Request(passes, level, calibration, input_range, options),
+        Request(passes, level, calibration, validation, input_range, options),
         Results(output, report, as_json, time_passes, remarks, neurons),
     )
 

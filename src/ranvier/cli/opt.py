@@ -32,6 +32,7 @@ class Request:
         passes: a pipeline; None for the passes of the level.
         level: such as ``"O2"`` or ``"2"``.
         calibration: file with calibration data.
+        validation: file with data that judges what approximate passes cost.
         input_range: smallest and largest value of the inputs.
         options: how the passes run.
     """
@@ -39,6 +40,7 @@ class Request:
     passes: str | None = None
     level: str = "O2"
     calibration: Path | None = None
+    validation: Path | None = None
     input_range: tuple[float, float] | None = None
     options: OptimizeOptions = field(default_factory=OptimizeOptions)
 
@@ -71,11 +73,12 @@ def run_opt(console: Console, graph: SNNGraph, request: Request, results: Result
     if request.input_range is not None:
         graph = with_range(graph, *request.input_range)
     calibration = None if request.calibration is None else Calibration.load(request.calibration, graph)
+    validation = None if request.validation is None else Calibration.load(request.validation, graph)
     level = request.level if request.level in LEVELS else f"O{request.level}"
     with steps_shown(console) as show:
         options = replace(request.options, on_progress=show).checked()
         chosen = chosen_passes(request.passes, level)
-        optimized, report = optimize_graph(graph, chosen, Data(calibration), options)
+        optimized, report = optimize_graph(graph, chosen, Data.of(calibration, None, None, None, validation), options)
     _print(console, report, results, options)
     if results.output is not None:
         write_graph(optimized, results.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ KINDS: dict[Any, Callable[[Any], bool]] = {
 }
 """By annotation of an option, whether a value fits."""
 
-Facts = dict[Callable[[SNNGraph], Any], Any]
+Facts = dict[Callable[..., Any], Any]
 """Results of analyses of one graph, by analysis."""
 
 
@@ -113,10 +113,14 @@ class Pass(abc.ABC):
             calibration: data for passes that measure.
             facts: results of analyses of ``graph``, which the pass need not compute again.
         """
-        rewriting = Rewriting(graph.copy(), self.name, Provenance.of(graph), calibration, facts=dict(facts or {}))
+        rewriting = replace(Rewriting.unchanged(graph, self.name, calibration), facts=dict(facts or {}))
         self.run(rewriting)
         rewriting.settle_parameters()
         return rewriting
+
+    def prepared(self, graph: SNNGraph, calibration: Calibration) -> Facts:
+        """What a search over an option measures once, because it does not depend on the option."""
+        return {}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -143,6 +147,11 @@ class Rewriting:
     calibration: Calibration | None = None
     remarks: list[Remark] = field(default_factory=list)
     facts: Facts = field(default_factory=dict)
+
+    @classmethod
+    def unchanged(cls, graph: SNNGraph, of: str, calibration: Calibration | None = None) -> Rewriting:
+        """A rewriting that has done nothing yet."""
+        return cls(graph.copy(), of, Provenance.of(graph), calibration)
 
     @property
     def changed(self) -> bool:

@@ -25,6 +25,7 @@ from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import problems
 from ..verification.calibration import Calibration
 from ..verification.inputs import Trial
+from ..verification.judge import Judge
 from ..verification.promise import Promise
 from ..verification.runs import RunCache
 from ..verification.ties import Run
@@ -32,7 +33,7 @@ from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
 from .options import OptimizeOptions
 from .pipeline import pipeline_text
-from .search import is_searched, searched
+from .search import Search, is_searched, needs_data, needs_samples
 
 
 def without_activity(graph: SNNGraph) -> SNNGraph:
@@ -138,6 +139,7 @@ class PassManager:
         options: how they are run; see :class:`ranvier.OptimizeOptions`.
         trials: inputs on which every pass that changed something is checked; none for no checks.
         calibration: data for passes that measure.
+        judge: measures what a searched value costs; None if there is no data for it.
         run_checks: runs the graphs that are compared.
         measure: gives a graph the activity that it has after an approximate pass; by default none.
     """
@@ -146,6 +148,7 @@ class PassManager:
     options: OptimizeOptions = field(default_factory=OptimizeOptions)
     trials: Sequence[Trial] = ()
     calibration: Calibration | None = None
+    judge: Judge | None = None
     run_checks: Run = field(default_factory=RunCache)
     measure: Callable[[SNNGraph], SNNGraph] = without_activity
 
@@ -164,7 +167,7 @@ class PassManager:
             for one in self._passes_of(round_):
                 if id(one) in exhausted:
                     continue
-                current, run = self._step(one, round_, len(runs) + 1, current, original=graph)
+                current, run = self._step(one, round_, len(runs) + 1, current)
                 runs.append(run)
                 exhausted = {id(one)} if run.changed else exhausted | {id(one)}
                 changed = changed or run.changed
@@ -180,16 +183,14 @@ class PassManager:
         """
         return [one for one in self.passes if round_ == 1 or not (one.once or is_searched(one))]
 
-    def _step(
-        self, one: Pass, round_: int, number: int, before: _Current, *, original: SNNGraph
-    ) -> tuple[_Current, PassRun]:
+    def _step(self, one: Pass, round_: int, number: int, before: _Current) -> tuple[_Current, PassRun]:
         """Runs one pass and checks it: what is there after it, and the record."""
         run = PassRun(number, pipeline_text([one]), round_, Promise.BITWISE, (), 0.0, before.size, before.size)
         if self.options.bisect_limit is not None and number > self.options.bisect_limit:
             return before, replace(run, skipped=True)
         self.options.on_progress(run.text)
         start = time.perf_counter()
-        text, rewriting = self._rewritten(one, before, original)
+        text, rewriting = self._rewritten(one, before)
         seconds = time.perf_counter() - start
         checks = self._checked(text, before.graph, rewriting) if rewriting.changed else ()
         size = GraphSize.of(rewriting.graph) if rewriting.changed else before.size
@@ -209,12 +210,17 @@ class PassManager:
             after = replace(after, graph=self.measure(after.graph), facts={})
         return after, run
 
-    def _rewritten(self, one: Pass, before: _Current, original: SNNGraph) -> tuple[str, Rewriting]:
+    def _rewritten(self, one: Pass, before: _Current) -> tuple[str, Rewriting]:
         """The pass as text, with the values that a search chose, and what it made of the graph."""
         if not is_searched(one):
             return pipeline_text([one]), one.rewritten(before.graph, self.calibration, before.facts)
-        budget = self.options.accuracy_budget
-        chosen, rewriting = searched(one, before.graph, original, budget, self.calibration)
+        if self.calibration is None:
+            raise needs_data(one)
+        if self.judge is None:
+            chosen, rewriting = needs_samples(one, before.graph, self.calibration)
+        else:
+            search = Search(self.calibration, self.judge, self.options.on_progress)
+            chosen, rewriting = search.best(one, before.graph)
         return pipeline_text([chosen]), rewriting
 
     def _checked(self, text: str, before: SNNGraph, rewriting: Rewriting) -> tuple[Verification, ...]:

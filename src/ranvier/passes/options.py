@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import PassError
-from .search import AccuracyBudget
 
 BUDGET = 0.01
 """Of O3 by default: one percent of accuracy, or of the outputs' root mean square."""
+CONFIDENCE = 0.95
 
 OnProgress = Callable[[str], None]
 
@@ -30,6 +30,7 @@ class OptimizeOptions:
     """
 
     budget: float | None = None
+    confidence: float = CONFIDENCE
     verify_each: bool = True
     counterexample: str | os.PathLike[str] | None = None
     fixpoint: bool = True
@@ -38,8 +39,9 @@ class OptimizeOptions:
     on_progress: OnProgress = silent
 
     @property
-    def accuracy_budget(self) -> AccuracyBudget:
-        return AccuracyBudget(BUDGET if self.budget is None else self.budget)
+    def limit(self) -> float:
+        """The budget."""
+        return BUDGET if self.budget is None else self.budget
 
     def checked(self) -> OptimizeOptions:
         """Itself.
@@ -50,6 +52,8 @@ class OptimizeOptions:
         budget, limit = self.budget, self.bisect_limit
         if budget is not None and not (isinstance(budget, (int, float)) and 0 <= budget < math.inf):
             raise PassError(f"budget={budget!r}: a part from 0 on is expected, 0.01 for one percent.")
+        if not (isinstance(self.confidence, (int, float)) and 0.5 <= self.confidence < 1):
+            raise PassError(f"confidence={self.confidence!r}: a number from 0.5 to below 1 is expected, such as 0.95.")
         if limit is not None and not (isinstance(limit, int) and limit >= 0):
             raise PassError(f"bisect_limit={limit!r}: a number of passes from 0 on is expected.")
         return self

@@ -20,9 +20,10 @@ from ..graph.arrays import as_rows
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear
 from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
 from ..verification.promise import Promise
-from .base import Pass, Rewriting
-from .saliency import Presynaptic, compensated, presynaptic, saliency
+from .base import Facts, Pass, Rewriting
+from .saliency import LARGEST, Presynaptic, compensated, presynaptic, saliency
 
 SCOPES = ("global", "projection", "neuron")
 METHODS = ("magnitude", "saliency")
@@ -85,11 +86,26 @@ class Prune(Pass):
             reason = "saliency needs calibration data: give --calibration data.npz, or use method=magnitude"
             rewriting.missed(rewriting.graph.name, reason)
             return
-        measured = presynaptic(rewriting) if self.method == "saliency" else {}
+        measured = self._measured(rewriting)
         if self.structured:
             self._neurons(rewriting, measured)
         else:
             self._weights(rewriting, measured)
+
+    def prepared(self, graph: SNNGraph, calibration: Calibration) -> Facts:
+        return {presynaptic: presynaptic(graph, calibration)} if self.method == "saliency" else {}
+
+    def _measured(self, rewriting: Rewriting) -> dict[str, Presynaptic]:
+        """The moments of what projections read, for saliency."""
+        if self.method != "saliency":
+            return {}
+        graph, calibration = rewriting.graph, rewriting.calibration
+        assert calibration is not None
+        measured = rewriting.facts.get(presynaptic) or presynaptic(graph, calibration)
+        for name, moments in measured.items():
+            if moments.moments is None and isinstance(graph.projections[name].operation, Linear):
+                rewriting.missed(name, f"more than {LARGEST} inputs: the remaining weights are not refitted")
+        return measured
 
     def _weights(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
         weights = {

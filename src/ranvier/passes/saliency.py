@@ -19,7 +19,7 @@ from ..graph.elements import Projection
 from ..graph.neurons import OUT
 from ..graph.operations import Conv, Linear
 from ..graph.snn_graph import SNNGraph
-from .base import Rewriting
+from ..verification.calibration import Calibration
 
 LARGEST = 2048
 """The largest source whose second moments are computed; the cost is cubic."""
@@ -45,10 +45,8 @@ class Presynaptic:
         return np.diag(linalg.inv(self.moments))
 
 
-def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
+def presynaptic(graph: SNNGraph, calibration: Calibration) -> dict[str, Presynaptic]:
     """The moments for each projection with weights; H only for matrices whose source is not larger than LARGEST."""
-    graph, calibration = rewriting.graph, rewriting.calibration
-    assert calibration is not None
     weighted = [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv))]
     sources = sorted({_port(p) for p in weighted if p.source in graph.populations})
     simulation = calibration.simulation(graph, sources)
@@ -58,12 +56,8 @@ def presynaptic(rewriting: Rewriting) -> dict[str, Presynaptic]:
         activity = _filtered(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
         power = (activity**2).mean(axis=by_channel)
-        moments = None
-        if isinstance(projection.operation, Linear):
-            if power.size <= LARGEST:
-                moments = _moments(activity)
-            else:
-                rewriting.missed(projection.name, f"more than {LARGEST} inputs: the remaining weights are not refitted")
+        refits = isinstance(projection.operation, Linear) and power.size <= LARGEST
+        moments = _moments(activity) if refits else None
         by_projection[projection.name] = Presynaptic(power, moments)
     return by_projection
 

@@ -1,39 +1,138 @@
-"""Options found by search: the strongest value of a pass that a budget allows."""
+"""Options found by search: the strongest value of a pass that a budget allows.
+
+For example, the sparsity of ``prune``, from 0 to 0.999, where up to 0.7 of the weights can go within the budget:
+
+    sweep        0.999, 0.874, 0.749 cost too much, 0.624 holds; weaker values need not be tried
+    refinement   halves what lies between the strongest value that holds and the next stronger one:
+                 0.687 holds, 0.718 costs too much, 0.702 costs too much, 0.695 holds
+
+A stronger value may cost less than a weaker one by chance, so bisection from the start could end anywhere. The sweep
+goes through the whole range from the strong end, and what it ends with holds in any case.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from ..errors import PassError
 from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
+from ..verification.judge import Judge, Judgement
 from .base import Pass, Rewriting
 
 AUTO = "auto"
 """The value of an option that is to be searched."""
-TRIES = 8
+SWEEP = 8
+"""Values of the sweep, evenly spaced."""
+REFINEMENTS = 4
 
 
-@dataclass(frozen=True)
-class AccuracyBudget:
-    """How much a network may change.
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A value that a search has tried.
 
     Attributes:
-        limit: the largest loss of accuracy on the calibration data, in parts of one, where that has labels; otherwise
-            the largest change of the outputs, root mean square, as a part of the outputs' own.
+        value: of the option.
+        chosen: the pass with this value.
+        rewriting: what it made of the graph.
+        judgement: what that costs against the original; None if nothing was changed.
     """
 
-    limit: float
+    value: float
+    chosen: Pass
+    rewriting: Rewriting
+    judgement: Judgement | None
 
-    def cost(self, original: SNNGraph, calibration: Calibration) -> Callable[[SNNGraph], float]:
-        """What a graph has lost against the original."""
-        if calibration.labels is not None:
-            accuracy = calibration.accuracy(original)
-            return lambda graph: accuracy - calibration.accuracy(graph)
-        before = calibration.simulation(original)
-        return lambda graph: calibration.divergence(before, graph)
+    @property
+    def holds(self) -> bool:
+        return self.judgement is None or self.judgement.holds
+
+    def __str__(self) -> str:
+        if self.judgement is None:
+            return f"{self.value:.4g} changes nothing"
+        verdict = "holds" if self.holds else "costs too much"
+        return f"{self.value:.4g} {verdict} ({self.judgement.loss:.3g}, at most {self.judgement.bound:.3g})"
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """How values are tried.
+
+    Attributes:
+        calibration: data that passes fit weights on.
+        judge: measures what a value costs, on other data.
+        on_progress: called with what is tried next.
+    """
+
+    calibration: Calibration
+    judge: Judge
+    on_progress: Callable[[str], None] = field(default=lambda text: None)
+
+    def best(self, one: Pass, graph: SNNGraph) -> tuple[Pass, Rewriting]:
+        """The pass with the strongest value that holds, and what it made of the graph.
+
+        Raises:
+            PassError: the option cannot be searched.
+        """
+        option = searched_option(one)
+        weakest, strongest = one.search[option]
+        # What does not depend on the value, such as moments of the activity, is measured once.
+        facts = one.prepared(graph, self.calibration)
+        tried: list[Attempt] = []
+
+        def holds(value: float) -> bool:
+            self.on_progress(f"{one.name}: trying {option}={value:.4g}, {len(tried) + 1} of {SWEEP + REFINEMENTS}")
+            chosen = replace(one, **{option: value})
+            rewriting = chosen.rewritten(graph, self.calibration, facts)
+            judgement = self.judge.judge(rewriting.graph) if rewriting.changed else None
+            tried.append(Attempt(value, chosen, rewriting, judgement))
+            return tried[-1].holds
+
+        values = [weakest + (strongest - weakest) * k / SWEEP for k in range(SWEEP, 0, -1)]
+        inner = next((value for value in values if holds(value)), weakest)
+        if inner != strongest:
+            outer = tried[-2].value if inner != weakest else values[-1]
+            for _ in range(REFINEMENTS):
+                middle = (inner + outer) / 2
+                inner, outer = (middle, outer) if holds(middle) else (inner, middle)
+        return self._chosen(one, option, graph, tried, stop=inner == strongest)
+
+    def _chosen(
+        self, one: Pass, option: str, graph: SNNGraph, tried: list[Attempt], *, stop: bool
+    ) -> tuple[Pass, Rewriting]:
+        """The strongest attempt that holds, with a remark on all of them."""
+        weakest, strongest = one.search[option]
+        holding = [attempt for attempt in tried if attempt.holds]
+        best = max(holding, key=lambda attempt: abs(attempt.value - weakest), default=None)
+        if best is None:
+            chosen = replace(one, **{option: weakest})
+            rewriting = Rewriting.unchanged(graph, one.name, self.calibration)
+        else:
+            chosen, rewriting = best.chosen, best.rewriting
+        reason = f"{strongest:g} is the strongest value" if stop else f"{REFINEMENTS} refinements are done"
+        judge = self.judge
+        rewriting.missed(
+            graph.name,
+            f"searched {option} within a budget of {judge.limit:g} on {judge.data.samples} validation samples, with "
+            f"{judge.confidence:.3g} confidence: {'; '.join(map(str, tried))}; stopped because {reason}",
+        )
+        if best is None:
+            rewriting.missed(graph.name, _why_none(tried))
+        return chosen, rewriting
+
+
+def _why_none(tried: list[Attempt]) -> str:
+    """Why no value holds, and whether more data would help."""
+    judgements = [attempt.judgement for attempt in tried if attempt.judgement is not None]
+    needed = min((j.needed for j in judgements if j.needed is not None), default=None)
+    if needed is None:
+        return "no value holds: even the weakest that was tried costs more than the budget on the validation data"
+    samples = judgements[0].samples
+    return (
+        f"no value holds: {samples} validation samples are too few to show that a change stays within the budget; it "
+        f"needs about {needed:,}"
+    )
 
 
 def is_searched(one: Pass) -> bool:
@@ -41,41 +140,34 @@ def is_searched(one: Pass) -> bool:
     return any(isinstance(value, str) and value == AUTO for value in one.options.values())
 
 
-def searched(
-    one: Pass, graph: SNNGraph, original: SNNGraph, budget: AccuracyBudget | None, calibration: Calibration | None
-) -> tuple[Pass, Rewriting]:
-    """The pass with the strongest value that the budget allows, and what it made of the graph.
-
-    The value is found by bisection, on the assumption that a stronger one costs more; what is returned was measured.
+def searched_option(one: Pass) -> str:
+    """The option that is to be searched.
 
     Raises:
-        PassError: the option cannot be searched, or there is no budget or no data to measure it on.
+        PassError: it cannot be.
     """
     (option,) = (name for name, value in one.options.items() if isinstance(value, str) and value == AUTO)
     if option not in one.search:
         raise PassError(f"{one.name}: {option} cannot be searched; give it a value.")
-    if budget is None or calibration is None:
-        raise PassError(
-            f"{one.name}{{{option}=auto}} needs data and a budget to search with: give calibration data, and a budget "
-            "of 0.01, say (--calibration data.npz --budget 0.01)."
-        )
-    cost = budget.cost(original, calibration)
-    weak, strong = one.search[option]
-    best, tried = _attempt(one, option, weak, graph, calibration), []
-    for _ in range(TRIES):
-        value: Any = (weak + strong) / 2
-        attempt = _attempt(one, option, value, graph, calibration)
-        lost = cost(attempt[1].graph)
-        tried.append((value, lost))
-        if lost <= budget.limit:
-            best, weak = attempt, value
-        else:
-            strong = value
-    told = ", ".join(f"{value:.4g} costs {lost:.3g}" for value, lost in tried)
-    best[1].missed(graph.name, f"searched {option} within a budget of {budget.limit:g}: {told}")
-    return best
+    return option
 
 
-def _attempt(one: Pass, option: str, value: float, graph: SNNGraph, calibration: Calibration) -> tuple[Pass, Rewriting]:
-    chosen = replace(one, **{option: value})
-    return chosen, chosen.rewritten(graph, calibration)
+def needs_data(one: Pass) -> PassError:
+    """The error for a search without data."""
+    option = searched_option(one)
+    return PassError(
+        f"{one.name}{{{option}=auto}} needs data and a budget to search with: give calibration data, and a budget "
+        "of 0.01, say (--calibration data.npz --budget 0.01)."
+    )
+
+
+def needs_samples(one: Pass, graph: SNNGraph, calibration: Calibration) -> tuple[Pass, Rewriting]:
+    """The pass at its weakest, where no samples are left to judge it on."""
+    option = searched_option(one)
+    rewriting = Rewriting.unchanged(graph, one.name, calibration)
+    rewriting.missed(
+        graph.name,
+        f"{option} was not searched: a single sample cannot both fit weights and judge them; give several samples, or "
+        "others as validation=",
+    )
+    return replace(one, **{option: one.search[option][0]}), rewriting

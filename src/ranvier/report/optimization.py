@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,9 @@ from ..passes.manager import PassRun
 from ..passes.merge_neurons import MergeNeurons
 from ..passes.optimizer_state import OptimizerStateMap
 from ..passes.outcome import PassResult
+from ..util.counting import counted
 from ..util.table import table
+from ..verification.judge import Judgement
 from ..verification.promise import Promise
 from ..verification.verify import Verification
 
@@ -38,7 +40,9 @@ class OptimizationReport:
         runs: every run of a pass, in order.
         origins: where the neurons of the original are in the optimized graph.
         checks: verification of the whole change, on each kind of inputs.
-        accuracy: on the calibration data, before and after; None if there are no labels.
+        accuracy: the metric before and after, on the validation data or, if no pass is approximate, on the calibration
+            data; None if there are neither labels nor a metric.
+        judgement: what all changes cost on the validation data; None if there is none, or nothing to judge.
         data: fingerprint of the calibration data; None if there is none.
         seconds: total time.
         settled: whether passes were run until nothing changed.
@@ -58,6 +62,7 @@ class OptimizationReport:
     origins: Provenance = field(default_factory=lambda: Provenance.of(SNNGraph()))
     checks: tuple[Verification, ...] = ()
     accuracy: tuple[float, float] | None = None
+    judgement: Judgement | None = None
     data: str | None = None
     seconds: float = 0.0
     settled: bool = True
@@ -131,11 +136,7 @@ class OptimizationReport:
             ]
         if self.checks:
             lines += ["", *(line for check in self.checks for line in str(check).splitlines())]
-        if self.accuracy is not None:
-            lines += [
-                "",
-                f"accuracy on the calibration data: {self.accuracy[0]:.2%} before, {self.accuracy[1]:.2%} after",
-            ]
+        lines += ["", *quality] if (quality := self.quality()) else []
         if any(_is_unchecked(run) for run in self.runs):
             lines += [
                 "",
@@ -145,6 +146,17 @@ class OptimizationReport:
             lines += ["", "stopped while passes were still changing something"]
         promise = f"overall promise: {self.promise}" if any(run.changed for run in self.runs) else "nothing was changed"
         return printable("\n".join([*lines, "", f"{promise}; {self.seconds:.2f} s in total"]))
+
+    def quality(self) -> list[str]:
+        """Lines on what was lost."""
+        lines, judgement = [], self.judgement
+        data = "the calibration data" if judgement is None else counted(judgement.samples, "validation sample")
+        if self.accuracy is not None:
+            lines.append(f"score on {data}: {self.accuracy[0]:.4g} before, {self.accuracy[1]:.4g} after")
+        if judgement is not None:
+            what = "outputs" if judgement.before is None else "score"
+            lines.append(f"{what}, on data like {data}: {judgement}")
+        return lines
 
     def size_rows(self) -> list[tuple[str, ...]]:
         """Rows of names, counts before and after, and the fraction that is left."""
@@ -199,6 +211,7 @@ class OptimizationReport:
             "statistics": self.statistics,
             "checks": [check_as_dict(check) for check in self.checks],
             "accuracy": None if self.accuracy is None else list(self.accuracy),
+            "judgement": None if self.judgement is None else asdict(self.judgement),
             "data": self.data,
             "seconds": self.seconds,
             "settled": self.settled,

@@ -20,9 +20,11 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
 
     Args:
         outputs: ``[T, ..., classes]``.
-        ys: class numbers, ``[T, ...]``.
+        ys: class numbers, ``[T, ...]``, or ``[...]`` where a sample has the same class at all steps.
         mask: ``[T]``; steps with weight zero do not count. Where none counts, the accuracy is zero.
     """
+    if jnp.shape(ys) == outputs.shape[1:-1] != outputs.shape[:-1]:
+        ys = jnp.broadcast_to(ys, outputs.shape[:-1])
     if jnp.shape(ys) != outputs.shape[:-1]:
         raise InputError(
             f"accuracy needs one class for every output, {list(outputs.shape[:-1])}, but ys has shape "
