@@ -208,7 +208,7 @@ def test_an_optimizer_state_of_other_parameters_is_refused():
     xs, ys = _data()
     learner = _learner(model)
     state = optax.adam(1e-2).init({("w",): jnp.ones(3)})
-    with pytest.raises(ranvier.InputError, match="optimizer_state is for another optimizer or other parameters"):
+    with pytest.raises(ranvier.InputError, match="optimizer_state belongs to another optimizer or to other parameters"):
         ranvier.fit(learner, [(xs, ys)], _loss, optax.adam(1e-2), 1, optimizer_state=state, progress=False)
     _, report = ranvier.optimize(model, "dead-code", inputs=jnp.ones(N_IN))
     with pytest.raises(ranvier.InputError, match="no dictionary of values for the parameters"):

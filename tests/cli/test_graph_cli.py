@@ -119,7 +119,7 @@ def test_print_after_all_and_bisect(folder: Path) -> None:
         (["opt", "model.snn", "-O", "7"], "there is no level 'O7'"),
         (["opt", "model.snn", "--passes", "nothing"], "there is no pass 'nothing'"),
         (["opt", "model.snn", "-O3"], "needs data and a budget"),
-        (["opt", "model.snn", "--calibration", "model.snn"], "has|holds|inputs are given"),
+        (["opt", "model.snn", "--calibration", "model.snn"], "has|holds|got inputs"),
         (["verify", "model.snn"], "needs two graphs"),
         (["verify", "model.snn", "model.snn", "--promise", "firm"], "there is no promise 'firm'"),
         (["simulate", "model.snn", "--inputs", "data.npz", "--dtype", "int8"], "float32 or float64"),

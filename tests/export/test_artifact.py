@@ -142,8 +142,8 @@ def test_bad_artifacts_and_inputs(tmp_path: Path) -> None:
     for bad, match in (
         ({**good, "bias": np.zeros(5)}, "inputs have shapes"),
         ({**good, "drive": np.zeros((4, 2))}, "inputs have shapes"),
-        ({"drive": good["drive"]}, "inputs are given for"),
-        (good["drive"], "give a mapping"),
+        ({"drive": good["drive"]}, "got inputs for"),
+        (good["drive"], "pass a mapping"),
     ):
         with pytest.raises(ranvier.InputError, match=match):
             artifact.run(bad)

@@ -177,7 +177,7 @@ def test_every_kind_has_a_bound():
 
 
 def test_two_kinds_of_one_name_are_refused():
-    with pytest.raises(TypeError, match="has a neuron of this name; give the class another name"):
+    with pytest.raises(TypeError, match="already has a neuron with this name; give the class another name"):
         dataclass(frozen=True, eq=False)(type("LIF", (Neuron,), {"__module__": "elsewhere", "__annotations__": {}}))
 
 

@@ -325,12 +325,12 @@ XS, YS = np.ones((T, 3)), np.ones((T, 2))
         ({"mask": 1.0}, "mask .*no time axis"),
         ({"params": {("nonsense",): XS}}, r"nonsense, but the parameters of step are u, w, w_out"),
         ({"params": {"w": XS}}, r"'w', but the parameters of step are u, w, w_out"),
-        ({"params": {("w",): np.ones((5, 3))}}, r"w has leaves \[5,3\], but the parameter has \[3,5\]"),
-        ({"params": {("w",): {"nested": np.ones((3, 5))}}}, r"the value given for w"),
-        ({"loss": lambda y, target: (y - target) ** 2}, r"gave float64\[2\], but a step needs one real number"),
-        ({"loss": lambda y, target: (y > target).sum()}, r"gave int64\[\], but a step needs one real number"),
-        ({"loss": lambda y, target: (y.sum(), y.sum())}, r"gave float64\[\], float64\[\], but a step needs one"),
-        ({"loss": lambda y, target: None}, "gave nothing, but a step needs one real number"),
+        ({"params": {("w",): np.ones((5, 3))}}, r"w has shape \[5,3\], but the parameter has \[3,5\]"),
+        ({"params": {("w",): {"nested": np.ones((3, 5))}}}, r"the value for w"),
+        ({"loss": lambda y, target: (y - target) ** 2}, r"returned float64\[2\], but must return one real number"),
+        ({"loss": lambda y, target: (y > target).sum()}, r"returned int64\[\], but must return one real number"),
+        ({"loss": lambda y, target: (y.sum(), y.sum())}, r"returned float64\[\], float64\[\], but must return one"),
+        ({"loss": lambda y, target: None}, "returned nothing, but must return one real number"),
     ],
 )
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.BPTT(), ranvier.RTRL()], ids=lambda rule: rule.name)
@@ -373,15 +373,15 @@ def test_parameters_that_cannot_be_written_back() -> None:
     learner, _ = network()
     with pytest.raises(ranvier.InputError, match="nonsense, but the parameters of step are"):
         learner.write_back({("nonsense",): 1.0})
-    with pytest.raises(ranvier.InputError, match=r"w has leaves \[2\], but the parameter has \[3,5\]"):
+    with pytest.raises(ranvier.InputError, match=r"w has shape \[2\], but the parameter has \[3,5\]"):
         learner.write_back({("w",): np.ones(2)})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": ranvier.D_RTRL}, r"needs a rule second, got <class .*pass ranvier.D_RTRL\(\)"),
-        ({"rule": "D_RTRL"}, "needs a rule second, got 'D_RTRL'"),
+        ({"rule": ranvier.D_RTRL}, r"needs a rule as its second argument, but got <class .*such as ranvier.D_RTRL\(\)"),
+        ({"rule": "D_RTRL"}, "needs a rule as its second argument, but got 'D_RTRL'"),
         ({"reduction": "max"}, "reduction='max' is unknown; use 'sum' or 'mean'"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number of at least 1"),

@@ -56,7 +56,7 @@ def test_one_number_per_sample_is_a_modulator_of_its_own() -> None:
 def test_a_modulator_of_the_wrong_size_is_told() -> None:
     rule = ranvier.ThreeFactor(0.9, modulator=lambda output, target: output - target)
     learner = ranvier.compile(linear_model(jnp.ones((4, 2))), rule, jnp.ones(3))
-    with pytest.raises(ranvier.InputError, match="gave 2 numbers; one is expected"):
+    with pytest.raises(ranvier.InputError, match="returned 2 numbers, but must return one"):
         learner.grad(square_loss, *data(5))
 
 

@@ -236,7 +236,7 @@ def test_states_that_no_parameter_reaches_are_named_and_do_no_harm() -> None:
     plan, found, exact = gradients(model, ranvier.EProp(), xs)
     assert plan.dropped == ()
     assert off(found, exact) < 1e-12
-    assert "seen; if it is no state of a neuron" in str(plan)
+    assert "seen; if it is not a state of a neuron" in str(plan)
     info = ranvier.extract_module_info(model, xs[0])
     assert {slot.path for slot in info.hidden} == {("seen",), ("v",), ("r",)}
     assert [n.paths for n in info.notes if n.kind is ranvier.types.DiagnosticKind.UNCHANGED_STATE] == [(("scale",),)]

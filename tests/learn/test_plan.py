@@ -69,8 +69,8 @@ def test_a_larger_batch_has_a_shorter_chunk() -> None:
 
 def test_the_chunk_is_as_asked_for() -> None:
     plan = plan_of(chunk=7, memory_limit=1)
-    assert (plan.chunk, plan.reason, plan.is_chosen) == (7, "as asked for", False)
-    assert "up to 7 steps: as asked for" in str(plan)
+    assert (plan.chunk, plan.reason, plan.is_chosen) == (7, "as requested", False)
+    assert "up to 7 steps: as requested" in str(plan)
 
 
 def test_a_chosen_chunk_splits_a_sequence_evenly() -> None:
@@ -144,9 +144,9 @@ def test_a_filter_takes_a_full_trace() -> None:
 
 def test_the_printed_plan() -> None:
     text = str(plan_of())
-    assert text.startswith("network learns by D_RTRL\n")
+    assert text.startswith("network learns with D_RTRL\n")
     assert repr(plan_of()) == text
-    for words in ("rule's memory", "the same for any number of steps", "for every step of a chunk"):
+    for words in ("rule's memory", "the same for any number of steps", "per step of a chunk"):
         assert words in text
 
 
@@ -194,7 +194,7 @@ def test_a_filter_stands_for_the_readouts_memory() -> None:
     assert "filtered with 0.5" in told
     assert "through w_out" in readout
     (approximation,) = plan_of(ranvier.EProp("random"), network(recurrent=False)).dropped
-    assert "feedback weights of their own" in approximation
+    assert "separate feedback weights" in approximation
 
 
 def test_mixing_behind_a_new_state_is_left_out() -> None:

@@ -247,7 +247,7 @@ def test_a_model_without_parameters(rule: Any) -> None:
 
 def test_none_is_no_parameter() -> None:
     learner = ranvier.compile(two_layers(), ranvier.D_RTRL(), xs()[0])
-    with pytest.raises(ranvier.InputError, match="the value given for w is None, but the parameter is "):
+    with pytest.raises(ranvier.InputError, match="the value for w is None, but the parameter is "):
         learner.grad(loss, xs(), params={("w",): None})
 
 

@@ -168,7 +168,7 @@ def test_populations_that_decay_differently_need_a_decay_for_ottt() -> None:
 
     state = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, state)
-    with pytest.raises(ranvier.RuleError, match=r"w, but the populations it drives decay by 0.5, 0.9"):
+    with pytest.raises(ranvier.RuleError, match=r"w, but the populations it drives decay at different rates, 0.5, 0.9"):
         ranvier.compile(model, ranvier.OTTT(), jnp.ones(3))
     ranvier.compile(model, ranvier.OTTT(decay=float(keep[0])), jnp.ones(3))
 

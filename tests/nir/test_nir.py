@@ -52,13 +52,13 @@ def recurrent() -> nir.NIRGraph:
 def test_nothing_is_guessed() -> None:
     with pytest.raises(ranvier.GraphError, match="time step: pass dt="):
         ranvier.from_nir(recurrent(), reset="zero", recurrent_delay=1)
-    with pytest.raises(ranvier.GraphError, match=r"no reset is given for \['lif'\]"):
+    with pytest.raises(ranvier.GraphError, match=r"there is no reset for \['lif'\]"):
         ranvier.from_nir(recurrent(), dt=1e-3, recurrent_delay=1)
     with pytest.raises(ranvier.GraphError, match=r"close a cycle: 'rec' \(lif -> lif\)"):
         ranvier.from_nir(recurrent(), dt=1e-3, reset="zero")
     with pytest.raises(ranvier.GraphError, match=r"(?s)pass dt=.*for \['lif'\].*'rec' \(lif -> lif\)"):
         ranvier.from_nir(recurrent())
-    with pytest.raises(ranvier.GraphError, match="reset is given for \\['nobody'\\]"):
+    with pytest.raises(ranvier.GraphError, match="reset names \\['nobody'\\]"):
         ranvier.from_nir(recurrent(), dt=1e-3, reset={"lif": "zero", "nobody": "zero"}, recurrent_delay=1)
     for wrong in (0, -1, 1.5, "1", True, 10**9):
         with pytest.raises(ranvier.GraphError, match="recurrent_delay="):

@@ -169,7 +169,7 @@ def test_levels_are_pipelines(level: str) -> None:
 @pytest.mark.parametrize(
     ("passes", "message"),
     [
-        ("no-such-pass", "there is no pass 'no-such-pass'; there are canonicalize"),
+        ("no-such-pass", "there is no pass 'no-such-pass'; the passes are canonicalize"),
         ("dead-neuron", "Did you mean 'dead-neurons'"),
         ("prune{sparsity=2}", "sparsity 2"),
         ("prune{sparsity=0.5,threshold=0.1}", "not both"),
@@ -187,7 +187,7 @@ def test_what_is_refused(passes, message: str) -> None:
 
 
 def test_an_unknown_level() -> None:
-    with pytest.raises(ranvier.PassError, match="there is no level 'O4'; there are O0, O1, O2, O3"):
+    with pytest.raises(ranvier.PassError, match="there is no level 'O4'; the levels are O0, O1, O2, O3"):
         ranvier.optimize(network(), level="O4")
 
 

@@ -269,10 +269,10 @@ def test_pipelines_come_back(threshold: float, with_option: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("dead-neuron", "there is no pass 'dead-neuron'; there are .*Did you mean 'dead-neurons'"),
+        ("dead-neuron", "there is no pass 'dead-neuron'; the passes are .*Did you mean 'dead-neurons'"),
         ("dead-neurons{limit=3}", "dead-neurons has no option 'limit'; it has threshold"),
         ("dead-neurons{threshold}", "'threshold' is not an option"),
-        ("dead-neurons dead-code", "a comma is expected"),
+        ("dead-neurons dead-code", "expected a comma"),
         ("", "is not a pass"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_file_that_says_its_own_dt(tmp_path: Path) -> None:
     path = tmp_path / "graph.nir"
     ranvier.to_nir(_graph(), path=path)
     assert ranvier.from_nir(path, dt=1e-3).dt == 1e-3
-    with pytest.raises(ranvier.GraphError, match=r"dt=0.0002 s was given, but the file says 0.001 s"):
+    with pytest.raises(ranvier.GraphError, match=r"dt=0.0002 s contradicts the file, which says 0.001 s"):
         ranvier.from_nir(path, dt=2e-4)
 
 

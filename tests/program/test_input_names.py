@@ -56,11 +56,11 @@ def test_of_steps_and_learners() -> None:
     step = ranvier.lower(graph())
     one = X[0, 0]
     for wrong in ({"inptu": one}, {"input": one, "extra": one}):
-        with pytest.raises(ranvier.InputError, match=r"given for .*inptu|given for .*extra"):
+        with pytest.raises(ranvier.InputError, match=r"got inputs for .*inptu|got inputs for .*extra"):
             ranvier.compile(step, ranvier.D_RTRL(), wrong)
     learner = ranvier.compile(step, ranvier.D_RTRL(), {"input": one})
     for wrong in ({"inptu": X[:, 0]}, {"input": X[:, 0], "extra": X[:, 0]}):
-        with pytest.raises(ranvier.InputError, match=r"given for .*has \['input'\]"):
+        with pytest.raises(ranvier.InputError, match=r"got inputs for .*has \['input'\]"):
             learner.grad(lambda out, _: jnp.sum(out), wrong, None)
 
 
@@ -77,7 +77,7 @@ def test_of_models() -> None:
     b, labels = np.ones((12, 3, 4)), np.zeros(3, int)
     example = {"a": X[0, 0], "b": b[0, 0]}
     for wrong in ({"a": X, "c": b}, {"x": X, "b": b}, {"a": X, "b": b, "c": b}, {"a": X}):
-        with pytest.raises(ranvier.InputError, match=r"given for .*\['a', 'b'\]"):
+        with pytest.raises(ranvier.InputError, match=r"got inputs for .*\['a', 'b'\]"):
             ranvier.optimize(two_inputs(), level="O1", calibration=wrong, inputs=example)
     for right in ({"a": X, "b": b}, {"a": X, "b": b, "labels": labels}, {"input.0": X, "input.1": b}):
         ranvier.optimize(two_inputs(), level="O1", calibration=right, inputs=example)
@@ -90,7 +90,7 @@ def test_of_models_with_one_input() -> None:
         return {"h": h}, h
 
     model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"h": jnp.zeros(4)})
-    with pytest.raises(ranvier.InputError, match=r"given for \['signal'\].*\['input'\]"):
+    with pytest.raises(ranvier.InputError, match=r"got inputs for \['signal'\].*\['input'\]"):
         ranvier.optimize(model, level="O1", calibration={"signal": X}, inputs=jnp.zeros(3))
     for right in (X, {"input": X}, {"input": X, "labels": np.zeros(3, int)}):
         ranvier.optimize(model, level="O1", calibration=right, inputs=jnp.zeros(3))
@@ -128,7 +128,7 @@ def test_a_counterexample_with_other_arrays(tmp_path: Path) -> None:
         with pytest.raises(ranvier.GraphError, match=repr(name)):
             ranvier.replay(path)
     np.savez(path, **{("input.x" if name == "input.input" else name): value for name, value in arrays.items()})
-    with pytest.raises(ranvier.InputError, match=r"given for \['x'\].*\['input'\]"):
+    with pytest.raises(ranvier.InputError, match=r"got inputs for \['x'\].*\['input'\]"):
         ranvier.replay(path)
 
 

@@ -246,7 +246,7 @@ def test_a_large_loop_that_mixes_says_that_it_has_no_jacobian() -> None:
 
     model = ranvier.step_function(step, {"w": jnp.ones(n)}, {"v": jnp.zeros(n)})
     learner = ranvier.compile(model, ranvier.D_RTRL(), jnp.ones(n))
-    with pytest.raises(ranvier.AnalysisError, match="fixed number of turns"):
+    with pytest.raises(ranvier.AnalysisError, match="fixed number of iterations"):
         learner.grad(loss, jnp.ones((2, n)), phases(2))
 
 

@@ -124,7 +124,7 @@ def test_a_state_that_is_also_output_or_unchanged_keeps_its_own_variable() -> No
     ("change", "message"),
     [
         ({"params": {("nothing",): 1.0}}, "no parameter is called nothing"),
-        ({"hidden": {("v",): jnp.ones(5)}}, r"hidden state v has shape \[4\], but the value given has \[5\]"),
+        ({"hidden": {("v",): jnp.ones(5)}}, r"hidden state v has shape \[4\], but its value has \[5\]"),
     ],
 )
 def test_replaced_values_are_checked(change: dict, message: str) -> None:

@@ -71,5 +71,5 @@ def test_a_stopped_while_needs_no_derivative(rule: Rule, kind: str) -> None:
     "of", [settled, lambda u: jax.lax.cond(u[0] > 0, settled, lambda u: u, u)], ids=["step", "branch"]
 )
 def test_backpropagation_refuses_a_while_whose_derivative_it_needs(of: Any) -> None:
-    with pytest.raises(ranvier.RuleError, match="BPTT goes back"):
+    with pytest.raises(ranvier.RuleError, match="BPTT differentiates the steps in reverse mode"):
         ranvier.compile(model(of), BPTT(), XS[0])

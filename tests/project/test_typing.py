@@ -52,7 +52,7 @@ def test_a_wrong_type_is_an_error(tmp_path: Path) -> None:
 
 def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert "learns by D_RTRL" in capsys.readouterr().out
+    assert "learns with D_RTRL" in capsys.readouterr().out
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -172,7 +172,9 @@ def test_complex_states_are_refused_with_a_way_out():
         return {"h": h}, h.real
 
     model = ranvier.step_function(step, {"a": jnp.ones(2)}, {"h": jnp.zeros(2, jnp.complex64)}, name="rotating")
-    with pytest.raises(ranvier.ModelError, match=r"h is complex; graphs hold real numbers\. Keep real and imaginary"):
+    with pytest.raises(
+        ranvier.ModelError, match=r"h is complex, but graphs hold only real numbers; keep the real and imaginary"
+    ):
         ranvier.raise_model(model, jnp.ones(2))
 
 

@@ -15,7 +15,7 @@ def constant(value: Any) -> np.ndarray:
     """A floating-point array that cannot be written through; numbers that are no floats become float64."""
     array = np.asarray(value)
     if np.issubdtype(array.dtype, np.complexfloating):
-        raise TypeError(f"an array of {array.dtype}; real numbers are expected")
+        raise TypeError(f"an array of {array.dtype}; expected real numbers")
     if not np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float64)
     view = array.view()

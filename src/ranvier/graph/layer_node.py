@@ -174,8 +174,8 @@ class LayerNode:
     def __setattr__(self, name: str, value: Any) -> None:
         if not hasattr(type(self), name):
             raise AttributeError(
-                f"a layer has no {name!r}, only {', '.join(FIELDS)}; parameters of its neurons are set with them, as "
-                "in layer.neuron_type = ranvier.neurons.LIF(tau=0.02, v_threshold=0.5)."
+                f"a layer has no {name!r}, only {', '.join(FIELDS)}; set the parameters of its neurons through these, "
+                "as in layer.neuron_type = ranvier.neurons.LIF(tau=0.02, v_threshold=0.5)."
             )
         super().__setattr__(name, value)
 
@@ -206,7 +206,8 @@ class LayerNode:
         """
         if len(self._graphs) > 1:
             raise GraphError(
-                f"layer {self.name!r} belongs to {len(self._graphs)} graphs; edit graph.layers of the intended one."
+                f"layer {self.name!r} belongs to {len(self._graphs)} graphs; edit it through graph.layers of the "
+                "graph you mean."
             )
         return self._graph
 
@@ -232,8 +233,8 @@ class LayerNode:
             self._values[which] = number
         elif number != getattr(self, which):
             raise GraphError(
-                f"layer {self.name!r}: {which} = {number}, but its weights are {list(self._weight.shape)}; the sizes "
-                "follow the weights: assign weights [n_neurons, n_inputs] first."
+                f"layer {self.name!r}: {which} = {number}, but its weights have shape {list(self._weight.shape)}; the "
+                "sizes follow from the weights, so assign weights of shape [n_neurons, n_inputs] first."
             )
 
     def _replace_population(self, graph: Network, **changes: Any) -> None:
@@ -245,14 +246,14 @@ class LayerNode:
         weight = copied(weights)
         if weight.ndim != 2:
             raise GraphError(
-                f"layer {self.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] is expected."
+                f"layer {self.name!r}: weights have shape {list(weight.shape)}, expected [n_neurons, n_inputs]."
             )
         # Only the parameter itself can change such weights, because other arrays change with them.
         use = graph.bindings.get((projection.name, "weight"))
         if use is not None and use.parameters:
             raise GraphError(
-                f"layer {self.name!r}: its weights are made of {', '.join(map(repr, use.parameters))}, which other "
-                "arrays may use too; write graph.set_parameter(name, value)."
+                f"layer {self.name!r}: its weights are computed from {', '.join(map(repr, use.parameters))}, which "
+                "other arrays may use too; write graph.set_parameter(name, value)."
             )
         graph.projections[projection.name] = projection.replace(operation=projection.operation.replace(weight=weight))
         _resize(graph, self.name, projection, weight.shape)
@@ -272,7 +273,7 @@ def neuron_of(name: str, kind: str | Neuron) -> Neuron:
         return kind
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise GraphError(
-            f"layer {name!r}: neuron_type {kind!r} is none of {', '.join(DEFAULTS)}; pass any other kind as a "
+            f"layer {name!r}: neuron_type {kind!r} is not one of {', '.join(DEFAULTS)}; pass any other kind as a "
             "neuron, as in neuron_type=ranvier.neurons.ALIF(tau=0.02, tau_a=0.2, beta=0.1)."
         )
     return DEFAULTS[kind]
@@ -329,7 +330,7 @@ def _rename(graph: Network, old: str, new: str) -> None:
     if new == old:
         return
     if not isinstance(new, str) or new in graph.nodes:
-        raise GraphError(f"layer {old!r} cannot be called {new!r}; choose a text that no other element uses.")
+        raise GraphError(f"layer {old!r} cannot be renamed to {new!r}; choose a name that no other element uses.")
     graph.populations = {
         new if name == old else name: p.replace(name=new) if name == old else p for name, p in graph.populations.items()
     }

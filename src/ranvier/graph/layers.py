@@ -96,7 +96,7 @@ class Layers(MutableSequence[LayerNode]):
         return self
 
     def __mul__(self, number: int) -> Any:
-        raise GraphError("every layer of a graph has a name of its own, so a list of them cannot be repeated.")
+        raise GraphError("every layer of a graph has its own name, so a list of layers cannot be repeated.")
 
     __rmul__ = __imul__ = __mul__
 
@@ -151,8 +151,8 @@ def check_layers(layers: Iterable[Any]) -> list[LayerNode]:
     names = [node.name for node in nodes]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise GraphError(
-            f"two layers are called {repeated[0]!r}; give every one a name of its own. To exchange layers, assign "
-            "all at once, as in graph.layers[:] = [b, a]."
+            f"two layers are called {repeated[0]!r}; give each its own name. To swap layers, assign all at once, as "
+            "in graph.layers[:] = [b, a]."
         )
     return nodes
 
@@ -195,10 +195,10 @@ def _element(layer: LayerNode, graph: Network | None) -> tuple[Population, Matri
         return graph.populations[layer.name], feeding(graph, layer.name).operation.arrays["weight"]
     weight, shape = matrix(plain(layer.weights)), (layer.n_neurons, layer.n_inputs)
     if weight.shape != shape:
-        hint = " The first axis is that of the neurons: give weights.T." if weight.shape == shape[::-1] else ""
+        hint = " The first axis is that of the neurons: pass weights.T." if weight.shape == shape[::-1] else ""
         raise GraphError(
-            f"layer {layer.name!r}: weights have shape {list(weight.shape)}, [n_neurons, n_inputs] = {list(shape)} is "
-            f"expected.{hint}"
+            f"layer {layer.name!r}: weights have shape {list(weight.shape)}, expected [n_neurons, n_inputs] = "
+            f"{list(shape)}.{hint}"
         )
     rates = plain(layer.firing_rates)
     activity = None if rates is None else Activity(rates)
@@ -237,7 +237,7 @@ def _beyond_chain(graph: Network) -> str:
     ends = [p for output in graph.outputs for p in graph.into(output)]
     plain = [p for p in ends if p.source == source and isinstance(p.operation, Identity) and not p.delay]
     if graph.outputs and (len(plain) != 1 or len(ends) != 1):
-        return f"its output does not show {source!r} as it is"
+        return f"its output does not show {source!r} unchanged"
     return ""
 
 

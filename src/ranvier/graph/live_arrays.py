@@ -135,7 +135,7 @@ class LiveRows(sparse.csr_array):
     def __setattr__(self, name: str, value: Any) -> None:
         if self._link is not None and name in ARRAYS_OF_ROWS:
             raise AttributeError(
-                f"{name} of a graph's weights is read only; assign new weights, as in layer.weights = w."
+                f"{name} of a graph's weights is read-only; assign new weights, as in layer.weights = w."
             )
         super().__setattr__(name, value)
 

@@ -189,6 +189,6 @@ def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
     by_name: dict[str, Any] = {}
     for element in elements:
         if element.name in by_name:
-            raise GraphError(f"two elements are called {element.name!r}; give every one a name of its own.")
+            raise GraphError(f"two elements are called {element.name!r}; give each its own name.")
         by_name[element.name] = element
     return by_name

@@ -92,8 +92,8 @@ class Neuron:
         # would read each other's files.
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: {known.__module__} has a neuron of this name; give the class "
-                "another name."
+                f"{cls.__module__}.{cls.__qualname__}: {known.__module__} already has a neuron with this name; give "
+                "the class another name."
             )
         NEURONS[cls.__name__] = cls
 

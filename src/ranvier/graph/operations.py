@@ -115,12 +115,12 @@ class Linear(Operation):
 
     def target_shape(self, source: Shape) -> Shape:
         if self.weight.ndim != 2:
-            raise ShapeError(f"weight has shape {list(self.weight.shape)}, a matrix [out, in] is expected")
+            raise ShapeError(f"weight has shape {list(self.weight.shape)}, expected a matrix [out, in]")
         out, inner = self.weight.shape
         if source != (inner,):
             raise ShapeError(f"weight {[out, inner]} needs a source of shape {[inner]}, not {list(source)}")
         if self.bias is not None and self.bias.shape not in ((out,), ()):
-            raise ShapeError(f"bias has shape {list(self.bias.shape)}, {[out]} is expected")
+            raise ShapeError(f"bias has shape {list(self.bias.shape)}, expected {[out]}")
         return (out,)
 
     def rows(self, source: Shape) -> Matrix:
@@ -156,7 +156,7 @@ class Scale(Operation):
 
     def target_shape(self, source: Shape) -> Shape:
         if self.scale.shape not in (source, ()):
-            raise ShapeError(f"scale has shape {list(self.scale.shape)}, {list(source)} is expected")
+            raise ShapeError(f"scale has shape {list(self.scale.shape)}, expected {list(source)}")
         return source
 
     def rows(self, source: Shape) -> Matrix:
@@ -204,18 +204,16 @@ class Conv(Operation):
         channels = self.weight.shape[1] * self.groups if self.axes > 0 else 0
         if self.axes not in (1, 2) or self.groups < 1 or self.weight.shape[0] % max(self.groups, 1):
             raise ShapeError(
-                f"weight has shape {list(self.weight.shape)} with {self.groups} groups; [out channels, in channels / "
-                "groups, *kernel] with one or two kernel axes is expected"
+                f"weight has shape {list(self.weight.shape)} with {self.groups} groups, expected [out channels, in "
+                "channels / groups, *kernel] with one or two kernel axes"
             )
         if self.padding == "same" and any(s != 1 for s in self.stride):
             raise ShapeError(f"padding 'same' is defined for stride 1 only, not {list(self.stride)}")
         if len(source) != self.axes + 1 or source[0] != channels:
             expected = ["channels", *("height", "width")[-self.axes :]]
-            raise ShapeError(
-                f"a source [{', '.join(expected)}] with {channels} channels is expected, not {list(source)}"
-            )
+            raise ShapeError(f"expected a source [{', '.join(expected)}] with {channels} channels, not {list(source)}")
         if self.bias is not None and self.bias.shape not in ((self.weight.shape[0],), ()):
-            raise ShapeError(f"bias has shape {list(self.bias.shape)}, {[self.weight.shape[0]]} is expected")
+            raise ShapeError(f"bias has shape {list(self.bias.shape)}, expected {[self.weight.shape[0]]}")
         return (self.weight.shape[0], *self.window().counts(source[1:]))
 
     def rows(self, source: Shape) -> Matrix:
@@ -262,11 +260,11 @@ class SumPool(Operation):
 
     def target_shape(self, source: Shape) -> Shape:
         if len(source) != len(self.kernel) + 1:
-            raise ShapeError(f"a source [channels, height, width] is expected, not {list(source)}")
+            raise ShapeError(f"expected a source [channels, height, width], not {list(source)}")
         if any(k > 2 * n + 1 for k, n in zip(self.kernel, source[1:])):
             raise ShapeError(
-                f"windows {list(self.kernel)} over an image {list(source[1:])}; at most twice as large and one more "
-                "is expected, as padding is at most half of a window"
+                f"windows {list(self.kernel)} over an image {list(source[1:])}; a window may be at most twice as "
+                "large as the image, plus one, because padding is at most half a window"
             )
         return (source[0], *self.window().counts(source[1:]))
 

@@ -114,7 +114,7 @@ class _Parser(TokenReader):
                 self.fail(token, f"one of {', '.join(readers)}")
             readers[token.text]()
         if self.peek.kind != "end":
-            self.fail(self.peek, "nothing more")
+            self.fail(self.peek, "the end of the text")
         uses: dict[ArrayName, BindingText] = parts.pop("uses")
         graph = SNNGraph(**parts)
         graph.bindings = {array: use.of(graph, array, self.budget) for array, use in uses.items()}
@@ -181,7 +181,7 @@ class _Parser(TokenReader):
             self.expect("=")
             steps.append(self.step(count + len(steps), constants))
         if not steps:
-            self.fail(self.peek, "a formula with a step before this")
+            self.fail(self.peek, "a formula with at least one step")
         return Formula(count, tuple(steps))
 
     def step(self, count: int, constants: Mapping[str, np.ndarray]) -> Step:
@@ -198,7 +198,7 @@ class _Parser(TokenReader):
             elif token.text in operand_of:
                 operands.append(operand_of[token.text])
             else:
-                self.fail(token, "a value that is there")
+                self.fail(token, "an existing value")
             if self.peek.text != ")":
                 self.expect(",")
         return Step(operation.text, tuple(operands), options)
@@ -210,7 +210,7 @@ class _Parser(TokenReader):
         except TypeError:
             known = list(getattr(kind, "__dataclass_fields__", {}))
             raise GraphError(
-                f"line {token.line}: {token.text} has the fields {known}, given are {list(fields)}."
+                f"line {token.line}: {token.text} has the fields {known}, but got {list(fields)}."
             ) from None
         except (ValueError, ArithmeticError) as error:
             raise GraphError(f"line {token.line}: {token.text}: {reason_text(error)}.") from error
@@ -241,7 +241,7 @@ class _Parser(TokenReader):
             while self.peek.kind == "name":
                 label += f" {self.next().text}"
             if label in arrays:
-                self.fail(token, f"another array than {label!r}, which is there already,")
+                self.fail(token, f"an array other than {label!r}, which is already set")
             self.expect(":")
             arrays[label] = self.array()
         return arrays
@@ -262,7 +262,7 @@ class _Parser(TokenReader):
         name = self.string()
         value: Any = self.sparse_rows(token, name, shape) if rows else self.referred(token, name)
         if value.dtype != dtype or value.shape != shape:
-            self.fail(token, f"{value.dtype}{list(value.shape)}, as the array {name!r} is,")
+            self.fail(token, f"{value.dtype}{list(value.shape)}, like the array {name!r}")
         return value
 
     def size(self) -> tuple[int, ...]:
@@ -275,7 +275,7 @@ class _Parser(TokenReader):
     def declare(self, token: Token, shape: tuple[int, ...], itemsize: int) -> None:
         """Checks the shape of an array, and takes its bytes from the budget."""
         if min(shape, default=0) < 0:
-            self.fail(token, "a shape of numbers that are not negative")
+            self.fail(token, "a shape of nonnegative numbers")
         try:
             self.budget.spend(prod(max(n, 1) for n in shape) * itemsize, f"a shape {list(shape)}")
         except TooLarge as error:
@@ -285,7 +285,7 @@ class _Parser(TokenReader):
         """An array whose numbers are written in the text."""
         self.declare(token, shape, array("d").itemsize)
         numbers = array("d")
-        self.numbers(shape, numbers, f"as many numbers as the shape {list(shape)} says")
+        self.numbers(shape, numbers, f"as many numbers as the shape {list(shape)} has")
         with np.errstate(over="ignore"):  # to infinity, which the verifier names
             return np.array(numbers, dtype).reshape(shape)
 
@@ -305,13 +305,13 @@ class _Parser(TokenReader):
     def referred(self, token: Token, name: str) -> np.ndarray:
         """An array that the text refers to."""
         if name not in self.arrays:
-            self.fail(token, f"an array that is there ({name!r} is not)")
+            self.fail(token, f"the name of an existing array ({name!r} does not exist)")
         return self.arrays[name]
 
     def sparse_rows(self, token: Token, name: str, shape: tuple[int, ...]) -> sparse.csr_array:
         data, indices, indptr = (self.referred(token, f"{name}/{part}") for part in ("data", "indices", "indptr"))
         if not _are_rows(data, indices, indptr, shape):
-            self.fail(token, f"sparse rows of shape {list(shape)}, which {name!r} does not hold,")
+            self.fail(token, f"an array of sparse rows of shape {list(shape)}")
         return sparse.csr_array((data, indices, indptr), shape=shape)
 
 

@@ -46,7 +46,7 @@ class Simulation:
         results = self.recorded if name in self.recorded else self.outputs
         if name not in results:
             names = ", ".join([*self.recorded, *self.outputs]) or "nothing"
-            raise GraphError(f"{name!r} was not recorded; there is {names}. Ask for it with record=[{name!r}].")
+            raise GraphError(f"{name!r} was not recorded, only {names}; ask for it with record=[{name!r}].")
         return results[name]
 
 
@@ -72,7 +72,7 @@ class Recording:
             GraphError: there is no such population or state.
         """
         if isinstance(names, str) or not isinstance(names, Sequence):
-            raise GraphError(f"record={names!r}: a list of names is expected, as in record=['population'].")
+            raise GraphError(f"record={names!r}: expected a list of names, as in record=['population'].")
         return cls({name: _resolved(graph, name) for name in names})
 
     def pick(self, values: Mapping[Any, Any], summed: Mapping[Any, Any]) -> dict[str, Any]:
@@ -121,12 +121,14 @@ def batched_inputs(graph: SNNGraph, inputs: Any) -> tuple[dict[str, np.ndarray],
     for name, values in arrays.items():
         if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "biu"):
             hint = f"; ranvier.Calibration.load({inputs!r}, graph) reads a file" if isinstance(inputs, str) else ""
-            raise InputError(f"input {name!r} is an array of {values.dtype}; real numbers are expected{hint}.")
+            raise InputError(f"input {name!r} is an array of {values.dtype}; expected real numbers{hint}.")
         if not _is_finite(values):
             raise InputError(f"input {name!r} has values that are not finite; a step with them is not defined.")
     leads = {name: _lead(name, values.shape, graph.inputs[name].shape) for name, values in arrays.items()}
     if len(set(leads.values())) > 1:
-        raise InputError(f"steps and samples of the inputs differ: { {k: list(v) for k, v in leads.items()} }.")
+        raise InputError(
+            f"the inputs differ in their numbers of steps or samples: { {k: list(v) for k, v in leads.items()} }."
+        )
     lead = next(iter(leads.values()))
     return arrays, lead[1] if len(lead) == 2 else None
 
@@ -150,8 +152,8 @@ def _lead(name: str, actual: tuple[int, ...], shape: tuple[int, ...]) -> tuple[i
     if axes not in (1, 2) or actual[axes:] != shape or min(actual[:axes]) < 1:
         expected = ", ".join(str(n) for n in shape)
         raise InputError(
-            f"input {name!r} has shape {list(actual)}; time first, [T, {expected}] or [T, samples, {expected}] is "
-            "expected."
+            f"input {name!r} has shape {list(actual)}; expected [T, {expected}] or [T, samples, {expected}], time "
+            "first."
         )
     return actual[:axes]
 
@@ -178,7 +180,7 @@ def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
         ports = (*neuron.states, *(o for o in neuron.outputs if o != OUT), *([SUMMED] if IN in neuron.inputs else []))
         if port in ports:
             return population, port
-        mismatch = f"{population!r} is {type(neuron).__name__} with {list(ports)}, {port!r} is none of them"
+        mismatch = f"{population!r} is {type(neuron).__name__} with {list(ports)}, but has no {port!r}"
     if mismatch:
         raise GraphError(f"record: {mismatch}.")
     raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")

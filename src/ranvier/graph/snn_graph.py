@@ -35,6 +35,6 @@ def check_is_graph(value: object) -> None:
     """Raises :class:`GraphError` for what is no graph."""
     if not isinstance(value, SNNGraph):
         raise GraphError(
-            f"an SNNGraph is expected, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files, "
+            f"expected an SNNGraph, not {type(value).__name__} {value!r:.60}; ranvier.load reads .snn files, "
             "ranvier.from_nir reads .nir files, and ranvier.to_graph(model, *inputs) makes one from a model."
         )

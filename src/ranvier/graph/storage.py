@@ -52,8 +52,8 @@ def _check_named(graph: SNNGraph) -> None:
     if bound and not traced and not mapped:
         raise GraphError(
             f"{', '.join(map(repr, bound))} of {graph.name} are computed from parameters by a program, which a graph "
-            "file cannot hold; the pass 'untie' makes them parameters of their own, and "
-            "ranvier.export_artifact(graph, path) writes any graph as a program."
+            "file cannot hold; the pass 'untie' makes them separate parameters, and ranvier.export_artifact(graph, "
+            "path) writes any graph as a program."
         )
     if traced or mapped:
         raise GraphError(

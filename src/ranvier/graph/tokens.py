@@ -92,12 +92,12 @@ class TokenReader:
             self.fail(token, repr(text))
 
     def fail(self, token: Token, expected: str) -> NoReturn:
-        raise GraphError(f"line {token.line}: {expected} is expected, not {token.text[:60]!r}.")
+        raise GraphError(f"line {token.line}: expected {expected}, not {token.text[:60]!r}.")
 
     def string(self) -> str:
         token = self.next()
         if token.kind != "string":
-            self.fail(token, "a text in quotes")
+            self.fail(token, "a quoted string")
         try:
             return json.loads(token.text)
         except ValueError:
@@ -143,7 +143,7 @@ class TokenReader:
         if self.peek.text != "[":
             return self.number()
         if depth > DEEPEST:
-            self.fail(self.peek, "lists that are nested less")
+            self.fail(self.peek, "less deeply nested lists")
         self.next()
         values = []
         while not self.take("]"):
@@ -156,7 +156,7 @@ class TokenReader:
         """The name of an option, which may occur only once."""
         token = self.next()
         if token.text in earlier:
-            self.fail(token, f"another option than {token.text}, which is there already,")
+            self.fail(token, f"an option other than {token.text}, which is already set")
         return token.text
 
     def setting(self, reader: Callable[[], Any]) -> Any:

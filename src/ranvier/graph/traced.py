@@ -216,7 +216,7 @@ class Mapped(Operation):
 
     def target_shape(self, source: Shape) -> Shape:
         if source != self.source:
-            raise ShapeError(f"a source {list(self.source)} is expected, not {list(source)}")
+            raise ShapeError(f"expected a source {list(self.source)}, not {list(source)}")
         return self.target
 
     def rows(self, source: Shape) -> Matrix:

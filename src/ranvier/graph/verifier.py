@@ -66,23 +66,25 @@ def check(graph: SNNGraph) -> None:
 
 def _of_graph(graph: SNNGraph) -> Iterator[Problem]:
     if not (np.isfinite(graph.dt) and graph.dt > 0):
-        yield Problem("", f"dt is {graph.dt}, a positive number of seconds is expected")
+        yield Problem("", f"dt is {graph.dt}, expected a positive number of seconds")
     for text in (graph.name, *graph.nodes, *graph.projections, *graph.metadata, *graph.metadata.values()):
         if not _is_text(text):
-            expected = "names and metadata are text without NUL and lone surrogates"
+            expected = "names and metadata must be text without NUL or lone surrogates"
             yield Problem("", f"{text!r:.80} is not text that a file can hold; {expected}")
     names = Counter([*graph.inputs, *graph.populations, *graph.outputs])
     for name in (name for name, count in names.items() if count > 1):
         yield Problem(name, "the name is used more than once among inputs, populations and outputs")
     if not graph.inputs:
-        yield Problem("", "there is no input; the inputs say how long to run: add one, even if nothing reads it")
+        yield Problem(
+            "", "there is no input, and the inputs determine how long to run; add one, even if nothing reads it"
+        )
     if not graph.outputs:
-        yield Problem("", "there is no output; nothing the graph does could be seen")
+        yield Problem("", "there is no output, so nothing the graph does can be seen; add one")
     cycle = instant_cycle(graph)
     if cycle:
         yield Problem(
             cycle[0],
-            f"projections without delay form a cycle: {' -> '.join(cycle)}; give one of them a delay of a step",
+            f"projections without delay form a cycle: {' -> '.join(cycle)}; give one of them a delay of one step",
         )
 
 
@@ -102,7 +104,7 @@ def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
             if key != node.name:
                 yield Problem(node.name, f"is stored under the name {key!r}")
             if not node.shape or not all(isinstance(n, int) and n > 0 for n in node.shape):
-                yield Problem(node.name, f"shape {list(node.shape)}, positive whole numbers are expected, at least one")
+                yield Problem(node.name, f"shape {list(node.shape)}, expected one or more positive whole numbers")
             elif isinstance(node, Input):
                 yield from _of_input(node)
             elif isinstance(node, Population):
@@ -111,9 +113,9 @@ def _of_nodes(graph: SNNGraph) -> Iterator[Problem]:
 
 def _of_input(node: Input) -> Iterator[Problem]:
     if any(bound is not None and not np.isfinite(bound) for bound in (node.low, node.high)):
-        yield Problem(node.name, f"values from {node.low} to {node.high}; leave a bound out where there is none")
+        yield Problem(node.name, f"values from {node.low} to {node.high}; both bounds must be finite, or left out")
     elif node.low is not None and node.high is not None and not node.low <= node.high:
-        yield Problem(node.name, f"values from {node.low} to {node.high}; the lower bound comes first")
+        yield Problem(node.name, f"values from {node.low} to {node.high}; the lower bound must come first")
 
 
 def _of_population(population: Population, dt: float) -> Iterator[Problem]:
@@ -121,7 +123,7 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
     for choice, value in neuron.choices.items():
         if value not in CHOICES[choice]:
             allowed = " or ".join(repr(v) for v in CHOICES[choice])
-            yield Problem(name, f"{choice} is {value!r}, {allowed} is expected")
+            yield Problem(name, f"{choice} is {value!r}, expected {allowed}")
     for parameter, value in neuron.parameters.items():
         yield from _of_array(name, parameter, value, neuron.shape_of(parameter, shape))
         # Parameters of traced dynamics have the names of the model, which may call anything tau.
@@ -130,9 +132,9 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
     if isinstance(neuron, Delay) and np.any(
         (neuron.steps < 0) | (neuron.steps % 1 != 0) | (neuron.steps > LONGEST_DELAY)
     ):
-        yield Problem(name, f"delays are whole numbers of steps from 0 to {LONGEST_DELAY}")
+        yield Problem(name, f"delays must be whole numbers of steps from 0 to {LONGEST_DELAY}")
     if neuron.choices.get("reset") == "subtract" and np.any(neuron.parameters["v_reset"] != 0):
-        yield Problem(name, "reset 'subtract' takes v_threshold away and has no use for v_reset; set v_reset to 0")
+        yield Problem(name, "reset 'subtract' subtracts v_threshold and does not use v_reset; set v_reset to 0")
     for state, value in population.initial.items():
         if state not in (*neuron.states, *neuron.outputs):
             names = [*neuron.states, *neuron.outputs]
@@ -142,25 +144,25 @@ def _of_population(population: Population, dt: float) -> Iterator[Problem]:
     measured = population.activity.arrays if population.activity is not None else {}
     for what, value in measured.items():
         if value.shape not in (shape, ()):
-            yield Problem(name, f"{what} of its activity has shape {list(value.shape)}, {list(shape)} is expected")
+            yield Problem(name, f"{what} of its activity has shape {list(value.shape)}, expected {list(shape)}")
 
 
 def _of_time_constant(population: Population, parameter: str, value: np.ndarray, dt: float) -> Iterator[Problem]:
     if np.any(value <= 0):
-        yield Problem(population.name, f"{parameter} is {np.min(value)} at least once, positive seconds are expected")
+        yield Problem(population.name, f"{parameter} is {np.min(value)} at least once, expected positive seconds")
         return
     # Euler integration multiplies a state by 1 - dt / tau, which is -1 or less here: the state grows or alternates.
     if population.neuron.choices.get("integration") == "euler" and np.any(2 * value <= dt):
         yield Problem(
             population.name,
-            f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; take the dt "
-            "that the network was made for, or integration='exponential' (--integration exponential)",
+            f"diverges: a step of dt = {dt:g} s is at least twice {parameter} = {np.min(value):g} s; use the dt that "
+            "the network was made for, or integration='exponential' (--integration exponential)",
         )
 
 
 def _of_array(node: str, label: str, value: np.ndarray, shape: tuple[int, ...]) -> Iterator[Problem]:
     if value.shape not in (shape, ()):
-        yield Problem(node, f"{label} has shape {list(value.shape)}, {list(shape)} or one number is expected")
+        yield Problem(node, f"{label} has shape {list(value.shape)}, expected {list(shape)} or one number")
     if not np.all(np.isfinite(value)):
         yield Problem(node, f"{label} has values that are not finite")
 
@@ -182,7 +184,7 @@ def _of_projections(graph: SNNGraph) -> Iterator[Problem]:
         if unknown_ports:
             continue
         if not isinstance(projection.delay, int) or not 0 <= projection.delay <= LONGEST_DELAY:
-            expected = f"a whole number of steps from 0 to {LONGEST_DELAY} is expected"
+            expected = f"expected a whole number of steps from 0 to {LONGEST_DELAY}"
             yield Problem(projection.name, f"delay {projection.delay!r}, {expected}")
         yield from _of_operation(graph, projection, source, target)
 
@@ -191,10 +193,10 @@ def _of_ports(projection: Projection, source: Node | None, target: Node | None) 
     if isinstance(source, Population):
         ports = [*source.neuron.outputs, *source.neuron.states]
         if projection.source_port not in ports:
-            yield Problem(projection.name, f"{source.name!r} gives {ports}, but no {projection.source_port!r}")
+            yield Problem(projection.name, f"{source.name!r} has the ports {ports}, but no {projection.source_port!r}")
     if isinstance(target, Population) and projection.target_port not in target.neuron.inputs:
         ports = list(target.neuron.inputs)
-        yield Problem(projection.name, f"{target.name!r} takes {ports}, but no {projection.target_port!r}")
+        yield Problem(projection.name, f"{target.name!r} has the inputs {ports}, but no {projection.target_port!r}")
 
 
 def _of_parameters(graph: SNNGraph) -> Iterator[Problem]:
@@ -215,20 +217,20 @@ def _of_use(graph: SNNGraph, array: ArrayName, use: ParameterBinding) -> str | N
     value = array_at(graph, array)
     unknown = [repr(parameter) for parameter in use.parameters if parameter not in graph.parameters]
     if value is None or unknown:
-        return f"it is made of {list(use.parameters)}, but there is no {unknown[0] if unknown else 'such array'}"
+        return f"it is computed from {list(use.parameters)}, but there is no {unknown[0] if unknown else 'such array'}"
     if not use.parameters:
         return None
     stored = numbers_of(value)
     try:
         computed = use.array(graph.parameters, stored.dtype)
     except (TypeError, ValueError, IndexError) as error:
-        return f"it cannot be made of {list(use.parameters)}: {reason_text(error)}"
-    origin = f"of {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
+        return f"it cannot be computed from {list(use.parameters)}: {reason_text(error)}"
+    origin = f"from {', '.join(map(repr, use.parameters))}; write graph.set_parameter(name, value) to change both"
     if computed.shape != stored.shape:
-        return f"it has shape {list(stored.shape)}, but {list(computed.shape)} is made {origin}"
+        return f"it has shape {list(stored.shape)}, but {list(computed.shape)} is computed {origin}"
     scale = float(np.abs(stored).max(initial=0))
     if not np.allclose(computed, stored, rtol=1e-5, atol=1e-6 * scale):
-        return f"its numbers are not those that are made {origin}"
+        return f"its numbers are not those computed {origin}"
     return None
 
 

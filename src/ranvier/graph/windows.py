@@ -50,9 +50,9 @@ class Window:
         if any(len(option) != len(image) for option in options):
             raise ShapeError(f"{len(image)} axes, but the options are {[list(option) for option in options]}")
         if max((*self.size, *self.stride, *self.dilation, *(p for pair in self.padding for p in pair))) > FARTHEST:
-            raise ShapeError(f"kernel, stride, dilation and padding are at most {FARTHEST}")
+            raise ShapeError(f"kernel, stride, dilation and padding must be at most {FARTHEST}")
         if min((*self.size, *self.stride, *self.dilation)) < 1 or min(p for pair in self.padding for p in pair) < 0:
-            raise ShapeError("kernel, stride and dilation are at least 1, padding at least 0")
+            raise ShapeError("kernel, stride and dilation must be at least 1, and padding at least 0")
         counts = tuple(
             (n + before + after - d * (k - 1) - 1) // s + 1
             for n, k, s, (before, after), d in zip(image, self.size, self.stride, self.padding, self.dilation)
@@ -88,5 +88,5 @@ def both_sides(padding: Padding, size: Shape, dilation: tuple[int, ...]) -> tupl
         missing = [d * (k - 1) for k, d in zip(size, dilation, strict=True)]
         return tuple((m // 2, m - m // 2) for m in missing)
     if isinstance(padding, str):
-        raise ShapeError(f"padding is {padding!r}; 'valid', 'same' or numbers are expected")
+        raise ShapeError(f"padding is {padding!r}; expected 'valid', 'same' or numbers")
     return tuple((p, p) for p in padding)

@@ -50,8 +50,8 @@ def compare_rules(
     wrong = [repr(rule) for rule in rules if not isinstance(rule, Rule)]
     if wrong or not rules:
         raise RuleError(
-            f"compare_rules(model, rules, ...) takes a list of rules, but got {', '.join(wrong) or 'none'}; write "
-            "[ranvier.D_RTRL(), ranvier.EProp()], say."
+            f"compare_rules(model, rules, ...) takes a list of rules, but got {', '.join(wrong) or 'none'}; write, "
+            "for example, [ranvier.D_RTRL(), ranvier.EProp()]."
         )
     examples = example_input if isinstance(example_input, tuple) else (example_input,)
     learner = compile(model, BPTT(), *examples, batch_size=batch_size, chunk=chunk)

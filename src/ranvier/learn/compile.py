@@ -84,7 +84,8 @@ def checked_rule(rule: Any) -> Rule | None:
         return ByParameter.of(rule)
     if not isinstance(rule, Rule) and rule != AUTO:
         raise RuleError(
-            f"compile(model, rule, ...) needs a rule second, got {rule!r}; pass ranvier.D_RTRL(), say, or 'auto'."
+            f"compile(model, rule, ...) needs a rule as its second argument, but got {rule!r}; pass a rule such as "
+            "ranvier.D_RTRL(), or 'auto'."
         )
     return rule if isinstance(rule, Rule) else None
 
@@ -94,9 +95,9 @@ def _check_sample(sample: Any, rule: Rule | None) -> None:
     if sample is None:
         return
     if rule is not None:
-        raise RuleError(f"sample= is for rule='auto', which measures rules on it; leave it out for {rule.name}.")
+        raise RuleError(f"sample= is only for rule='auto', which measures rules on it; leave it out with {rule.name}.")
     if not isinstance(sample, tuple) or len(sample) != 3:
-        raise RuleError(f"sample={sample!r:.60} is not (loss, xs, ys), as Learner.grad takes them.")
+        raise RuleError(f"sample={sample!r:.60} is not a tuple (loss, xs, ys); pass the arguments of Learner.grad.")
 
 
 def best_learner(learnable: Learnable, batch_size: int | None, sample: Sample | None) -> Learner:

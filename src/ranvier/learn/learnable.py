@@ -104,8 +104,8 @@ def check_keys(info: ModuleInfo) -> None:
         # gets when it draws by itself.
         if is_key(dtype_of(var)) and "fry" not in str(dtype_of(var)):
             raise RuleError(
-                f"{info.name} draws random numbers with keys {dtype_of(var)}, which give other numbers when "
-                "several steps or samples draw at once; use jax.random.key(seed) with JAX's own threefry2x32."
+                f"{info.name} draws random numbers with keys of type {dtype_of(var)}, which give different numbers "
+                "when several steps or samples draw at once; use jax.random.key(seed), with JAX's own threefry2x32."
             )
 
 
@@ -113,9 +113,9 @@ def check_forward(info: ModuleInfo, rule: Rule) -> None:
     """Raises :class:`RuleError` where a declared derivative on the path to a state has no forward mode."""
     if obstacles := backward_only(info):
         raise RuleError(
-            f"{rule.name} carries derivatives forward in time, which these declared ones do not allow: "
-            f"{'; '.join(obstacles)}. A backward rule must be linear in its cotangent and made of operations that JAX "
-            "can transpose; or use BPTT."
+            f"{rule.name} carries derivatives forward in time, but these declared derivatives only work backward: "
+            f"{'; '.join(obstacles)}. Write a backward rule that is linear in its cotangent and uses only operations "
+            "that JAX can transpose, or use BPTT."
         )
 
 
@@ -127,7 +127,7 @@ def check_callbacks(info: ModuleInfo) -> None:
             if inner.params.get("vmap_method", "") is None:
                 raise RuleError(
                     f"{info.name} calls {inner.primitive.name} at {source_line(inner)}, inside {eqn.primitive.name}, "
-                    "for several steps or samples at once, and it does not say how; write "
+                    "for several steps or samples at once, but the call does not say how to batch; write "
                     "jax.pure_callback(..., vmap_method='sequential')."
                 )
 

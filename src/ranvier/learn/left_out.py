@@ -144,9 +144,11 @@ def _through_mixing(followed: Followed) -> Iterator[LeftOut]:
 def _second_mixing(info: ModuleInfo, use: FollowedUse, path: MixedPath, targets: Sequence[int]) -> LeftOut:
     names, states = _names(info, use.slots), _states(info, targets)
     if use.traces:
-        kind, text = "mixed-path", f"{names}: its trace covers the direct path, not the one into {states} through"
+        kind = "mixed-path"
+        text = f"{names}: its trace covers the direct path, not the one into {states} through"
     else:
-        kind, text = "indirect-parameter", f"{names}: between it and {states} stands another mixing operation,"
+        kind = "indirect-parameter"
+        text = f"{names}: reaches {states} only through another mixing operation,"
     text += f" {mixing_text(path.equation)}; that path is in the same-step gradient only"
     return LeftOut(kind, text, use.slots, path.cut)
 
@@ -187,7 +189,7 @@ def _moved(followed: Followed, source: int, target: int, maps: Maps) -> LeftOut:
     spread = maps is not None and differ
     kind = "state-broadcast" if spread else "positions-move"
     verb = "feeds many positions of" if spread else "moves to other positions of"
-    text = f"{_states(info, [source])} {verb} {_states(info, [target])}, which D does not hold"
+    text = f"{_states(info, [source])} {verb} {_states(info, [target])}, which D does not cover"
     return LeftOut(kind, text, followed.parameters_at([source]))
 
 
@@ -201,7 +203,7 @@ def _dropped_entries(followed: Followed) -> Iterator[LeftOut]:
             # D of the model minus D of the rule: a three-factor rule has its filter's entry only.
             if b in reached and (a, b) not in dynamics.entries and lasting >> state_of(trace, a) & 1:
                 names = group.component_names
-                text = f"{names[b]} to {names[a]}, an entry of D that the rule does without"
+                text = f"{names[b]} to {names[a]}, an entry of D that the rule drops"
                 yield LeftOut("dropped-entry", text, frozenset(trace.use.slots))
 
 
@@ -217,8 +219,8 @@ def _through_other_states(followed: Followed) -> Iterator[LeftOut]:
         if leaves:
             others = ", ".join(dict.fromkeys(path_text(slot_of_leaf[k].path) for k in leaves))
             text = (
-                f"{name} acts on later steps through {others}, which is no hidden state, so no trace follows it "
-                "there; make it one, or take the gradient to be without this path"
+                f"{name} acts on later steps through {others}, which is not a hidden state, so no trace follows it "
+                "there; make it one, or accept a gradient without this path"
             )
             yield LeftOut(kind, text, slots)
 
@@ -274,5 +276,5 @@ def _by_element(info: ModuleInfo, influence: Influence) -> Iterator[LeftOut]:
             slots = slots_of(info, var)
             names = _names(info, slots)
             states = ", ".join(dict.fromkeys(functions.state_names[k] for k in elements))
-            text = f"what {names} does to {states} by way of elements that are not followed for it"
+            text = f"the effect of {names} on {states} through elements that the rule does not follow for it"
             yield LeftOut("approximation", text, frozenset(slots))

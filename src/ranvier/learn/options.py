@@ -56,12 +56,14 @@ def check_function(
     if not callable(function):
         raise error(f"{name} is {function!r}, but it must be a function {wanted}, e.g. `{example}`.")
     if hashed and getattr(type(function), "__hash__", None) is None:
-        raise error(f"{name} is a {type(function).__name__}, which cannot be hashed; wrap it, as in `{example}`.")
+        raise error(
+            f"{name} is a {type(function).__name__}, which cannot be hashed; wrap it in a function, as in `{example}`."
+        )
     try:
         # Tried here: within a compiled call, the same mistake is an error deep inside JAX.
         inspect.signature(function).bind(*arguments)
     except TypeError as why:
-        raise error(f"{name} cannot be called as {wanted}: {why}; write `{example}`, say.") from why
+        raise error(f"{name} cannot be called as {wanted}: {why}; write, for example, `{example}`.") from why
     # Some functions written in C have no signature; whether they fit shows when they are called.
     except ValueError:
         return

@@ -77,9 +77,9 @@ class Plan(Remade):
         rows = [
             ("chunk", f"{chunk}: {self.reason}"),
             ("rule's memory", f"{size_text(self.memory_bytes)}, the same for any number of steps"),
-            ("activations", f"about {size_text(self.step_bytes)} for every step of a chunk"),
+            ("activations", f"about {size_text(self.step_bytes)} per step of a chunk"),
         ]
-        lines = [f"{self._info.name} learns by {self.rule}", *table(("", ""), rows)[1:]]
+        lines = [f"{self._info.name} learns with {self.rule}", *table(("", ""), rows)[1:]]
         lines += ["", "Parameters", *table(("parameter", "gradient", "kept between steps"), self._parameters())]
         lines += self._idle_states()
         lines += ["", "Left out of the temporal part", *([f"  {line}" for line in self.dropped] or ["  nothing"])]
@@ -93,11 +93,11 @@ class Plan(Remade):
         if not slots:
             return []
         names = ", ".join(path_text(slot.path) for slot in slots)
-        pronoun = "it is" if len(slots) == 1 else "they are"
+        pronoun = "it is not a state" if len(slots) == 1 else "they are not states"
         return [
             "",
             "Hidden states that no parameter reaches",
-            f"  {names}; if {pronoun} no state of a neuron, say so: step_function(..., other=[...]), or a "
+            f"  {names}; if {pronoun} of a neuron, declare that: step_function(..., other=[...]), or "
             "brainstate.ShortTermState",
         ]
 
@@ -166,9 +166,9 @@ def _chunk(
 ) -> tuple[int | None, str]:
     """The length of a chunk, and why. The gradients, of the size of the weights, are added up once per chunk."""
     if not kernel.chunked:
-        return None, "this rule takes the steps of a call as they come"
+        return None, "this rule takes the steps of a call one by one"
     if chunk is not None:
-        return chunk, "as asked for"
+        return chunk, "as requested"
     within = f"the limit of {size_text(limit)}"
     # A rule without traces gains nothing from long chunks, so its activations may stay in the cache. But gradients are
     # added up once per chunk, and where the weights are larger than the cache that would be most of the work.

@@ -71,8 +71,8 @@ class Structure:
         for path, own in self._leaves:
             if path not in self._paths and not _is_same(named.pop(path), own):
                 raise InputError(
-                    f"params has another value for {path_text(path)} than the model, which does not train it; make the "
-                    "step function again with the new value."
+                    f"params has a different value for {path_text(path)} than the model, which does not train it; "
+                    "build the step function again with the new value."
                 )
         return named
 

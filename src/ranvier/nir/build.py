@@ -36,7 +36,7 @@ from .loops import closing_projections, start_from_silence
 from .notes import NirNotes
 from .vocabulary import KINDS, OPERATIONS, PARAMETERS, Edges, Nodes, kind_of, operation_of
 
-NO_SHAPE = "no edge leads to it, and it says no shape"
+NO_SHAPE = "no edge leads to it, and it does not state a shape"
 UNKNOWN_DT = 1.0
 """Seconds, as a placeholder until the time step is known."""
 
@@ -202,7 +202,7 @@ class NirBuilder:
                     order.append(name)
         if unknown := [name for name in self.nodes if name not in shapes]:
             name = next((k for k in unknown if not self.before[k]), unknown[0])
-            why = "is in a cycle without neurons, so no shape is known" if self.before[name] else NO_SHAPE
+            why = "is in a cycle without neurons, so its shape is unknown" if self.before[name] else NO_SHAPE
             raise GraphError(f"node {name!r}: {why}.")
         # Only now, when the shapes of all nodes before the outputs are known.
         shapes.update({k: self._output_shape(k, shapes) for k, n in self.nodes.items() if kind_of(n) == "Output"})
@@ -243,7 +243,9 @@ class NirBuilder:
             return self._input_shape(name, shape) if shape is not None and kind == "Input" else shape
         shapes = {np.shape(getattr(node, parameter)) for parameter in PARAMETERS[kind]} - {()}
         if len(shapes) > 1:
-            raise GraphError(f"node {name!r} ({kind}): parameters have the shapes {sorted(map(list, shapes))}.")
+            raise GraphError(
+                f"node {name!r} ({kind}): its parameters have different shapes: {sorted(map(list, shapes))}."
+            )
         return shapes.pop() if shapes else None
 
     def _shape_after(self, name: str, source: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -252,7 +254,7 @@ class NirBuilder:
         kind = kind_of(self.nodes[name])
         delays = np.shape(self.nodes[name].delay) if kind == "Delay" else ()
         if delays not in ((), (1,), shape):
-            raise GraphError(f"node {name!r} (Delay): delays have shape {list(delays)}, {list(shape)} is expected.")
+            raise GraphError(f"node {name!r} (Delay): delays have shape {list(delays)}, expected {list(shape)}.")
         try:
             return self.operations[name][0].target_shape(shape)
         except ShapeError as error:

@@ -141,7 +141,7 @@ def _in_steps(name: str, node: Any, dt: float | None) -> np.ndarray:
     """The delays of a node in steps; without dt, one step for every delay that is not zero."""
     delay = np.asarray(node.delay, np.float64)
     if delay.size == 0 or not np.all(np.isfinite(delay)) or np.any(delay < 0):
-        raise GraphError(f"node {name!r} (Delay): delays are {_few(delay)}; seconds from 0 on are expected.")
+        raise GraphError(f"node {name!r} (Delay): delays are {_few(delay)}; expected seconds, at least 0.")
     if dt is None:
         return (delay > 0).astype(np.float64)
     exact = delay / dt

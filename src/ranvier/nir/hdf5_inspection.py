@@ -64,7 +64,7 @@ def inspect(path: str, most: float, size: int) -> None:
             if spent <= most and dataset.id.get_type().get_class() == h5t.STRING:
                 spent += _bytes_of_texts(name, dataset, most - spent, size)
             if spent > most:
-                raise TooMuch(f"{name!r} brings what is in it to {spent:,} bytes of memory")
+                raise TooMuch(f"{name!r} brings the contents to {spent:,} bytes of memory")
             # Reads the values: if a damaged file makes HDF5 crash or hang, it must happen here and not in the caller.
             dataset[()]
 
@@ -83,7 +83,7 @@ def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
             if isinstance(child, h5py.Dataset):
                 yield name, child
             elif depth == DEEPEST:
-                raise Refused(f"{name[:60]!r}...: groups are nested deeper than {DEEPEST} times")
+                raise Refused(f"{name[:60]!r}...: groups are nested more than {DEEPEST} levels deep")
             else:
                 stack.append((child, list(child), name, depth + 1))
 
@@ -99,11 +99,11 @@ def _child(group: Any, key: Any, name: str, seen: set[int]) -> Any:
         raise Refused(f"{name!r} is an {type(link).__name__}: links to other places or files are not followed")
     address = h5o.get_info(group.id, key.encode("utf-8")).addr
     if address in seen:
-        raise Refused(f"{name!r} is there under another name too; every object is expected once")
+        raise Refused(f"{name!r} also appears under another name; every object must appear once")
     seen.add(address)
     child = group[key]
     if not isinstance(child, (h5py.Group, h5py.Dataset)):
-        raise Refused(f"{name!r} is a {type(child).__name__}; groups and datasets are expected")
+        raise Refused(f"{name!r} is a {type(child).__name__}; expected groups and datasets")
     return child
 
 
@@ -135,9 +135,9 @@ def _largest_chunk(name: str, dataset: Any, properties: Any, declared: int) -> i
     """The bytes that HDF5 takes to unpack the largest chunk, which may be more than its declared size."""
     filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
     if unknown := [f for f in filters if f not in FILTERS]:
-        raise Refused(f"{name!r} is packed with filter {unknown[0]}; {', '.join(FILTERS.values())} are read")
+        raise Refused(f"{name!r} is packed with filter {unknown[0]}; only {', '.join(FILTERS.values())} are supported")
     if len(set(filters)) < len(filters):
-        raise Refused(f"{name!r} is packed with one filter twice")
+        raise Refused(f"{name!r} is packed twice with the same filter")
     largest = 0
     for k in range(dataset.id.get_num_chunks()):
         info = dataset.id.get_chunk_info(k)
@@ -166,7 +166,7 @@ def _bytes_of_texts(name: str, dataset: Any, most: float, size: int) -> int:
     row = prod(dataset.shape[1:])
     at_once = int(most // (row * size))
     if not at_once:
-        raise TooMuch(f"{name!r} has {row:,} texts in a row")
+        raise TooMuch(f"{name!r} has rows of {row:,} strings")
     total = 0
     for start in range(0, len(dataset), at_once):
         total += sum(len(text) for text in dataset[start : start + at_once].ravel())

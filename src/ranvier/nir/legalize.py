@@ -69,15 +69,15 @@ def _check_named(graph: SNNGraph) -> None:
     traced = [name for name, p in graph.populations.items() if isinstance(p.neuron, Traced)]
     if traced:
         raise GraphError(
-            f"{', '.join(map(repr, traced))} of {graph.name} have dynamics that no neuron of NIR has; "
-            "ranvier.recognise(graph) says why for each."
+            f"{', '.join(map(repr, traced))} of {graph.name} have dynamics that no NIR neuron has; "
+            "ranvier.recognise(graph) reports why for each."
         )
     for projection in graph.projections.values():
         if projection.source_port != OUT:
             raise GraphError(
-                f"projection {projection.name!r} reads {projection.source_port!r} of {projection.source!r}; in NIR "
-                "only the output of a neuron can be read. Read its spikes, or give the potential a population of its "
-                "own."
+                f"projection {projection.name!r} reads {projection.source_port!r} of {projection.source!r}, but in "
+                "NIR only the output of a neuron can be read; read its spikes, or compute the potential in a "
+                "separate population."
             )
 
 

@@ -42,7 +42,7 @@ class NirNotes:
     def text(self) -> str:
         """What a reader of the file should know; empty if there is nothing."""
         by_parameter = "; ".join(f"{name!r} in {', '.join(map(repr, uses))}" for name, uses in self.untied.items())
-        return f"NIR cannot tie weights: each use has numbers of its own, {by_parameter}" if by_parameter else ""
+        return f"NIR cannot tie weights, so each use has its own numbers: {by_parameter}" if by_parameter else ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -59,7 +59,7 @@ class NirNotes:
         except (TypeError, ValueError, RecursionError) as error:
             raise GraphError(f"the metadata {NOTES!r} is not JSON: {reason_text(error)}") from error
         if not isinstance(notes, dict):
-            raise GraphError(f"the metadata {NOTES!r} is {type(notes).__name__}, an object is expected.")
+            raise GraphError(f"the metadata {NOTES!r} is {type(notes).__name__}, expected an object.")
         for name, fits in FORMS.items():
             if name in notes and not fits(notes[name]):
                 raise GraphError(

@@ -176,9 +176,9 @@ class Unsaid:
             )
         if self.resets:
             questions.append(
-                f"how a neuron is reset, and no reset is given for {self.resets}: pass reset='zero' (--reset zero; v "
-                "becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, or a mapping "
-                "by node name."
+                f"how a neuron is reset, and there is no reset for {self.resets}: pass reset='zero' (--reset zero; v "
+                "becomes v_reset) or reset='subtract' (v loses v_threshold), as the network was trained, or a "
+                "mapping by node name."
             )
         if self.closing:
             names = ", ".join(f"{p.name!r} ({p.source} -> {p.target})" for p in self.closing)
@@ -205,11 +205,11 @@ def _time_step(dt: Any, notes: NirNotes) -> float | None:
     if dt is None:
         return None
     if not isinstance(dt, Real) or not 0 < float(dt) < float("inf"):
-        raise GraphError(f"dt={dt!r} is not a time step; a positive number of seconds is expected.")
+        raise GraphError(f"dt={dt!r} is not a time step; expected a positive number of seconds.")
     if notes.dt is not None and abs(float(dt) - notes.dt) > 1e-9 * notes.dt:
         raise GraphError(
-            f"dt={float(dt):g} s was given, but the file says {notes.dt:g} s, on which its delays depend; "
-            "leave out dt. To run the network with another dt, change graph.dt afterwards."
+            f"dt={float(dt):g} s contradicts the file, which says {notes.dt:g} s and whose delays depend on it; leave "
+            "out dt. To run the network with another dt, change graph.dt afterward."
         )
     return float(dt)
 
@@ -225,8 +225,8 @@ def _whole_steps(recurrent_delay: Any) -> int | None:
     is_number = isinstance(recurrent_delay, Integral) and not isinstance(recurrent_delay, bool)
     if not is_number or not 1 <= int(recurrent_delay) <= LONGEST_DELAY:
         raise GraphError(
-            f"recurrent_delay={recurrent_delay!r} is not a delay of a loop; a number of steps from 1 to "
-            f"{LONGEST_DELAY} is expected."
+            f"recurrent_delay={recurrent_delay!r} is not a delay for a loop; expected a number of steps from 1 to "
+            f"{LONGEST_DELAY}."
         )
     return int(recurrent_delay)
 
@@ -245,7 +245,7 @@ def _read(path: Path) -> Any:
     except Exception as error:  # a damaged file raises errors of many kinds
         raise GraphError(f"{str(path)!r} cannot be read as NIR: {reason_text(error)}") from error
     if not isinstance(graph, nir.NIRGraph):
-        raise GraphError(f"{str(path)!r} holds a {kind_of(graph)}; a NIRGraph is expected.")
+        raise GraphError(f"{str(path)!r} holds a {kind_of(graph)}; expected a NIRGraph.")
     return graph
 
 
@@ -274,7 +274,9 @@ def _with_ports(graph: Any, prefix: str) -> tuple[Nodes, Edges, list[str]]:
     ports: list[str] = []
     entry, leave = {}, {}
     if prefix.count(".") > DEEPEST:
-        raise GraphError(f"graphs are nested deeper than {DEEPEST} times, or contain themselves, at {prefix[:60]!r}.")
+        raise GraphError(
+            f"graphs are nested more than {DEEPEST} levels deep, or contain themselves, at {prefix[:60]!r}."
+        )
     for key, node in graph.nodes.items():
         name = f"{prefix}{key}"
         _check_kind(name, node)
@@ -322,7 +324,7 @@ def _full_edge(
         GraphError: there is no such node, or the nested graph does not have exactly one input or output.
     """
     if len(edge) != 2:
-        raise GraphError(f"the edge {edge!r} has {len(edge)} ends; two names are expected.")
+        raise GraphError(f"the edge {edge!r} has {len(edge)} ends; expected two names.")
     a, b = edge
     ends = []
     for key, table, kind in ((a, leave, "Output"), (b, entry, "Input")):
@@ -330,7 +332,7 @@ def _full_edge(
         candidates = table.get(name, [name] if name in nodes else [])
         if len(candidates) != 1:
             raise GraphError(
-                f"the edge {a!r} -> {b!r}: {name!r} is a graph with {len(candidates)} {kind} nodes, one is expected."
+                f"the edge {a!r} -> {b!r}: {name!r} is a graph with {len(candidates)} {kind} nodes, expected one."
                 if name in table
                 else f"the edge {a!r} -> {b!r}: there is no node {name!r}."
             )
@@ -350,7 +352,7 @@ def _choices(
         concerned = [name for name, kind in kinds.items() if choice in kind.choice_names()]
         by_name = dict(values) if isinstance(values, Mapping) else dict.fromkeys(concerned, values)
         if unknown := [name for name in by_name if name not in concerned]:
-            raise GraphError(f"{choice} is given for {unknown}, but the nodes that have one are {concerned}.")
+            raise GraphError(f"{choice} names {unknown}, but only these nodes have one: {concerned}.")
         for name in concerned:
             value = by_name.get(name) or notes.get(name, {}).get(choice) or PRESET.get(choice)
             if value is not None:

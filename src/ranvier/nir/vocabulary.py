@@ -80,7 +80,7 @@ def check_values(name: str, node: Any) -> None:
             named = key == "metadata" or (key == "padding" and isinstance(value, str))
             wrong = [] if named or value is None or _is_numbers(value) else [value]
         if wrong:
-            raise GraphError(f"node {name!r} ({kind_of(node)}): {key} is {wrong[0]!r:.60}; numbers are expected.")
+            raise GraphError(f"node {name!r} ({kind_of(node)}): {key} is {wrong[0]!r:.60}; expected numbers.")
 
 
 def _is_numbers(value: Any) -> bool:

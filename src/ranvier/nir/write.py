@@ -153,7 +153,7 @@ class _Exporter:
             self.edges.append((a, b))
             return
         raise GraphError(
-            f"{a!r} reaches {b!r} by two identity projections; NIR has no double edges. Run the pass "
+            f"{a!r} reaches {b!r} by two identity projections, but NIR has no double edges; run the pass "
             "'connections', which joins them."
         )
 
@@ -245,8 +245,8 @@ def _linear(projection: Projection, source: tuple[int, ...]) -> Any:
     if sparse.issparse(weight):
         if weight.shape[0] * weight.shape[1] > DENSEST:
             raise GraphError(
-                f"projection {projection.name!r}: NIR keeps weights dense, and {list(weight.shape)} is too large for "
-                "that; save the graph with ranvier.save instead."
+                f"projection {projection.name!r}: NIR stores weights densely, and {list(weight.shape)} is too large "
+                "for that; save the graph with ranvier.save instead."
             )
         MATRIX.check(prod(weight.shape) * weight.dtype.itemsize, f"projection {projection.name!r}, dense as in NIR,")
         weight = weight.toarray()
@@ -304,8 +304,8 @@ def _constant(projection: Projection, source: tuple[int, ...]) -> Any:
     bias = np.array(projection.operation.arrays["bias"])
     if bias.ndim != 1:
         raise GraphError(
-            f"projection {projection.name!r} adds a constant of shape {list(bias.shape)}; NIR has constants along "
-            "one axis only. Save the graph with ranvier.save instead."
+            f"projection {projection.name!r} adds a constant of shape {list(bias.shape)}, but NIR has constants along "
+            "only one axis; save the graph with ranvier.save instead."
         )
     return nir.Affine(np.zeros((bias.size, prod(source)), bias.dtype), bias)
 

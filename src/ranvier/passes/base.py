@@ -97,7 +97,7 @@ class Pass(abc.ABC):
         for f in fields(self):
             value, kind = getattr(self, f.name), f.type if isinstance(f.type, str) else f.type.__name__
             if kind in KINDS and not KINDS[kind](value):
-                raise PassError(f"{self.name}: {f.name}={value!r} does not fit; {kind} is expected.")
+                raise PassError(f"{self.name}: {f.name}={value!r} does not fit; expected {kind}.")
 
     @abc.abstractmethod
     def run(self, rewriting: Rewriting) -> None:

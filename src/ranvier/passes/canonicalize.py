@@ -83,7 +83,9 @@ class Canonicalize(Pass):
         graph.populations[name] = graph.populations[name].replace(neuron=Relay())
         for projection in after:
             rewriting.set_projection(projection.replace(delay=projection.delay + steps))
-        rewriting.did(name, f"a relay; the projections after it wait {counted(steps, 'step')} more", Promise.BITWISE)
+        rewriting.did(
+            name, f"a relay; the projections after it are delayed by {counted(steps, 'step')} more", Promise.BITWISE
+        )
 
 
 def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rule]) -> tuple[Operation, list[str]]:
@@ -99,7 +101,7 @@ def _simplest(operation: Operation, source: tuple[int, ...], rules: Sequence[Rul
 
 def _no_bias(operation: Operation, source: tuple[int, ...]) -> Simpler:
     if isinstance(operation, Linear) and operation.bias is not None and not np.any(operation.bias):
-        return operation.replace(bias=None), "bias of zeros removed"
+        return operation.replace(bias=None), "zero bias removed"
     return None
 
 

@@ -51,7 +51,7 @@ class CommonProjections(Pass):
         rewriting.set_projection(common)
         uses = {label: use for (element, label), use in graph.bindings.items() if element == first.name}
         graph.bindings.update({(common.name, label): use for label, use in uses.items()})
-        message = f"the same operation as {', '.join(p.name for p in alike[1:])}: one relay {name!r} for all"
+        message = f"the same operation as {', '.join(p.name for p in alike[1:])}; one relay {name!r} for all"
         rewriting.did(first.name, message, Promise.BITWISE)
 
 

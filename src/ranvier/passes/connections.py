@@ -44,7 +44,7 @@ class Connections(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.sparse_below <= 1:
-            raise PassError(f"connections: sparse_below={self.sparse_below!r} is not a fraction; 0 to 1 is expected.")
+            raise PassError(f"connections: sparse_below={self.sparse_below!r} is not a fraction; expected 0 to 1.")
 
     def run(self, rewriting: Rewriting) -> None:
         for name in list(rewriting.graph.projections):
@@ -66,7 +66,7 @@ class Connections(Pass):
             if rewriting.leaves(projection.name, f"not removed, though {reason}", projection.name):
                 return
         elif not np.any(values.low) and not np.any(values.high):
-            reason = "its source gives zeros"
+            reason = "its source is always zero"
         else:
             return
         rewriting.remove_projection(projection.name)

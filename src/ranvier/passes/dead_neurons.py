@@ -65,17 +65,17 @@ class DeadNeurons(Pass):
         super().__post_init__()
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise PassError(
-                f"dead-neurons: threshold={self.threshold!r} is not a rate; 0 to 1 spikes per step are expected."
+                f"dead-neurons: threshold={self.threshold!r} is not a rate; expected 0 to 1 spikes per step."
             )
 
     def run(self, rewriting: Rewriting) -> None:
         populations = rewriting.graph.populations
         if self.threshold is not None and not any(p.activity for p in populations.values()):
-            reason = "no measured rates; measure them with ranvier.profile(graph, data), or give --calibration data.npz"
+            reason = "no measured rates; measure them with ranvier.profile(graph, data), or pass --calibration data.npz"
             if not any(p.neuron.spikes for p in populations.values()):
                 reason = (
-                    "no population has spikes as its output, so there are no rates; if spikes are also a state of the "
-                    "model, read those of the last step from it, or do not store them"
+                    "no population has spikes as its output, so there are no rates; if the model also stores spikes "
+                    "in a state, read the spikes of the last step from that state, or do not store them"
                 )
             rewriting.missed(rewriting.graph.name, reason)
         rewriting.repeat(self._once)

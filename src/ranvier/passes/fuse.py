@@ -67,7 +67,7 @@ class Fuse(Pass):
                 continue
             new = sum(_stored(p.operation) for p, _ in fused) if fused else least
             if new > old and not self.grow:
-                reason = f"not fused: {new} bytes would be stored in place of {old}; grow=true allows it"
+                reason = f"not fused: {new} bytes would be stored instead of {old}; allow it with grow=true"
                 rewriting.missed(name, reason)
                 continue
             self._replace(rewriting, name, before, after, fused)
@@ -116,7 +116,7 @@ class Fuse(Pass):
             graph.populations[name] = population.replace(neuron=changed)
             for projection in into:
                 rewriting.set_projection(projection.replace(operation=Identity()))
-            rewriting.did(name, f"scale of {', '.join(p.name for p in into)} is in {gain} now", Promise.ALGEBRAIC)
+            rewriting.did(name, f"scale of {', '.join(p.name for p in into)} is now in {gain}", Promise.ALGEBRAIC)
 
     def _side_by_side(self, rewriting: Rewriting) -> None:
         graph = rewriting.graph
@@ -145,12 +145,12 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
             if not passes_on and (reason := rewriting.shared(a.name, b.name)) is not None:
                 return f"not fused: {reason}"
             if b.delay and a.operation.offset(source) is not None:
-                return f"not fused: {b.name!r} has a delay, and the constant of {a.name!r} is not there before it"
+                return f"not fused: {b.name!r} has a delay, and before it the constant of {a.name!r} has not arrived"
             # The relay is summed before b applies, so b's bias counts once, not once per input.
             operation = composed(b.operation if number == 0 else _without_offset(b.operation), a.operation, source)
             if operation is None:
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
-                return f"not fused: {kinds} cannot be one operation"
+                return f"not fused: {kinds} cannot be combined into one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
             ports = {"source_port": a.source_port, "target_port": b.target_port}
             trained = a.trained if isinstance(b.operation, Identity) else b.trained

@@ -25,5 +25,5 @@ def level_passes(level: str) -> list[Pass]:
         PassError: there is no such level; the message lists the levels.
     """
     if level not in LEVELS:
-        raise PassError(f"there is no level {level!r}; there are {', '.join(LEVELS)}.")
+        raise PassError(f"there is no level {level!r}; the levels are {', '.join(LEVELS)}.")
     return parse_pipeline(LEVELS[level]) if LEVELS[level] else []

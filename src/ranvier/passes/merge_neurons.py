@@ -77,13 +77,13 @@ class MergeNeurons(Pass):
         if not population.neuron.spikes:
             return
         if population.activity is None or population.activity.partner is None:
-            how = "measure them with ranvier.profile(graph, data), or give --calibration data.npz"
+            how = "measure them with ranvier.profile(graph, data), or pass --calibration data.npz"
             rewriting.missed(name, f"no measured spikes; {how}")
             return
         leader = _leaders(rewriting.graph, population, self.similarity)
         # The exact merge before may have removed neurons, so the bundle is adjusted to the present size.
         present = replace(bundle, units=population.size)
-        _merge(rewriting, present, leader, f"with others that are alike to {self.similarity:g}", Promise.APPROXIMATE)
+        _merge(rewriting, present, leader, f"with others of similarity {self.similarity:g}", Promise.APPROXIMATE)
 
 
 def _shared_weights(rewriting: Rewriting, bundle: Bundle) -> str | None:

@@ -51,9 +51,9 @@ class OptimizeOptions:
         """
         budget, limit = self.budget, self.bisect_limit
         if budget is not None and not (isinstance(budget, (int, float)) and 0 <= budget < math.inf):
-            raise PassError(f"budget={budget!r}: a part from 0 on is expected, 0.01 for one percent.")
+            raise PassError(f"budget={budget!r}: expected a fraction, at least 0; 0.01 is one percent.")
         if not (isinstance(self.confidence, (int, float)) and 0.5 <= self.confidence < 1):
-            raise PassError(f"confidence={self.confidence!r}: a number from 0.5 to below 1 is expected, such as 0.95.")
+            raise PassError(f"confidence={self.confidence!r}: expected a number from 0.5 to below 1, such as 0.95.")
         if limit is not None and not (isinstance(limit, int) and limit >= 0):
-            raise PassError(f"bisect_limit={limit!r}: a number of passes from 0 on is expected.")
+            raise PassError(f"bisect_limit={limit!r}: expected a number of passes, at least 0.")
         return self

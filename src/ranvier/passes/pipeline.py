@@ -37,7 +37,7 @@ def parse_pipeline(text: str) -> list[Pass]:
         if at == len(text):
             return passes
         if text[at] != ",":
-            raise PassError(f"pipeline: a comma is expected before {text[at : at + 30]!r}.")
+            raise PassError(f"pipeline: expected a comma before {text[at : at + 30]!r}.")
         at += 1
 
 

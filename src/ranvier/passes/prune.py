@@ -68,7 +68,7 @@ class Prune(Pass):
             if value not in known:
                 raise PassError(f"prune: {name} {value!r} is unknown; use one of {', '.join(known)}.")
         if self.sparsity is not None and self.threshold is not None:
-            raise PassError("prune: give a sparsity or a threshold, not both.")
+            raise PassError("prune: pass a sparsity or a threshold, not both.")
         if self.structured and self.scope == "neuron":
             raise PassError("prune: whole neurons have no scope=neuron; write scope=projection or scope=global.")
         for name, value in (("sparsity", self.sparsity), ("threshold", self.threshold)):
@@ -76,14 +76,14 @@ class Prune(Pass):
                 continue
             number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
             if not 0 <= number <= (1 if name == "sparsity" else np.inf):
-                raise PassError(f"prune: {name} {value!r} is out of range; write for example prune{{sparsity=0.8}}.")
+                raise PassError(f"prune: {name} {value!r} is out of range; write, for example, prune{{sparsity=0.8}}.")
 
     def run(self, rewriting: Rewriting) -> None:
         if self.sparsity is None and self.threshold is None:
             rewriting.missed(rewriting.graph.name, "nothing to prune without a sparsity or a threshold")
             return
         if self.method == "saliency" and rewriting.calibration is None:
-            reason = "saliency needs calibration data: give --calibration data.npz, or use method=magnitude"
+            reason = "saliency needs calibration data: pass --calibration data.npz, or use method=magnitude"
             rewriting.missed(rewriting.graph.name, reason)
             return
         measured = self._measured(rewriting)

@@ -55,4 +55,4 @@ def pass_class(name: str) -> type[Pass]:
             return entry.load()
     near = get_close_matches(name.replace("_", "-"), pass_names(), 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise PassError(f"there is no pass {name!r}; there are {', '.join(pass_names())}.{hint}")
+    raise PassError(f"there is no pass {name!r}; the passes are {', '.join(pass_names())}.{hint}")

@@ -148,7 +148,7 @@ def searched_option(one: Pass) -> str:
     """
     (option,) = (name for name, value in one.options.items() if isinstance(value, str) and value == AUTO)
     if option not in one.search:
-        raise PassError(f"{one.name}: {option} cannot be searched; give it a value.")
+        raise PassError(f"{one.name}: {option} cannot be searched; set it to a value.")
     return option
 
 
@@ -156,8 +156,8 @@ def needs_data(one: Pass) -> PassError:
     """The error for a search without data."""
     option = searched_option(one)
     return PassError(
-        f"{one.name}{{{option}=auto}} needs data and a budget to search with: give calibration data, and a budget "
-        "of 0.01, say (--calibration data.npz --budget 0.01)."
+        f"{one.name}{{{option}=auto}} needs data and a budget to search with: pass calibration data and a "
+        "budget, such as 0.01 (--calibration data.npz --budget 0.01)."
     )
 
 
@@ -167,7 +167,7 @@ def needs_samples(one: Pass, graph: SNNGraph, calibration: Calibration) -> tuple
     rewriting = Rewriting.unchanged(graph, one.name, calibration)
     rewriting.missed(
         graph.name,
-        f"{option} was not searched: a single sample cannot both fit weights and judge them; give several samples, or "
-        "others as validation=",
+        f"{option} was not searched: a single sample cannot both fit weights and judge them; pass several samples, or "
+        "other samples as validation=",
     )
     return replace(one, **{option: one.search[option][0]}), rewriting

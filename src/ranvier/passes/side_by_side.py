@@ -68,7 +68,7 @@ def reason_against(graph: SNNGraph, a: str, b: str) -> str | None:
         if counts[0] != counts[1] or max(counts[0].values(), default=1) > 1:
             return "they do not have the same sources and targets"
     if parameters_of(graph, a, b, *(p.name for p in touching)):
-        return "they are made of shared parameters"
+        return "they are computed from shared parameters"
     # One population is updated as a whole, so neither part can wait for the other within a step.
     if any(not p.delay and {p.source, p.target} == {a, b} for p in touching):
         return "one feeds the other in the same step"

@@ -108,7 +108,7 @@ class NoFormula(RanvierError):
     """
 
     def __init__(self, equation: Equation) -> None:
-        super().__init__(f"the equation {equation.primitive.name} is no operation of a formula.")
+        super().__init__(f"the equation {equation.primitive.name} is not an operation that a formula can contain.")
         self.equation = equation
 
 

@@ -25,11 +25,11 @@ def inputs_by_name(inputs: Any, names: Sequence[str], of: str) -> dict[str, Any]
     """
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
-            raise InputError(f"{of} has the inputs {list(names)}; give a mapping from name to values.")
+            raise InputError(f"{of} has the inputs {list(names)}; pass a mapping from name to values.")
         in_tuple = isinstance(inputs, tuple) and len(inputs) == 1 and hasattr(inputs[0], "shape")
         return {names[0]: inputs[0] if in_tuple else inputs}
     if set(inputs) != set(names):
-        raise InputError(f"inputs are given for {sorted(map(str, inputs))}, {of} has {sorted(names)}.")
+        raise InputError(f"got inputs for {sorted(map(str, inputs))}, but {of} has {sorted(names)}.")
     return {name: inputs[name] for name in names}
 
 
@@ -46,7 +46,7 @@ def check_names(inputs: Any, expected: Any, of: str) -> None:
     """
     names, wanted = _leaf_names(inputs), _leaf_names(expected)
     if names != wanted and any(isinstance(key, str) for key in (*names, *wanted)):
-        raise InputError(f"inputs are given for {_listed(names)}, {of} has {_listed(wanted)}.")
+        raise InputError(f"got inputs for {_listed(names)}, but {of} has {_listed(wanted)}.")
 
 
 def _leaf_names(tree: Any) -> list[Any]:

@@ -38,10 +38,10 @@ class TracedFunction(Remade):
 
     def recipe(self) -> Recipe:
         raise PicklingError(
-            "a program that JAX traced is not pickled, and a graph with populations or maps that no name fits holds "
-            "some. Pickle the model, or what ranvier.raise_model gives, which raises the graph again; "
-            "ranvier.recognise(graph) gives neurons their names where they have one; "
-            "ranvier.export_artifact(graph, path) writes any graph."
+            "programs traced by JAX cannot be pickled, and a graph with traced populations or maps contains some. "
+            "Pickle the model or the result of ranvier.raise_model, which raises the graph again; replace traced "
+            "populations by named neurons with ranvier.recognise(graph); or write any graph with "
+            "ranvier.export_artifact(graph, path)."
         )
 
     def __call__(self, *operands: Any, dtype: Any) -> list[Any]:

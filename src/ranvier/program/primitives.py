@@ -109,8 +109,8 @@ def register_primitive(
         raise RegistrationError(f"primitive {name!r}: kind {kind!r} is unknown; use one of {known}.") from None
     if move is not None and kind is not Kind.STRUCTURAL:
         raise RegistrationError(
-            f"primitive {name!r}: `move` runs a structural primitive on index arrays, but the kind given is "
-            f"{kind.value!r}; drop `move` or write kind='structural'."
+            f"primitive {name!r}: `move` runs a structural primitive on index arrays, but the kind is {kind.value!r}; "
+            "drop `move` or write kind='structural'."
         )
     for forget in _ON_CHANGE:
         forget()

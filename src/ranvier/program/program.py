@@ -166,8 +166,8 @@ class ModuleInfo(Remade):
     def recipe(self) -> Recipe:
         if self.origin is None:
             raise PicklingError(
-                f"the program of {self.name} was derived from another one and is not pickled; pickle the program that "
-                "ranvier.extract_module_info gives."
+                f"the program of {self.name} was derived from another program and cannot be pickled; pickle the "
+                "program that ranvier.extract_module_info returns."
             )
         function, arguments = self.origin
         check_pickles(arguments, f"the program of {self.name}")
@@ -405,8 +405,8 @@ def check_is_program(value: object) -> None:
     """
     if not isinstance(value, ModuleInfo):
         raise ModelError(
-            f"a program is expected, not {type(value).__name__} {value!r:.60}; "
-            "ranvier.extract_module_info(model, *inputs) makes one of a model."
+            f"expected a program, not {type(value).__name__} {value!r:.60}; ranvier.extract_module_info(model, "
+            "*inputs) makes one from a model."
         )
 
 
@@ -444,7 +444,7 @@ def _slot_values(slots: Sequence[Slot], replaced: Mapping[Path, Any], noun: str)
         shapes = [tuple(jax.numpy.shape(leaf)) for leaf in values]
         if shapes != [tuple(leaf.shape) for leaf in slot.leaves]:
             raise InputError(
-                f"{noun} {path_text(slot.path)} has shape {slot.shapes_text}, but the value given has "
+                f"{noun} {path_text(slot.path)} has shape {slot.shapes_text}, but its value has "
                 f"{' '.join(map(shape_text, shapes)) or 'no arrays'}; pass a value of that shape."
             )
         leaves += values

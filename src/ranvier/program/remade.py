@@ -36,6 +36,6 @@ def check_pickles(model: Any, what: str) -> None:
         pickle.dumps(model)
     except Exception as error:
         raise pickle.PicklingError(
-            f"{what} is pickled together with its model, and that cannot be: {error}. Define the step and what it "
-            "calls at the top level of a module."
+            f"{what} is pickled together with its model, which cannot be pickled: {error}. Define the step and the "
+            "functions it calls at the top level of a module."
         ) from error

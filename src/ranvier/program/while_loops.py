@@ -141,11 +141,11 @@ def _check(eqn: Equation, tangents: dict[int, Any]) -> None:
         raise AnalysisError(
             f"the while loop at {source_line(eqn)} mixes positions, and JAX cannot differentiate a while loop in "
             f"reverse mode; its Jacobian by forward mode has {elements} elements, more than {MAX_JACOBIAN}. Write it "
-            "as lax.scan or lax.fori_loop with a fixed number of turns."
+            "as lax.scan or lax.fori_loop with a fixed number of iterations."
         )
     if any(is_complex(tangent.dtype) for tangent in tangents.values()):
         raise AnalysisError(
             f"the while loop at {source_line(eqn)} takes complex values, and JAX cannot differentiate a while loop in "
-            "reverse mode. Write it as lax.scan or lax.fori_loop with a fixed number of turns, or with real and "
-            "imaginary parts as values of their own."
+            "reverse mode. Write it as lax.scan or lax.fori_loop with a fixed number of iterations, or keep the real "
+            "and imaginary parts as separate values."
         )

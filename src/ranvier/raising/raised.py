@@ -163,8 +163,8 @@ def _check_real(info: ModuleInfo) -> None:
     for slot in (*info.hidden, *info.other, *info.parameters):
         if any(is_complex(leaf.dtype) for leaf in slot.leaves):
             raise ModelError(
-                f"{info.name}: {path_text(slot.path)} is complex; graphs hold real numbers. Keep real and imaginary "
-                "parts as two states."
+                f"{info.name}: {path_text(slot.path)} is complex, but graphs hold only real numbers; keep the real "
+                "and imaginary parts as two states."
             )
 
 

@@ -116,7 +116,7 @@ def test_the_comparison_is_that_of_the_gradients() -> None:
     assert comparison["D_RTRL"].memory_bytes == ranvier.compile(model, ranvier.D_RTRL(), xs[0]).plan.memory_bytes
     assert comparison["D_RTRL"].parameters["r",].error > 0.1 > 1e-9 > comparison["RTRL"].parameters["r",].error
     text = str(comparison)
-    for words in ("ES_D_RTRL(decay=0.5", "ES_D_RTRL(decay=0.1", "cosine", "costs most", "recurrent-projection"):
+    for words in ("ES_D_RTRL(decay=0.5", "ES_D_RTRL(decay=0.1", "cosine", "costliest", "recurrent-projection"):
         assert words in text
 
 
@@ -166,8 +166,8 @@ def test_rules_are_chosen_within_the_memory_limit() -> None:
 @pytest.mark.parametrize(
     ("rule", "sample", "reason"),
     [
-        (ranvier.D_RTRL(), ("loss", 0, 0), "sample= is for rule='auto'.*leave it out for D_RTRL"),
-        ("auto", "nonsense", r"sample='nonsense' is not \(loss, xs, ys\)"),
+        (ranvier.D_RTRL(), ("loss", 0, 0), "sample= is only for rule='auto'.*leave it out with D_RTRL"),
+        ("auto", "nonsense", r"sample='nonsense' is not a tuple \(loss, xs, ys\)"),
     ],
 )
 def test_a_sample_that_nothing_reads_is_an_error(rule, sample, reason) -> None:

@@ -390,7 +390,7 @@ def test_the_epoch_before_a_damaged_one_can_be_gone_on_from(tmp_path) -> None:
     train(learner, data, epochs=2, checkpoint=tmp_path)
     for file in _files(tmp_path / "1"):
         file.write_bytes(b"junk")
-    with pytest.raises(ranvier.InputError, match="remove its folder 1 to go on from epoch 1"):
+    with pytest.raises(ranvier.InputError, match="remove its folder 1 to continue from epoch 1"):
         train(learner, data, epochs=2, checkpoint=tmp_path)
     shutil.rmtree(tmp_path / "1")
     same_bits(train(learner, data, epochs=2, checkpoint=tmp_path).params, train(learner, data, epochs=2).params)
@@ -457,8 +457,8 @@ def test_data_that_can_be_read_once() -> None:
     ("options", "what"),
     [
         ({"data": []}, "no batch"),
-        ({"data": lambda epoch: iter(())}, "no batch for epoch 1"),
-        ({"held_out": []}, "held_out gave no batch"),
+        ({"data": lambda epoch: iter(())}, "no batches for epoch 1"),
+        ({"held_out": []}, "held_out has no batches"),
         ({"data": [jnp.ones(3)]}, "needs .xs, ys."),
         ({"optimizer": optax.adam}, "optax gradient transformation"),
         ({"epochs": 0}, "at least 1"),

@@ -105,12 +105,12 @@ def _reason_against(graph: SNNGraph, projection: Projection) -> str | None:
     """Why single units cannot be removed from a population at one end of a projection; None if they can."""
     operation = projection.operation
     if isinstance(operation, Mapped):
-        return f"{projection.name!r} is not taken apart"
+        return f"{projection.name!r} cannot be split"
     if isinstance(operation, Select) and max(map(len, (graph.source_shape(projection), operation.index.shape))) > 1:
-        return f"{projection.name!r} moves them one by one"
+        return f"{projection.name!r} moves them individually"
     # An output keeps its shape. Only an operation with a matrix or bias of its own can lose columns and still fill it.
     if projection.target in graph.outputs and not isinstance(operation, (Linear, Conv, Constant)):
-        return "an output shows them one by one"
+        return "an output shows them individually"
     if isinstance(operation, Conv) and operation.groups > 1:
         channels = graph.source_shape(projection)[0]
         if not operation.groups == channels == operation.weight.shape[0]:

@@ -54,7 +54,7 @@ def choose(program: ModuleInfo, rules: Sequence[Rule], comparison: RuleCompariso
         (rule, result.parameters) for rule, result in zip(rules, comparison.results, strict=True) if not result.refused
     ]
     if not usable:
-        raise RuleError(f"no rule can be applied to {program.name}: {comparison}")
+        raise RuleError(f"no rule works for {program.name}: {comparison}")
     sizes = [_sizes(program, rule) for rule, _ in usable]
     paths = [slot.path for slot in program.parameters]
     # From the smallest up, so that every step on the way fits: the other way round, the start might need more than the
@@ -64,7 +64,7 @@ def choose(program: ModuleInfo, rules: Sequence[Rule], comparison: RuleCompariso
     if free < 0:
         raise RuleError(
             f"the smallest rules for {program.name} keep {limit - free} bytes between steps, which is more than "
-            f"memory_limit={limit}; raise it, or make the batch smaller."
+            f"memory_limit={limit}; raise the limit, or use a smaller batch."
         )
     # A change may also free memory, so sizes count as differences. Every change lowers an error by more than rounding,
     # so no pair of rules can take turns for ever.

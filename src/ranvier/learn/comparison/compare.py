@@ -121,10 +121,10 @@ class RuleComparison:
                 first = (result.rule, size_text(result.memory_bytes), f"{1000 * result.seconds:.3g} ms")
                 name, size, seconds = first if number == 0 else ("", "", "")
                 rows.append((name, path_text(path), f"{agreement.error:.2g}", f"{agreement.cosine:.4f}", size, seconds))
-        header = ("rule", "parameter", "error", "cosine", "memory", "time of a call")
-        lines = [f"gradients of {counted(self.steps, 'step')} beside {self.reference}", *table(header, rows)]
+        header = ("rule", "parameter", "error", "cosine", "memory", "time per call")
+        lines = [f"gradients of {counted(self.steps, 'step')} compared with {self.reference}", *table(header, rows)]
         if worst := [(r.rule, r.worst_path) for r in self.results if r.worst_path]:
-            lines += ["", "The path left out that costs most, as a part of the exact gradient"]
+            lines += ["", "The costliest path left out, as a share of the exact gradient"]
             lines += table(("rule", "path"), worst)[1:]
         return "\n".join(lines)
 

@@ -276,14 +276,14 @@ def scalar_loss(loss: Loss, output: Any, target: Any) -> jax.Array:
         if target is not None:
             raise
         raise InputError(
-            f"the loss cannot do without targets ({reason_text(error)}); pass ys, [T, ...], or another loss."
+            f"the loss fails without targets ({reason_text(error)}); pass ys of shape [T, ...], or use another loss."
         ) from error
     leaves = jax.tree.leaves(value)
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     if len(arrays) != 1 or arrays[0].shape != () or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
         results = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arrays) or "nothing"
         raise InputError(
-            f"loss(output, target) gave {results}, but a step needs one real number; reduce it over the batch and the "
-            "outputs, as in `lambda y, target: ((y - target) ** 2).sum()`."
+            f"loss(output, target) returned {results}, but must return one real number per step; reduce it over the "
+            "batch and the outputs, as in `lambda y, target: ((y - target) ** 2).sum()`."
         )
     return leaves[0]

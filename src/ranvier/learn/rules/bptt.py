@@ -64,9 +64,9 @@ def _check_reversible(info: ModuleInfo) -> None:
     if whiles:
         lines = ", ".join(dict.fromkeys(f"[{source_line(eqn)}]" for eqn in whiles))
         raise RuleError(
-            "BPTT goes back through the steps in reverse mode, which JAX cannot do through a while loop, whose number "
-            f"of turns the data decide: {lines}. Use D_RTRL, EProp or RTRL, which go forward through it, or write it "
-            "as lax.scan or lax.fori_loop with a fixed number of turns."
+            "BPTT differentiates the steps in reverse mode, which JAX does not support for a while loop, since its "
+            f"number of iterations depends on the data: {lines}. Use D_RTRL, EProp or RTRL, which differentiate the "
+            "loop in forward mode, or write it as lax.scan or lax.fori_loop with a fixed number of iterations."
         )
 
 
@@ -80,13 +80,13 @@ class _BpttKernel(Kernel):
         return None
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
-        return [(slots_in_time(self.info), "nothing, but activations of all steps within a call")]
+        return [(slots_in_time(self.info), "nothing, except the activations of all steps during a call")]
 
     def carries(self) -> Everything:
         return Everything()
 
     def approximations(self) -> list[str]:
-        return ["truncation: what earlier calls, whose state a call goes on from, did to its loss"]
+        return ["truncation: the effect of earlier calls on the loss, through the state that a call continues from"]
 
     @cached_property
     def _variables(self) -> tuple[Any, ...]:

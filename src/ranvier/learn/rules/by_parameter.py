@@ -51,8 +51,9 @@ class ByParameter(Rule):
         wrong = [f"{path!r}: {rule!r}" for path, rule in rules.items() if not isinstance(rule, Rule)]
         if wrong or not rules:
             raise RuleError(
-                f"compile(model, rules, ...) takes a dictionary from parameter paths to rules, but got "
-                f"{', '.join(wrong) or 'an empty one'}; write {{('w',): ranvier.EProp(), ...: ranvier.D_RTRL()}}, say."
+                "compile(model, rules, ...) takes a dictionary from parameter paths to rules, but got "
+                f"{', '.join(wrong) or 'an empty one'}; write, for example, {{('w',): ranvier.EProp(), ...: "
+                "ranvier.D_RTRL()}."
             )
         return cls(tuple(rules.items()))
 
@@ -81,8 +82,8 @@ class ByParameter(Rule):
             faults = [f"no parameter is called {', '.join(unknown)}"] * bool(unknown)
             faults += [f"{', '.join(lacking)} ha{'s' if len(lacking) == 1 else 've'} no rule"] * bool(lacking)
             raise RuleError(
-                f"{'; '.join(faults)}; the parameters of {info.name} are {known}, and the key ... gives a rule to all "
-                "that are not named."
+                f"{'; '.join(faults)}; the parameters of {info.name} are {known}, and the key ... stands for all the "
+                "others."
             )
         # Parameters of equal rules share one kernel: with a kernel for each parameter, the forward pass would run once
         # per parameter.

@@ -64,9 +64,9 @@ class EProp(Rule):
             check_number(
                 "EProp(filter=", self.filter, "it is a decay; or use 'readout', or None for no filter", below=1
             )
-        check_whole("EProp(seed=", self.seed, "EProp(seed=0), say")
-        check_number("EProp(feedback_rate=", self.feedback_rate, "it is a learning rate, 1e-3, say")
-        check_number("EProp(feedback_decay=", self.feedback_decay, "it is the part lost with every chunk", most=1)
+        check_whole("EProp(seed=", self.seed, "write, for example, EProp(seed=0)")
+        check_number("EProp(feedback_rate=", self.feedback_rate, "it is a learning rate, such as 1e-3")
+        check_number("EProp(feedback_decay=", self.feedback_decay, "it is the fraction lost in every chunk", most=1)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         # F(e)_t = kappa F(e)_{t-1} + e_t is the eligibility trace of one more hidden state, m_t = kappa m_{t-1} + z_t.
@@ -98,7 +98,10 @@ class EProp(Rule):
         readouts = filtered_readouts(info) if self.filter == "readout" else frozenset()
         remarks = ()
         if self.filter is not None and self.filter != "readout":
-            remarks = (f"approximation: what populations emit is filtered with {self.filter:g}, whatever reads it",)
+            remarks = (
+                f"approximation: the output of every population is filtered with {self.filter:g}, no matter "
+                "what reads it",
+            )
         # The reverse pass multiplies by the transposed readout anyway, so symmetric feedback needs no weights B.
         if self.feedback == "symmetric":
             return TraceKernel(info, traces_of(info), readouts=readouts, remarks=remarks)

@@ -42,7 +42,7 @@ class ES_D_RTRL(Rule):
         if self.decay is not None:
             check_number("ES_D_RTRL(decay=", self.decay, "0.9 is a common choice", below=1)
         if self.rank is not None:
-            check_whole("ES_D_RTRL(rank=", self.rank, "19 stands for a decay of 0.9", least=1)
+            check_whole("ES_D_RTRL(rank=", self.rank, "19 corresponds to a decay of 0.9", least=1)
 
     @property
     def smoothing(self) -> float:

@@ -49,8 +49,8 @@ class OTTT(Rule):
             if len(others) > 1:
                 names = ", ".join(path_text(info.parameters[k].path) for k in trace.use.slots)
                 raise RuleError(
-                    f"OTTT keeps one presynaptic trace for {names}, but the populations it drives decay by "
-                    f"{', '.join(f'{a:.4g}' for a in sorted(others))}; give each a projection of its own, or write "
+                    f"OTTT keeps one presynaptic trace for {names}, but the populations it drives decay at different "
+                    f"rates, {', '.join(f'{a:.4g}' for a in sorted(others))}; give each its own projection, or write "
                     f"OTTT(decay={decay:.4g})."
                 )
         # dl_t/dy_t takes the place of L_t . eps_f: it has f of this step in it, and one constant decay needs no more.
@@ -66,8 +66,8 @@ class OTTT(Rule):
             names = ", ".join(path_text(path) for c in trace.use.connections for path in c.hidden_paths)
             entries_text = ", ".join("0" if fact is None else str(fact) for fact in facts.values())
             raise RuleError(
-                f"OTTT takes its decay from D where that is one constant, but D of {names} is {entries_text}; "
-                "write OTTT(decay=...) with exp(-dt / tau) of the membrane."
+                f"OTTT needs one constant decay, but D of {names} is not one constant (entries: {entries_text}); write "
+                "OTTT(decay=...) with exp(-dt / tau) of the membrane."
             )
         (value,) = values
         assert value is not None

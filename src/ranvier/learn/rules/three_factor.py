@@ -64,7 +64,7 @@ class ThreeFactor(Rule):
         if not decays:
             raise RuleError(
                 f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
-                "so no weight has a postsynaptic factor; use D_RTRL, say."
+                "so no weight has a postsynaptic factor; use another rule, such as D_RTRL."
             )
         # e_t = decay e_{t-1} + dz_t/dy_t (x) x_t is the trace of a filter of z that feels the step's projections only.
         # Were it not detached from the old states, the membrane's D would carry e too, on top of the rule's own decay.
@@ -155,9 +155,9 @@ class _Modulated(TraceDynamics):
             modulators = jnp.asarray(jax.vmap(self.modulator)(same.outputs, same.targets))
             modulators = modulators.reshape(modulators.shape[0], -1)
             if modulators.shape[1] not in (1, self.batch):
-                several = f" or {self.batch} for a batch of {self.batch}" if self.batch > 1 else ""
+                several = f", or {self.batch} for a batch of {self.batch}" if self.batch > 1 else ""
                 raise InputError(
-                    f"modulator(output, target) gave {modulators.shape[1]} numbers; one is expected{several}."
+                    f"modulator(output, target) returned {modulators.shape[1]} numbers, but must return one{several}."
                 )
             # A step that the mask leaves out of the loss must not teach by its modulator either.
             return modulators * same.weights[:, None]

@@ -42,7 +42,7 @@ class UORO(Rule):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("UORO(seed=", self.seed, "UORO(seed=0), say")
+        check_whole("UORO(seed=", self.seed, "write, for example, UORO(seed=0)")
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
         numbers, elements = f"{sizes.hidden} + {sizes.parameters}", sizes.hidden + sizes.parameters
@@ -75,7 +75,7 @@ class _UoroKernel(StepwiseKernel):
         return Everything()
 
     def approximations(self) -> list[str]:
-        return ["approximation: the influence of weights on the state is exact in expectation only"]
+        return ["approximation: the influence of weights on the state is exact only in expectation"]
 
     def restarted(self, memory: dict[str, Any], lasting: Any, seed: Any) -> dict[str, Any]:
         # Signs of their own for every sequence: noise that repeats does not average out over a training.

@@ -124,7 +124,7 @@ def real_size(var: Var) -> int:
 def check_real(functions: StepFunctions, rule: str) -> None:
     """Raises :class:`RuleError` where states or parameters are complex."""
     if any(is_complex(dtype_of(var)) for var in (*functions.states, *functions.variables)):
-        raise RuleError(f"{rule} takes real states and parameters only; use RTRL or D_RTRL for complex ones.")
+        raise RuleError(f"{rule} works only with real states and parameters; use RTRL or D_RTRL for complex ones.")
 
 
 FlatStep = Callable[[jax.Array, jax.Array], jax.Array]

@@ -95,14 +95,14 @@ class SequenceForm:
         wanted = [aval.shape for aval in self.info.input_avals]
         samples = {shape[:1] for shape in steps}
         if self.batch_size is not None and steps == [shape[1:] for shape in wanted]:
-            return f"add the batch axis, of {self.batch_size}, after the time axis"
+            return f"add a batch axis of size {self.batch_size} after the time axis"
         if len(samples) == 1 and [shape[1:] for shape in steps] == [shape[1:] for shape in wanted] and samples != {()}:
             ((number,),) = samples
             if self.batch_size is not None:
-                return f"for {number} samples take learner.with_batch_size({number})"
+                return f"for {number} samples, use learner.with_batch_size({number})"
             return (
-                "if that axis is one of samples, compile a model of one sample with batch_size=, whose learner takes "
-                "batches of other sizes by with_batch_size"
+                "if that axis holds samples, compile a model of one sample with batch_size=; its learner then takes "
+                "other batch sizes through with_batch_size"
             )
         return "pass xs with the steps along the first axis, or compile again with other example inputs"
 
@@ -112,8 +112,8 @@ class SequenceForm:
         weights = jnp.ones(length, dtype) if mask is None else jnp.asarray(mask).astype(dtype)
         if weights.ndim != 1:
             raise InputError(
-                f"mask has shape {shape_text(weights.shape)}, but it weighs steps and has shape [T]; weigh samples "
-                "or outputs inside the loss."
+                f"mask has shape {shape_text(weights.shape)}, but must have shape [T], since it weights steps; weight "
+                "samples or outputs inside the loss."
             )
         # A mask of zeros gives a mean of 0, not NaN.
         return weights if self.reduction == "sum" else weights / jnp.maximum(weights.sum(), 1e-12)
@@ -127,7 +127,7 @@ def sequence_length(inputs: list[jax.Array], targets: Any, mask: Any) -> int:
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         counts = "; ".join(f"{k} {sorted(n[0] if n else 'no time axis' for n in v)}" for k, v in by_name.items() if v)
         raise InputError(
-            f"xs, ys and mask need one and the same number of steps along their first axis, at least one, but have "
+            "xs, ys and mask need the same number of steps along their first axis, and at least one, but have "
             f"{counts or 'none'}; repeat a target that is the same at every step with jnp.broadcast_to."
         )
     return lengths.pop()[0]
@@ -158,8 +158,8 @@ def _as_input(leaf: Any, dtype: Any) -> jax.Array:
     # and floats to integers make 0 of everything below 1.
     if jnp.promote_types(_kind(array.dtype), _kind(dtype)) != _kind(dtype):
         raise InputError(
-            f"xs holds {array.dtype}, but the model was compiled for {dtype}, which would lose a part of it; convert "
-            "it, or compile again with example inputs of this dtype."
+            f"xs has dtype {array.dtype}, but the model was compiled for {dtype}, which cannot represent all its "
+            f"values; convert xs, or compile again with example inputs of dtype {array.dtype}."
         )
     return array.astype(dtype)
 

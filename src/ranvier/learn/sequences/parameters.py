@@ -22,8 +22,8 @@ def parameter_leaves(info: ModuleInfo, by_path: Mapping[Path, Any] | None) -> li
     """
     if by_path is not None and not isinstance(by_path, Mapping):
         raise InputError(
-            f"params is a {type(by_path).__name__}, but it must be a dictionary of values by path, as learner.params "
-            "is, or have the structure of the model's own; change that: {**learner.params, path: value}."
+            f"params is a {type(by_path).__name__}, but must be a dictionary of values by path, like learner.params, "
+            "or have the structure of the model's own parameters; write {**learner.params, path: value}."
         )
     passed = dict(by_path or {})
     leaves = []
@@ -43,13 +43,14 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
     shapes = [jnp.shape(leaf) for leaf in leaves]
     if treedef != slot.treedef:
         raise InputError(
-            f"the value given for {path_text(slot.path)} is {_form_text(treedef)}, but the parameter is "
-            f"{_form_text(slot.treedef)} (* is an array); give a value of the form and unit that learner.params has."
+            f"the value for {path_text(slot.path)} is {_form_text(treedef)}, but the parameter is "
+            f"{_form_text(slot.treedef)} (* stands for an array); pass a value of the same form and unit as in "
+            "learner.params."
         )
     if shapes != [leaf.shape for leaf in slot.leaves]:
         raise InputError(
-            f"the value given for {path_text(slot.path)} has leaves {' '.join(map(shape_text, shapes)) or 'none'}, but "
-            f"the parameter has {slot.shapes_text}; give a value of the shape that learner.params has."
+            f"the value for {path_text(slot.path)} has shape {' '.join(map(shape_text, shapes)) or 'none'}, but the "
+            f"parameter has {slot.shapes_text}; pass a value of the same shape as in learner.params."
         )
     arrays = [jnp.asarray(leaf) for leaf in leaves]
     for array, aval in zip(arrays, slot.leaves, strict=True):
@@ -58,8 +59,8 @@ def checked_leaves(slot: Slot, value: Any) -> list[jax.Array]:
         same_kind = is_floating(array.dtype) == is_floating(aval.dtype)
         if not same_kind or (is_complex(array.dtype) and not is_complex(aval.dtype)):
             raise InputError(
-                f"the value given for {path_text(slot.path)} is {array.dtype}, but the parameter is {aval.dtype}; "
-                "convert it first."
+                f"the value for {path_text(slot.path)} has dtype {array.dtype}, but the parameter has dtype "
+                f"{aval.dtype}; convert it first."
             )
     return [array.astype(aval.dtype) for array, aval in zip(arrays, slot.leaves, strict=True)]
 

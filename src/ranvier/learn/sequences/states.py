@@ -43,8 +43,8 @@ def check_state(state: Any, form: Any, learner_text: str) -> None:
     is_alike = arrays is not None and jax.tree.structure(arrays) == jax.tree.structure(form)
     pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(form), strict=True) if is_alike else ()
     if not is_alike or any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in pairs):
+        actual = f"a {type(state).__name__}" if arrays is None else "one of another model, rule or batch size"
         raise InputError(
-            f"state is not one of this learner ({learner_text}), but "
-            f"{f'a {type(state).__name__}' if arrays is None else 'one of another model, rule or batch size'}; pass "
-            "learner.init() or the aux.state of a call of the same learner."
+            f"state is {actual}, not a state of this learner ({learner_text}); pass learner.init(), or the aux.state "
+            "that a call of this learner returned."
         )

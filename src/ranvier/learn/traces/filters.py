@@ -137,8 +137,9 @@ def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
         return decay
     names = ", ".join(map(path_text, emission.group.hidden_paths))
     raise RuleError(
-        f"what the group of {names} emits does not drive readouts with one constant decay, so there is no filter to "
-        "take from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no filter."
+        f"the output of the group of {names} does not drive readouts with one constant decay, so EProp cannot take "
+        "its filter from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no "
+        "filter."
     )
 
 
@@ -266,8 +267,8 @@ def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Seque
         if not set(felt) <= set(group.hidden_paths):
             names = ", ".join(map(path_text, emission.group.hidden_paths))
             raise RuleError(
-                f"what the group of {names} emits is not arranged by its positions, so its trace cannot be filtered; "
-                "write EProp(filter=None)."
+                f"the output of the group of {names} is not arranged by the group's positions, so its trace cannot be "
+                "filtered; write EProp(filter=None)."
             )
 
 

@@ -117,7 +117,7 @@ class TraceKernel(Kernel):
     def approximations(self) -> list[str]:
         remarks = list(self.remarks)
         if self.feedback:
-            remarks.append("approximation: learning signals come through feedback weights of their own")
+            remarks.append("approximation: learning signals come through separate feedback weights")
         if self.replaces_same_step and self.traces:
             remarks.append("approximation: the learning signal is one number, the same for all neurons")
         others = {type(d).__name__ for d in self.dynamics if not isinstance(d, GroupDynamics)}

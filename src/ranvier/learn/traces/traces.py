@@ -197,7 +197,7 @@ def check_holomorphic(path: Slice) -> None:
         if real or has_own_derivative(eqn) or eqn.primitive.name == "conj":
             raise RuleError(
                 f"eligibility traces of complex states need complex derivatives, but {eqn.primitive.name} has none "
-                f"[{source_line(eqn)}]; keep real and imaginary part as two real states, or use RTRL or BPTT."
+                f"[{source_line(eqn)}]; keep the real and imaginary parts as two real states, or use RTRL or BPTT."
             )
         moving.update(eqn.outvars)
 

@@ -41,18 +41,21 @@ def _as_batch(item: Any) -> TrainingBatch:
     if isinstance(item, (tuple, list)) and len(item) in (2, 3):
         return TrainingBatch(item[0], item[1], item[2] if len(item) == 3 else None)
     raise InputError(
-        f"a batch is {type(item).__name__}, but fit needs (xs, ys) or (xs, ys, mask), or an object like that."
+        f"a batch is of type {type(item).__name__}, but must be (xs, ys), (xs, ys, mask), or an object with the "
+        "attributes xs and ys."
     )
 
 
 def check_data(name: str, data: Any, epochs: int) -> None:
     """Raises :class:`InputError` unless this gives batches for every epoch."""
     if not (callable(data) or isinstance(data, Iterable)):
-        raise InputError(f"{name} is {data!r}; give a list of batches (xs, ys), or a function of the epoch.")
+        raise InputError(
+            f"{name} is {data!r}; pass a list of batches (xs, ys), or a function of the epoch that returns them."
+        )
     # An iterator is its own iterator: it is used up after one pass. The data held out is gone through every epoch.
     only_once = not callable(data) and iter(data) is data
     if only_once and (epochs > 1 or name == "held_out"):
         raise InputError(
             f"{name} can be iterated only once, but there are {epochs} epochs; pass a list, or a function that "
-            "gives the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
+            "returns the batches of an epoch, as in `lambda epoch: make_batches(seed=epoch)`."
         )

@@ -55,9 +55,9 @@ class Checkpoints:
         try:
             self._directory = FilePath(directory).absolute()
         except TypeError as error:
-            raise InputError(f"checkpoint={directory!r} is no path; give the name of a directory.") from error
+            raise InputError(f"checkpoint={directory!r} is not a path; pass the name of a directory.") from error
         if self._directory.exists() and not self._directory.is_dir():
-            raise InputError(f"checkpoint={str(directory)!r} is a file; give the name of a directory.")
+            raise InputError(f"checkpoint={str(directory)!r} is a file; pass the name of a directory.")
         # Leaves are restored by their order, which differs between the two structures of parameters.
         nested = learner.by_path(params) is not params
         self._about = _fingerprint(learner) + (" in the model's own structure" if nested else "")
@@ -72,7 +72,7 @@ class Checkpoints:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not self._open.enter_context(locked(self._directory / LOCK)):
                 raise InputError(
-                    f"another training is using the checkpoints in {self._directory}; wait for its end, or give "
+                    f"another training run is using the checkpoints in {self._directory}; wait until it ends, or pass "
                     "another directory."
                 )
             self._manager = self._orbax.CheckpointManager(self._directory, options=options)
@@ -112,7 +112,8 @@ class Checkpoints:
         """Raises :class:`InputError` where there already are checkpoints."""
         if self._manager.latest_step() is not None:
             raise InputError(
-                f"{self._directory} already has checkpoints; pass resume=True to go on from them, or another directory."
+                f"{self._directory} already has checkpoints; pass resume=True to continue from them, or another "
+                "directory."
             )
 
     @global_state_unchanged()
@@ -131,8 +132,8 @@ class Checkpoints:
         # complaint.
         if about != self._about:
             raise InputError(
-                f"the checkpoints in {self._directory} are of {about}, but this training is of {self._about}; "
-                "give another directory."
+                f"the checkpoints in {self._directory} belong to {about}, but this training run is of {self._about}; "
+                "pass another directory."
             )
         # What comes back is checked against this, and against the hash: a damaged file may be read without an error,
         # too.
@@ -160,7 +161,7 @@ class Checkpoints:
         except Exception as error:  # orbax raises errors of many kinds
             raise self._damaged(epoch, reason_text(error)) from error
         if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-            raise self._damaged(epoch, "its history is no list of epochs")
+            raise self._damaged(epoch, "its history is not a list of epochs")
         return about, history, digest
 
     def _damaged(self, epoch: int, reason: str) -> InputError:
@@ -172,8 +173,8 @@ class Checkpoints:
         """What can be done without the last checkpoint."""
         earlier = [step for step in self._manager.all_steps() if step < epoch]
         if not earlier:
-            return "give another directory"
-        return f"remove its folder {epoch} to go on from epoch {max(earlier) + 1}, or give another directory"
+            return "pass another directory"
+        return f"remove its folder {epoch} to continue from epoch {max(earlier) + 1}, or pass another directory"
 
 
 def _digest(leaves: Sequence[Any], history: History) -> str:

@@ -109,8 +109,8 @@ def fit(
 def _check(learner: Learner, data: Data, held_out: Data | None, optimizer: Any, epochs: int) -> None:
     if not isinstance(learner, Learner):
         raise InputError(
-            f"fit(learner, data, ...) needs a learner first, got a {type(learner).__name__}; make one with "
-            "ranvier.compile(model, ranvier.D_RTRL(), x0)."
+            f"fit(learner, data, ...) needs a learner as its first argument, but got a {type(learner).__name__}; make "
+            "one with ranvier.compile(model, ranvier.D_RTRL(), x0)."
         )
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise InputError(f"optimizer is {optimizer!r}; pass an optax gradient transformation, e.g. optax.adam(1e-3).")

@@ -27,8 +27,8 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
         ys = jnp.broadcast_to(ys, outputs.shape[:-1])
     if jnp.shape(ys) != outputs.shape[:-1]:
         raise InputError(
-            f"accuracy needs one class for every output, {list(outputs.shape[:-1])}, but ys has shape "
-            f"{list(jnp.shape(ys))}; write a metric of your own for other targets."
+            f"accuracy needs one class per output, so ys of shape {list(outputs.shape[:-1])}, but ys has shape "
+            f"{list(jnp.shape(ys))}; write your own metric for other targets."
         )
     right = (jnp.argmax(outputs, axis=-1) == ys).astype(jnp.promote_types(jnp.float32, outputs.dtype))
     by_step = right.reshape(right.shape[0], -1).mean(axis=1)
@@ -40,10 +40,10 @@ def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
 def checked_metrics(metrics: Any) -> dict[str, Metric]:
     example = '{"accuracy": ranvier.accuracy}'
     if not isinstance(metrics or {}, Mapping) or not all(isinstance(name, str) for name in metrics or ()):
-        raise InputError(f"metrics is {metrics!r}; give a dictionary of functions by name, e.g. {example}.")
+        raise InputError(f"metrics is {metrics!r}; pass a dictionary of functions by name, e.g. {example}.")
     for name, metric in (metrics or {}).items():
         if name in ("epoch", "loss") or name.startswith("eval_"):
-            raise InputError(f"the name {name!r} of a metric is taken by fit's own history; choose another.")
+            raise InputError(f"the metric name {name!r} is already used in fit's history; choose another.")
         check_function(
             f"metrics[{name!r}]",
             metric,

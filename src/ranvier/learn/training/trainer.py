@@ -92,7 +92,7 @@ class Trainer:
         for name, value in values.items():
             if value.shape != ():
                 raise InputError(
-                    f"metrics[{name!r}] gave an array of shape {list(value.shape)}; one number is expected."
+                    f"metrics[{name!r}] returned an array of shape {list(value.shape)}, but must return one number."
                 )
         return values
 
@@ -117,7 +117,9 @@ class Trainer:
                 total[name] = total.get(name, 0.0) + float(value)
             progress.show({name: value / count for name, value in total.items()}, count, batch_count(batches))
         if not count:
-            raise InputError(f"data gave no batch for epoch {epoch + 1}; give a list or a function of the epoch.")
+            raise InputError(
+                f"data has no batches for epoch {epoch + 1}; pass a list, or a function of the epoch that returns them."
+            )
         return state, {name: value / count for name, value in total.items()}
 
     def evaluate(self, params: Mapping[Path, Any], batches: Iterable[TrainingBatch]) -> dict[str, float]:
@@ -131,7 +133,7 @@ class Trainer:
             by_batch.append(self._evaluated(params, batch))
             samples.append(1 if self.learner.batch_size is None else jnp.shape(jax.tree.leaves(batch.xs)[0])[1])
         if not by_batch:
-            raise InputError("held_out gave no batch; give a list, or a function of the epoch.")
+            raise InputError("held_out has no batches; pass a list, or a function of the epoch that returns them.")
         means = {}
         for name in by_batch[0]:
             weights = samples if name in self.metrics else [1] * len(by_batch)
@@ -157,9 +159,7 @@ class Trainer:
             what = f"the optimizer made {path_text(wrong[0])} not finite from a finite gradient"
         else:
             what = "the loss is not finite, while all hidden states are"
-        return (
-            f"{at}{what}. Lower the learning rate, clip gradients (optax.clip_by_global_norm), or look at the inputs."
-        )
+        return f"{at}{what}. Lower the learning rate, clip gradients (optax.clip_by_global_norm), or check the inputs."
 
 
 def _started(optimizer: Any, params: Any) -> Any:
@@ -173,8 +173,8 @@ def _started(optimizer: Any, params: Any) -> Any:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"the optimizer cannot start from the parameters ({reason_text(error)}). By default they are a dictionary "
-            "by path, as learner.params; where its labels or masks have the structure of the model's own parameters, "
-            "pass params=learner.nested(learner.params)."
+            "by path, like learner.params; if the optimizer's labels or masks have the structure of the model's own "
+            "parameters, pass params=learner.nested(learner.params)."
         ) from error
 
 
@@ -192,6 +192,6 @@ def _check_alike(state: Any, fresh: Any) -> None:
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, fresh)]
     if not same or shapes[0] != shapes[1]:
         raise InputError(
-            "optimizer_state is for another optimizer or other parameters than the learner's; pass "
-            "FitResult.optimizer_state of the same model, or report.carry(...) of it after ranvier.optimize."
+            "optimizer_state belongs to another optimizer or to other parameters; pass the FitResult.optimizer_state "
+            "of the same model, or, after ranvier.optimize, what report.carry(...) makes of it."
         )

@@ -39,7 +39,7 @@ class Case:
         """
         inputs = self.probe.inputs
         if not inputs:
-            raise Unlike("it has no input", remedy="give it one, if only of zeros")
+            raise Unlike("it has no input", remedy="give it one, even if it is always zero")
         # Weights are relative to the input with the most effect, so that the sum is in units that the dynamics use.
         main = max(inputs, key=lambda k: sum(float(np.abs(row[k]).sum()) for row in rows))
         gains = [row[main] for row in rows]
@@ -55,7 +55,7 @@ class Case:
         for k in inputs:
             if not all(is_close(row[k], weights[k] * gain, total) for row, gain in zip(rows, gains, strict=True)):
                 raise Unlike(
-                    f"its inputs {list(inputs)} do different things",
+                    f"its inputs {list(inputs)} have different effects",
                     remedy="sum them, each times one factor, before they reach the neuron",
                 )
         return {k: simple(w) for k, w in weights.items()}, gains

@@ -85,21 +85,23 @@ def _current(case: Case, i: str, v: str) -> Match:
     synapse, membrane = case.row(i), case.row(v)
     weights, (gain, direct) = case.drive([synapse, membrane])
     if np.any(synapse[""]):
-        raise Unlike(f"its current {i!r} moves on its own", about=i, remedy="let it fade to zero without input")
+        raise Unlike(f"its current {i!r} changes without input", about=i, remedy="let it fade to zero without input")
     # If the input reaches the potential in the same step, it does so through the new current: its slope is then that of
     # the current times what the potential takes of the current.
     taken, current = membrane[i], "old"
     if np.any(direct):
         taken, current = membrane[i] / synapse[i], "new"
         if not is_close(direct, taken * gain):
-            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
+            raise Unlike(
+                f"its input reaches {v!r} without passing through {i!r}", about=v, remedy=f"let it act only on {i!r}"
+            )
     main = _main(probe, weights)
     spike = None if case.spike is None else Spike.of(case, v, main=main if current == "new" else i)
     shift = spike.shift if spike is not None else 0.0
     decay = membrane[v]
     if np.any(decay >= 1):
         raise Unlike(
-            f"its potential {v!r} does not leak, which neurons with a current do",
+            f"its potential {v!r} does not leak, unlike that of neurons with a current",
             about=v,
             remedy="give it a time constant",
         )
@@ -132,7 +134,7 @@ def _three(case: Case) -> Match:
         if alone and len(fed) == 1 and any(np.any(case.row(i)[k]) for k in probe.inputs):
             return _adaptive(case, rest, i)
     raise Unlike(
-        f"its states {list(probe.states)} are no current, potential and adaptation",
+        f"its states {list(probe.states)} are not a current, a potential and an adaptation",
         remedy="let input drive a current, the current a potential, and spikes an adaptation",
     )
 
@@ -142,14 +144,14 @@ def _adaptive(case: Case, states: tuple[str, ...], i: str | None = None) -> Matc
     v, a = _potential_and_adaptation(case, states, i)
     synapse, weights, gain = _synapse(case, i, v)
     if np.any(case.row(a)[""]):
-        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="take what it fades to off it")
+        raise Unlike(f"its state {a!r} does not fade to zero", about=a, remedy="subtract the value that it fades to")
     # A potential that is driven by the current of the step before does not feel this step's input.
     main = _main(case.probe, weights) if i is None or not synapse.delay else i
     spike, adaptation = _spike_with_adaptation(case, v, a, main)
     row = case.row(v)
     leak, bias = _leak(row[v], gain, row[""] - spike.shift * (1 - row[v]), case.dt)
     if not isinstance(leak, LI):
-        raise Unlike("its potential does not leak, which ALIF does", about=v, remedy="give it a time constant")
+        raise Unlike("its potential does not leak, unlike that of ALIF", about=v, remedy="give it a time constant")
     # ALIF raises its threshold by beta a, and a spike adds 1 to its a: the traced state in units of its jump.
     beta = simple(adaptation.slope * adaptation.jump / (adaptation.fade if spike.resets_later else 1.0))
     if not np.any(beta):
@@ -164,9 +166,9 @@ def _potential_and_adaptation(case: Case, states: tuple[str, ...], i: str | None
     """Which of two states is the potential, which input (or the current ``i``) drives, and which the adaptation."""
     if case.spike is None:
         raise Unlike(
-            f"none of its outputs is a spike, and between its states {list(states)} there is one at most",
-            remedy="let the spike itself be read; a synapse after a neuron is recognised if a projection, even an "
-            "identity matrix, is between them; no named neuron has a refractory time",
+            f"none of its outputs is a spike, and it has spikes at most between its states {list(states)}",
+            remedy="make the spike itself an output; a synapse after a neuron is recognized if there is a projection "
+            "between them, even an identity matrix; no named neuron has a refractory time",
         )
     drives = case.probe.inputs if i is None else (*case.probe.inputs, i)
     driven = [s for s in states if any(np.any(case.row(s)[k]) for k in drives)]
@@ -174,7 +176,7 @@ def _potential_and_adaptation(case: Case, states: tuple[str, ...], i: str | None
         raise Unlike(
             f"its states {list(states)} are both driven by the input",
             about=states[-1],
-            remedy="let it drive one of them",
+            remedy="let it drive only one of them",
         )
     (v,) = driven
     (a,) = (s for s in states if s != v)
@@ -218,7 +220,7 @@ def _raised(case: Case, v: str, main: str, a: str, value: float) -> np.ndarray:
         return Spike.of(case, v, main=main, at={a: np.full(case.probe.size, value)}).threshold
     except Unlike as unlike:
         raise Unlike(
-            f"where {a!r} is {value:g}, {unlike}: it is not an adaptation, but maybe a refractory time",
+            f"where {a!r} is {value:g}, {unlike}: it is not an adaptation, but may be a refractory time",
             about=a,
             remedy="named neurons have no refractory time",
         ) from unlike
@@ -237,10 +239,16 @@ def _synapse(case: Case, i: str | None, v: str) -> tuple[Any, dict[str, np.ndarr
     if np.any(direct):
         taken, delay = membrane[i] / row[i], 0
         if not is_close(direct, taken * gain):
-            raise Unlike(f"its input reaches {v!r} past {i!r}", about=v, remedy=f"let it act on {i!r} alone")
+            raise Unlike(
+                f"its input reaches {v!r} without passing through {i!r}", about=v, remedy=f"let it act only on {i!r}"
+            )
     leak, _ = _leak(row[i], gain, np.zeros(probe.size), case.dt)
     if np.any(row[""]) or not isinstance(leak, LI):
-        raise Unlike(f"its current {i!r} does not fade to zero", about=i, remedy="give it a time constant and no rest")
+        raise Unlike(
+            f"its current {i!r} does not fade to zero",
+            about=i,
+            remedy="give it a time constant, and zero as its resting value",
+        )
     initial = np.broadcast_to(probe.population.initial_state()[i].ravel(), (probe.size,))
     return Synapse(leak, i, initial, delay), weights, taken
 
@@ -272,7 +280,7 @@ def _leak(decay: np.ndarray, gain: np.ndarray, constant: np.ndarray, dt: float) 
     if np.all(decay == 1):
         return I(simple(gain / dt)), simple(constant / gain) if np.any(constant) else None
     if np.any(decay == 1):
-        raise Unlike("some of its potentials leak and others do not", remedy="make two populations of it")
+        raise Unlike("some of its potentials leak and others do not", remedy="split it into two populations")
     integration = _integration([decay], dt)
     return (
         LI(
@@ -294,7 +302,7 @@ def _integration(decays: list[np.ndarray], dt: float) -> Any:
     if any(np.any((d <= 0) | (d >= 1)) for d in decays):
         if any(np.any((d <= -1) | (d >= 1)) for d in decays):
             raise Unlike(
-                "a state grows or alternates, which no leak does", remedy="keep its decay in a step between 0 and 1"
+                "a state grows or alternates, unlike any leak", remedy="keep its decay per step between 0 and 1"
             )
         return "euler"
 
@@ -329,7 +337,7 @@ def own_values(probe: Probe, match: Match, outputs: list[str]) -> list[str]:
             raise Unlike(
                 f"its output {output!r} is neither its spike nor its potential",
                 about=output,
-                remedy="return the spike, and compute what else is wanted from it",
+                remedy="return the spike, and compute anything else from it",
             )
     return outputs
 

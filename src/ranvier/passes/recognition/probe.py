@@ -115,8 +115,8 @@ class Probe:
         if first is not None:
             return first
         raise Curved(
-            "around rest it is not affine: products of states or inputs, or a function that is curved",
-            remedy="below the threshold, leak and input have to be linear",
+            "around rest it is not affine: it has products of states or inputs, or a nonlinear function",
+            remedy="below the threshold, leak and input must be linear",
         )
 
     def _is_quiet(self, point: Values) -> bool:

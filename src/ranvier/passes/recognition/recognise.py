@@ -52,7 +52,7 @@ class Finding:
         return f"{self.reason}{place}{'; ' if self.remedy else ''}{self.remedy}"
 
     def __str__(self) -> str:
-        return f"{self.population}: {self.neuron or 'stays as traced, ' + self.diagnosis}"
+        return f"{self.population}: {self.neuron or 'remains traced: ' + self.diagnosis}"
 
 
 def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
@@ -111,17 +111,18 @@ def match_of(population: Population, dt: float) -> Match:
     if not neuron.by_position:
         raise Unlike(
             "it works on whole arrays, so it is not a population of neurons",
-            remedy="compute every neuron from its own numbers, without norms, sorts or random numbers over all",
+            remedy="compute every neuron from its own numbers, without norms, sorts or random numbers across the "
+            "population",
         )
     if len(neuron.states) not in KINDS:
         raise Unlike(
             f"it has {len(neuron.states)} states {list(neuron.states)}; named neurons have fewer",
-            remedy="named neurons have a current, a potential and an adaptation at most",
+            remedy="named neurons have at most a current, a potential and an adaptation",
         )
     probe = Probe(population)
     spikes = [o for o in neuron.outputs if _is_spike(probe, o)]
     if len(spikes) > 1:
-        raise Unlike(f"it has several spikes, {spikes}", about=spikes[1], remedy="give every spike its own neurons")
+        raise Unlike(f"it has several spikes, {spikes}", about=spikes[1], remedy="give every spike its own population")
     spike = spikes[0] if spikes else None
     match = KINDS[len(neuron.states)](Case(probe, spike, dt))
     others = [o for o in neuron.outputs if o != spike]

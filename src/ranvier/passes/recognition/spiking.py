@@ -18,7 +18,7 @@ import numpy as np
 from .case import Case
 from .probe import Unlike, is_close, simple
 
-RESETS = "after a spike, set the potential to v_reset or take v_threshold off it"
+RESETS = "after a spike, set the potential to v_reset or subtract v_threshold from it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +80,9 @@ class Spike:
         probe, row = case.probe, case.row(v)
         if np.any(row[v] == 0):
             raise Unlike(
-                "its potential does not last, so that there is nothing to reset",
+                "its potential does not persist, so there is nothing to reset",
                 about=v,
-                remedy="make it no state: a threshold of the input does the same",
+                remedy="do not make it a state: a threshold on the input does the same",
             )
         margin = 0.25 * np.maximum(np.abs(threshold), 1e-3)
         starts = [threshold + k * margin for k in (1.0, 2.0)]
@@ -180,4 +180,4 @@ def _reset_of(after: np.ndarray, change: np.ndarray, scale: np.ndarray) -> tuple
         return simple(-change[0]), np.zeros(after.shape[1:])
     if is_close(after[0], after[1], scale[0]):
         return None, simple(after[0])
-    raise Unlike("a spike neither sets its potential nor takes a fixed amount away", remedy=RESETS)
+    raise Unlike("a spike neither sets its potential nor subtracts a fixed amount from it", remedy=RESETS)

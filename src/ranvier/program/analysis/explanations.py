@@ -98,11 +98,12 @@ def _innermost_opaque(eqn: Equation) -> Equation:
 def _opaque_message(eqn: Equation, known: bool) -> str:
     if not known:
         return (
-            f"the primitive {eqn.primitive.name} is not known, so nothing is assumed of it and what passes through it "
-            f"has no trace; ranvier.register_primitive({eqn.primitive.name!r}, kind) says what it does to positions."
+            f"the primitive {eqn.primitive.name} is unknown, so nothing is assumed about it, and nothing that passes "
+            "through it has a trace; declare what it does to positions with "
+            f"ranvier.register_primitive({eqn.primitive.name!r}, kind)."
         )
     remedy = (
-        "write it as lax.scan or lax.fori_loop with a fixed number of turns"
+        "write it as lax.scan or lax.fori_loop with a fixed number of iterations"
         if eqn.primitive.name == "while"
         else ("keep it outside the step, or write it in JAX operations")
     )
@@ -135,13 +136,14 @@ def second_mixing_diagnostics(info: ModuleInfo, paths: tuple[Path, ...], y: Var,
     if direct:
         kind = DiagnosticKind.MIXED_PATH
         message = (
-            f"f and the trace hold the direct path; the one into {names} through this equation is in the same-step "
+            f"f and the trace cover the direct path; the one into {names} through this equation is in the same-step "
             "gradient only."
         )
     else:
         kind = DiagnosticKind.INDIRECT_PARAMETER
         message = (
-            f"a mixing operation stands between it and {names}; there it has its exact same-step gradient and no trace."
+            f"a mixing operation lies between it and {names}; on that path it has its exact same-step gradient, but "
+            "no trace."
         )
     return [Diagnostic(kind, message, mixing_text(eqn), paths)]
 
@@ -152,8 +154,8 @@ def other_state_diagnostics(info: ModuleInfo) -> list[Diagnostic]:
     if not any(by_gradient.hidden(var) or by_gradient.outputs(var) for var in info.other_invars):
         return []
     message = (
-        "acts on a later step through a state that is not hidden, and learning carries nothing through that; make the "
-        "state a hidden state, or take the gradient to be without this path."
+        "acts on later steps through a state that is not hidden, and learning carries nothing through that; make the "
+        "state a hidden state, or accept a gradient without this path."
     )
     states = zip(info.hidden, info.hidden_invars, info.hidden_outvars, strict=True)
     kinds = [(DiagnosticKind.STATE_THROUGH_OTHER, {slot.path: [old, new] for slot, old, new in states})]

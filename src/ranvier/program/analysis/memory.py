@@ -44,7 +44,7 @@ class RuleMemory:
 SYMBOLS = {
     "H": "elements of all hidden states",
     "P": "elements of all parameters",
-    "A": "results of projections kept for the way back, per step",
+    "A": "results of projections kept for the backward pass, per step",
     "T": "number of steps",
     "w": "(element of y, weight) pairs of a projection: the size of its weight for a matrix product",
     "s": "states of the group that the projection can reach, over time",

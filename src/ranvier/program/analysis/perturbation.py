@@ -168,8 +168,8 @@ class HiddenPerturbation(Remade):
             if len(leaves) != 1 or jnp.shape(leaves[0]) != ():
                 shapes = [jnp.shape(leaf) for leaf in leaves]
                 raise AnalysisError(
-                    f"the loss gave {len(leaves)} arrays of shapes {shapes}, but a learning signal needs one scalar; "
-                    "end the loss with .sum() or .mean()."
+                    f"the loss returned {len(leaves)} arrays of shapes {shapes}, but a learning signal needs one "
+                    "scalar; end the loss with .sum() or .mean()."
                 )
             return leaves[0]
 

@@ -74,8 +74,8 @@ def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
     missing = [var for var in variables if var not in values]
     if missing:
         raise AnalysisError(
-            f"{len(missing)} of {len(variables)} variables of the step are missing from the values given; pass what "
-            "info.values(*inputs) returns, of the same program."
+            f"{len(missing)} of {len(variables)} variables of the step are missing from the values; pass the result "
+            "of info.values(*inputs) for the same program."
         )
     return [values[var] for var in variables]
 

@@ -128,8 +128,8 @@ def _broadcast_diagnostic(source: Slot, target: Slot) -> Diagnostic:
     return Diagnostic(
         DiagnosticKind.STATE_BROADCAST,
         f"one element of {path_text(source.path)} {source.shapes_text} feeds many positions of "
-        f"{path_text(target.path)} {target.shapes_text}, so the two are no population; learning rules that keep D "
-        "inside a population leave this path out in time.",
+        f"{path_text(target.path)} {target.shapes_text}, so the two are not one population; learning rules that keep "
+        "D within a population leave out this path in time.",
         paths=(source.path, target.path),
     )
 
@@ -169,8 +169,8 @@ def arranged(
     diagnostics.append(
         Diagnostic(
             DiagnosticKind.POSITIONS_MOVE,
-            "the step moves elements of this state to other positions, without end, so no block of D per position "
-            "holds them; D keeps what stays in place and learning rules built on D leave the rest out in time.",
+            "every step moves elements of this state to other positions, so no block of D per position covers them; "
+            "D covers what stays in place, and learning rules built on D leave out the rest in time.",
             paths=paths,
         )
     )

@@ -176,8 +176,9 @@ class Transition:
             if maps is None:
                 path = path_text(self.info.hidden[self._states[target]].path)
                 raise AnalysisError(
-                    f"D of {path} cannot be told apart by position: the step combines too many moved copies of the "
-                    "state. Write the combination as one matrix product or convolution, which is then a projection."
+                    f"D of {path} cannot be separated by position: the step combines too many moved copies of the "
+                    "state. Write the combination as one matrix product or convolution, which then counts as a "
+                    "projection."
                 )
             target_size = self._state_size(target)
             here = [_lookup(position, m.indices(target_size)) for m in maps]
