@@ -280,7 +280,7 @@ def note_text(repeats: int, clear: bool) -> str:
     caches = (
         "and JAX's caches are cleared before it, as in a new process"
         if clear
-        else "and JAX keeps small library functions, as in a session that has analysed a model before"
+        else "and JAX keeps small library functions, as in a session that has analyzed a model before"
     )
     return NOTE.format(repeats=repeats, slow=SLOW_REPEATS, slow_seconds=SLOW_SECONDS, once=ONCE_SECONDS, caches=caches)
 

@@ -39,7 +39,7 @@ class Compiled:
     Attributes:
         executable: gives new states and gradients.
         args: its arguments, the first states and traces among them.
-        seconds: time to analyse, trace and compile it.
+        seconds: time to analyze, trace and compile it.
         bytes: memory by XLA's analysis: arguments, results and temporaries, what shares memory counted once.
         trace_bytes: see :class:`Program`.
     """

@@ -37,7 +37,7 @@ NOTE = (
     "not counted ({slow} where one takes over {slow_seconds:.0f} s); a measurement is the mean of as many runs in a "
     "row as take {long_enough} s, and all entries of a table take turns in one process. Every entry "
     "is one XLA program, run from the same weights, states and inputs; the loss is a cross-entropy at every step, and "
-    "gradients are summed over the steps. Compiling starts from an uninitialised model with JAX's caches cleared and "
+    "gradients are summed over the steps. Compiling starts from an uninitialized model with JAX's caches cleared and "
     "includes the analysis and the tracing. Memory is XLA's own analysis of the program: arguments, results and "
     "temporaries. Products is the rate of the model's matrix products (forward and weight gradient) as a part of what "
     "a large matrix product reaches; traces, where they are read and written at every step, that traffic as a part of "

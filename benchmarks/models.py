@@ -49,7 +49,7 @@ class Stack(brainstate.nn.Module):
 
 
 def stacked_layers(count: int, size: int = 32) -> tuple[Stack, jax.Array]:
-    """A stack of recurrent layers with initialised states, and an example input."""
+    """A stack of recurrent layers with initialized states, and an example input."""
     brainstate.environ.set(dt=0.1 * u.ms)
     model = Stack(count, size)
     brainstate.nn.init_all_states(model)

@@ -148,7 +148,7 @@ VARIANTS = (LIF, ALIF, DELTA, DETACHED)
 
 
 def make_network(variant: Variant, size: Size, *, cut: bool = False) -> RecurrentNetwork:
-    """The network with weights that only the variant and the size decide; its states are not initialised."""
+    """The network with weights that only the variant and the size decide; its states are not initialized."""
     brainstate.environ.set(dt=DT)
     with brainstate.random.seed_context(SEED):
         synapse = None

@@ -30,7 +30,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def quick_compilation() -> Iterator[None]:
-    """No optimisation of code that runs once; most of the time would go into it."""
+    """No optimization of code that runs once; most of the time would go into it."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

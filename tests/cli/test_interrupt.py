@@ -1,4 +1,4 @@
-"""Ctrl-C ends the command quietly with exit code 130, also while extension modules are initialised."""
+"""Ctrl-C ends the command quietly with exit code 130, also while extension modules are initialized."""
 
 from __future__ import annotations
 

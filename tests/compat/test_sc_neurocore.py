@@ -100,7 +100,7 @@ def test_output_neurons_stay() -> None:
     assert graph.outputs["output"].shape == (4,)
 
 
-def test_live_neurons_go_only_on_request_and_labelled() -> None:
+def test_live_neurons_go_only_on_request_and_labeled() -> None:
     rates = np.array([0.2, 0.0005, 0.0, 0.3, 0.1, 0.2])
     graph = layers(*weights(), rates={0: rates})
     asked = graph.copy()

@@ -100,7 +100,7 @@ def _softmax(w):
     return jax.nn.softmax(w, axis=1)
 
 
-def _standardised(w):
+def _standardized(w):
     return (w - w.mean(0)) / jnp.sqrt(w.var(0) + 1e-5)
 
 
@@ -112,7 +112,7 @@ def _shifted_block(w):
     return jax.lax.dynamic_update_slice(jnp.sin(w), jax.lax.dynamic_slice(jnp.cos(w), (1, 0), (2, 2)), (0, 2))
 
 
-OF_CELLS = [_without_diagonal, _rows_added, _softmax, _standardised, _sorted_products, _shifted_block]
+OF_CELLS = [_without_diagonal, _rows_added, _softmax, _standardized, _sorted_products, _shifted_block]
 MODELS = [
     _recurrent,
     _transposed,
@@ -415,7 +415,7 @@ def _spiking_model():
     return ranvier.step_function(_spiking, params, {"v": np.zeros(N), "z": np.zeros(N)})
 
 
-def test_recognised_neurons_keep_tied_weights_and_nir_says_that_it_cannot():
+def test_recognized_neurons_keep_tied_weights_and_nir_says_that_it_cannot():
     model, xs = _spiking_model(), np.abs(_array(3, 8, N)) * 3
     graph, findings = ranvier.recognise(ranvier.SNNGraph.from_module(model, xs[0]))
     assert all(finding.neuron for finding in findings)

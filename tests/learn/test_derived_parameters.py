@@ -26,7 +26,7 @@ STEPS: dict[str, Step] = {
     "decay and gain": lambda p, v, x: jnp.exp(-1 / p["tau"]) * v + x @ p["w"] / p["tau"],
     "decay, gain and bias": lambda p, v, x: p["tau"] / 10 * v + x @ p["w"] + p["tau"],
     "decay twice": lambda p, v, x: p["tau"] / 10 * v * (1 - p["tau"] / 10) + x @ p["w"] + p["tau"],
-    "normalised weights": lambda p, v, x: 0.9 * v + (x @ p["w"]) / jnp.linalg.norm(p["w"], axis=0),
+    "normalized weights": lambda p, v, x: 0.9 * v + (x @ p["w"]) / jnp.linalg.norm(p["w"], axis=0),
     "weights and their size": lambda p, v, x: 0.9 * v + x @ p["w"] + x**2 @ jnp.abs(p["w"]),
     "weights and their row": lambda p, v, x: 0.9 * v + x @ p["w"] + p["w"][0] * v / 10,
 }

@@ -226,17 +226,17 @@ def test_streaming_inside_scan(rule) -> None:
         assert difference(state, aux.state) < 1e-12
 
 
-def test_steps_of_an_optimiser_reduce_the_loss() -> None:
+def test_steps_of_an_optimizer_reduce_the_loss() -> None:
     learner, xs = network(chunk=5)
-    optimiser = optax.sgd(1e-2)
+    optimizer = optax.sgd(1e-2)
 
     @jax.jit
     def update(params, state):
         grads, aux = learner.grad(squares, xs, targets(), params=params, keep_state=False)
-        updates, state = optimiser.update(grads, state, params)
+        updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, aux.loss
 
-    params, state, losses = learner.params, optimiser.init(learner.params), []
+    params, state, losses = learner.params, optimizer.init(learner.params), []
     for _ in range(15):
         params, state, value = update(params, state)
         losses.append(float(value))

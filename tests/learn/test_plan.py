@@ -202,11 +202,11 @@ def test_mixing_behind_a_new_state_is_left_out() -> None:
 
     def step(params, state, x):
         v = 0.8 * state["v"] + x @ params["w"]
-        centred = v - v.mean()
-        return {"v": centred}, jnp.tanh(centred) @ params["w_out"]
+        centered = v - v.mean()
+        return {"v": centered}, jnp.tanh(centered) @ params["w_out"]
 
     params = {"w": normal(0, N_IN, N_REC, dtype=jnp.float32), "w_out": normal(1, N_REC, N_OUT, dtype=jnp.float32)}
-    model = ranvier.step_function(step, params, zeros(jnp.float32, v=(N_REC,)), name="centred")
+    model = ranvier.step_function(step, params, zeros(jnp.float32, v=(N_REC,)), name="centered")
     for rule in (ranvier.D_RTRL(), ranvier.EProp()):
         dropped = plan_of(rule, model).dropped
         assert any(line.startswith("recurrent-projection: v into group 0 through reduce_sum") for line in dropped)

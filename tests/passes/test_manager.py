@@ -42,7 +42,7 @@ def network(seed: int = 0) -> ranvier.SNNGraph:
     rng = np.random.default_rng(seed)
     w1, w2 = rng.uniform(0.2, 1.0, (8, 4)), rng.normal(0.3, 0.5, (5, 8))
     w1[5] = -1.0  # never fires on inputs that are not negative
-    w1[7] = w1[6]  # fires like its neighbour
+    w1[7] = w1[6]  # fires like its neighbor
     return ranvier.SNNGraph(
         name="network",
         dt=1e-3,

@@ -25,21 +25,21 @@ class Layer(brainstate.nn.Module):
         return self.neuron(x * u.mA)
 
 
-def initialised_layer() -> Layer:
+def initialized_layer() -> Layer:
     brainstate.environ.set(dt=0.1 * u.ms)
     layer = Layer()
     brainstate.nn.init_all_states(layer)
     return layer
 
 
-def test_uninitialised_states() -> None:
+def test_uninitialized_states() -> None:
     brainstate.environ.set(dt=0.1 * u.ms)
-    with pytest.raises(ranvier.ModelError, match=r"not initialised .* Call brainstate.nn.init_all_states\(model\)"):
+    with pytest.raises(ranvier.ModelError, match=r"not initialized .* Call brainstate.nn.init_all_states\(model\)"):
         ranvier.extract_module_info(Layer(), jnp.ones(4))
 
 
 def test_missing_dt() -> None:
-    layer = initialised_layer()
+    layer = initialized_layer()
     saved = brainstate.environ.get("dt")
     brainstate.environ.pop("dt")
     try:
@@ -51,22 +51,22 @@ def test_missing_dt() -> None:
 
 def test_wrong_input_shape() -> None:
     with pytest.raises(ranvier.InputError, match=r"Layer cannot be traced with float32\[5\]"):
-        ranvier.extract_module_info(initialised_layer(), jnp.ones(5))
+        ranvier.extract_module_info(initialized_layer(), jnp.ones(5))
 
 
 def test_wrong_unit() -> None:
     with pytest.raises(ranvier.InputError, match="UnitMismatchError"):
-        ranvier.extract_module_info(initialised_layer(), jnp.ones(4) * u.mV)
+        ranvier.extract_module_info(initialized_layer(), jnp.ones(4) * u.mV)
 
 
 def test_missing_input() -> None:
     with pytest.raises(ranvier.InputError, match="cannot be traced with no inputs"):
-        ranvier.extract_module_info(initialised_layer())
+        ranvier.extract_module_info(initialized_layer())
 
 
 def test_input_that_is_no_array() -> None:
     with pytest.raises(ranvier.InputError, match="'spam' of type str"):
-        ranvier.extract_module_info(initialised_layer(), "spam")
+        ranvier.extract_module_info(initialized_layer(), "spam")
 
 
 def test_no_hidden_state() -> None:

@@ -72,7 +72,7 @@ def every_third_step() -> Any:
     return jnp.where(brainstate.environ.get("i") % 3 == 0, 1.0, 0.0)
 
 
-def initialised(model: Any) -> Any:
+def initialized(model: Any) -> Any:
     brainstate.nn.init_all_states(model)
     return model
 
@@ -83,12 +83,12 @@ def sequence(steps: int = STEPS) -> jax.Array:
 
 def by_hand(model: Any, xs: Any, start: int = 0) -> np.ndarray:
     """The model step by step, with time set by hand."""
-    initialised(model)
+    initialized(model)
     outputs = []
     for number, x in enumerate(xs, start):
         with brainstate.environ.context(i=number, t=number * brainstate.environ.get("dt", 1.0)):
             outputs.append(np.asarray(model(x)))
-    initialised(model)
+    initialized(model)
     return np.stack(outputs)
 
 
@@ -124,7 +124,7 @@ def test_refractory_neurons_spike_as_often_as_the_model() -> None:
 
 @pytest.mark.slow
 def test_a_nest_neuron_that_reads_the_time() -> None:
-    model, xs = initialised(bps.iaf_psc_delta(2)), jnp.full((200, 2), 600.0) * u.pA
+    model, xs = initialized(bps.iaf_psc_delta(2)), jnp.full((200, 2), 600.0) * u.pA
     with brainstate.environ.context(dt=0.1 * u.ms):
         expected = by_hand(model, xs)
         info = ranvier.extract_module_info(model, xs[0])
@@ -145,9 +145,9 @@ def test_the_first_step_can_be_given() -> None:
     expected = by_hand(model, xs, start=7)
     for given in ({"i": 7}, {"t": 7 * DT}, {"i": 7, "t": 7 * DT}):
         with brainstate.environ.context(**given):
-            info = ranvier.extract_module_info(initialised(model), xs[0])
+            info = ranvier.extract_module_info(initialized(model), xs[0])
         np.testing.assert_allclose(run_program(info, xs), expected, rtol=1e-4, atol=1e-5)
-    info = ranvier.extract_module_info(initialised(model), xs[0])
+    info = ranvier.extract_module_info(initialized(model), xs[0])
     found = run_program(info, xs, {("brainstate", "i"): jnp.asarray(7)})
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -155,7 +155,7 @@ def test_the_first_step_can_be_given() -> None:
 def test_a_time_that_is_not_i_dt_is_shifted() -> None:
     model = Leak(milliseconds)
     with brainstate.environ.context(i=2, t=2.5 * u.ms):
-        info = ranvier.extract_module_info(initialised(model), jnp.ones(3))
+        info = ranvier.extract_module_info(initialized(model), jnp.ones(3))
     outputs = run_program(info, jnp.ones((2, 3)))
     drive = np.tanh(np.ones(3) @ np.asarray(model.w.value))
     np.testing.assert_allclose(outputs[1], 0.8 * 2.5 * drive + 3.5 * drive, rtol=1e-5)
@@ -173,14 +173,14 @@ def test_a_model_that_sets_the_time_itself_keeps_its_own() -> None:
             with brainstate.environ.context(i=number, t=number * DT):
                 return self.net(x)
 
-    info = ranvier.extract_module_info(initialised(Timed()), 0, jnp.ones(3))
+    info = ranvier.extract_module_info(initialized(Timed()), 0, jnp.ones(3))
     assert not info.other
     output, _, _ = info.step(5, jnp.ones(3))
     np.testing.assert_allclose(output, 5 * np.tanh(np.ones(3) @ np.asarray(net.w.value)), rtol=1e-5)
 
 
 def test_a_model_without_time_has_no_step_number() -> None:
-    info = ranvier.extract_module_info(initialised(Leak(lambda: 1.0)), jnp.ones(3))
+    info = ranvier.extract_module_info(initialized(Leak(lambda: 1.0)), jnp.ones(3))
     assert not info.other
     assert "brainstate" not in str(info)
 
@@ -188,13 +188,13 @@ def test_a_model_without_time_has_no_step_number() -> None:
 def test_the_step_number_needs_no_time_step() -> None:
     model, xs = Leak(every_third_step), sequence()
     with brainstate.environ.context(dt=None):
-        info = ranvier.extract_module_info(initialised(model), xs[0])
+        info = ranvier.extract_module_info(initialized(model), xs[0])
     np.testing.assert_allclose(run_program(info, xs), by_hand(model, xs), rtol=1e-5)
 
 
 @pytest.mark.parametrize("given", [{}, {"t": 0.0}])
 def test_the_time_needs_a_time_step(given: dict[str, Any]) -> None:
-    model = initialised(Leak(lambda: brainstate.environ.get("t")))
+    model = initialized(Leak(lambda: brainstate.environ.get("t")))
     with (
         brainstate.environ.context(dt=None, **given),
         pytest.raises(ranvier.ModelError, match=r"needs the time step dt .*environ.set\(dt="),
@@ -203,7 +203,7 @@ def test_the_time_needs_a_time_step(given: dict[str, Any]) -> None:
 
 
 def test_a_first_step_that_is_not_known_is_an_error() -> None:
-    model = initialised(Leak(milliseconds))
+    model = initialized(Leak(milliseconds))
     with (
         brainstate.environ.context(i=jnp.arange(3)),
         pytest.raises(ranvier.ModelError, match="which is not the number or time of one known step"),
@@ -221,14 +221,14 @@ def test_a_setting_that_is_missing_is_named() -> None:
             return self.drop(super().update(x))
 
     with pytest.raises(ranvier.ModelError, match=r"reads 'fit' from .*environ.set\(fit="):
-        ranvier.extract_module_info(initialised(Dropped()), jnp.ones(3))
+        ranvier.extract_module_info(initialized(Dropped()), jnp.ones(3))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64", "quick_compilation")
 @pytest.mark.parametrize("rule", [ranvier.D_RTRL(), ranvier.EProp(), ranvier.RTRL(), ranvier.BPTT()], ids=str)
 def test_gradients_feel_the_time(rule: Any) -> None:
-    model, xs = initialised(Leak(sines_of_time)), sequence(9)
+    model, xs = initialized(Leak(sines_of_time)), sequence(9)
     weight, times = model.w.value, 0.3 * jnp.arange(9.0)
 
     def loss_of(w: Any) -> Any:
@@ -260,7 +260,7 @@ def test_samples_of_a_batch_share_the_step_number() -> None:
 
 
 def test_every_sequence_of_a_training_starts_at_the_first_step() -> None:
-    model, xs = initialised(Leak(milliseconds)), sequence(6)
+    model, xs = initialized(Leak(milliseconds)), sequence(6)
     learner = ranvier.compile(model, ranvier.D_RTRL(), xs[0])
     value, _ = learner.evaluate(lambda y, target: y.sum(), xs)
     batches = [(xs, jnp.zeros(6))] * 3
@@ -269,7 +269,7 @@ def test_every_sequence_of_a_training_starts_at_the_first_step() -> None:
 
 
 def test_new_parameters_leave_the_time_of_the_model_alone() -> None:
-    model, xs = initialised(Leak(sines_of_time)), sequence()
+    model, xs = initialized(Leak(sines_of_time)), sequence()
     learner = ranvier.compile(model, ranvier.D_RTRL(), xs[0])
     new = {("w",): 2.0 * learner.params["w",]}
     learner.write_back(new)
@@ -304,7 +304,7 @@ def test_time_goes_on_in_graphs_and_exports(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_lowered_graph_learns_with_the_time() -> None:
-    model, xs = initialised(Leak(sines_of_time)), sequence(8)
+    model, xs = initialized(Leak(sines_of_time)), sequence(8)
     raised = ranvier.raise_model(model, xs[0])
     name = next(iter(raised.graph.inputs))
     own = ranvier.compile(model, ranvier.D_RTRL(), xs[0], chunk=3)

@@ -225,7 +225,7 @@ WHOLE = {
     "rolled": lambda s, y, u: jnp.roll(0.9 * s + y, 1),
     "summed up": lambda s, y, u: jnp.cumsum(0.5 * s + y),
     "a distribution": lambda s, y, u: jax.nn.softmax(0.5 * s + y),
-    "normalised": lambda s, y, u: (s + y) / (1 + jnp.linalg.norm(s + y)),
+    "normalized": lambda s, y, u: (s + y) / (1 + jnp.linalg.norm(s + y)),
     "the largest alone": lambda s, y, u: jax.nn.one_hot(jnp.argmax(0.5 * s + y), 4) * y,
 }
 

@@ -21,7 +21,7 @@ from .zoo import MODELS, ZooModel
 T = 10
 
 learning = pytest.mark.usefixtures("float64", "quick_compilation")
-"""Double precision, and no time spent on optimising code that runs once."""
+"""Double precision, and no time spent on optimizing code that runs once."""
 
 
 def random_values(rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> jax.Array:

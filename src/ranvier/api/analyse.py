@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..frontends.extract import extract_module_info
-from ..learn.rules.catalogue import rule_memory
+from ..learn.rules.catalog import rule_memory
 from ..program.analysis.explanations import opaque_diagnostics
 from ..program.analysis.hidden_groups import HiddenGroup, analyse_groups, find_hidden_groups_from_minfo
 from ..program.analysis.memory import RuleMemory

@@ -23,7 +23,7 @@ def export_artifact(model: Any, path: str | os.PathLike[str], *example_inputs: A
     :func:`ranvier.load_artifact` and ``ranvier run`` run it.
 
     Args:
-        model: a :class:`ranvier.SNNGraph`, a brainstate module with initialised states, :func:`ranvier.step_function`,
+        model: a :class:`ranvier.SNNGraph`, a brainstate module with initialized states, :func:`ranvier.step_function`,
             or a program.
         path: of the file; an existing one is replaced once the new one is complete.
         *example_inputs: example inputs of one step; not needed for a graph.
@@ -50,7 +50,7 @@ def export_source(model: Any, path: str | os.PathLike[str], *example_inputs: Any
     ``.npz`` file of the same name beside it.
 
     Args:
-        model: a :class:`ranvier.SNNGraph`; or a brainstate module with initialised states,
+        model: a :class:`ranvier.SNNGraph`; or a brainstate module with initialized states,
             :func:`ranvier.step_function` or a program, which is raised to a graph first.
         path: of the ``.py`` file; existing files are replaced once the new ones are complete.
         *example_inputs: example inputs of one step; not needed for a graph.

@@ -81,7 +81,7 @@ def optimize(
     derivatives are those of the model. The report's ``carry`` converts the state of an optimizer.
 
     Args:
-        model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,
+        model: a valid graph; or a ``brainstate.nn.Module`` with initialized states, or :func:`ranvier.step_function`,
             for one sample.
         passes: a pipeline as text, or passes or their names in order, including sc-neurocore's names; None for the
             passes of the level.

@@ -19,10 +19,10 @@ def to_nir(model: Any, *inputs: Any, path: str | os.PathLike[str] | None = None,
     metadata, where :func:`ranvier.from_nir` reads it. A projection with a delay that closes no cycle gets a Delay node.
     NIR cannot tie weights: if several arrays are computed from one parameter, each has numbers of its own, and the
     metadata says which they are. An adaptive threshold becomes an integrator of spikes that is subtracted from the
-    potential. The neurons of a brainstate module or step function are recognised first, see :func:`ranvier.recognise`.
+    potential. The neurons of a brainstate module or step function are recognized first, see :func:`ranvier.recognise`.
 
     Args:
-        model: a valid graph; or a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`,
+        model: a valid graph; or a ``brainstate.nn.Module`` with initialized states, or :func:`ranvier.step_function`,
             for one sample.
         *inputs: for a model, example inputs of one step.
         path: of a ``.nir`` file to write as well; an existing file is replaced once the new one is complete. For a

@@ -240,7 +240,7 @@ class Demo:
             f"{title[0].lower()}{title[1:].split(',')[0]} {seconds:.0f} s" for title, seconds in self.seconds.items()
         )
         print_plain(self.console, f"\n{sum(self.seconds.values()):.0f} s in total: {stages}.")
-        print_plain(self.console, "To see how Ranvier analyses a model:  ranvier tour")
+        print_plain(self.console, "To see how Ranvier analyzes a model:  ranvier tour")
 
     def _learner(self, model: StepFunction, rule: Rule) -> Learner:
         return compile(model, rule, self.example, batch_size=BATCH, reduction="mean")

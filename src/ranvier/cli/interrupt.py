@@ -1,6 +1,6 @@
 """Ctrl-C ends the command with exit code 130, whatever it is doing.
 
-Extension modules do not expect an exception while they are initialised: a KeyboardInterrupt there becomes an
+Extension modules do not expect an exception while they are initialized: a KeyboardInterrupt there becomes an
 ImportError, or aborts the process. While a package is imported, the process therefore ends at once; no file is being
 written then.
 """

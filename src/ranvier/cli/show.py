@@ -12,7 +12,7 @@ from ..frontends.extract import extract_module_info
 from ..graph.printer import to_text
 from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
-from ..learn.rules.catalogue import rule_memory
+from ..learn.rules.catalog import rule_memory
 from ..program.program import ModuleInfo
 from ..report.as_json import program_as_dict
 from ..report.drawing import check_target

@@ -1,4 +1,4 @@
-"""The command ``ranvier tour``: a network of adaptive spiking neurons, analysed and explained."""
+"""The command ``ranvier tour``: a network of adaptive spiking neurons, analyzed and explained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..api.analyse import Analysis, analyse
 from ..errors import ModelError
-from ..learn.rules.catalogue import rule_memory
+from ..learn.rules.catalog import rule_memory
 from ..program.analysis.hidden_groups import HiddenGroup
 from ..program.analysis.perturbation import HiddenPerturbation
 from ..program.analysis.relations import HiddenParamOpRelation

@@ -40,7 +40,7 @@ def trace_module(model: brainstate.nn.Module, *inputs: Any) -> ModuleInfo:
     """The program of one call ``model(*inputs)``.
 
     Raises:
-        ModelError: states are not initialised, there is no hidden state, or a hidden state is not floating-point.
+        ModelError: states are not initialized, there is no hidden state, or a hidden state is not floating-point.
         InputError: the module cannot run on these inputs.
     """
     call = _Call.of(model, inputs)
@@ -201,11 +201,11 @@ def _setting_text(name: str, key: str, reason: str) -> str:
     if key in ("dt", "t"):
         return (
             f"{name} needs the time step dt ({reason}). "
-            "Call brainstate.environ.set(dt=0.1 * brainunit.ms), with your value, before analysing it."
+            "Call brainstate.environ.set(dt=0.1 * brainunit.ms), with your value, before analyzing it."
         )
     return (
         f"{name} reads {key!r} from brainstate's environment, which has none ({reason}). "
-        f"Call brainstate.environ.set({key}=...), with your value, before analysing it; the program keeps that value."
+        f"Call brainstate.environ.set({key}=...), with your value, before analyzing it; the program keeps that value."
     )
 
 
@@ -221,7 +221,7 @@ def _tracing_error(model: Any, name: str, inputs: tuple[Any, ...], error: Except
         )
     if not model.states(brainstate.HiddenState):
         return ModelError(
-            f"the states of {name} are not initialised ({reason}). Call "
+            f"the states of {name} are not initialized ({reason}). Call "
             "brainstate.nn.init_all_states(model) first, or init_all_states(model, batch_size=...) for a batch."
         )
     if isinstance(error, KeyError) and (missing := re.search(r"Key '(\w+)' not found in environment", str(error))):

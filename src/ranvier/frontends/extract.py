@@ -16,7 +16,7 @@ def extract_module_info(model: Any, *inputs: Any, stateless: bool = False) -> Mo
     """Traces one time step of a model and names its operands and results.
 
     Args:
-        model: a ``brainstate.nn.Module`` with initialised states, or a step function wrapped by
+        model: a ``brainstate.nn.Module`` with initialized states, or a step function wrapped by
             :func:`ranvier.step_function`. The model needs no annotations.
         *inputs: example inputs of one step, as the model takes them; only shapes, dtypes and units matter.
         stateless: whether a step function may be without a hidden state, which it needs only for learning.
@@ -25,7 +25,7 @@ def extract_module_info(model: Any, *inputs: Any, stateless: bool = False) -> Mo
         The program, with the fields of brainscale's ``ModuleInfo``.
 
     Raises:
-        ModelError: the object is not a model, its states are not initialised, or it has no hidden state.
+        ModelError: the object is not a model, its states are not initialized, or it has no hidden state.
         InputError: the model cannot be traced with these inputs.
     """
     if isinstance(model, ModuleInfo):

@@ -27,8 +27,8 @@ class StepModule(brainstate.nn.Module):
 
     Every entry of the step's parameters and states is a submodule of its name, with a ``ParamState`` for each
     parameter, a ``HiddenState`` for each real state and a ``ShortTermState`` for each other state; an entry that is a
-    single parameter is a ``ParamState`` itself. States are initialised at first;
-    ``brainstate.nn.init_all_states(module, batch_size=...)`` initialises them again, with a batch size for a batch.
+    single parameter is a ``ParamState`` itself. States are initialized at first;
+    ``brainstate.nn.init_all_states(module, batch_size=...)`` initializes them again, with a batch size for a batch.
 
     Attributes:
         run_step: the step function; its params and state are dictionaries of dictionaries, or of single parameters.

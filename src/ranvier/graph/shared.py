@@ -2,7 +2,7 @@
 
 An array of an operation or neuron is a parameter of its own, unless the graph has a binding for it: then it is computed
 from parameters of the graph, ``array = function(*parameters).ravel()[index]``. The array is also stored where it is
-used, so that code that only runs or analyses a graph need not know where its numbers come from.
+used, so that code that only runs or analyzes a graph need not know where its numbers come from.
 """
 
 # An example: an autoencoder has one parameter w, a matrix [2, 3] with the flat numbers [0 1 2] and [3 4 5]. The encoder

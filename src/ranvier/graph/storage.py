@@ -58,7 +58,7 @@ def _check_named(graph: SNNGraph) -> None:
     if traced or mapped:
         raise GraphError(
             f"{', '.join(map(repr, (*traced, *mapped)))} of {graph.name} have a traced program, which a graph "
-            "file cannot hold; ranvier.recognise(graph) names the neurons that it recognises, and "
+            "file cannot hold; ranvier.recognise(graph) names the neurons that it recognizes, and "
             "ranvier.export_artifact(graph, path) writes any graph as a program."
         )
 

@@ -59,7 +59,7 @@ def apply_rule(
     Raises:
         RuleError: the rule cannot be applied.
     """
-    # Checked before the program is mapped over a batch: afterwards, the errors would name equations of the mapped one.
+    # Checked before the program is mapped over a batch: afterward, the errors would name equations of the mapped one.
     if rule.looks_ahead:
         check_forward(learnable.program, rule)
     if rule.looks_ahead or batch_size is not None:

@@ -43,7 +43,7 @@ def compile(
     """Compiles a model into a learner.
 
     Args:
-        model: a brainstate module with initialised states, or :func:`ranvier.step_function`.
+        model: a brainstate module with initialized states, or :func:`ranvier.step_function`.
         rule: the learning rule, e.g. ``ranvier.D_RTRL()``; or a dictionary that gives parameters rules of their own,
             ``{("w_in",): ranvier.EProp(), ...: ranvier.D_RTRL()}``, where ``...`` stands for all that are not named; or
             ``"auto"``, which measures rules on ``sample`` and takes, for every parameter, the one with the least error

@@ -65,7 +65,7 @@ class Learnable:
     def for_batches_of(self, size: int | None) -> ModuleInfo:
         """The program of ``size`` samples at once; one and the same object for one size.
 
-        Analyses are cached by program: two programs of one size would be analysed and compiled twice.
+        Analyses are cached by program: two programs of one size would be analyzed and compiled twice.
         """
         if size is None:
             return self.program

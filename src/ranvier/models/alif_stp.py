@@ -49,7 +49,7 @@ ALIF_STPExpCu_Dense_Layer = ALIFSTPNetwork
 
 
 def alif_stp(n_in: int = 3, n_rec: int = 4) -> tuple[ALIFSTPNetwork, jax.Array]:
-    """The network with initialised states at dt = 0.1 ms, and an example input ``[n_in]``."""
+    """The network with initialized states at dt = 0.1 ms, and an example input ``[n_in]``."""
     brainstate.environ.set(dt=0.1 * u.ms)
     with brainstate.random.seed_context(0):
         model = ALIFSTPNetwork(n_in, n_rec)

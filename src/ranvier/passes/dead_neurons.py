@@ -81,7 +81,7 @@ class DeadNeurons(Pass):
         rewriting.repeat(self._once)
 
     def _once(self, rewriting: Rewriting) -> None:
-        # All findings come from one analysis of the graph before the first removal. Analysing anew after every removal
+        # All findings come from one analysis of the graph before the first removal. Analyzing anew after every removal
         # would make the cost of a chain of populations quadratic in its length. The findings hold together: the bounds
         # of a neuron that is not proved to fire at every step include zero, so they hold without it as well. The caller
         # repeats this, since removals expose more dead neurons.

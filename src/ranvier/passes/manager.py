@@ -60,7 +60,7 @@ class PassRun:
         seconds: how long it took, without checks.
         before, after: sizes.
         checks: one for every trial; none where nothing was changed.
-        printed: the graph afterwards, if asked for.
+        printed: the graph afterward, if asked for.
         skipped: whether it was left out for ``bisect_limit``.
     """
 

@@ -65,7 +65,7 @@ def _needed(
     """The equations of a population that results and new states need, in order."""
     wanted: set[Any] = {*outputs, *(term.root for terms in new for term in terms)}
     needed = []
-    # Backwards, so that what an equation reads is wanted before the equation that makes it comes up.
+    # Backward, so that what an equation reads is wanted before the equation that makes it comes up.
     for eqn in reversed(equations):
         if any(out in wanted for out in eqn.outvars):
             needed.append(eqn)

@@ -103,7 +103,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
     Args:
         info: from :func:`ranvier.extract_module_info`.
         dt: time step of the graph in seconds, by default brainstate's where it is set, else a millisecond. Time
-            constants of neurons that are recognised depend on it; what is computed does not depend on it.
+            constants of neurons that are recognized depend on it; what is computed does not depend on it.
 
     Raises:
         ModelError: the program holds what no graph can, such as complex states, or runs on a package that is missing.
@@ -139,7 +139,7 @@ def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
     """A brainstate module or step function as a graph; see :func:`raise_program`.
 
     Args:
-        model: a ``brainstate.nn.Module`` with initialised states, or :func:`ranvier.step_function`.
+        model: a ``brainstate.nn.Module`` with initialized states, or :func:`ranvier.step_function`.
         *inputs: example inputs of one step.
         dt: as in :func:`raise_program`.
     """

@@ -75,7 +75,7 @@ def _stages(
     readers = _inner_readers(arithmetic)
     new_values = {arithmetic.new_value(p) for p in arithmetic.kinds.parts if arithmetic.own_result(p) is not None}
     stage: dict[int, int] = {}
-    # Backwards, so that all readers of a result have their stage. What other nodes or new states wait for stays as
+    # Backward, so that all readers of a result have their stage. What other nodes or new states wait for stays as
     # early as it can be, or these would have to wait longer.
     for eqn in reversed(arithmetic.equations):
         if clusters.of[id(eqn)] not in cyclic:

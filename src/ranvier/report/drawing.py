@@ -24,8 +24,8 @@ BOX_WIDTH = 2.6
 LAYER_GAP = 0.85
 COLUMN_GAP = 1.5
 MARGIN = 1.6
-COLOURS = {"input": "#e8eef7", "group": "#fdf3e1", "output": "#e9f4ea"}
-EDGE_COLOURS = {0: "#35506b", 1: "#b4543a"}
+COLORS = {"input": "#e8eef7", "group": "#fdf3e1", "output": "#e9f4ea"}
+EDGE_COLORS = {0: "#35506b", 1: "#b4543a"}
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Box:
     """A rectangle with lines of text; ``x`` and ``y`` are its center."""
 
     lines: list[str]
-    colour: str
+    color: str
     x: float = 0.0
     y: float = 0.0
 
@@ -98,7 +98,7 @@ def _draw_box(axes: Any, box: Box) -> None:
     left, bottom = box.x - BOX_WIDTH / 2, box.y - box.height / 2
     shape = FancyBboxPatch(
         (left, bottom), BOX_WIDTH, box.height, boxstyle="round,pad=0,rounding_size=0.08",
-        facecolor=box.colour, edgecolor="#5b6570", linewidth=1.0, zorder=3,
+        facecolor=box.color, edgecolor="#5b6570", linewidth=1.0, zorder=3,
     )  # fmt: skip
     axes.add_patch(shape)
     for k, line in enumerate(box.lines):
@@ -192,7 +192,7 @@ def _draw_arrow(axes: Any, route: Route, wires: list[Wire]) -> None:
     corners, codes = _rounded(route.points)
     arrow = FancyArrowPatch(
         path=Outline(corners, codes), arrowstyle="-|>", mutation_scale=11, linewidth=1.2, zorder=2, fill=False,
-        color=EDGE_COLOURS[max(delays) if is_loop else min(delays)],
+        color=EDGE_COLORS[max(delays) if is_loop else min(delays)],
         linestyle="--" if all(wire.gated for wire in wires) else "-",
     )  # fmt: skip
     axes.add_patch(arrow)

@@ -11,7 +11,7 @@ from ..graph.snn_graph import SNNGraph
 from ..program.analysis.wiring import Node, Wire
 from ..program.program import shape_text
 from ..util.counting import counted
-from .drawing import COLOURS, Box, figure_of, page_of
+from .drawing import COLORS, Box, figure_of, page_of
 
 
 def graph_figure(graph: SNNGraph) -> Any:
@@ -26,7 +26,7 @@ def graph_figure(graph: SNNGraph) -> Any:
     for kind, nodes in (("input", graph.inputs), ("group", graph.populations), ("output", graph.outputs)):
         for k, (name, node) in enumerate(nodes.items()):
             numbers[name] = (kind, k)
-            boxes[kind, k] = Box([f"{name} {shape_text(node.shape)}", *_details(node)], COLOURS[kind])
+            boxes[kind, k] = Box([f"{name} {shape_text(node.shape)}", *_details(node)], COLORS[kind])
     wires = [
         Wire(numbers[p.source], numbers[p.target], _kind(p.operation), (), _shapes(p.operation), min(p.delay, 1), False)
         for p in graph.projections.values()

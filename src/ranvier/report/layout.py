@@ -90,11 +90,11 @@ def _fewer_crossings(layers: list[list[Node]], edges: Edges) -> list[list[Node]]
     for sweep in range(SWEEPS):
         place = {node: k / max(len(layer) - 1, 1) for layer in layers for k, node in enumerate(layer)}
         for layer in layers if sweep % 2 == 0 else layers[::-1]:
-            layer.sort(key=lambda node: _barycentre(node, beside, place))
+            layer.sort(key=lambda node: _barycenter(node, beside, place))
             place.update({node: k / max(len(layer) - 1, 1) for k, node in enumerate(layer)})
     return layers
 
 
-def _barycentre(node: Node, beside: Edges, place: dict[Node, float]) -> float:
-    neighbours = sorted(place[other] for other in beside.get(node, ()) if other in place)
-    return sum(neighbours) / len(neighbours) if neighbours else place[node]
+def _barycenter(node: Node, beside: Edges, place: dict[Node, float]) -> float:
+    neighbors = sorted(place[other] for other in beside.get(node, ()) if other in place)
+    return sum(neighbors) / len(neighbors) if neighbors else place[node]

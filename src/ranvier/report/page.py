@@ -14,7 +14,7 @@ from ..verification.verify import Verification
 from .drawing import check_can_draw, inline_svg
 from .graph_picture import graph_figure
 from .optimization import OptimizationReport
-from .raster import COLOURS, Raster
+from .raster import COLORS, Raster
 from .templates import render
 
 REMARKS = 200
@@ -51,7 +51,7 @@ def page(report: OptimizationReport, trains: Trains, description: str) -> str:
         pictures={title: inline_svg(graph_figure(graph)) for title, graph in graphs.items()},
         passes=[_pass_row(run) for run in report.runs],
         rasters=[Raster.of(name, before[:, 0], after[:, 0]) for name, (_, before, after) in trains.items()],
-        colours=COLOURS,
+        colors=COLORS,
         description=description,
         rates=_rates(report.checks),
         most_remarks=REMARKS,

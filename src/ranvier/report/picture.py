@@ -13,7 +13,7 @@ from ..program.paths import path_text
 from ..program.program import ModuleInfo, shape_text
 from ..util.counting import counted
 from ..util.files import write_atomically
-from .drawing import COLOURS, Box, check_target, figure_of, image_of, page_of
+from .drawing import COLORS, Box, check_target, figure_of, image_of, page_of
 from .explain import explain_program
 from .graph_picture import graph_figure, graph_page
 
@@ -57,13 +57,13 @@ def _figure(info: ModuleInfo) -> Any:
 def _boxes(info: ModuleInfo) -> dict[Node, Box]:
     boxes: dict[Node, Box] = {}
     for k, aval in enumerate(info.input_avals):
-        boxes["input", k] = Box([f"input x{k}", shape_text(aval.shape)], COLOURS["input"])
+        boxes["input", k] = Box([f"input x{k}", shape_text(aval.shape)], COLORS["input"])
     for group in analyse_groups(info).groups:
         states = [f"{path_text(s.path)} {s.shapes_text}{' ' + s.unit if s.unit else ''}" for s in group.hidden_states]
         title = f"population {group.index} {shape_text(group.varshape)}"
-        boxes["group", group.index] = Box([title, *states], COLOURS["group"])
+        boxes["group", group.index] = Box([title, *states], COLORS["group"])
     for k, aval in enumerate(info.output_avals):
-        boxes["output", k] = Box([f"output y{k}", shape_text(aval.shape)], COLOURS["output"])
+        boxes["output", k] = Box([f"output y{k}", shape_text(aval.shape)], COLORS["output"])
     return boxes
 
 

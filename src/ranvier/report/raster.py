@@ -17,7 +17,7 @@ HIGHEST = 360
 """The largest height of a raster, in pixels."""
 NEURONS = 240
 """The largest number of neurons in a raster."""
-COLOURS = {"both": "#35506b", "before only": "#b4543a", "after only": "#2c8a57"}
+COLORS = {"both": "#35506b", "before only": "#b4543a", "after only": "#2c8a57"}
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Marks:
 
     Attributes:
         outline: the ``d`` of an SVG path.
-        colour: of the path.
+        color: of the path.
         size: width and height of a mark in pixels.
     """
 
     outline: str
-    colour: str
+    color: str
     size: float
 
 
@@ -63,14 +63,14 @@ class Raster:
         height = int(min(HIGHEST, max(60, 4 * shown)))
         dx, dy = WIDTH / steps, height / max(shown, 1)
         spikes = {"both": a & b, "before only": a & ~b, "after only": ~a & b}
-        marks = tuple(_marks(which, dx, dy, COLOURS[kind]) for kind, which in spikes.items() if which.any())
+        marks = tuple(_marks(which, dx, dy, COLORS[kind]) for kind, which in spikes.items() if which.any())
         text = f"{shown} of {neurons} neurons" if shown < neurons else counted(neurons, "neuron")
         return cls(name, text, steps, WIDTH, height, marks)
 
 
-def _marks(spikes: np.ndarray, dx: float, dy: float, colour: str) -> Marks:
+def _marks(spikes: np.ndarray, dx: float, dy: float, color: str) -> Marks:
     """All marks of one color as one path: a path per spike would make the page slow."""
     times, numbers = np.nonzero(spikes)
     size = max(1.0, min(dx, dy) * 0.8)
     outline = "".join(f"M{t * dx:.1f} {n * dy + dy / 2:.1f}h{size:.1f}" for t, n in zip(times, numbers, strict=True))
-    return Marks(outline, colour, size)
+    return Marks(outline, color, size)

@@ -1,6 +1,6 @@
 """Convolutions of many images as products of tiles with one matrix, several times faster on a CPU than XLA's own.
 
-A tile is what a few neighbouring results of a row see: ``[kernel height, width of the tile, channels]``. The matrix has
+A tile is what a few neighboring results of a row see: ``[kernel height, width of the tile, channels]``. The matrix has
 the kernel once for each of these results, with zeros beside it. Tiles of a few images at a time stay in the cache.
 """
 
@@ -48,7 +48,7 @@ class TiledConvolution:
 
     @cached_property
     def _results(self) -> int:
-        """Neighbouring results that one tile is for."""
+        """Neighboring results that one tile is for."""
         return int(np.clip(round(COLUMNS / self.operation.weight.shape[0]), 1, self._counts[1]))
 
     @cached_property

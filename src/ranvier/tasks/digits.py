@@ -1,4 +1,4 @@
-"""Handwritten digits, 0 to 9, as Poisson spike trains: 8 x 8 pixels, shown first and named afterwards.
+"""Handwritten digits, 0 to 9, as Poisson spike trains: 8 x 8 pixels, shown first and named afterward.
 
 The 1797 images that come with scikit-learn: the test set of "Optical recognition of handwritten digits" (Alpaydin
 and Kaynak 1998, UCI Machine Learning Repository).

@@ -68,7 +68,7 @@ def sample(
 
 
 def _sides(labels: np.ndarray, cues: int, rng: np.random.Generator) -> np.ndarray:
-    """The side of every cue ``[batch, cues]``, with the labelled side in the majority."""
+    """The side of every cue ``[batch, cues]``, with the labeled side in the majority."""
     sides = rng.integers(0, 2, (len(labels), cues))
     majority = sides.sum(axis=1) > cues / 2
     # Exchanging the sides turns one class into the other and leaves all orders equally likely.

@@ -48,7 +48,7 @@ def compiled(function: Callable[..., Any], *operands: Any) -> Callable[..., Any]
 
 
 def _placement(operands: Any) -> tuple[str, ...]:
-    """What decides on the machine code and is not in the text: devices, and how much is optimised."""
+    """What decides on the machine code and is not in the text: devices, and how much is optimized."""
     quick = jax.config.read("jax_disable_most_optimizations")
     settings = (jax.default_backend(), getattr(jax.config, "jax_default_device"), quick)  # noqa: B009
     arrays = [x for x in jax.tree.leaves(operands) if isinstance(x, jax.Array)]

@@ -74,7 +74,7 @@ STATES_REACH_ONLY_THEMSELVES = [
     *("spiking_convolution", "trainable_neurons", "trainable_tau_and_threshold", "shared_threshold"),
     *("adaptive_threshold", "tied_gate_and_value", "one_weight_two_groups", "halves_into_two_groups"),
     *("rolled_output", "sliced_output", "gated_halves", "transposed_output", "broadcast_output", "packed_columns"),
-    *("masked_weights", "softplus_weights", "signed_weights", "normalised_weights", "transposed_weights"),
+    *("masked_weights", "softplus_weights", "signed_weights", "normalized_weights", "transposed_weights"),
     *("one_to_one_layers", "small_ring", "weights_inside_cond", "dynamics_inside_cond", "dynamics_inside_long_scan"),
     *("weight_inside_short_scan", "weight_inside_long_scan", "reset_by_where", "custom_vjp_spike", "noisy"),
     *("parameters_without_relation", "nested_parameter_paths"),
@@ -129,7 +129,7 @@ def test_the_models_in_numpy_are_alive(name: str) -> None:
 
 
 NOT_CUT_BY_MARKS = {
-    "rematerialised": "marks inside a nested function do not come out",
+    "rematerialized": "marks inside a nested function do not come out",
     "nested_jit": "marks inside a nested function do not come out",
     "recurrence_inside_long_scan": "the marks cut the product whose result they mark",
 }
@@ -152,7 +152,7 @@ def test_nesting_changes_nothing() -> None:
     nested, inputs = MODELS["nested_jit"].build(jnp.float64)
     model = observed(ranvier.step_function(plain, nested.params, nested.state))
     expected = gradient(model, ranvier.D_RTRL(), zoo_program("nested_jit")[1], inputs, chunk=1)
-    for name in ("nested_jit", "rematerialised"):
+    for name in ("nested_jit", "rematerialized"):
         assert difference(zoo_gradient(name, ranvier.D_RTRL(), chunk=1), expected) < ROUNDING
 
 

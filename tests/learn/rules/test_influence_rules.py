@@ -59,7 +59,7 @@ def test_snap_with_one_step_is_exact_without_recurrent_projections(name: str) ->
 
 
 def recurrent_ring(size: int = 6) -> tuple[ranvier.types.StepFunction, jax.Array]:
-    """Every unit hears itself and its two neighbours, so a weight reaches one more unit on each side with every step;
+    """Every unit hears itself and its two neighbors, so a weight reaches one more unit on each side with every step;
     and inputs over time."""
 
     def step(params, state, x):

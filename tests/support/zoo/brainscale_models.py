@@ -14,7 +14,7 @@ from ranvier.types import DiagnosticKind
 
 from .model import N_IN, N_REC, elementwise, group, indirect, normal, relation, uniform, zoo_model
 from .operators import PATTERN
-from .spiking import N_XZ, exponential, initialised, settings
+from .spiking import N_XZ, exponential, initialized, settings
 
 CELL = {"x": (N_XZ,), "y": (N_REC,)}
 
@@ -46,7 +46,7 @@ def _cell(name, dtype, **options):
             return self.readout(self.cell(x))
 
     with settings(dtype):
-        return initialised(WithReadout(), dtype)
+        return initialized(WithReadout(), dtype)
 
 
 READOUT = {"readout.weight": DiagnosticKind.READOUT_PARAMETER}
@@ -115,7 +115,7 @@ def braintrace_minimal_rnn(dtype=jnp.float32):
 def braintrace_lru(dtype=jnp.float32):
     braintrace = _braintrace()
     with settings(dtype):
-        return initialised(braintrace.nn.LRUCell(N_IN, N_REC), dtype)
+        return initialized(braintrace.nn.LRUCell(N_IN, N_REC), dtype)
 
 
 class _Spiking(brainstate.nn.Module):
@@ -136,7 +136,7 @@ def _spiking(make_layer, dtype):
     braintrace = _braintrace()
     with settings(dtype):
         readout = braintrace.nn.LeakyRateReadout(N_REC, 2)
-        return initialised(_Spiking(make_layer(braintrace), readout), dtype)
+        return initialized(_Spiking(make_layer(braintrace), readout), dtype)
 
 
 LAYER = relation("layer.weight", "affine", (N_XZ,), (N_REC,), "neuron.V synapse.g")
@@ -275,4 +275,4 @@ def brainscale_linear(dtype=jnp.float32):
             return self.h.value
 
     with settings(dtype):
-        return initialised(Net(), dtype)
+        return initialized(Net(), dtype)

@@ -205,7 +205,7 @@ def summed_product(dtype=jnp.float32):
     spiking=True,
 )
 def layer_norm(dtype=jnp.float32):
-    """Mean and variance mix; the normalised current keeps its position."""
+    """Mean and variance mix; the normalized current keeps its position."""
 
     def current(params, x):
         y = mixed("w", x @ params["w"])

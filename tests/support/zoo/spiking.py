@@ -47,7 +47,7 @@ def exponential(size, unit=u.mA, tau=10.0 * u.ms):
     return bps.Expon(size, tau=tau, g_initializer=braintools.init.ZeroInit(unit=unit))
 
 
-def initialised(model, dtype, batch_size=None, n_in=N_IN):
+def initialized(model, dtype, batch_size=None, n_in=N_IN):
     brainstate.nn.init_all_states(model, batch_size=batch_size)
     shape = (n_in,) if batch_size is None else (batch_size, n_in)
     return model, (jnp.ones(shape, dtype),)
@@ -78,33 +78,33 @@ def drives(connected):
 @zoo_model(group("neuron.V synapse.g"), relations=(drives("neuron.V synapse.g"),), spiking=True)
 def lif_network(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(Recurrent(bps.LIF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
+        return initialized(Recurrent(bps.LIF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
 
 
 @zoo_model(group("neuron.V"), relations=(drives("neuron.V"),), spiking=True)
 def lif_without_synapse(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(Recurrent(bps.LIF(N_REC, tau=10 * u.ms, spk_reset="hard")), dtype)
+        return initialized(Recurrent(bps.LIF(N_REC, tau=10 * u.ms, spk_reset="hard")), dtype)
 
 
 @zoo_model(group("neuron.V synapse.g"), relations=(drives("neuron.V synapse.g"),), spiking=True)
 def if_network(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(Recurrent(bps.IF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
+        return initialized(Recurrent(bps.IF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
 
 
 @zoo_model(group("neuron.V neuron.a synapse.g"), relations=(drives("neuron.V synapse.g"),), spiking=True)
 def alif_network(dtype=jnp.float32):
     """The adaptation takes the spike of the old potential, so the current reaches it one step later."""
     with settings(dtype):
-        return initialised(Recurrent(bps.ALIF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
+        return initialized(Recurrent(bps.ALIF(N_REC, tau=10 * u.ms), exponential(N_REC)), dtype)
 
 
 @zoo_model(group("neuron.V neuron.I1 neuron.I2 neuron.V_th"), relations=(drives("neuron.V"),), spiking=True)
 def gif_network(dtype=jnp.float32):
     with settings(dtype):
         neuron = bps.Gif(N_REC, A1=0.5 * u.mA, A2=-0.3 * u.mA, R1=0.2, a=0.01 * u.kHz)
-        return initialised(Recurrent(neuron, scale=60.0), dtype)
+        return initialized(Recurrent(neuron, scale=60.0), dtype)
 
 
 @zoo_model(
@@ -114,14 +114,14 @@ def stp_network(dtype=jnp.float32):
     """Plasticity sees the spikes of its neurons one by one, so it belongs to their group."""
     with settings(dtype):
         model = Recurrent(bps.LIF(N_REC, tau=10 * u.ms), exponential(N_REC), bps.STP(N_REC, U=0.4))
-        return initialised(model, dtype)
+        return initialized(model, dtype)
 
 
 @zoo_model(group("neuron.V synapse.g plasticity.x"), relations=(drives("neuron.V synapse.g"),), spiking=True)
 def std_network(dtype=jnp.float32):
     with settings(dtype):
         model = Recurrent(bps.LIF(N_REC, tau=10 * u.ms), exponential(N_REC), bps.STD(N_REC, U=0.2))
-        return initialised(model, dtype)
+        return initialized(model, dtype)
 
 
 @zoo_model(
@@ -133,7 +133,7 @@ def batched_lif_network(dtype=jnp.float32):
     """States with a batch axis of their own: positions are (sample, neuron)."""
     with settings(dtype):
         model = Recurrent(bps.LIF(N_REC, tau=10 * u.ms), exponential(N_REC))
-        return initialised(model, dtype, batch_size=2)
+        return initialized(model, dtype, batch_size=2)
 
 
 class ExcitatoryInhibitory(brainstate.nn.Module):
@@ -178,7 +178,7 @@ class ExcitatoryInhibitory(brainstate.nn.Module):
 )
 def coba_excitatory_inhibitory(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(ExcitatoryInhibitory(), dtype)
+        return initialized(ExcitatoryInhibitory(), dtype)
 
 
 class SignedCurrents(brainstate.nn.Module):
@@ -199,7 +199,7 @@ class SignedCurrents(brainstate.nn.Module):
 @zoo_model(group("neuron.V"), relations=(drives("neuron.V"),), spiking=True)
 def signed_currents(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(SignedCurrents(), dtype)
+        return initialized(SignedCurrents(), dtype)
 
 
 class Stack(brainstate.nn.Module):
@@ -229,14 +229,14 @@ def _stack_of(sizes):
 @_stack_of((N_IN, N_REC, 5))
 def two_lif_layers(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(Stack((N_IN, N_REC, 5)), dtype)
+        return initialized(Stack((N_IN, N_REC, 5)), dtype)
 
 
 @_stack_of((N_IN, N_REC, 5, 4))
 def three_lif_layers(dtype=jnp.float32):
     """The last layer has the size of the first and is still a group of its own."""
     with settings(dtype):
-        return initialised(Stack((N_IN, N_REC, 5, 4)), dtype)
+        return initialized(Stack((N_IN, N_REC, 5, 4)), dtype)
 
 
 class SpikingConvolution(brainstate.nn.Module):
@@ -301,7 +301,7 @@ class TrainableNeurons(brainstate.nn.Module):
 )
 def trainable_neurons(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(TrainableNeurons(dtype), dtype)
+        return initialized(TrainableNeurons(dtype), dtype)
 
 
 class BrainstateCell(brainstate.nn.Module):
@@ -327,7 +327,7 @@ class BrainstateCell(brainstate.nn.Module):
 def brainstate_gru(dtype=jnp.float32):
     """Both gates in one product: the half for z acts directly, the half for r through the candidate."""
     with settings(dtype):
-        return initialised(BrainstateCell(brainstate.nn.GRUCell(N_IN, N_REC)), dtype)
+        return initialized(BrainstateCell(brainstate.nn.GRUCell(N_IN, N_REC)), dtype)
 
 
 @zoo_model(
@@ -338,7 +338,7 @@ def brainstate_gru(dtype=jnp.float32):
 )
 def brainstate_lstm(dtype=jnp.float32):
     with settings(dtype):
-        return initialised(BrainstateCell(brainstate.nn.LSTMCell(N_IN, N_REC)), dtype)
+        return initialized(BrainstateCell(brainstate.nn.LSTMCell(N_IN, N_REC)), dtype)
 
 
 class Reference(brainstate.nn.Module):
@@ -378,7 +378,7 @@ REFERENCE_G = "neu._before_updates.….syn.g"
 def reference(dtype=jnp.float32):
     """The model of which the design states the analysis in full."""
     with settings(dtype, dt=0.1 * u.ms):
-        return initialised(Reference(N_IN, N_REC), dtype)
+        return initialized(Reference(N_IN, N_REC), dtype)
 
 
 class DelayedAndNoisy(brainstate.nn.Module):
@@ -417,4 +417,4 @@ def delayed_and_noisy(dtype=jnp.float32):
     with settings(dtype):
         model = DelayedAndNoisy()
         brainstate.nn.init_all_states(model.neuron)
-        return initialised(model, dtype)
+        return initialized(model, dtype)

@@ -209,8 +209,8 @@ def signed_weights(dtype=jnp.float32):
     relations=(FROM_INPUT, relation("scale", "affine", (N_IN,), (N_REC,), "v", probe="w")),
     spiking=True,
 )
-def normalised_weights(dtype=jnp.float32):
-    """Weight normalisation: direction and length are two parameters of one product."""
+def normalized_weights(dtype=jnp.float32):
+    """Weight normalization: direction and length are two parameters of one product."""
 
     def transform(params):
         return params["scale"] * params["w"] / jnp.linalg.norm(params["w"], axis=0)
@@ -366,7 +366,7 @@ def global_inhibition(dtype=jnp.float32):
 
 @zoo_model(group("v", (), num_state=N_REC), relations=(FROM_INPUT,))
 def small_ring(dtype=jnp.float32):
-    """Each neuron takes over from its neighbour: four neurons are one position with four components."""
+    """Each neuron takes over from its neighbor: four neurons are one position with four components."""
     return _ring(N_REC, dtype)
 
 
@@ -561,7 +561,7 @@ def weight_inside_while(dtype=jnp.float32):
 
 
 @zoo_model(group("v"), relations=(FROM_INPUT, RECURRENT), spiking=True)
-def rematerialised(dtype=jnp.float32):
+def rematerialized(dtype=jnp.float32):
     def step(params, state, x):
         @jax.checkpoint
         def body(v):
@@ -650,8 +650,8 @@ def ring_buffer_with_counter(dtype=jnp.float32):
     def step(params, state, x):
         slot = state["count"] % 3
         delayed = lax.dynamic_index_in_dim(state["buffer"], slot, keepdims=False)
-        centred = x - 0.1 * state["mean"]
-        v, z = lif(state["v"], mixed("w", centred @ params["w"]) + mixed("u", delayed @ params["u"]))
+        centered = x - 0.1 * state["mean"]
+        v, z = lif(state["v"], mixed("w", centered @ params["w"]) + mixed("u", delayed @ params["u"]))
         buffer = lax.dynamic_update_index_in_dim(state["buffer"], z, slot, 0)
         mean = 0.9 * state["mean"] + params["weight_of_mean"] * x
         return {"v": v, "buffer": buffer, "count": state["count"] + 1, "mean": mean}, z
@@ -691,7 +691,7 @@ def noisy(dtype=jnp.float32):
         "unused": DiagnosticKind.UNUSED_PARAMETER,
         "frozen": DiagnosticKind.GRADIENT_STOPPED,
         "compared": DiagnosticKind.GRADIENT_STOPPED,
-        "binarised": DiagnosticKind.GRADIENT_STOPPED,
+        "binarized": DiagnosticKind.GRADIENT_STOPPED,
         "w_out": DiagnosticKind.READOUT_PARAMETER,
     },
 )
@@ -699,14 +699,14 @@ def parameters_without_relation(dtype=jnp.float32):
     def step(params, state, x):
         frozen = mixed("frozen", x @ lax.stop_gradient(params["frozen"]))
         open_gate = (state["v"] > params["compared"]).astype(x.dtype)
-        binary = mixed("binarised", x @ (params["binarised"] > 0).astype(x.dtype))
+        binary = mixed("binarized", x @ (params["binarized"] > 0).astype(x.dtype))
         v = 0.9 * state["v"] + mixed("w", x @ params["w"]) * open_gate + frozen + binary
         return {"v": v}, v @ params["w_out"]
 
     params = _input_weight(dtype) | {
         "frozen": normal(22, N_IN, N_REC, dtype=dtype),
         "compared": jnp.full(N_REC, -1.0, dtype),
-        "binarised": normal(28, N_IN, N_REC, dtype=dtype),
+        "binarized": normal(28, N_IN, N_REC, dtype=dtype),
         "unused": jnp.ones(2, dtype),
         "w_out": normal(23, N_REC, 2, dtype=dtype),
     }

@@ -415,7 +415,7 @@ def _after_reset(neurons: _Neurons) -> Interval:
 
 
 def _leaky_spikes(neurons: _Neurons, rest: Interval, tau: np.ndarray, dt: float, least: Any, most: Any) -> Interval:
-    """Spikes of leaky neurons that are driven towards ``rest``."""
+    """Spikes of leaky neurons that are driven toward ``rest``."""
     gain = _gain(neurons, tau, dt)
     highest = _settling(_point(neurons.initial["v"]), rest, gain).high
     steady = (gain <= 1) & (neurons.v_threshold >= 0)

@@ -91,7 +91,7 @@ class TraceDynamics(abc.ABC):
             reached |= more
         return tuple(sorted(reached))
 
-    def factorised(self, lanes: Alignment) -> frozenset[int]:
+    def factorized(self, lanes: Alignment) -> frozenset[int]:
         """The components whose trace is just a presynaptic trace: all paths into them are uniform."""
         # Start from all that could be uniform and take away what is fed by something that is not, until nothing
         # changes: one uneven path into a component makes its trace differ from position to position, and a presynaptic

@@ -78,7 +78,7 @@ class GroupDynamics(TraceDynamics):
         if values is None:
             assert fact.value is not None
             return jnp.full(1, fact.value, self.dtype)
-        # One number where all positions share it: broadcasting does the rest, and a factorised trace needs it to be
+        # One number where all positions share it: broadcasting does the rest, and a factorized trace needs it to be
         # one.
         return (values[:1] if fact.uniform else values).astype(self.dtype)
 

@@ -18,7 +18,7 @@ class D_RTRL(Rule):
     ``e_t = D_t e_{t-1} + f_t (x) dy_t/dw``; the gradient is the same-step gradient of every parameter plus
     ``sum_t L_t . (D_t e_{t-1})`` (Wang et al., Nature Communications 2026, doi 10.1038/s41467-026-68453-w).
 
-    Memory: one number per weight, sample and reachable state, O(N) where the trace factorises; nothing that grows with
+    Memory: one number per weight, sample and reachable state, O(N) where the trace factorizes; nothing that grows with
     time. Cost: the forward pass and one matrix product over steps and samples per weight, as backpropagation has; where
     traces are kept from call to call, also reading and writing them once per chunk.
 

@@ -15,7 +15,7 @@ from ..traces.traces import traces_of
 
 @dataclass(frozen=True)
 class ES_D_RTRL(Rule):
-    """D-RTRL with exponentially smoothed, factorised traces (pp_prop): memory of the size of the states.
+    """D-RTRL with exponentially smoothed, factorized traces (pp_prop): memory of the size of the states.
 
     With ``a`` the decay, ``eps_x <- a eps_x + x``, ``eps_f <- a D eps_f + (1 - a) f``, and the gradient of a traced
     parameter is ``sum_t (L_t . eps_f) (x) eps_x`` (Wang et al., Nature Communications 2026, doi

@@ -52,7 +52,7 @@ class GradientFunction:
             return [static[var] for var in variables]
 
         static = stages.static_values(params, state.other)
-        # Outside of the chunks: what parameters are made into, normalised, masked, a product of two, is differentiated
+        # Outside of the chunks: what parameters are made into, normalized, masked, a product of two, is differentiated
         # once per call and not at every step.
         _, pull = jax.vjp(entering, params)
         size = min(self.plan.chunk_for(sequence.length), sequence.length)

@@ -140,7 +140,7 @@ class FactorKernel(Kernel):
         at_steps = stages.replay(static, recorded)
         same = self._same_step(loss, static, at_steps, chunk.targets, chunk.weights)
         # What the loop below needs of every step, so that it only scales and adds.
-        x, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
+        x, d, f = over_steps(lambda values: self._linearized({**static, **values}), at_steps)
         after, (eps_x, eps_f) = jax.lax.scan(self._advance, state.memory, (x, d, f), chunk.length)
         gradients = self._beside_the_uses(same)
         for use in self.uses:
@@ -162,7 +162,7 @@ class FactorKernel(Kernel):
         by_trace = {use.operand for use in self.uses if use.is_direct and not use.equations}
         return {var: jnp.zeros_like(g) if var in by_trace else g for var, g in same.entering.items()}
 
-    def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
+    def _linearized(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         """X of every presynaptic trace; D and f of every postsynaptic one."""
         x = [use.form.presynaptic(values) for use, _ in self._pre]
         return x, [post.d(values) for post in self._post], [post.f(values) for post in self._post]
@@ -303,7 +303,7 @@ class PostsynapticTrace:
         known = trace.dynamics.constant_f(trace.lanes)
         if known is None:
             return cls(trace.dynamics, decay, None, frozenset(), trace)
-        return cls(trace.dynamics, decay, tuple(sorted(known.items())), trace.factorised, None)
+        return cls(trace.dynamics, decay, tuple(sorted(known.items())), trace.factorized, None)
 
     def shape(self, a: int) -> tuple[int, ...]:
         """Shape of what is kept for a component."""

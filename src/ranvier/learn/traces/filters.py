@@ -1,6 +1,6 @@
 """What a population emits within a step, and programs that low-pass filter it.
 
-An emission is a variable that a hidden group computes position by position and that a projection then carries towards
+An emission is a variable that a hidden group computes position by position and that a projection then carries toward
 the outputs: the spikes that a readout sees, say. Filtering its eligibility trace is the same as giving the group one
 more hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of the program, and all else follows.
 
@@ -54,7 +54,7 @@ class FilteredOutput:
 
 @cached_by_program
 def filtered_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
-    """What the groups that carry traces emit at a step towards the outputs."""
+    """What the groups that carry traces emit at a step toward the outputs."""
     return _emissions(info, past=False)
 
 
@@ -150,7 +150,7 @@ def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: boo
         info: the program.
         decays: emission to the decay of its filter.
         detached: whether the filtered value feels the step's projections only, not the old states; then the rest of
-            the step does not read it. Otherwise the projections towards the outputs read the emission through it.
+            the step does not read it. Otherwise the projections toward the outputs read the emission through it.
     """
     candidates = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)
     emissions = {e.var: e for e in candidates if e.var in decays}
@@ -273,7 +273,7 @@ def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Seque
 
 
 def feedback_equations(info: ModuleInfo) -> tuple[tuple[Equation, int], ...]:
-    """The projections that carry emissions towards the outputs with a parameter: (equation, operand of the weight)."""
+    """The projections that carry emissions toward the outputs with a parameter: (equation, operand of the weight)."""
     by_id: dict[int, tuple[Equation, int]] = {}
     sequential = {id(e) for e in stages_of(info).changing}
     emitted = {emission.var for emission in filtered_readout_outputs_of(info)}

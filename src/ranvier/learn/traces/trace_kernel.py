@@ -189,7 +189,7 @@ class TraceKernel(Kernel):
         """A block's part of the gradient; what later blocks did is in ``future``."""
         length = same.losses.shape[0]
         # X, D and f of all steps: one vectorized pass, since each depends on values of its own step only.
-        presynaptic, d, f = over_steps(lambda values: self._linearised({**static, **values}), at_steps)
+        presynaptic, d, f = over_steps(lambda values: self._linearized({**static, **values}), at_steps)
         signals = [(dynamics.signal(same), dynamics.bypass(same)) for dynamics in self.dynamics]
         start = (future.adjoints, future.propagators)
         # The only sequential part, b_{s-1} = D_s^T (L_s + b_s) + R_s and P_{s-1} = P_s D_s, is elementwise. A product
@@ -217,7 +217,7 @@ class TraceKernel(Kernel):
         wanted = zip(self.dynamics, propagators, d, strict=True) if propagators else ()
         return (new, [dynamics.propagator(p, d_s) for dynamics, p, d_s in wanted]), after
 
-    def _linearised(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
+    def _linearized(self, values: Environment) -> tuple[list[jax.Array], list[Entries], list[Components]]:
         presynaptic = [use.form.presynaptic(values) for use in self.uses]
         d = [dynamics.d(values) for dynamics in self.dynamics]
         f = [trace.dynamics.f(trace.lanes, values) for trace in self.traces]

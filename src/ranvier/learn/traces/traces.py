@@ -66,9 +66,9 @@ class Trace:
         return tuple(a for a in self.components if a in self.dynamics.lasting)
 
     @cached_property
-    def factorised(self) -> frozenset[int]:
+    def factorized(self) -> frozenset[int]:
         """Components for which a presynaptic trace, of the size of X, holds everything."""
-        return self.dynamics.factorised(self.lanes)
+        return self.dynamics.factorized(self.lanes)
 
     def by_lane(self, f: Components) -> Components:
         """f in layers of lanes."""
@@ -84,13 +84,13 @@ class Trace:
         parts = []
         for a in self.kept_components:
             size = int(np.prod(self.shape(a), dtype=np.int64)) * self.dtype.itemsize
-            how = "presynaptic trace (uniform decay)" if a in self.factorised else "full trace"
+            how = "presynaptic trace (uniform decay)" if a in self.factorized else "full trace"
             parts.append(f"{names[a]}: {how} {shape_text(self.shape(a))}, {size_text(size)}")
         return "; ".join([self.form.name, *(parts or ["nothing: no later step reads it"])])
 
     def shape(self, a: int) -> tuple[int, ...]:
         """Shape of what is kept for a component."""
-        return self.form.presynaptic_aval.shape if a in self.factorised else self.form.trace_shape(self.lanes.layers)
+        return self.form.presynaptic_aval.shape if a in self.factorized else self.form.trace_shape(self.lanes.layers)
 
     def zeros(self) -> dict[int, jax.Array]:
         """No trace, by component."""
@@ -113,10 +113,10 @@ class Trace:
         """What the old traces add to the gradient."""
         parts = []
         for a in self.kept_components:
-            # b_0 . e_0. A factorised trace is one row of X with the cotangent of all its lanes, so the gradient is the
+            # b_0 . e_0. A factorized trace is one row of X with the cotangent of all its lanes, so the gradient is the
             # same product as that of a step; a full trace is read element by element.
             c = self._full(self.lanes.from_positions(b0[a]))
-            if a in self.factorised:
+            if a in self.factorized:
                 parts.append(self.form.pull(memory[a][None], c.sum(0)[None]))
             else:
                 parts.append(self.form.contract(c, memory[a]))
@@ -130,7 +130,7 @@ class Trace:
             p: the propagators from every step to the end.
 
         Returns:
-            By component ``[K]`` where the trace is factorised, else ``[K, L, *y]`` or what broadcasts to it.
+            By component ``[K]`` where the trace is factorized, else ``[K, L, *y]`` or what broadcasts to it.
         """
         factors = {}
         for a in self.kept_components:
@@ -140,7 +140,7 @@ class Trace:
         return factors
 
     def _carried(self, a: int, f: jax.Array, p: jax.Array) -> jax.Array:
-        if a in self.factorised:
+        if a in self.factorized:
             # Uniform, so one number per step, and position 0 stands for all.
             return (f * p)[:, 0]
         return self.lanes.from_lanes(f) * self.lanes.from_positions(p)
@@ -157,16 +157,16 @@ class Trace:
     ) -> jax.Array:
         # Of the components that lead to this one: P_0 is zero elsewhere for any number of steps.
         old = {} if memory is None else {b: memory[b] for b in self.kept_components if (a, b) in p0}
-        if a in self.factorised:
+        if a in self.factorized:
             parts = [p0[a, b].reshape(()) * value for b, value in old.items()]
             # sum_s (P_s f_s) x_s: a weighted sum of the presynaptic data, with no outer product.
             parts += [] if carried is None else [weighted(carried, x)]
             return sum(parts[1:], parts[0])
-        # Old factorised traces are rows like those of the steps, so that one product takes all of them.
+        # Old factorized traces are rows like those of the steps, so that one product takes all of them.
         rows_x, rows_u = ([], []) if carried is None else ([x], [self._full(carried)])
         parts = []
         for b, value in old.items():
-            if b in self.factorised:
+            if b in self.factorized:
                 rows_x.append(value[None])
                 rows_u.append(self._full(self.lanes.from_positions(p0[a, b]))[None])
             elif p0[a, b].shape[-1] == 1:

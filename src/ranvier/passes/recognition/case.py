@@ -15,7 +15,7 @@ from .probe import Probe, Unlike, is_close, simple
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """The population to recognise.
+    """The population to recognize.
 
     Attributes:
         probe: its dynamics, to be run.

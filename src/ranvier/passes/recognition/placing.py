@@ -1,4 +1,4 @@
-"""A recognised neuron takes the place of a traced population."""
+"""A recognized neuron takes the place of a traced population."""
 
 # An example: the traced population n has the inputs x and y, and its neuron has one input, x + 0.5 y + 0.25. A
 # dense projection into y gets half its weights. A convolution into y leads to a new relay instead, and a Scale by 0.5

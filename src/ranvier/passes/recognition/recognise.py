@@ -76,18 +76,18 @@ def recognise(graph: SNNGraph) -> tuple[SNNGraph, list[Finding]]:
         GraphError: the graph is not valid.
     """
     check_is_graph(graph)
-    recognised, findings = graph.copy(), []
+    recognized, findings = graph.copy(), []
     for name, population in graph.populations.items():
         if not isinstance(population.neuron, Traced):
             continue
         try:
             match = match_of(population, graph.dt)
             check_uses(graph, name, match)
-            recognised = put_in_place(recognised, name, match)
+            recognized = put_in_place(recognized, name, match)
             findings.append(Finding(name, type(match.neuron).__name__))
         except Unlike as unlike:
             findings.append(Finding(name, None, str(unlike), _equation(population.neuron, unlike), unlike.remedy))
-    return recognised, findings
+    return recognized, findings
 
 
 def _equation(neuron: Traced, unlike: Unlike) -> str | None:

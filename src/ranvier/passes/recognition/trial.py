@@ -1,4 +1,4 @@
-"""The test of a recognised neuron: it is compared with the traced population at random points and on random input."""
+"""The test of a recognized neuron: it is compared with the traced population at random points and on random input."""
 
 # An example: the neuron keeps 0.75 of v, adds x and fires above 1, with a reset to 0. At the random point v = 0.4 and
 # x = 0.9 the potential before the reset is 1.2, so a spike and v' = 0 are expected. Dynamics that also clip v at -1

@@ -26,7 +26,7 @@ def equation_text(eqn: Equation) -> str:
 
 
 def mixing_text(eqn: Equation) -> str:
-    """A mixing equation for a person; of a statistic, such as the sums of a normalisation, also the axes it is over."""
+    """A mixing equation for a person; of a statistic, such as the sums of a normalization, also the axes it is over."""
     axes = eqn.params.get("axes")
     if axes is None:
         return equation_text(eqn)

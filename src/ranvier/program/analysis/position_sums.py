@@ -143,7 +143,7 @@ def _one_to_one(nonzero: np.ndarray) -> list[PositionMap]:
         return []
     of_row, of_column = np.zeros((2 * MAX_MIXED, rows), bool), np.zeros((2 * MAX_MIXED, columns), bool)
     index = np.full((2 * MAX_MIXED, rows), -1)
-    # A greedy edge colouring: every map takes an entry whose row and column it has not used. Twice the largest degree
+    # A greedy edge coloring: every map takes an entry whose row and column it has not used. Twice the largest degree
     # is always enough, for an entry meets at most MAX_MIXED - 1 others in its row and as many in its column.
     for row, column in zip(*np.nonzero(nonzero), strict=True):
         free = int(np.argmin(of_row[:, row] | of_column[:, column]))

@@ -24,7 +24,7 @@ from ..program import ModuleInfo, Slot
 from ..remade import Recipe, Remade
 from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
-from .colouring import colour
+from .coloring import color
 from .explanations import parameter_diagnostics, second_mixing_diagnostics
 from .hidden_groups import HiddenGroup, analyse_groups, element_positions
 from .parameter_use import ParameterUse
@@ -34,7 +34,7 @@ from .slices import Slice, slice_between
 from .transition import EntryFacts, take_component
 from .uniformity import jaxpr_facts
 
-MANY_COLOURS = 4
+MANY_COLORS = 4
 """From this many more seeds than one f is computed for all of them at once."""
 
 
@@ -92,17 +92,17 @@ class Connection:
 
     def columns_at(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
         """f at this y and these residuals: component to ``[lanes]``, for the components that y can reach."""
-        # Elements of y that meet at a position get different colours, and a product of its own each; otherwise their
+        # Elements of y that meet at a position get different colors, and a product of its own each; otherwise their
         # derivatives would add up and could not be separated.
-        colours = self._colours
-        last = int(colours.max(initial=0))
-        if last >= MANY_COLOURS:
+        colors = self._colors
+        last = int(colors.max(initial=0))
+        if last >= MANY_COLORS:
             return self._columns_at_once(y, residuals)
         columns: dict[int, jax.Array] = {}
         for c in range(last + 1):
-            seed = jnp.asarray(colours == c, dtype=y.dtype).reshape(y.shape)
+            seed = jnp.asarray(colors == c, dtype=y.dtype).reshape(y.shape)
             _, pushed = jax.jvp(lambda value: self.path([value], residuals), (y,), (seed,))
-            answers = jnp.asarray(colours[self.y_index] == c, dtype=y.dtype) if last else None
+            answers = jnp.asarray(colors[self.y_index] == c, dtype=y.dtype) if last else None
             for a in self.components:
                 entry = self._read(pushed, a)
                 entry = entry if answers is None else entry * answers
@@ -110,9 +110,9 @@ class Connection:
         return columns
 
     def _columns_at_once(self, y: Any, residuals: Sequence[Any]) -> dict[int, jax.Array]:
-        """As :meth:`columns_at`, with one product for all colours, so that the program does not grow with them."""
-        colours = self._colours
-        seeds = jnp.asarray(np.arange(colours.max() + 1)[:, None] == colours, y.dtype).reshape(-1, *y.shape)
+        """As :meth:`columns_at`, with one product for all colors, so that the program does not grow with them."""
+        colors = self._colors
+        seeds = jnp.asarray(np.arange(colors.max() + 1)[:, None] == colors, y.dtype).reshape(-1, *y.shape)
 
         def push(seed: jax.Array) -> list[jax.Array]:
             pushed = jax.jvp(lambda value: self.path([value], residuals), (y,), (seed,))[1]
@@ -120,7 +120,7 @@ class Connection:
 
         lane = np.arange(self.y_index.size)
         by_component = jax.vmap(push)(seeds)
-        return {a: x[colours[self.y_index], lane] for a, x in zip(self.components, by_component, strict=True)}
+        return {a: x[colors[self.y_index], lane] for a, x in zip(self.components, by_component, strict=True)}
 
     @cached_property
     def components(self) -> tuple[int, ...]:
@@ -148,15 +148,15 @@ class Connection:
         return take_component(state, component, None if straight else self.position)
 
     @cached_property
-    def _colours(self) -> np.ndarray:
-        """Colours of y's elements so that a position is fed by at most one element of each colour."""
+    def _colors(self) -> np.ndarray:
+        """Colors of y's elements so that a position is fed by at most one element of each color."""
         order = np.argsort(self.position, kind="stable")
         position, y_index = self.position[order], self.y_index[order]
         conflicts = []
         for distance in range(1, self._most_per_position(position)):
             same = position[distance:] == position[:-distance]
             conflicts.append((y_index[distance:][same], y_index[:-distance][same]))
-        return colour(size_of(self.path.sources[0]), conflicts)
+        return color(size_of(self.path.sources[0]), conflicts)
 
     @staticmethod
     def _most_per_position(position: np.ndarray) -> int:

@@ -21,7 +21,7 @@ from .._jax import Var, trace
 from ..paths import path_text
 from ..program import ModuleInfo
 from .binding_time import BindingTime, binding_times_of
-from .colouring import colour
+from .coloring import color
 from .positions import Component, Edges, Positions
 from .reachability import feeds_of
 from .slices import Slice, slice_between
@@ -128,7 +128,7 @@ class Transition:
                 continue
             push = self._push(hidden, residuals, component.state)
             # One seed where every position feels only itself. Where a state reaches itself at another position, the
-            # seeds are coloured so that no two of one colour meet in a result, and the parts are added up.
+            # seeds are colored so that no two of one color meet in a result, and the parts are added up.
             for seed, at in self._seeds(b):
                 old = hidden[component.state]
                 pushed = push(jnp.asarray(seed, dtype=old.dtype).reshape(old.shape))
@@ -154,12 +154,12 @@ class Transition:
         """Seed vectors for component b, each with a mask of the positions it answers for (None: all)."""
         component = self._positions.components[b]
         size = self._state_size(component.state)
-        colours = colour(component.elements.size, self._conflicts(b))
+        colors = color(component.elements.size, self._conflicts(b))
         seeds = []
-        for c in range(int(colours.max(initial=0)) + 1):
+        for c in range(int(colors.max(initial=0)) + 1):
             seed = np.zeros(size)
-            seed[component.elements[(colours == c) & (component.elements >= 0)]] = 1.0
-            seeds.append((seed, None if colours.max(initial=0) == 0 else colours == c))
+            seed[component.elements[(colors == c) & (component.elements >= 0)]] = 1.0
+            seeds.append((seed, None if colors.max(initial=0) == 0 else colors == c))
         return seeds
 
     def _state_size(self, state: int) -> int:
