@@ -38,7 +38,8 @@ HEAD = '''"""One time step of a network, in JAX.
     state = initial_state(arrays)
     state, output = step(arrays, state, x)
 
-Values are of one sample; jax.vmap(step, in_axes=(None, 0, 0)) runs a batch. Every array can be trained.
+Values are of one sample; jax.vmap(step, in_axes=(None, 0, 0)) runs a batch. Every floating-point
+array can be trained.
 """
 
 import hashlib
@@ -342,6 +343,9 @@ class _Writer:
         x = f"state[{self.pasts[source]!a}][{projection.delay - 1}]" if projection.delay else self.known[source]
         operation, name = projection.operation, projection.name
         arrays = {label: leaf(self._array(name, label, numbers_of(value))) for label, value in operation.arrays.items()}
+        if (mask := projection.mask) is not None:
+            # Truth values are no weights: training with this program leaves absent synapses absent.
+            arrays["weight"] = arrays["weight"] * leaf(self._file(name, "mask", mask))
         ops = SourceOps(name, partial(self._array, name))
         return operation.apply(ops, arrays, leaf(x, self.graph.source_shape(projection))).text
 

@@ -86,7 +86,7 @@ class SourceOps:
         taken = followed(x, f".reshape(-1)[{places}]")
         if np.all(index >= 0):
             return taken
-        return taken * leaf(self.store("kept", (index >= 0) * 1.0))
+        return taken * leaf(self.store("present", index >= 0))
 
     def call(self, function: Mapped, arrays: Mapping[str, Any], x: Any) -> Expression:
         raise ExportError(

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from .arrays import constant
 from .neurons import IN, OUT, Neuron
@@ -150,6 +151,7 @@ class Projection:
         source_port: of a population, which of its outputs, or which state, as it is after the step.
         target_port: of a population, which of its inputs.
         trained: whether the arrays of the operation are parameters that learning changes.
+        masked: whether zeros of the weight are absent synapses, which stay zero in training; of sparse rows all are.
     """
 
     name: str
@@ -160,6 +162,16 @@ class Projection:
     source_port: str = OUT
     target_port: str = IN
     trained: bool = True
+    masked: bool = False
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Where a dense weight has synapses, boolean of the weight's shape; None if nothing is absent from it."""
+        weight = self.operation.arrays.get("weight")
+        if not self.masked or weight is None or sparse.issparse(weight):
+            return None
+        present = weight != 0
+        return None if present.all() else present
 
     def replace(self, **changes: Any) -> Projection:
         """The same with other attributes."""

@@ -153,11 +153,15 @@ class Network:
 
     @property
     def total_params(self) -> int:
-        """Number of weights and biases that are stored; those that several projections share count once."""
+        """Number of weights and biases; those that several projections share count once, absent synapses not at all."""
         arrays = {(p.name, k): v for p in self.projections.values() for k, v in p.operation.arrays.items()}
         uses = {array: use for array in arrays if (use := self.bindings.get(array)) is not None and use.parameters}
         shared = {name for use in uses.values() for name in use.parameters}
         own = sum(number_of(value) for array, value in arrays.items() if array not in uses)
+        absent = (
+            mask for p in self.projections.values() if (p.name, "weight") not in uses and (mask := p.mask) is not None
+        )
+        own -= sum(int(np.count_nonzero(~mask)) for mask in absent)
         return own + sum(self.parameters[name].size for name in shared)
 
     @property

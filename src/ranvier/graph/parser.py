@@ -143,9 +143,10 @@ class _Parser(TokenReader):
             "source_port": self.string,
             "target_port": self.string,
             "trained": self.integer,
+            "masked": self.integer,
         }
         settings, token = self.options(readers), self.peek
-        settings["trained"] = bool(settings.get("trained", 1))
+        settings |= {"trained": bool(settings.get("trained", 1)), "masked": bool(settings.get("masked", 0))}
         kind, options = self.call(OPERATIONS)
         return Projection(name, source, target, self.make(token, kind, {**options, **self.block()}), **settings)
 

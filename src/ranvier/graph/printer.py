@@ -111,6 +111,7 @@ class _Printer:
         ports = {"source_port": (projection.source_port, OUT), "target_port": (projection.target_port, IN)}
         ends += "".join(f" {key}={_quoted(port)}" for key, (port, usual) in ports.items() if port != usual)
         ends += "" if projection.trained else " trained=0"
+        ends += " masked=1" if projection.masked else ""
         head = f"  projection {_quoted(name)} {ends} {_call(operation, operation.options)}"
         yield from self._block(head, name, operation.arrays)
 

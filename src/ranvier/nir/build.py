@@ -109,7 +109,7 @@ class NirBuilder:
 
     def _graph(self) -> SNNGraph:
         """The graph with the delays that are in the file."""
-        ranges, fixed = self.notes.ranges, set(self.notes.fixed)
+        ranges, fixed, masked = self.notes.ranges, set(self.notes.fixed), set(self.notes.masked)
         inputs = [
             Input(k, self.shapes[k], *ranges.get(k, ())) for k, node in self.nodes.items() if kind_of(node) == "Input"
         ]
@@ -129,7 +129,9 @@ class NirBuilder:
             outputs=outputs,
             populations=populations,
             projections=(
-                p.replace(delay=self.notes.delays.get(p.name, p.delay), trained=p.name not in fixed)
+                p.replace(
+                    delay=self.notes.delays.get(p.name, p.delay), trained=p.name not in fixed, masked=p.name in masked
+                )
                 for p in projections
             ),
         )

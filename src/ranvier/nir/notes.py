@@ -26,6 +26,7 @@ class NirNotes:
         initial: states before the first step, by population and state.
         ranges: lowest and highest value, by input.
         fixed: names of the projections whose arrays are not trained.
+        masked: names of the projections whose zeros are absent synapses.
         untied: by parameter from which several arrays were computed, or one by a function, the projections and
             populations with these arrays; in NIR each has numbers of its own.
     """
@@ -36,6 +37,7 @@ class NirNotes:
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
     ranges: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
+    masked: list[str] = field(default_factory=list)
     untied: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -98,6 +100,7 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "initial": _by_name(_by_name(_is_array)),
     "ranges": _by_name(_is_range),
     "fixed": _are_names,
+    "masked": _are_names,
     "untied": _by_name(_are_names),
 }
 """By name of a note, whether a value has the form in which the note is written."""

@@ -177,6 +177,7 @@ class _Exporter:
                 if p.initial
             },
             fixed=[self._known_as(p) for p in graph.projections.values() if not p.trained and p.operation.arrays],
+            masked=[self._known_as(p) for p in graph.projections.values() if p.masked],
             untied={name: self._uses_of(name) for name in graph.parameters},
             ranges={
                 name: (node.low, node.high)

@@ -68,7 +68,7 @@ def _form(projection: Projection) -> Hashable:
     operation: Operation = projection.operation
     shapes = tuple((name, value.shape, str(value.dtype)) for name, value in operation.arrays.items())
     identity = repr(getattr(operation, "index", None)), id(getattr(operation, "function", None))
-    read = projection.source, projection.source_port, projection.delay, projection.trained
+    read = projection.source, projection.source_port, projection.delay, projection.trained, projection.masked
     return *read, type(operation), shapes, repr(operation.options), identity
 
 

@@ -88,7 +88,8 @@ class Connections(Pass):
             if rewriting.leaves(name, f"not joined with {first[ends]!r}", name, first[ends]):
                 continue
             other = graph.projections[first[ends]]
-            rewriting.set_projection(other.replace(operation=SUMS[kind](other.operation, projection.operation)))
+            joined = SUMS[kind](other.operation, projection.operation)
+            rewriting.set_projection(other.replace(operation=joined, masked=other.masked and projection.masked))
             rewriting.remove_projection(name)
             rewriting.did(name, f"joined with {other.name!r}, which has the same ends and delay", Promise.ALGEBRAIC)
 

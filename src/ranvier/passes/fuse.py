@@ -152,7 +152,7 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
                 return f"not fused: {kinds} cannot be combined into one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
-            ports = {"source_port": a.source_port, "target_port": b.target_port}
+            ports = {"source_port": a.source_port, "target_port": b.target_port, "masked": a.masked or b.masked}
             trained = a.trained if isinstance(b.operation, Identity) else b.trained
             projection = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
             fused.append((projection, a.name if isinstance(b.operation, Identity) else b.name))

@@ -155,7 +155,10 @@ def _moved(
     if rows is None or columns is None:
         return nothing
     numbers = _of_operation(before, old, after, new, key, rows, columns, numbering)
-    return nothing if numbers is None or numbers.shape != value.shape else numbers
+    if numbers is None or numbers.shape != value.shape:
+        return nothing
+    # What an optimizer knows of a synapse that is absent now would only move a weight that nobody reads.
+    return numbers if key != "weight" or new.mask is None else np.where(new.mask, numbers, -1)
 
 
 def _numbers(before: SNNGraph, after: SNNGraph, origins: Provenance, old: str, new: str) -> np.ndarray | None:

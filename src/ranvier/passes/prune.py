@@ -47,6 +47,7 @@ class Prune(Pass):
         method: ``"magnitude"`` or ``"saliency"``, which needs calibration data. Convolutions and weights from more than
             2048 sources are ranked by ``w^2 E[x^2]`` and not refitted.
         structured: remove whole neurons, those with the least important outgoing weights.
+        regrow: whether training may bring removed weights back; if not, their synapses are absent for good.
 
     Raises:
         PassError: an option is unknown, out of range, or in conflict with another.
@@ -61,6 +62,7 @@ class Prune(Pass):
     scope: str = "projection"
     method: str = "magnitude"
     structured: bool = False
+    regrow: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +149,8 @@ class Prune(Pass):
         moments = measured.get(projection.name)
         if moments is not None and isinstance(operation, Linear):
             weight = compensated(operation.weight, weight, moments)
-        rewriting.set_projection(projection.replace(operation=operation.replace(weight=weight)))
+        masked = projection.masked or not self.regrow
+        rewriting.set_projection(projection.replace(operation=operation.replace(weight=weight), masked=masked))
         message = f"{np.count_nonzero(gone)} of {np.count_nonzero(values)} weights pruned by {self.method}"
         rewriting.did(projection.name, message, Promise.APPROXIMATE)
 

@@ -44,6 +44,8 @@ def assemble(
         outputs=nodes.outputs.values(),
     )
     names = _share(graph, step.info, sharing)
+    for name, _ in sharing.masked:
+        graph.projections[name] = graph.projections[name].replace(masked=True)
     locations = by_state([*nodes.locations, *_register_locations(kinds, projections)])
     leaves = {name: leaf for leaf, name in names.items()}
     return graph, Correspondence(info, step, sharing.own, leaves, sharing.index, locations)

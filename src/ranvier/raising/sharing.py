@@ -30,6 +30,12 @@ from .step import StepView
 
 NOWHERE = -1
 """In place of the number of a parameter, where an element is not one number of one."""
+ABSENT = -2
+"""Where an element of a weight is zero whatever the parameters are: a mask has removed this synapse."""
+WEIGHT = "weight"
+"""The arrays that masks are known of."""
+SMALL = (-6.0, -1.0)
+"""Exponents of the smallest and the largest of the small numbers that leaves are filled with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +65,14 @@ class Sharing:
         own: arrays that are parameters of their own, with how they are made of what does not change.
         recipes: the other arrays, and how they are made of leaves of the program's parameters.
         index: of every number of an array the number of the leaf's number it is, leaves one after the other; NOWHERE
-            where it is of no single one, as in a product or an absolute value.
+            where it is of no single one, as in a product or an absolute value, or of none.
+        masked: arrays of their own from which synapses are absent.
     """
 
     own: Mapping[ArrayName, Derived]
     recipes: Mapping[ArrayName, Recipe]
     index: Mapping[ArrayName, np.ndarray]
+    masked: AbstractSet[ArrayName]
 
     @property
     def leaves(self) -> list[int]:
@@ -92,7 +100,8 @@ def find_sharing(step: StepView, derived: Mapping[ArrayName, Derived]) -> Sharin
         if not sources[array] or not shared.isdisjoint(sources[array])
     }
     own = {array: make for array, make in derived.items() if array not in recipes}
-    return Sharing(own, recipes, index)
+    masked = {array for array in own if np.any(index[array] == ABSENT)}
+    return Sharing(own, recipes, {array: np.maximum(numbers, NOWHERE) for array, numbers in index.items()}, masked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,20 +143,49 @@ def _leaves(step: StepView) -> _Leaves:
 
 
 def _index(leaves: _Leaves, derived: Mapping[ArrayName, Derived]) -> dict[ArrayName, np.ndarray]:
-    """Of every number of an array the number of the leaf's number it is, or NOWHERE.
+    """Of every number of an array the number of the leaf's number it is, NOWHERE or ABSENT.
 
     The leaves are filled with the numbers 1, 2, 3, ..., and an array where 8 comes out is made of number 7. So that a
-    sum which happens to be 8 is not taken for it, random numbers must move in the same way.
+    sum which happens to be 8 is not taken for it, nor a threshold that lets only large weights pass, other numbers,
+    random ones of either sign and of all sizes, must move in the same way.
     """
-    numbers = np.arange(1.0, 1 + leaves.starts[-1])
-    mixed = -1 - np.random.default_rng(0).uniform(size=numbers.size)
-    of_numbers, of_mixed = _through(leaves, derived, numbers), _through(leaves, derived, mixed)
-    mixed = np.append(mixed, np.nan)  # what comes out of no number is looked up here, also where there are no numbers
+    size = int(leaves.starts[-1])
+    numbers = np.arange(1.0, 1 + size)
+    others = _other_fillings(leaves, size)
+    of_numbers, of_others = _through(leaves, derived, numbers), [_through(leaves, derived, x) for x in others]
     index = {}
     for array, value in of_numbers.items():
-        at = np.where((value >= 1) & (value <= numbers.size) & (value == np.rint(value)), value, 0).astype(np.int64)
-        index[array] = np.where((at > 0) & (of_mixed[array] == mixed[at - 1]), at - 1, NOWHERE)
+        at = np.where((value >= 1) & (value <= size) & (value == np.rint(value)), value, 0).astype(np.int64)
+        # What comes out of no number is looked up at the end, also where there are no numbers.
+        pairs = [(values[array], np.append(filling, np.nan)) for values, filling in zip(of_others, others, strict=True)]
+        moved = (at > 0) & np.all([values == filling[at - 1] for values, filling in pairs], axis=0)
+        index[array] = np.where(moved, at - 1, NOWHERE)
+        if array[1] == WEIGHT and np.any(moved):
+            absent = (value == 0) & np.all([values == 0 for values, _ in pairs], axis=0)
+            # Afterwards a zero means that there is no synapse, so a weight that happens to be zero must not be there.
+            happens = np.any(moved & (pairs[-1][0] == 0))
+            index[array] = np.where(absent & (not happens), ABSENT, index[array])
+    return _without_padding(leaves, index)
+
+
+def _without_padding(leaves: _Leaves, index: dict[ArrayName, np.ndarray]) -> dict[ArrayName, np.ndarray]:
+    """Without absent elements where a leaf makes arrays that have more elements than it: as parameters of their own,
+    they would be more than the model has, such as all of a matrix of which the leaf is the diagonal."""
+    leaf = {a: np.searchsorted(leaves.starts, n.max(), "right") - 1 for a, n in index.items() if np.any(n >= 0)}
+    for number in {leaf[array] for array in leaf if np.any(index[array] == ABSENT)}:
+        arrays = [array for array in leaf if leaf[array] == number]
+        if sum(index[array].size for array in arrays) > leaves.starts[number + 1] - leaves.starts[number]:
+            index.update({array: np.maximum(index[array], NOWHERE) for array in arrays})
     return index
+
+
+def _other_fillings(leaves: _Leaves, size: int) -> list[np.ndarray]:
+    """Numbers to fill the leaves with: beyond one, small ones, and, last, their own."""
+    rng = np.random.default_rng(0)
+    large = -1 - rng.uniform(size=size)
+    small = 10.0 ** rng.uniform(*SMALL, size) * rng.choice([-1.0, 1.0], size)
+    own = [np.ravel(x) if is_floating(a.dtype) else np.zeros(np.size(x)) for a, x in zip(leaves.avals, leaves.initial)]
+    return [large, small, np.concatenate([np.zeros(0), *own]).astype(np.float64)]
 
 
 def _through(leaves: _Leaves, derived: Mapping[ArrayName, Derived], values: np.ndarray) -> dict[ArrayName, np.ndarray]:
@@ -192,10 +230,10 @@ def _shared_leaves(
     size = int(leaves.starts[-1])
     count = np.zeros(size + 1, np.int64)  # one more, for NOWHERE
     for numbers in index.values():
-        count += np.bincount(numbers[numbers != NOWHERE], minlength=size + 1)
+        count += np.bincount(numbers[numbers >= 0], minlength=size + 1)
     shared: set[int] = set()
     for array, numbers in index.items():
-        if np.any(numbers == NOWHERE) or np.any(count[numbers] > 1) or len(sources[array]) > 1:
+        if np.any(numbers == NOWHERE) or np.any(count[numbers[numbers >= 0]] > 1) or len(sources[array]) > 1:
             shared |= sources[array]
     # An array that is made of a shared leaf and of others makes these shared as well, and so on.
     before = -1
@@ -208,7 +246,7 @@ def _shared_leaves(
 
 def _recipe(arrays: _TracedArrays, array: ArrayName, sources: AbstractSet[int], index: np.ndarray) -> Recipe:
     leaves = sorted(sources)
-    if len(leaves) == 1 and np.all(index != NOWHERE):
+    if len(leaves) == 1 and np.all(index >= 0):
         (leaf,) = leaves
         within = index - arrays.leaves.starts[leaf]
         whole = within.shape == arrays.leaves.avals[leaf].shape and np.array_equal(

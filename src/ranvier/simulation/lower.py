@@ -103,6 +103,9 @@ class GraphStep:
             name: {k: v for k, v in numbers_in(p.operation, dtype).items() if not self._is_learned(name, k)}
             for name, p in graph.projections.items()
         }
+        # In the step itself, so that no optimizer and no learning rule can bring absent synapses back.
+        masks = {name: p.mask for name, p in graph.projections.items() if p.trained}
+        self.masks = {name: mask.astype(dtype) for name, mask in masks.items() if mask is not None}
         self.state = {name: own for name in graph.nodes if (own := self._initial(name))}
 
     def __reduce__(self) -> Any:
@@ -195,7 +198,10 @@ class GraphStep:
     def arrays_of(self, projection: Projection, params: Mapping[str, Values]) -> Values:
         """The arrays of a projection; a population may have the same name, and parameters of its own."""
         own = {k: v for k, v in params.get(projection.name, {}).items() if k in projection.operation.arrays}
-        return {**self.fixed[projection.name], **own}
+        arrays = {**self.fixed[projection.name], **own}
+        if projection.name in self.masks:
+            arrays["weight"] = arrays["weight"] * self.masks[projection.name]
+        return arrays
 
     def _earlier(self, port: Port, delay: int, state: Mapping[str, Any]) -> Any:
         past, own = self.delayed[port], state[port[0]]
@@ -265,7 +271,8 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
     Args:
         graph: the graph that was lowered.
         params: by projection and name as in ``lower(graph).params``, or by a learner's paths, ``(projection, name)``;
-            what is left out stays. Arrays that are made of a parameter of the graph follow it.
+            what is left out stays. Arrays that are made of a parameter of the graph follow it. Absent synapses stay
+            zero.
 
     Raises:
         GraphError: there is no such weight, or its shape differs.
@@ -291,8 +298,15 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
         if len(path) == 1:
             changed.set_parameter(path[0], new)
         else:
-            set_array(changed, path, new)
+            set_array(changed, path, new * _present(graph, path))
     return changed
+
+
+def _present(graph: SNNGraph, array: Path) -> Any:
+    """Zero where an array has absent synapses, else one."""
+    name, label = array
+    mask = graph.projections[name].mask if name in graph.projections and label == "weight" else None
+    return 1 if mask is None else mask
 
 
 def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:

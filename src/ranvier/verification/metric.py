@@ -77,9 +77,25 @@ def sample_scores(metric: Metric, outputs: Any, labels: Any, mask: Any, samples:
         samples: their number.
     """
     whole = number(metric(outputs, labels, mask))
-    scores = np.array([number(metric(*_taken(outputs, labels, np.array([k])), mask)) for k in range(samples)])
+    try:
+        scores = _all_at_once(metric, outputs, labels, mask)
+    except Exception:  # a metric in numpy does not take JAX's tracers, and says so in many ways
+        scores = np.array([score_of(metric, outputs, labels, mask, np.array([k])) for k in range(samples)])
     scale = max(abs(whole), float(np.abs(scores).max(initial=0.0)), 1e-30)
     return scores if abs(scores.mean() - whole) <= ROUNDING * scale else None
+
+
+def _all_at_once(metric: Metric, outputs: Any, labels: Any, mask: Any) -> np.ndarray:
+    """The metric of every sample, for one written in JAX: hundreds of calls take seconds, one takes milliseconds."""
+    axis = 0 if labels is not None and labels.ndim == 1 else 1
+
+    def of_sample(sample: Any, label: Any) -> Any:
+        alone = jax.tree.map(lambda x: x[:, None], sample)
+        return metric(alone, jax.tree.map(lambda x: jax.numpy.expand_dims(x, axis), label), mask)
+
+    values = jax.tree.map(jax.numpy.asarray, outputs)
+    scores = jax.vmap(of_sample, in_axes=(1, None if labels is None else axis))(values, labels)
+    return np.asarray(scores, np.float64)
 
 
 def number(value: Any) -> float:

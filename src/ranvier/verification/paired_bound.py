@@ -86,7 +86,7 @@ class PairedSamples:
             spread = math.hypot(z * self._spread / math.sqrt(n), rare * worst / n)
             return self.estimate + worst / n + spread - limit
 
-        return 1 if over(0.0) <= 0 else math.ceil(math.exp(optimize.brentq(over, 0.0, MOST)))
+        return 1 if over(0.0) <= 0 else math.ceil(math.exp(float(optimize.brentq(over, 0.0, MOST))))  # pyright: ignore[reportArgumentType]
 
     @cached_property
     def _spread(self) -> float:
