@@ -54,7 +54,7 @@ class AppliedRule:
 def apply_rule(
     learnable: Learnable, rule: Rule, batch_size: int | None, program: ModuleInfo | None = None
 ) -> AppliedRule:
-    """The rule's code for a model, or for ``program`` in the place of the model's own.
+    """Applies a rule to a model, or to ``program`` in place of the model's own program.
 
     Raises:
         RuleError: the rule cannot be applied.

@@ -1,4 +1,4 @@
-"""What a rule carries from step to step: the part of time that its plan does not list as left out."""
+"""What a rule carries from step to step: the part of the past that its plan does not list as left out."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Everything:
-    """All that parameters do to later steps, by the whole Jacobian of the step."""
+    """Every effect of parameters on later steps, through the whole Jacobian of the step."""
 
 
 Carried = Traces | Influence | Everything

@@ -26,7 +26,7 @@ def compare_rules(
     reference: Rule | None = None,
     mask: Any = None,
 ) -> RuleComparison:
-    """How good learning rules are for a model, measured on a sample.
+    """Measures on a sample how well learning rules suit a model.
 
     Args:
         model: as for :func:`ranvier.compile`.

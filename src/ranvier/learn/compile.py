@@ -1,4 +1,4 @@
-"""``ranvier.compile``: check what is asked for, trace the model, make sure it can learn, apply the rule.
+"""``ranvier.compile``: checks the arguments, traces the model, makes sure that it can learn, and applies the rule.
 
 What the last step is made of, with one example in numbers, stands in ``assemble.py``.
 """
@@ -91,7 +91,7 @@ def checked_rule(rule: Any) -> Rule | None:
 
 
 def _check_sample(sample: Any, rule: Rule | None) -> None:
-    """Raises :class:`RuleError` for a sample that is not three things, or that no rule is measured on."""
+    """Raises :class:`RuleError` for a sample that does not have three parts, or that no rule is measured on."""
     if sample is None:
         return
     if rule is not None:

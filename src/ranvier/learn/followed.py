@@ -1,4 +1,4 @@
-"""What eligibility traces follow: the uses of parameters, each with the traces of it, and the states they reach.
+"""What eligibility traces follow: the uses of parameters, each with its traces, and the states that the traces reach.
 
 For ``y = x @ w; a' = 0.8 a + y; b' = 0.9 b + tanh(y) @ u`` with one group of states a and another of b, D_RTRL has a
 trace of w in the group of a and a trace of u in that of b. The uses are (w, at its product) and (u, at its product),
@@ -106,7 +106,7 @@ def state_of(trace: EligibilityTrace, component: int) -> int:
 
 
 def enters(trace: EligibilityTrace, state: int) -> bool:
-    """Whether the trace has all of f into a state."""
+    """Whether a trace includes all of f into a state."""
     group = trace.lanes.connection.group
     if state not in group.state_indices:
         return False

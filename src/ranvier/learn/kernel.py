@@ -1,4 +1,4 @@
-"""What a rule makes of a program: code that takes one chunk of steps."""
+"""A rule's code for one program, which processes a sequence chunk by chunk."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What a chunk gives.
+    """The result of one chunk.
 
     Attributes:
         gradients: entering variable to the gradient of the sum of the losses.
@@ -109,7 +109,7 @@ class Kernel(abc.ABC):
         return entering_variables(self.info)
 
     def only(self, parameters: frozenset[int]) -> Kernel:
-        """The kernel without what is kept for other parameters; their gradients need not be right any more.
+        """The kernel without the memory that it keeps for other parameters, whose gradients may then be wrong.
 
         Args:
             parameters: indices of the parameters whose gradients are wanted.
@@ -121,7 +121,7 @@ class Kernel(abc.ABC):
         return None
 
     def restarted(self, memory: Any, lasting: Any, seed: Any) -> Any:
-        """A memory from :meth:`init`, with the lasting part of another and random keys of its own."""
+        """A memory from :meth:`init`, but with the lasting part of another memory and new random keys."""
         return memory
 
     def kept(self) -> list[tuple[tuple[int, ...], str]]:
@@ -129,20 +129,20 @@ class Kernel(abc.ABC):
         return []
 
     def carries(self) -> Carried:
-        """What the rule carries from step to step; the plan lists as left out all that is not in here."""
+        """What the rule carries from step to step; the plan lists everything else as left out."""
         return Traces()
 
     def approximations(self) -> list[str]:
-        """Where a number that the rule carries is not the derivative itself, a line of text for each."""
+        """A line of text for every quantity that the rule carries in place of the exact derivative."""
         return []
 
     def step_bytes(self) -> int:
-        """Activations of one step that a chunk keeps, about."""
+        """About how many bytes of activations a chunk keeps for each step."""
         return sum(size_of(var) * dtype_of(var).itemsize for var in stages_of(self.info).recorded)
 
 
 def no_gradients(variables: Sequence[Var]) -> list[jax.Array]:
-    """What gradients are added up in: zeros in a variable's own dtype, but at least in single precision."""
+    """Zeros to add gradients to, in each variable's own dtype, but at least in single precision."""
     # A sum in bfloat16 stops growing as soon as a step's part is below half a unit of its last digit.
     return [jnp.zeros(shape_of(var), jnp.promote_types(dtype_of(var), jnp.float32)) for var in variables]
 

@@ -20,14 +20,14 @@ from .rule import Rule
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Keywords of :func:`ranvier.compile`, which describes them, that all learners of a model share."""
+    """The keyword arguments of :func:`ranvier.compile` that all learners of a model share."""
 
     chunk: int | None = None
     reduction: str = "sum"
     memory_limit: int | None = None
 
     def checked(self) -> CompileOptions:
-        """Itself.
+        """The options themselves, if they are valid.
 
         Raises:
             RuleError: an option makes no sense.
@@ -63,7 +63,7 @@ class Learnable:
     _by_batch_size: dict[int, ModuleInfo] = field(default_factory=dict)
 
     def for_batches_of(self, size: int | None) -> ModuleInfo:
-        """The program of ``size`` samples at once; one and the same object for one size.
+        """The program for ``size`` samples at once; always the same object for the same size.
 
         Analyses are cached by program: two programs of one size would be analyzed and compiled twice.
         """
@@ -91,13 +91,13 @@ def learnable_of(model: Any, extracted: ModuleInfo, options: CompileOptions) -> 
 
 
 def check_differentiable(info: ModuleInfo) -> None:
-    """Raises :class:`RuleError` where no derivative passes through an equation on a path of learning."""
+    """Raises :class:`RuleError` if no derivative passes through an equation that learning depends on."""
     if obstacles := opaque_diagnostics(info):
         raise RuleError(f"{info.name} cannot learn: {'; '.join(map(str, obstacles))}")
 
 
 def check_keys(info: ModuleInfo) -> None:
-    """Raises :class:`RuleError` for random keys that give other numbers when several steps draw at once."""
+    """Raises :class:`RuleError` for random keys that give different numbers when several steps draw at once."""
     variables = [*info.jaxpr.invars, *info.jaxpr.constvars, *(v for eqn in info.equations for v in eqn.outvars)]
     for var in variables:
         # Products of all steps at once draw for all steps at once. Only threefry gives each step the numbers that it
@@ -110,7 +110,7 @@ def check_keys(info: ModuleInfo) -> None:
 
 
 def check_forward(info: ModuleInfo, rule: Rule) -> None:
-    """Raises :class:`RuleError` where a declared derivative on the path to a state has no forward mode."""
+    """Raises :class:`RuleError` if a declared derivative on the path to a state has no forward mode."""
     if obstacles := backward_only(info):
         raise RuleError(
             f"{rule.name} carries derivatives forward in time, but these declared derivatives only work backward: "
@@ -120,8 +120,8 @@ def check_forward(info: ModuleInfo, rule: Rule) -> None:
 
 
 def check_callbacks(info: ModuleInfo) -> None:
-    """Raises :class:`RuleError` for calls of the host, inside branches, loops and declared functions, that say nothing
-    of several steps or samples at once."""
+    """Raises :class:`RuleError` for host callbacks, inside branches, loops or functions with a declared derivative,
+    that do not say how to run several steps or samples at once."""
     for eqn in info.equations:
         for inner in _inside(eqn):
             if inner.params.get("vmap_method", "") is None:

@@ -1,4 +1,4 @@
-"""The learner: gradients of a model over sequences, by a rule."""
+"""The learner, which computes gradients of a model over sequences by a rule."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class Learner(Remade):
         return {slot.path: slot.value for slot in self.info.parameters}
 
     def nested(self, values: Mapping[Path, Any]) -> Any:
-        """Values by path in the model's own structure: for optimizers that are set up by trees of labels, say.
+        """Values by path, rearranged in the model's own structure, for example for optimizers that take trees of
+        labels.
 
         ``params=`` takes both forms, and gradients come back in that of ``params``.
 
@@ -93,23 +94,24 @@ class Learner(Remade):
         return self._structure.nested(values)
 
     def by_path(self, params: Any) -> Any:
-        """Values of parameters by path: the reverse of :meth:`nested`, and the same where they are by path already."""
+        """Values of parameters by path: the inverse of :meth:`nested`; values that are already by path stay as they
+        are."""
         values = self._structure.by_path(params)
         return params if values is None else values
 
     def completed(self, params: Any) -> Any:
-        """Values for all parameters, in the form of ``params``; the model's own where that has none."""
+        """Values for all parameters, in the form of ``params``, with the model's own for those that it lacks."""
         values = {**self.params, **(self.by_path(params) or {})}
         return values if self._structure.by_path(params) is None else self.nested(values)
 
     def with_batch_size(self, batch_size: int | None) -> Learner:
-        """The same learner for batches of another size; itself where it has that size."""
+        """The same learner for another batch size; the learner itself if it already has that size."""
         if batch_size == self.batch_size:
             return self
         return Learner(apply_rule(self._applied.learnable, self.rule, batch_size))
 
     def with_rule(self, rule: Rule, program: ModuleInfo | None = None) -> Learner:
-        """The same model with another rule.
+        """A learner of the same model with another rule.
 
         Args:
             rule: the rule.
@@ -130,8 +132,8 @@ class Learner(Remade):
         params: Mapping[Path, Any] | None = None,
         mask: Any = None,
     ) -> RuleComparison:
-        """How good the rule is on a sample: each parameter's gradient beside the exact one, memory, time, and which of
-        the paths that it leaves out costs most.
+        """Measures the rule on a sample: each parameter's gradient against the exact one, memory, time, and the
+        costliest of the paths that it leaves out.
 
         Args:
             loss: as for :meth:`grad`.
@@ -154,7 +156,7 @@ class Learner(Remade):
         return LearnerState(hidden, other, self._empty_memory(self._param_leaves(params), other))
 
     def restart(self, params: Mapping[Path, Any] | None, lasting: Any, seed: Any) -> LearnerState | None:
-        """The state before a new sequence of a training; None where that is what :meth:`init` gives.
+        """The state before the next sequence of a training run; None if that is the state from :meth:`init`.
 
         Args:
             params: as for :meth:`init`.
@@ -169,11 +171,11 @@ class Learner(Remade):
         return LearnerState(start.hidden, other, self._kernel.restarted(start.memory, lasting, seed))
 
     def lasting(self, params: Mapping[Path, Any] | None = None) -> Any:
-        """What outlives sequences, before the first one."""
+        """What outlives a sequence, as it is before the first one."""
         return self.lasting_of(self.init(params))
 
     def lasting_of(self, state: LearnerState) -> Any:
-        """What outlives a sequence: feedback weights, say; None for most rules."""
+        """What outlives a sequence, such as feedback weights; None for most rules."""
         return self._kernel.lasting(state.memory)
 
     def evaluate(
@@ -196,7 +198,8 @@ class Learner(Remade):
     def first_bad_state(
         self, xs: Any, *, params: Mapping[Path, Any] | None = None, state: LearnerState | None = None
     ) -> tuple[Path, int] | None:
-        """The first hidden state that is not finite over a sequence, and the step; None if all are finite.
+        """The first hidden state to become non-finite in a sequence, and the step at which it does; None if all stay
+        finite.
 
         Args:
             xs: as for :meth:`grad`.
@@ -250,7 +253,7 @@ class Learner(Remade):
         return gradients if self._structure.by_path(params) is None else self.nested(gradients), aux
 
     def write_back(self, params: Mapping[Path, Any]) -> Any:
-        """Puts parameters into the model; the learner keeps those it was compiled with, so pass on ``params=``.
+        """Writes parameters into the model; the learner keeps those it was compiled with, so keep passing ``params=``.
 
         Args:
             params: values by path, for some or all parameters; or all in the model's own structure.
@@ -261,7 +264,8 @@ class Learner(Remade):
         return with_params(self.model, self.info, self.by_path(params), self._param_leaves(params))
 
     def chunk_for(self, length: int) -> int:
-        """Steps per chunk for a sequence of this length: as the plan says, and evenly split."""
+        """Steps per chunk for a sequence of this length: as many as the plan says, in chunks of equal length if
+        possible."""
         return self.plan.chunk_for(length)
 
     @cached_property
@@ -282,7 +286,7 @@ class Learner(Remade):
 
 
 def check_loss(loss: Any) -> None:
-    """Raises :class:`InputError` unless this can be a loss."""
+    """Raises :class:`InputError` unless an object can serve as a loss."""
     check_function("loss", loss, ("output", "target"), "lambda y, target: ((y - target) ** 2).sum()", InputError)
 
 

@@ -65,7 +65,7 @@ class LeftOut(Remade):
 
 
 def left_out(info: ModuleInfo, carried: Carried) -> tuple[LeftOut, ...]:
-    """The paths in time that are not carried, each once.
+    """The paths in time that a rule does not carry, each once.
 
     Args:
         info: the program the rule learns with.
@@ -78,7 +78,7 @@ def left_out(info: ModuleInfo, carried: Carried) -> tuple[LeftOut, ...]:
 
 
 def merged(paths: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
-    """Every path once, for all the parameters that lack it."""
+    """The paths without duplicates, each with all the parameters whose gradients lack it."""
     once: dict[tuple[str, str], LeftOut] = {}
     for path in paths:
         known = once.setdefault((path.kind, path.text), path)
@@ -194,7 +194,7 @@ def _moved(followed: Followed, source: int, target: int, maps: Maps) -> LeftOut:
 
 
 def _dropped_entries(followed: Followed) -> Iterator[LeftOut]:
-    """Entries of D that a rule's dynamics do without."""
+    """Entries of D that a rule's dynamics drop."""
     lasting = lasting_states(followed.info)
     for trace in followed.carried.traces:
         group, dynamics = trace.lanes.connection.group, trace.dynamics
@@ -266,7 +266,7 @@ def _stays_in_place(info: ModuleInfo, source: int, target: int, maps: Maps) -> b
 
 
 def _by_element(info: ModuleInfo, influence: Influence) -> Iterator[LeftOut]:
-    """What weights do to elements of the state that are not followed for them, by parameter."""
+    """Effects of weights on elements of the state that the rule does not follow for them, by parameter."""
     functions = StepFunctions(info)
     if not influence.rows.size:
         return

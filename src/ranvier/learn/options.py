@@ -1,4 +1,4 @@
-"""Checks of what a caller passes: options of rules, and functions."""
+"""Checks of a caller's arguments: options of rules, and functions."""
 
 from __future__ import annotations
 

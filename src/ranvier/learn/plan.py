@@ -1,4 +1,4 @@
-"""What a learner does with a model, for a person: chunk, memory, the structure used, and what is left out."""
+"""The plan of a learner, to read: chunk, memory, the structure that it uses, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEMORY_LIMIT = 256 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Plan(Remade):
-    """The decisions behind a learner; print it.
+    """The decisions behind a learner; print it to read them.
 
     Attributes:
         rule: name of the rule.
@@ -69,7 +69,7 @@ class Plan(Remade):
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """What the rule leaves out of the temporal part, a line of text for each path and approximation."""
+        """What the rule leaves out of the temporal part, with a line of text for each path and approximation."""
         return (*self.approximations, *map(str, self.left_out))
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Plan(Remade):
     __repr__ = __str__
 
     def _idle_states(self) -> list[str]:
-        """States that are hidden by their dtype, but that learning has nothing to do with."""
+        """States that count as hidden because of their dtype, but that learning does not involve."""
         slots = [self._info.hidden[j] for j in states_without_parameters(self._info)]
         if not slots:
             return []
@@ -121,7 +121,7 @@ def _plan_of(function: Callable[..., Any], *arguments: Any) -> Plan:
 def make_plan(
     info: ModuleInfo, kernel: Kernel, rule: str, chunk: int | None, memory_limit: int | None, learner: Recipe
 ) -> Plan:
-    """Chooses the chunk and writes the decisions down; ``learner`` is the recipe of the learner they belong to."""
+    """Chooses the chunk and records the decisions; ``learner`` is the recipe of the learner that they belong to."""
     kept_bytes = memory_bytes(kernel)
     step_bytes = kernel.step_bytes()
     weights = sum(leaf.nbytes for slot in info.parameters for leaf in slot.initial)
@@ -149,7 +149,7 @@ def memory_bytes(kernel: Kernel) -> int:
 
 
 def paths_left_out(kernel: Kernel) -> tuple[LeftOut, ...]:
-    """The paths in time that a kernel does not carry, of every parameter those of its own rule."""
+    """The paths in time that a kernel does not carry: for every parameter, those that its own rule leaves out."""
     if not isinstance(kernel, PartedKernel):
         return left_out(kernel.info, kernel.carries())
     # A part's rule misses paths of all parameters; only those of its own parameters show in a gradient.

@@ -1,4 +1,4 @@
-"""What a learning rule is."""
+"""The base class of learning rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .kernel import Kernel
 
 
 class Rule(abc.ABC):
-    """A learning rule: how to make code for a program."""
+    """A learning rule, which makes code for a program."""
 
     looks_ahead: bool = True
     """Whether it takes derivatives of the step forward in time, for which every derivative must have a forward mode."""
@@ -20,11 +20,11 @@ class Rule(abc.ABC):
         return type(self).__name__
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
-        """The program to learn with, where the rule adds states of its own."""
+        """The program to learn with, to which a rule may add its own states."""
         return info
 
     def memory(self, sizes: MemorySizes) -> RuleMemory | None:
-        """What the rule keeps between steps, as a formula; None where it has none to state."""
+        """A formula for the memory that the rule keeps between steps; None if there is no such formula."""
         return None
 
     @abc.abstractmethod

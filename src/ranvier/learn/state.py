@@ -1,4 +1,4 @@
-"""What a learner carries from call to call, and what a call gives back beside the gradient."""
+"""What a learner carries from call to call, and what a call returns besides the gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..program.paths import Path
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LearnerState:
-    """Everything that goes on to the next call.
+    """Everything that one call passes on to the next.
 
     Attributes:
         hidden: hidden states, arrays in the program's order.
@@ -29,7 +29,7 @@ class LearnerState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Aux:
-    """What :meth:`Learner.grad` gives beside the gradients.
+    """What :meth:`Learner.grad` returns besides the gradients.
 
     Attributes:
         loss: the number whose gradient was taken, ``[]``.

@@ -1,4 +1,4 @@
-"""Parameters and gradients in the model's own structure, beside dictionaries by path."""
+"""Parameters and gradients in the model's own structure, as an alternative to dictionaries by path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..program.program import ModuleInfo
 
 
 class Structure:
-    """How the parameters of a model make up its own pytree.
+    """How a model arranges its parameters in its own pytree.
 
     That is the ``params`` of a step function; of a module, dictionaries within each other, by the parts of the paths.
     Leaves of a step function's ``params`` that are not trained have None in their place.

@@ -29,7 +29,7 @@ from .step import StepView
 
 
 def operation_of(step: StepView, affine: AffineMap) -> AffineOperation:
-    """The operation that an affine map is, with a name for its projection."""
+    """An affine map as an operation, with a name for its projection."""
     paths = [path_text(step.info.parameters[slot].path) for slot in sorted(affine.slots)]
     name = "+".join(paths) or step.info.variable_names.get(affine.y, "map")
     for attempt in (dense_operation, sparse_operation, _convolution, _fixed_sum):

@@ -1,4 +1,4 @@
-"""The operation of a projection, before its arrays are computed, and how parts of it are taken."""
+"""The operation of a projection before its arrays are computed, and how to take parts of it."""
 
 from __future__ import annotations
 

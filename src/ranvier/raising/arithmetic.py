@@ -1,4 +1,4 @@
-"""The arithmetic of a step: the equations that work at every position on its own, and what their operands are to them.
+"""The arithmetic of a step: the equations that work on every position separately, and where their operands come from.
 
 In the example of ``step.py``, the product ``0.9 * v``, the sum, the comparison and the conversion to float are
 arithmetic. The old v is *inner* to the product, as it has the same 2 positions in the same order. An operand ``x[:2]``
@@ -34,13 +34,13 @@ class Arithmetic:
     maker: Mapping[Root, Equation]
 
     def member_of(self, root: Root) -> Member | None:
-        """What in a cluster a root is; None for what is in none."""
+        """The member of a cluster that a root is; None for a root that is in no cluster."""
         if isinstance(root, OldState):
             return root if self._can_be_read(root) else None
         return id(self.maker[root]) if root in self.maker else None
 
     def inner(self, eqn: Equation, atom: Any) -> Root | None:
-        """The root that an operand is as it stands, where it can be of the equation's own cluster."""
+        """The root that an operand is, unmoved, if it can belong to the equation's own cluster."""
         if isinstance(atom, Literal) or self.kinds.step.is_static(atom):
             return None
         terms = self.kinds.terms_of(atom)
@@ -55,7 +55,8 @@ class Arithmetic:
         return [self.kinds.terms_of(atom) for atom in atoms]
 
     def own_result(self, part: OldState) -> Equation | None:
-        """The arithmetic that makes the new value of a part of a state, where nothing else is done to it."""
+        """The equation that computes the new value of a part of a state, if it is arithmetic and nothing else happens
+        to it."""
         terms = self.kinds.new_terms(part)
         size = self.kinds.step.size
         if not is_whole(terms) or size(terms[0].root) != size(part):
@@ -73,7 +74,7 @@ class Arithmetic:
         return {root for root in roots if root in self.maker}
 
     def outer_reads(self) -> Iterator[Terms]:
-        """What is read by all that is no arithmetic."""
+        """What everything other than arithmetic reads."""
         kinds = self.kinds
         for eqn in kinds.of_kind(EquationKind.WHOLE):
             yield from (kinds.terms_of(a) for a in variables_of(eqn.invars))

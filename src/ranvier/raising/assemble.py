@@ -1,4 +1,4 @@
-"""A graph from its nodes and projections, and what its parts are in the program.
+"""Assembles a graph from its nodes and projections, and records what its parts are in the program.
 
 Here parameters that several arrays are made of become parameters of the graph.
 """
@@ -25,7 +25,7 @@ from .state_locations import StateLocation, by_state
 def assemble(
     info: ModuleInfo, kinds: EquationKinds, nodes: Nodes, projections: Projections, *, dt: float
 ) -> tuple[SNNGraph, Correspondence]:
-    """The graph, and how parameters and states of the program go over into it.
+    """The graph, and how its parameters and states correspond to those of the program.
 
     Args:
         info: the program as it was raised, before ring buffers were put in order.

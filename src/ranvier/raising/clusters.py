@@ -1,4 +1,4 @@
-"""Which arithmetic belongs together: what reads the same positions, with the states that it makes.
+"""Which arithmetic belongs together: equations that read the same positions, with the states that they compute.
 
 In the example of ``step.py``, ``0.9 * v``, the sum with what the matrix brings, ``v > 1`` and the conversion read one
 another as they stand, and make the new v and the new z: one cluster of four equations and two states. Two layers
@@ -17,7 +17,7 @@ from .arithmetic import Arithmetic, Member
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The arithmetic of a step by clusters.
+    """The arithmetic of a step, grouped into clusters.
 
     Attributes:
         arithmetic: of the step.
@@ -30,7 +30,7 @@ class Clusters:
 
 
 def cluster_arithmetic(arithmetic: Arithmetic) -> Clusters:
-    """Clusters of the arithmetic, and of the states that it reads and makes."""
+    """Groups arithmetic, and the states that it reads and computes, into clusters."""
     members: list[Member] = [*map(id, arithmetic.equations), *arithmetic.kinds.parts]
     sets = DisjointSet(members)
     anchor = {member: member for member in members}

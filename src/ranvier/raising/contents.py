@@ -36,7 +36,7 @@ class Contents:
 
 
 def fill_populations(plan: PopulationPlan) -> list[Contents]:
-    """What is computed where, leaving out what nobody reads."""
+    """The contents of every population, without anything that nobody reads."""
     arithmetic = plan.arithmetic
     states: dict[PlannedPopulation, list[OldState]] = {}
     for part in arithmetic.kinds.parts:

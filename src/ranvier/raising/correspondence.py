@@ -1,4 +1,4 @@
-"""How parameters of a program go over into those of its graph, and states of the graph into those of its program.
+"""How to convert parameters of a program into those of its graph, and states of the graph into those of the program.
 
 In the example of ``step.py``, with w the numbers 0 to 9 in 5 rows, the graph has the parameters ``w.weight`` [[0, 2,
 4], [1, 3, 5]] and ``w.2.weight`` [[6, 8], [7, 9]], the transposes of rows 0 to 2 and of rows 3 and 4. The program's v
@@ -31,7 +31,7 @@ from .step import StepView
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """What of a graph comes from where in its program.
+    """Which parts of a graph come from which parts of its program.
 
     Attributes:
         info: the program as it was raised, its loops unrolled.
@@ -52,7 +52,7 @@ class Correspondence:
     locations: Mapping[int, tuple[StateLocation, ...]]
 
     def parameters(self, params: Mapping[Path, Any]) -> dict[str, Any]:
-        """Parameters of the lowered graph from those of the program; what is left out is as the program has it."""
+        """Parameters of the lowered graph from those of the program; those left out keep the program's values."""
         leaves = [
             leaf
             for slot in self.info.parameters
@@ -74,7 +74,7 @@ class Correspondence:
         return {path: index[path] for path in trained_arrays(graph)}
 
     def states(self, graph: SNNGraph, state: Mapping[str, Mapping[str, Any]]) -> dict[Path, Any]:
-        """States of the program from those of the lowered graph; a state of which a part is nowhere is left out."""
+        """States of the program from those of the lowered graph, without states that the graph has only in part."""
         states: dict[Path, Any] = {}
         for number, locations in self.locations.items():
             slot = self.info.state_slots[number]

@@ -1,4 +1,4 @@
-"""Affine maps that are a dense matrix: its weight and bias as functions of what does not change.
+"""Affine maps that are a dense matrix: its weight and bias as functions of fixed values.
 
 ``(x @ w) * 0.5 + b``, with w and b two leaves of one parameter, is read off its equations: the product gives ``w.T`` of
 shape [out, in], the scale multiplies it, and the sum is a bias. For x of 2 numbers, w = [[1, 2, 3], [4, 5, 6]] and
@@ -26,7 +26,7 @@ Change = Callable[[Derived, "Derived | None"], tuple[Derived, "Derived | None"]]
 
 
 def dense_operation(step: StepView, affine: AffineMap) -> AffineOperation | None:
-    """The dense matrix that a map is; None for another kind of map."""
+    """A map as a dense matrix; None for other kinds of maps."""
     if affine.kind is not UseKind.AFFINE and affine.equations[0].primitive.name != "dot_general":
         return None
     arrays = _read_off(affine) or _probed(affine)

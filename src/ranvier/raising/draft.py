@@ -52,26 +52,26 @@ class Draft:
         return population.neuron.shape_of(source.port, population.shape)
 
     def add_relay(self, wanted: str, shape: Shape) -> str:
-        """A relay of a shape: its name, the one wanted if it is free."""
+        """Adds a relay of a shape and returns its name, which is the one wanted if that is free."""
         nodes = self.nodes
         name = free({*nodes.inputs, *nodes.populations, *nodes.outputs, *self.relays}, wanted)
         self.relays[name] = Population(name, shape, Relay())
         return name
 
     def add_map(self, operation: AffineOperation, source: SourcePort, port: Port) -> None:
-        """A projection that applies an affine map."""
+        """Adds a projection that applies an affine map."""
         arrays = {label: np.asarray(derived(self.step.static)) for label, derived in operation.arrays.items()}
         name = self._add(operation.name, source, operation.make(arrays), port, operation.learned)
         if operation.learned:
             self.derived.update({(name, label): derived for label, derived in operation.arrays.items()})
 
     def add_move(self, index: np.ndarray | None, source: SourcePort, port: Port, shape: Shape) -> None:
-        """A projection that moves elements: those of an index, of which -1 brings zero."""
+        """Adds a projection that moves the elements of an index, in which -1 stands for zero."""
         operation = _moving(index, self.port_shape(source), shape)
         self._add(f"{source.node}->{port[0]}", source, operation, port, trained=False)
 
     def add_fixed(self, term: MovedSource, port: Port, shape: Shape) -> None:
-        """A projection that brings what stays fixed while weights are fixed."""
+        """Adds a projection that brings a value which is fixed as long as weights are."""
         derived = fixed_term(term, shape)
         learned = isinstance(term.root, Var) and self.step.is_learned(term.root)
         name = self.add_constant(np.asarray(derived(self.step.static)), port, learned)
@@ -79,7 +79,7 @@ class Draft:
             self.derived[name, "bias"] = derived
 
     def add_constant(self, value: np.ndarray, port: Port, trained: bool) -> str:
-        """A projection that brings the same in every step. It needs a source all the same, whose values it ignores."""
+        """Adds a projection that brings the same value in every step; it needs a source, but ignores its values."""
         node = next(iter(self.nodes.inputs), None)
         if node is None:
             raise ModelError(

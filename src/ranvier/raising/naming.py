@@ -16,7 +16,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def free(taken: Container[str], wanted: str) -> str:
-    """A name without blanks that is not taken."""
+    """A name without spaces that is not taken yet."""
     return free_name(taken, re.sub(r"\s+", "_", wanted) or "value")
 
 
@@ -27,7 +27,7 @@ class LocalNames:
         self._taken: set[str] = set()
 
     def of(self, wanted: Iterable[tuple[Key, str]]) -> dict[Key, str]:
-        """Names for some keys, as near as possible to the ones that are wanted."""
+        """Names for some keys, as close as possible to the ones that are wanted."""
         names = {}
         for key, name in wanted:
             names[key] = free(self._taken, name)
@@ -40,7 +40,7 @@ def path_of_state(step: StepView, part: OldState) -> Path:
 
 
 def name_of_module(step: StepView, part: OldState) -> str:
-    """The name of the module that has a state; of a state in no module that of the state."""
+    """The name of the module that has a state, or of the state itself if it is in no module."""
     path = path_of_state(step, part)
     return path_text(path[:-1]) if len(path) > 1 else path_text(path)
 
@@ -52,11 +52,11 @@ def name_of_state(step: StepView, part: OldState) -> str:
 
 
 def name_of_variable(step: StepView, var: Var) -> str:
-    """What the model's code calls a variable, or a letter."""
+    """The name of a variable in the model's code, or a letter."""
     return step.info.variable_names.get(var, "value").strip("'")
 
 
 def name_of_parameter(step: StepView, var: Var) -> str:
-    """The path of a parameter; what is computed from parameters has the name of its variable."""
+    """The path of a parameter, or the variable's name for a value that is computed from parameters."""
     path: Any = step.info.invar_to_weight_path.get(var)
     return path_text(path) if path is not None else name_of_variable(step, var)

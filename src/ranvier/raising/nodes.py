@@ -47,7 +47,7 @@ class SourcePort:
     delay: int = 0
 
     def later(self, steps: int) -> SourcePort:
-        """The same, read further steps later."""
+        """The same port, read more steps later."""
         return SourcePort(self.node, self.port, self.delay + steps)
 
 
@@ -70,7 +70,7 @@ class Demand:
 
 @dataclass(frozen=True, eq=False)
 class MadePopulation:
-    """A population of the graph, and what the rest of the graph has to know of it.
+    """A population of the graph, and what the rest of the graph needs to know about it.
 
     Attributes:
         population: itself.

@@ -1,4 +1,4 @@
-"""The populations of a graph to be: which equations and states go into each, and what of it is read one step later.
+"""The planned populations of a graph: which equations and states go into each, and what is read one step later.
 
 In the example of ``step.py`` there is one population, with the state v. The new z is a result that only waits to be
 read in the next step: a *memory*, which is no state of the population but a delay of one step on the projection that
@@ -21,7 +21,7 @@ from .stages import PlannedPopulation, assign_stages
 
 @dataclass(frozen=True, eq=False)
 class PopulationPlan:
-    """Where everything at positions is computed.
+    """The population that computes each equation and state.
 
     Attributes:
         arithmetic: of the step.
@@ -40,7 +40,7 @@ class PopulationPlan:
 
 
 def plan_populations(clusters: Clusters) -> PopulationPlan:
-    """The populations that clusters become."""
+    """Plans the populations that clusters become."""
     arithmetic = clusters.arithmetic
     crossing = arithmetic.crossing()
     deciding = _deciding_states(arithmetic)

@@ -1,4 +1,4 @@
-"""Projections that bring to every port of a graph what it wants.
+"""The projections that bring every port of a graph what it demands.
 
 In the example of ``step.py``, the port in of v wants the result of a matrix [2, 5] whose operand is x at [0, 1, 2, -1,
 -1] plus the old z at [-1, -1, -1, 0, 1]. The matrix is split by these terms: columns 0 to 2 become a projection from
@@ -46,7 +46,7 @@ class Projections:
 
 
 def make_projections(nodes: Nodes, kinds: EquationKinds, operations: Mapping[Var, AffineOperation]) -> Projections:
-    """Projections, and relays between them, that bring to all ports of nodes what they want.
+    """Makes the projections, and relays between them, that bring all ports of the nodes what they demand.
 
     Args:
         nodes: of the graph.
@@ -96,7 +96,7 @@ class _Wiring:
         return self.kinds.step
 
     def bring(self, demand: Demand) -> None:
-        """Projections that bring a sum to a port."""
+        """Adds the projections that bring a sum to a port."""
         fixed = [term for term in demand.terms if self.step.is_static(term.root)]
         for term in demand.terms:
             if self.step.is_static(term.root):

@@ -76,7 +76,7 @@ class Raised:
         return _raised_again, (self.info, self._as_raised.dt, changed)
 
     def parameters(self, params: Mapping[Path, Any] | None = None) -> dict[str, Any]:
-        """The parameters of ``lower(graph)`` from those of the model, in JAX: gradients go back through it.
+        """The parameters of ``lower(graph)`` from those of the model, computed in JAX, so that gradients pass through.
 
         Args:
             params: by the model's paths; what is left out is as the model has it.
@@ -98,7 +98,7 @@ class Raised:
 
 
 def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
-    """A program as a graph of populations and projections.
+    """Raises a program to a graph of populations and projections.
 
     Args:
         info: from :func:`ranvier.extract_module_info`.
@@ -136,7 +136,7 @@ def raise_program(info: ModuleInfo, *, dt: float | None = None) -> Raised:
 
 
 def raise_model(model: Any, *inputs: Any, dt: float | None = None) -> Raised:
-    """A brainstate module or step function as a graph; see :func:`raise_program`.
+    """Raises a brainstate module or step function to a graph; see :func:`raise_program`.
 
     Args:
         model: a ``brainstate.nn.Module`` with initialized states, or :func:`ranvier.step_function`.

@@ -27,7 +27,7 @@ NOTHING = -1
 
 @dataclass(frozen=True)
 class OldState:
-    """A part of a state as it is before the step, or all of it.
+    """A state, or a part of it, as it is before the step.
 
     Attributes:
         state: number of the state, hidden states first, then other states.
@@ -40,7 +40,7 @@ class OldState:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What another root was some steps ago.
+    """The value that another root had some steps ago.
 
     Attributes:
         root: no earlier one itself.
@@ -57,7 +57,7 @@ ago, or what does not change."""
 
 
 def base(root: Root) -> Root:
-    """What a root is, or was some steps ago."""
+    """The root itself, or the one whose earlier value it is."""
     return root.root if isinstance(root, Earlier) else root
 
 
@@ -89,7 +89,7 @@ Terms = tuple[MovedSource, ...]
 
 
 def joined(terms: Sequence[MovedSource], size_of_root: Callable[[Root], int]) -> Terms:
-    """Terms with those of one root that fill different elements put together.
+    """The terms, with those of the same root merged where they fill different elements.
 
     A roll is two slices joined; as one term it can be one matrix whose columns are moved, as two it could not.
     """
@@ -120,13 +120,13 @@ def node_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def is_whole(terms: Terms) -> bool:
-    """Whether terms are one root as it is."""
+    """Whether the terms are just one root, unmoved."""
     return len(terms) == 1 and terms[0].index is None
 
 
 @dataclass(frozen=True, eq=False)
 class Register:
-    """What the elements of a part of a state are.
+    """Where the elements of a part of a state come from.
 
     Attributes:
         sources: what they come from.
@@ -145,7 +145,7 @@ class Register:
         return [MovedSource(root, elements) for root, elements in self.readings(index)]
 
     def readings(self, index: np.ndarray | None = None) -> list[tuple[Earlier, np.ndarray]]:
-        """Of every source and number of steps which of its elements stand where, or NOTHING, in some elements."""
+        """For every source and number of steps, the source's element at each of these elements, or NOTHING."""
         chosen = np.arange(self.source.size) if index is None else index
         source = np.where(chosen >= 0, self.source[chosen], NOTHING)
         readings = []

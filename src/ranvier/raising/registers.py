@@ -27,7 +27,7 @@ projections."""
 
 
 def read_past_registers(kinds: EquationKinds) -> EquationKinds:
-    """The same equations, where what registers pass on is read from where it comes from."""
+    """The same equations, which read what registers pass on directly from where it comes from."""
     registers = find_registers(kinds)
     return replace(
         kinds,
@@ -49,7 +49,7 @@ def find_registers(kinds: EquationKinds) -> dict[OldState, Register]:
 
 
 def substituted(terms: Terms, registers: Mapping[OldState, Register], step: StepView) -> Terms:
-    """Terms without the old states that are registers."""
+    """Terms in which registers are replaced by what they pass on."""
     if not any(term.root in registers for term in terms):
         return terms
     parts: list[MovedSource] = []

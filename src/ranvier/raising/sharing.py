@@ -1,4 +1,4 @@
-"""Which arrays of a graph are made of one parameter of the program, and how.
+"""Which arrays of a graph are computed from the same parameter of the program, and how.
 
 Every array is a function of the leaves of the program's parameters. Where it only moves numbers of leaves, and no
 number goes to two places, the arrays can be trained by themselves: each is a parameter of its own. Otherwise the leaf
@@ -40,7 +40,7 @@ SMALL = (-6.0, -1.0)
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How an array is made of leaves.
+    """How to compute an array from leaves.
 
     Attributes:
         leaves: numbers of the leaves, in order.
@@ -59,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Sharing:
-    """The trained arrays of a graph by what they are made of.
+    """The trained arrays of a graph, grouped by what they are computed from.
 
     Attributes:
         own: arrays that are parameters of their own, with how they are made of what does not change.
@@ -81,7 +81,7 @@ class Sharing:
 
 
 def find_sharing(step: StepView, derived: Mapping[ArrayName, Derived]) -> Sharing:
-    """Which arrays can be trained by themselves, and how the others are made of parameters.
+    """Finds which arrays can be trained on their own, and how the others are computed from parameters.
 
     Args:
         step: of the program.

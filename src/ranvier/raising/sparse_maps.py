@@ -24,7 +24,7 @@ from .step import StepView
 
 
 def sparse_operation(step: StepView, affine: AffineMap) -> AffineOperation | None:
-    """The sparse matrix that a map is; None for another kind of map."""
+    """A map as a sparse matrix; None for other kinds of maps."""
     (x,) = affine.xs
     vectors = [v for v in affine.operands if is_floating(dtype_of(v))]
     if affine.kind is not UseKind.SPARSE or len(vectors) != 1:

@@ -1,4 +1,4 @@
-"""What comes before what within a step, so that no population has to wait for itself.
+"""The order of computation within a step, so that no population has to wait for itself.
 
 A gated cell computes a gate r, then the product ``(r * h) @ u``, then from it the candidate. Gate and candidate are one
 cluster, as both read h. As one population it would have to give ``r * h`` and wait for the product of it in the same
@@ -27,7 +27,7 @@ KEPT = -1
 
 @dataclass(frozen=True)
 class PlannedPopulation:
-    """A population to be: some arithmetic of a cluster, or a part of a state that only keeps what it gets.
+    """A planned population: some arithmetic of a cluster, or a part of a state that only keeps what it gets.
 
     Attributes:
         cluster: what stands for the cluster.
@@ -41,7 +41,7 @@ class PlannedPopulation:
 def assign_stages(
     clusters: Clusters, crossing: AbstractSet[Var], retimed: AbstractSet[Var]
 ) -> dict[Member, PlannedPopulation]:
-    """Of every equation of arithmetic and every part of a state the population that it goes into.
+    """The population that each arithmetic equation and each part of a state goes into.
 
     Args:
         clusters: of the arithmetic.

@@ -39,7 +39,7 @@ def by_state(locations: Iterable[tuple[int, StateLocation]]) -> dict[int, tuple[
 
 
 def read_location(graph: SNNGraph, state: Mapping[str, Mapping[str, Any]], location: StateLocation) -> Any:
-    """A part of a state among those of the populations; None where it is not there."""
+    """Reads a part of a state from the states of populations; None if it is not there."""
     of_population = state.get(location.population, {})
     if not location.past:
         return of_population.get(location.state)

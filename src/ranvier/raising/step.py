@@ -1,4 +1,4 @@
-"""A program's step as raising looks at it: what changes, the states part by part, and the values of what stays fixed.
+"""A program's step as raising sees it: what changes, the states part by part, and the values of what stays fixed.
 
 For example::
 
@@ -33,7 +33,7 @@ from .references import Earlier, OldState, Root
 
 @dataclass(frozen=True, eq=False)
 class StepView:
-    """A step as raising looks at it.
+    """A step as raising sees it.
 
     Attributes:
         info: the program.
@@ -67,7 +67,7 @@ class StepView:
         return size_of(self.states[root.state][0]) if elements is None else elements.size
 
     def dependences(self, eqn: Equation) -> list[Dependences]:
-        """Of every result of an equation, from where its elements come."""
+        """For every result of an equation, where its elements come from."""
         return equation_dependences(eqn, self.binding_times.constant_value)
 
     def initial_state(self, number: int) -> Any:
@@ -122,7 +122,7 @@ class StepView:
 
 
 def view_step(info: ModuleInfo) -> StepView:
-    """The step of a program, with what changes set apart from what stays fixed."""
+    """The step of a program, with what changes separated from what stays fixed."""
     binding_times = binding_times_of(info)
     results = [*info.hidden_outvars, *info.other_outvars, *info.output_outvars]
     # Equations that nothing depends on would become populations that nobody reads.

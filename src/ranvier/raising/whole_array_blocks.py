@@ -26,7 +26,7 @@ from .references import OldState, base, node_shape
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some equations on whole arrays.
+    """A block of equations on whole arrays.
 
     Attributes:
         equations: in order.

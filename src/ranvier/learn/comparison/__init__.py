@@ -1,1 +1,1 @@
-"""How good learning rules are for a model, and choosing by it."""
+"""How well learning rules suit a model, and the choice of rules from that."""

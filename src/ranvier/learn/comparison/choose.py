@@ -1,4 +1,4 @@
-"""``rule="auto"``: for every parameter the rule whose gradient is nearest to the exact one, within a memory limit.
+"""``rule="auto"``: for every parameter, the rule whose gradient is closest to the exact one within a memory limit.
 
 Candidates are measured on a sample. Every parameter starts with the rule that needs least memory for it. Then, as long
 as memory is left, the change that lowers a parameter's error most is made: with D_RTRL at 100 bytes and an error of 0.5
@@ -30,7 +30,7 @@ DENSE_LIMIT = 2**24
 
 
 def candidates_for(program: ModuleInfo, limit: int) -> list[Rule]:
-    """The candidates that can be tried on a program: those whose memory fits by itself."""
+    """The candidate rules for a program: those whose memory fits the limit on its own."""
     states = sum(math.prod(slot.shape) for slot in program.hidden)
     weights = sum(leaf.size for slot in program.parameters for leaf in slot.initial)
     # Even to measure them, J would have to be made; 4 bytes for each number.
@@ -39,7 +39,7 @@ def candidates_for(program: ModuleInfo, limit: int) -> list[Rule]:
 
 
 def choose(program: ModuleInfo, rules: Sequence[Rule], comparison: RuleComparison, limit: int) -> ByParameter:
-    """The rule for every parameter.
+    """Chooses a rule for every parameter.
 
     Args:
         program: the model's program.
@@ -96,7 +96,7 @@ def _best_change(
     chosen: Mapping[Path, int],
     free: int,
 ) -> tuple[int, int] | None:
-    """The parameter and the rule for it that lower an error most and fit; None where no change does."""
+    """The parameter and the new rule that fit the limit and lower an error most; None if no change lowers any."""
     best, most = None, 1e-6
     for k, path in enumerate(paths):
         now = usable[chosen[path]][1][path].error

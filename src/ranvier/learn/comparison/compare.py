@@ -1,4 +1,4 @@
-"""How good learning rules are for a model: each parameter's gradient beside the exact one, memory and time.
+"""How well learning rules suit a model: each parameter's gradient against the exact one, memory and time.
 
 For example, a gradient of (3, 4) beside an exact one of (3, 0): the error is 4 / 3, the cosine 9 / (5 * 3) = 0.6.
 """
@@ -37,7 +37,7 @@ MOST_PATHS = 6
 
 @dataclass(frozen=True)
 class Agreement:
-    """A gradient beside the exact one.
+    """How closely a gradient agrees with the exact one.
 
     Attributes:
         error: ``|g - exact| / |exact|``, Euclidean norms over all elements; where the exact gradient is zero, 0 if the
@@ -50,7 +50,7 @@ class Agreement:
 
     @classmethod
     def of(cls, gradient: Any, exact: Any) -> Agreement:
-        """From two pytrees of one form."""
+        """The agreement of two pytrees with the same structure."""
         a, b = (np.concatenate([_flat(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradient, exact))
         length, apart = float(np.linalg.norm(b)), float(np.linalg.norm(a - b))
         product = float(np.linalg.norm(a)) * length
@@ -88,7 +88,7 @@ class RuleResult:
 
     @property
     def worst_path(self) -> str:
-        """The path left out that costs most, for a person."""
+        """The costliest path left out, as text."""
         if not self.costs:
             return ""
         path, cost = self.costs[0]
@@ -97,7 +97,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class RuleComparison:
-    """Rules on one sample, side by side; print it.
+    """Rules compared on one sample; print it to read it.
 
     Attributes:
         reference: name of the rule whose gradients count as exact.
@@ -132,7 +132,7 @@ class RuleComparison:
 
 
 class Comparable(Protocol):
-    """What a learner offers to be compared by."""
+    """The part of a learner that a comparison uses."""
 
     rule: Rule
     info: ModuleInfo
@@ -197,7 +197,7 @@ def compared(
 
 
 def _labels(rules: Sequence[Rule]) -> list[str]:
-    """The names of the rules; where two share one, with their options."""
+    """The names of the rules, with their options where two rules share a name."""
     names = [rule.name for rule in rules]
     return [name if names.count(name) == 1 else repr(rule) for name, rule in zip(names, rules, strict=True)]
 
@@ -221,7 +221,7 @@ def _bptt(
 
 
 def _costs(learner: Comparable, exact: Gradients, gradient_of: Any) -> tuple[tuple[LeftOut, float], ...]:
-    """The paths left out by what each is worth.
+    """The paths left out, sorted by what each costs.
 
     A rule that rewrites the program names paths of its own program, which are not those of the model's.
     """
@@ -234,7 +234,7 @@ def _costs(learner: Comparable, exact: Gradients, gradient_of: Any) -> tuple[tup
 
 
 def random_sample(program: ModuleInfo, steps: int, seed: int) -> tuple[Loss, Any, jax.Array]:
-    """A loss that feels every output, random inputs over time, and targets, where a person gives none.
+    """A sample to use if the caller passes none: a loss that depends on every output, random inputs, and targets.
 
     Inputs are uniform between 0 and 1, or 0 and 1 where they are whole numbers.
     """
@@ -251,6 +251,6 @@ def random_sample(program: ModuleInfo, steps: int, seed: int) -> tuple[Loss, Any
 
 
 def _loss_of_all(output: Any, phase: jax.Array) -> jax.Array:
-    """Feels every element of every output, each in its own way."""
+    """Depends on every element of every output, on each in a different way."""
     leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(output)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((jnp.sin(x + phase + jnp.arange(x.size).reshape(x.shape)).sum() for x in leaves), jnp.zeros(()))

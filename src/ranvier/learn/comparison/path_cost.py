@@ -22,7 +22,7 @@ from ..left_out import Cut
 
 
 def without_path(info: ModuleInfo, cut: Cut) -> ModuleInfo:
-    """The program whose new states do not feel a path.
+    """The program without the effect of one path on its new states.
 
     Args:
         info: the program.

@@ -34,7 +34,7 @@ FEW_TERMS = 256
 
 
 class TraceDynamics(abc.ABC):
-    """Components at every position of a group, with D, f and L: what eligibility traces are carried by.
+    """The dynamics that carry eligibility traces: components at every position of a group, with D, f and L.
 
     Attributes:
         components: the components that carry a trace for some parameter.

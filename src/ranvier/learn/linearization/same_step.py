@@ -42,7 +42,7 @@ Loss = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class SameStep:
-    """What one reverse pass over a chunk of K steps finds.
+    """The results of one reverse pass over a chunk of K steps.
 
     Attributes:
         losses: ``[K]``, times the weights of the steps.
@@ -69,7 +69,7 @@ class SameStep:
 
 @dataclass(frozen=True, eq=False)
 class SameStepPass:
-    """How to find the same-step part for a program.
+    """A reverse pass that computes the same-step part of a program's gradient.
 
     Attributes:
         info: the program.
@@ -224,7 +224,7 @@ class SameStepPass:
 
 @cached_by_program
 def bypassing_states(info: ModuleInfo) -> tuple[Var, ...]:
-    """Old hidden states that act on outputs, or on new states of other groups, past the new ones of their own."""
+    """Old hidden states that act on outputs, or on new states of other groups, but not through their own new values."""
     reach = reach_by_gradient(info)
     group_of = {j: group for group in analyse_groups(info).groups for j in group.state_indices}
     return tuple(

@@ -50,7 +50,7 @@ class BPTT(Rule):
 
 
 def _check_reversible(info: ModuleInfo) -> None:
-    """Raises :class:`RuleError` for ``while`` loops between states or parameters and what learning looks at."""
+    """Raises :class:`RuleError` for ``while`` loops between states or parameters and what the gradient depends on."""
     felt, made_of = reach_by_gradient(info), binding_times_of(info)
     sources = sum(made_of.bits[var] for var in (*info.hidden_invars, *info.other_invars, *info.weight_invars))
     # Only a loop that lies between a state or parameter and what learning looks at is in the way: one that prepares the

@@ -1,4 +1,4 @@
-"""Rules of their own for some parameters: one kernel for each rule, and from each the gradients it is asked for.
+"""Different rules for different parameters: one kernel per rule, which computes the gradients of its parameters.
 
 Every rule runs on the program that it prepares, with memory of its own, and keeps only what its parameters need. So the
 gradient of a parameter is exactly that of its rule.
@@ -33,7 +33,7 @@ RulesByPath = Mapping[Path | str | EllipsisType, Rule]
 
 @dataclass(frozen=True)
 class ByParameter(Rule):
-    """A rule for each parameter; what ``ranvier.compile(model, {path: rule, ...: default}, x)`` learns with.
+    """A rule for each parameter: ``ranvier.compile(model, {path: rule, ...: default}, x)`` makes one.
 
     Attributes:
         rules: pairs of a parameter's path and its rule; ``...`` stands for all parameters that are not named.
@@ -43,7 +43,7 @@ class ByParameter(Rule):
 
     @classmethod
     def of(cls, rules: RulesByPath) -> ByParameter:
-        """From a dictionary.
+        """The rule that a dictionary describes.
 
         Raises:
             RuleError: a value is no rule.
@@ -121,7 +121,7 @@ def _numbers(path: Path | str, paths: Sequence[Path]) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class RulePart:
-    """One rule's part of the parameters.
+    """One rule with its share of the parameters.
 
     Attributes:
         rule: its name.
@@ -143,7 +143,7 @@ class RulePart:
     def run(
         self, loss: Loss, leaves: Sequence[Any], state: LearnerState, chunk: Chunk, *, fresh: bool, keep: bool
     ) -> tuple[ChunkResult, list[Any]]:
-        """The result of a chunk, and the gradients by all parameter leaves."""
+        """The result of a chunk, and the gradients with respect to all parameter leaves."""
         variables = self.kernel.variables
 
         def entering(leaves: Sequence[Any]) -> list[Any]:
@@ -163,7 +163,7 @@ class RulePart:
 
 @dataclass(frozen=True, eq=False)
 class PartedKernel(Kernel):
-    """Several rules side by side.
+    """The kernels of several rules, side by side.
 
     Attributes:
         info: the model's own program.
@@ -193,7 +193,7 @@ class PartedKernel(Kernel):
 
     @property
     def variables(self) -> tuple[Var, ...]:
-        """The parameters themselves: parts differ in what they make of them."""
+        """The parameters themselves, since the parts compute different values from them."""
         return tuple(var for var in self.info.weight_invars if is_floating(dtype_of(var)))
 
     def init(self, static: Environment) -> list[Any]:

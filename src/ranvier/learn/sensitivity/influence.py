@@ -30,7 +30,7 @@ FEW_PATTERNS = 16
 
 @dataclass(frozen=True, eq=False)
 class InfluenceKernel(StepwiseKernel):
-    """Sensitivities on the rows that a rule keeps.
+    """A kernel that carries the sensitivities on the rows that a rule keeps.
 
     Attributes:
         info: the program.

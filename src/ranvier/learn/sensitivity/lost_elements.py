@@ -1,4 +1,4 @@
-"""Elements of the state that weights act on without being followed, for rules that keep sensitivities by element.
+"""Elements of the state that weights act on but a rule does not follow, for rules that keep sensitivities by element.
 
 For example, two neurons with recurrent weights, ``A = [[0.9, 0.1], [0.2, 0.9]]``, and an input weight of the first. The
 weight acts on element 0 at once and, through A, on element 1 a step later. SnAp(1) follows it at element 0 only, so
@@ -17,7 +17,7 @@ from .stepwise import StepFunctions
 
 
 def lost_elements(info: ModuleInfo, functions: StepFunctions, influence: Influence) -> np.ndarray:
-    """The lasting elements of the state that each weight acts on without being followed, ``[weights, size]``."""
+    """The lasting elements of the state that each weight acts on but is not followed in, ``[weights, size]``."""
     followed = influence.rows >= 0
     if followed.all() and influence.rows.shape[1] == functions.size and influence.within is None:
         return np.zeros((functions.weights, functions.size), bool)

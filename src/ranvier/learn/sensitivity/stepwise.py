@@ -1,4 +1,4 @@
-"""Rules that go step by step over the whole state: what a step is for them, and their loop.
+"""Rules that process the whole state step by step: the step as a function, and the loop over it.
 
 The state is one flat vector h (all hidden states, and other states with a derivative), the weights are one flat vector
 w. For example, a potential [2], a complex state [1] and a weight [3, 2] make an h of 2 + 2 numbers, first the real and

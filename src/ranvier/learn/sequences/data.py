@@ -1,4 +1,4 @@
-"""The data of a sequence, from what a caller passes: inputs, targets and mask fit the model, or an error says why not.
+"""The data of a sequence, checked: inputs, targets and mask fit the model, or an error says why not.
 
 For example, a model of 3 inputs in batches of 2, and ``reduction="mean"``:
 
@@ -24,7 +24,7 @@ from ..kernel import Chunk
 
 @dataclass(frozen=True, eq=False)
 class SequenceForm:
-    """What sequences of a model look like.
+    """The form that the sequences of a model have.
 
     Attributes:
         info: the model's program.
@@ -89,7 +89,7 @@ class SequenceForm:
         )
 
     def _remedy(self, xs: Any, steps: list[tuple[int, ...]]) -> str:
-        """What to do about inputs of these shapes in a step, which do not fit."""
+        """Advice on inputs whose shapes in a step are these and do not fit."""
         if isinstance(xs, list):
             return "stack a list of steps with jnp.stack(xs)"
         wanted = [aval.shape for aval in self.info.input_avals]

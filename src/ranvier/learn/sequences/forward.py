@@ -30,7 +30,7 @@ def outputs_of(
 
 
 def first_not_finite(info: ModuleInfo, is_finite: list[jax.Array]) -> tuple[Path, int] | None:
-    """The state that is not finite first, and the step; of several at one step the first of the program."""
+    """The first state to become non-finite, and the step; of several at the same step, the program's first."""
     # The earliest step first: from there on NaN spreads, and states that only caught it are not where to look.
     bad = [(int(jnp.argmin(ok)), k) for k, ok in enumerate(is_finite) if not bool(ok.all())]
     if not bad:

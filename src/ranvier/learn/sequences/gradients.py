@@ -1,4 +1,4 @@
-"""Gradients of a sequence by the parameters: run the chunks, then pull back through what is made of the parameters.
+"""Gradients of a sequence: runs the chunks, then pulls back through the values computed from the parameters.
 
 A kernel gives gradients by the static values that enter the step's products. With ``x @ softplus(w)`` that is
 ``p = softplus(w)``, [100, 50]; the gradient by ``w`` is that by ``p``, summed over all steps, times ``sigmoid(w)``: the
@@ -21,7 +21,7 @@ from .parameters import values_by_path
 
 @dataclass(frozen=True, eq=False)
 class GradientFunction:
-    """The gradient of a sequence, to be compiled.
+    """The gradient of a sequence, as a function to compile.
 
     Attributes:
         kernel: the rule's code.

@@ -1,4 +1,4 @@
-"""Parameters of a call: values by path, or in the model's own structure, as leaves in the program's order, and back."""
+"""The parameters of a call: from values by path, or in the model's own structure, to the program's leaves, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...program.program import ModuleInfo, Slot, shape_text
 
 
 def parameter_leaves(info: ModuleInfo, by_path: Mapping[Path, Any] | None) -> list[jax.Array]:
-    """Leaves of all parameters, with those that are passed in place of the model's own.
+    """The leaves of all parameters, with the values passed in place of the model's own.
 
     Raises:
         InputError: a path is no parameter, or a value does not fit.

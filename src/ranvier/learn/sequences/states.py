@@ -1,4 +1,4 @@
-"""The state of a learner: before a first sequence, before a further one, and as a caller passes it."""
+"""The state of a learner: before the first sequence, before a later one, and as a caller passes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reseeded_leaves(info: ModuleInfo, state: LearnerState, seed: Any) -> list[ja
 
 
 def check_state(state: Any, form: Any, learner_text: str) -> None:
-    """Raises :class:`InputError` unless a state is one of this learner.
+    """Raises :class:`InputError` unless a state belongs to this learner.
 
     Args:
         state: what a caller passes.

@@ -1,1 +1,1 @@
-"""One step of a program run over many steps: what is fixed once, and the schedule of the rest."""
+"""A program's step run many times: what is fixed runs once, the rest follows a schedule."""

@@ -19,12 +19,12 @@ UNROLLED = 4
 
 
 def block_length(length: int, step_bytes: int) -> int:
-    """Steps of a block whose values fit the cache."""
+    """The number of steps in a block whose values fit the cache."""
     return even_part(length, max(1, CACHE_BYTES // max(step_bytes, 1)))
 
 
 def even_part(length: int, most: int) -> int:
-    """Length of parts of at most ``most``: a divisor of ``length`` if one is not far below, else as equal as can be."""
+    """The length of parts, at most ``most``: a divisor of ``length`` if one is near, else as equal as possible."""
     if length <= most:
         return length
     # Equal blocks are one loop, whose body is compiled once; a block of another length is compiled by itself.
@@ -35,7 +35,7 @@ def even_part(length: int, most: int) -> int:
 def backward(
     body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, data: Any, length: int, block: int
 ) -> tuple[Any, Any]:
-    """Takes ``length`` steps in blocks, the last block first.
+    """Processes ``length`` steps in blocks, the last block first.
 
     Args:
         body: ``body(carry, data) -> (carry, results)`` for one block, with leaves ``[steps of the block, ...]``.

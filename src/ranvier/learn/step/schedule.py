@@ -38,7 +38,7 @@ from .tasks import Key, PartialProduct, Task
 
 @dataclass(frozen=True, order=True)
 class PhaseName:
-    """When a phase runs: of every round what runs for all steps at once, and after it what runs step after step.
+    """When a phase runs: in every round, first what runs for all steps at once, then what runs step by step.
 
     Attributes:
         round: from 0.
@@ -243,7 +243,7 @@ def _concatenated(
 
 
 def drop_unneeded(placed: Sequence[Placed], wanted: Sequence[Key]) -> list[Placed]:
-    """The tasks that lead to what is wanted, or act on the outside.
+    """The tasks that the wanted values depend on, and those with side effects.
 
     A concatenation whose product was split is read by nobody; run all the same, it would copy its pieces at every step.
     """
@@ -279,7 +279,7 @@ def move_out_of_loops(placed: Sequence[Placed], phase_of: PhaseOf) -> list[Place
 
 
 def make_phases(placed: Sequence[Placed], phase_of: PhaseOf, recorded: Sequence[Var]) -> list[Phase]:
-    """The phases in order, each with what has to be remembered of it at every step."""
+    """The phases in order, each with the values to keep of it at every step."""
     phases = []
     for name in sorted({name for _, name in placed} | {name for _, name in phase_of.states}):
         tasks = tuple(task for task, where in placed if where == name)

@@ -131,7 +131,7 @@ class MatrixProduct(SparseProduct):
 def sparse_product(
     eqn: Equation, producer: Mapping[Var, Equation], binding_times: BindingTimes, *, in_loop: bool
 ) -> SparseProduct | None:
-    """The task of an equation that is such a product, where there is a faster way than the equations'.
+    """The task for an equation that is such a product, if there is a faster way than running its equations.
 
     Args:
         eqn: any equation.

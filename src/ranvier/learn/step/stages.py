@@ -1,4 +1,4 @@
-"""Running the equations of a step over many steps: what is fixed once, the rest by phases.
+"""Runs the equations of a step over many steps: once for what is fixed, in phases for the rest.
 
 For example, ``v' = a v + x @ softplus(w)`` with a constant ``a = exp(-0.1)``, over 100 steps:
 
@@ -31,7 +31,7 @@ from .schedule import Phase, StatePair, is_costly, schedule
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """The equations of a step by when they run.
+    """The equations of a step, grouped by when they run.
 
     Attributes:
         static: made of parameters, constants and unchanging states: once per call.

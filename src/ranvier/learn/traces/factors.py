@@ -72,7 +72,7 @@ class FactorKernel(Kernel):
 
     @cached_property
     def _post(self) -> tuple[PostsynapticTrace, ...]:
-        """The postsynaptic traces; what has one f and one decay shares one."""
+        """The postsynaptic traces; uses with the same f and the same decay share one."""
         pairs = zip(self.traces, self.decays, strict=True) if self.postsynaptic else ()
         return tuple(dict.fromkeys(PostsynapticTrace.of(trace, a) for trace, a in pairs))
 

@@ -22,7 +22,7 @@ from ...program.while_loops import bind_both_ways
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
-    """Which projections have feedback weights, and how these change.
+    """The projections that have feedback weights, and how these weights change.
 
     Attributes:
         equations: (equation, number of the operand that holds the weight).
@@ -37,7 +37,7 @@ class Feedback:
     decay: float
 
     def init(self, static: Environment) -> list[jax.Array]:
-        """Normal weights with the spread of those they stand for; 1 / sqrt(longest axis) where these are all equal."""
+        """Normal weights with the spread of those they replace, or 1 / sqrt(longest axis) if those are all equal."""
         keys = jax.random.split(jax.random.key(self.seed), max(len(self.equations), 1))
         weights = []
         for key, (eqn, operand) in zip(keys, self.equations, strict=False):
@@ -65,7 +65,7 @@ class Feedback:
         return {id(eqn): number for number, (eqn, _) in enumerate(self.equations)}
 
     def apply(self, weights: Sequence[jax.Array]) -> Apply:
-        """How to apply equations so that cotangents go back through the feedback weights."""
+        """A function that applies equations such that cotangents go back through the feedback weights."""
 
         def apply(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
             number = self._number.get(id(eqn))

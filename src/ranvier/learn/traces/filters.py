@@ -54,13 +54,13 @@ class FilteredOutput:
 
 @cached_by_program
 def filtered_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
-    """What the groups that carry traces emit at a step toward the outputs."""
+    """The emissions toward the outputs, within a step, of the groups that carry traces."""
     return _emissions(info, past=False)
 
 
 @cached_by_program
 def filtered_readout_outputs_of(info: ModuleInfo) -> tuple[FilteredOutput, ...]:
-    """As :func:`filtered_outputs_of`, and what groups emit of earlier steps: old spikes, the end of a delay line."""
+    """Like :func:`filtered_outputs_of`, plus emissions from earlier steps: old spikes, the end of a delay line."""
     return _emissions(info, past=True)
 
 
@@ -144,7 +144,7 @@ def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
 
 
 def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: bool = False) -> ModuleInfo:
-    """The program with one more hidden state for every emission given, its low-pass filtered value.
+    """The program with one more hidden state for each of these emissions: its low-pass filtered value.
 
     Args:
         info: the program.

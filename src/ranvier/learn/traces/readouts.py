@@ -34,7 +34,7 @@ class Readout:
 
     @property
     def decay(self) -> float | None:
-        """What is left of it after a step; None where that is not one constant."""
+        """The fraction that is left of it after a step; None if that is not one constant."""
         fact = self.group.transition.entries[self.component][self.component]
         return 0.0 if fact is None else fact.value
 
@@ -94,7 +94,7 @@ def path_out(info: ModuleInfo, var: Var, eqn: Equation) -> list[tuple[Equation, 
 
 
 def is_linear(eqn: Equation, operands: Sequence[int], binding_times: BindingTimes) -> bool:
-    """Whether the results are linear in these operands, with coefficients that no data change."""
+    """Whether the results are linear in these operands, with coefficients that do not depend on data."""
     rule, name = rule_of(eqn.primitive), eqn.primitive.name
     steady = all(k in operands or binding_times.is_static(atom) for k, atom in enumerate(eqn.invars))
     if name in PRODUCTS or (rule.kind is Kind.MIXING and rule.operation == "sparse"):

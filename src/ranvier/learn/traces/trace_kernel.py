@@ -45,7 +45,7 @@ from .traces import Trace
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Memory:
-    """What D-RTRL's machinery keeps.
+    """The memory of D-RTRL's machinery.
 
     Attributes:
         traces: for every trace its arrays by component.

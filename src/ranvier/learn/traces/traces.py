@@ -79,7 +79,7 @@ class Trace:
         return {key: self.lanes.from_positions(value) for key, value in d.items()}
 
     def memory_text(self) -> str:
-        """What the trace keeps, for a person."""
+        """What the trace keeps, as text."""
         names = self.dynamics.names
         parts = []
         for a in self.kept_components:
@@ -93,7 +93,7 @@ class Trace:
         return self.form.presynaptic_aval.shape if a in self.factorized else self.form.trace_shape(self.lanes.layers)
 
     def zeros(self) -> dict[int, jax.Array]:
-        """No trace, by component."""
+        """Zero traces, by component."""
         return {a: jnp.zeros(self.shape(a), self.dtype) for a in self.kept_components}
 
     def cotangent(self, factor: Components, values: Components) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Batches of a training, from what a caller passes."""
+"""The batches of a training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Data = Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
 class TrainingBatch(NamedTuple):
-    """Inputs, targets and mask of one update; the mask is None where all steps count alike."""
+    """Inputs, targets and mask of one update; the mask is None if all steps count alike."""
 
     xs: Any
     ys: Any
@@ -23,7 +23,7 @@ Batches = Sequence[TrainingBatch] | Iterator[TrainingBatch]
 
 
 def batches_of(data: Data, epoch: int) -> Batches:
-    """The batches of an epoch: a list where their number is known, else one after the other as they come."""
+    """The batches of an epoch: a list if their number is known, otherwise an iterator."""
     items = data(epoch) if callable(data) else data
     if isinstance(items, Sequence):
         return [_as_batch(item) for item in items]
@@ -47,7 +47,7 @@ def _as_batch(item: Any) -> TrainingBatch:
 
 
 def check_data(name: str, data: Any, epochs: int) -> None:
-    """Raises :class:`InputError` unless this gives batches for every epoch."""
+    """Raises :class:`InputError` unless the data have batches for every epoch."""
     if not (callable(data) or isinstance(data, Iterable)):
         raise InputError(
             f"{name} is {data!r}; pass a list of batches (xs, ys), or a function of the epoch that returns them."

@@ -1,4 +1,4 @@
-"""Checkpoints of training, by orbax: one training at a time in a folder, and a damaged checkpoint is never resumed."""
+"""Training checkpoints, stored by orbax: one run at a time per folder, and a damaged checkpoint is never resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ History = list[dict[str, float]]
 
 
 class Checkpoints:
-    """The checkpoints of one training in a directory; writing is atomic, reading evaluates nothing.
+    """The checkpoints of one training run in a directory; writing is atomic, and reading executes no code.
 
     Use it in a ``with`` block: the directory is locked within it.
 
@@ -109,7 +109,7 @@ class Checkpoints:
 
     @global_state_unchanged()
     def must_be_empty(self) -> None:
-        """Raises :class:`InputError` where there already are checkpoints."""
+        """Raises :class:`InputError` if there are already checkpoints."""
         if self._manager.latest_step() is not None:
             raise InputError(
                 f"{self._directory} already has checkpoints; pass resume=True to continue from them, or another "
@@ -118,7 +118,7 @@ class Checkpoints:
 
     @global_state_unchanged()
     def restore(self, like: Any) -> tuple[Any, History] | None:
-        """The last state, of the structure of ``like``, and the history so far; None where there is none.
+        """The last state, in the structure of ``like``, and the history so far; None if there is no checkpoint.
 
         Raises:
             InputError: the checkpoint is damaged, or of another model, rule or optimizer.

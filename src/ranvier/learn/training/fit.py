@@ -22,7 +22,7 @@ from .trainer import Trainer
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a training.
+    """The result of a training run.
 
     Attributes:
         params: trained parameters by path; ``learner.write_back(result.params)`` puts them into the model.

@@ -1,4 +1,4 @@
-"""Metrics of a training."""
+"""Metrics for training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Metric = Callable[[Any, Any, Any], Any]
 
 
 def accuracy(outputs: Any, ys: Any, mask: Any = None) -> jax.Array:
-    """Fraction of right classes over the steps that count.
+    """The fraction of correctly predicted classes over the steps that count.
 
     Args:
         outputs: ``[T, ..., classes]``.

@@ -1,4 +1,4 @@
-"""How far a training is, shown while it runs."""
+"""The progress of a training run, shown while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class TrainingProgress(Protocol):
-    """What is reported of a training while it runs."""
+    """Receives the progress of a training run."""
 
     def start_epoch(self, epoch: int) -> None: ...
 
@@ -44,7 +44,7 @@ class ProgressBars:
 
 @contextmanager
 def progress_shown(wanted: bool) -> Generator[TrainingProgress]:
-    """Bars on the terminal while a training runs; nothing where they are not wanted."""
+    """Shows progress bars in the terminal during a training run, or nothing if they are not wanted."""
     if not wanted:
         yield NoProgress()
         return

@@ -1,4 +1,4 @@
-"""Updates, epochs and evaluations of a training: its compiled parts.
+"""The compiled parts of a training run: updates, epochs and evaluations.
 
 One update of ``w`` = 2 by plain gradient descent at a rate of 0.1, with a gradient of 3, goes
 
@@ -27,7 +27,7 @@ from .progress import TrainingProgress
 
 
 class FitState(NamedTuple):
-    """What goes from update to update."""
+    """The state that one update passes on to the next."""
 
     params: dict[Path, Any]
     optimizer_state: Any

@@ -1,1 +1,1 @@
-"""Where parameters meet the data of a step, and the bilinear map each of these uses is."""
+"""Where parameters meet the data of a step, and each of these uses as a bilinear map."""

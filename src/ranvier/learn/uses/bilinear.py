@@ -89,7 +89,7 @@ class BilinearMap(abc.ABC):
 
 
 class Zeros(dict[Var, Any]):
-    """Zeros for every variable that is asked for."""
+    """Zeros for any variable."""
 
     def __contains__(self, var: object) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Finds out by running it how a sparse operation joins data, weights and results.
+"""Finds out, by running it, how a sparse operation joins data, weights and results.
 
 For example, ``y_0 = 2 w_0 x_1; y_1 = 2 w_1 x_1 + 2 w_2 x_0``. A weight's gradient is the factor times an element of x
 times an element of the cotangent c of y:
