@@ -113,9 +113,9 @@ def test_live_neurons_go_only_on_request_and_labeled() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ranvier.PassError, match="no pass 'prine'; there are prune, fuse, eliminate_dead"):
+    with pytest.raises(ranvier.PassError, match="no pass 'prine'; the passes are prune, fuse, eliminate_dead"):
         ranvier.SNNOptimizer().optimize(layers(*weights()), passes=["prine"])
-    with pytest.raises(ranvier.PassError, match="there are canonicalize"):
+    with pytest.raises(ranvier.PassError, match="the passes are canonicalize"):
         ranvier.optimize(layers(*weights()), passes=["dead_neuron_removal".replace("_", "-")])
 
 

@@ -537,7 +537,7 @@ def test_layers_and_parameters_of_a_graph_built_by_hand():
         np.testing.assert_array_equal(graph.projections[name].operation.weight, 2 * w)
     again = ranvier.with_weights(graph, {("w",): w})
     np.testing.assert_array_equal(again.projections["first->b"].operation.weight, w)
-    with pytest.raises(ranvier.GraphError, match="made of 'w'"):
+    with pytest.raises(ranvier.GraphError, match="computed from 'w'"):
         ranvier.with_weights(graph, {("in->first", "weight"): w})
     graph.projections["in->first"] = graph.projections["first->b"].replace(
         name="in->first", source="in", target="first"

@@ -85,6 +85,6 @@ def test_png_and_html(tmp_path: Path) -> None:
 
 def test_a_bad_ending_writes_nothing(tmp_path: Path) -> None:
     info = ranvier.extract_module_info(*alif_stp())
-    with pytest.raises(ranvier.PictureError, match=r"write net.svg"):
+    with pytest.raises(ranvier.PictureError, match=r"write, for example, net.svg"):
         ranvier.draw(info, tmp_path / "net.pdf")
     assert not list(tmp_path.iterdir())

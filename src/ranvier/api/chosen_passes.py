@@ -67,7 +67,7 @@ def chosen_passes(passes: Passes, level: str) -> ChosenPasses:
     if isinstance(passes, str):
         return ChosenPasses(tuple(parse_pipeline(passes)), {})
     if not isinstance(passes, Iterable):
-        raise PassError(f"passes={passes!r}: a pipeline as text or a list of passes is expected.")
+        raise PassError(f"passes={passes!r}: expected a pipeline as text or a list of passes.")
     chosen: list[Pass] = []
     result_names: dict[str, str] = {}
     for one in passes:

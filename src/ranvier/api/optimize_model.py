@@ -94,9 +94,9 @@ def _arguments(model: Any, inputs: Any, calibration: Any) -> tuple[Any, ...]:
     shapes = [np.shape(x) for x in jax.tree.leaves(data)]
     if any(len(shape) < 2 for shape in shapes):
         raise InputError(
-            f"optimize: calibration has the shape {[*map(list, shapes)]}; [T, samples, ...] is expected, time first. "
-            "For a single sample, also pass example inputs of one step, as in "
-            "optimize(model, calibration=xs, inputs=xs[0])."
+            f"optimize: calibration has the shape {[*map(list, shapes)]}; expected [T, samples, ...], time first. For "
+            "a single sample, also pass example inputs of one step, as in optimize(model, calibration=xs, "
+            "inputs=xs[0])."
         )
     first = jax.tree.map(lambda x: np.asarray(x)[0, 0], data)
     return first if isinstance(first, tuple) else (first,)
@@ -135,7 +135,7 @@ def _inputs_by_name(raised: Raised, keyword: str, inputs: Any) -> dict[str, Any]
         return {**values, **targets}
     expected = jax.tree.unflatten(info.input_treedef, info.input_avals)
     if isinstance(values, dict) and not (len(expected) == 1 and isinstance(expected[0], dict)):
-        raise InputError(f"optimize: {keyword} is given for {sorted(values)}, the model has {sorted(graph.inputs)}.")
+        raise InputError(f"optimize: got {keyword} for {sorted(values)}, but the model has {sorted(graph.inputs)}.")
     check_names(values if isinstance(values, tuple) else (values,), expected, "a step")
     leaves, nodes = jax.tree.leaves(values), list(graph.inputs.values())
     if len(leaves) != len(nodes):
@@ -159,7 +159,7 @@ def _in_node(node: Input, shape: tuple[int, ...], x: np.ndarray, keyword: str) -
     if axes not in (1, 2) or x.shape[axes:] != shape:
         sizes = ", ".join(map(str, shape))
         raise InputError(
-            f"optimize: {keyword} of {node.name!r} has shape {list(x.shape)}, and the model takes {list(shape)} in a "
-            f"step; [T, samples, {sizes}] is expected, or [T, {sizes}] of one sample."
+            f"optimize: {keyword} of {node.name!r} has shape {list(x.shape)}, but the model takes {list(shape)} in a "
+            f"step; expected [T, samples, {sizes}], or [T, {sizes}] for one sample."
         )
     return x.reshape(*x.shape[:axes], *node.shape)

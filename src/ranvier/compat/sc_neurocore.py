@@ -96,6 +96,6 @@ class SNNOptimizer:
         """
         names = list(self.PASSES) if passes is None else list(passes)
         if unknown := [name for name in names if name not in self.PASSES]:
-            raise PassError(f"there is no pass {unknown[0]!r}; there are {', '.join(self.PASSES)}.")
+            raise PassError(f"there is no pass {unknown[0]!r}; the passes are {', '.join(self.PASSES)}.")
         names.sort(key=lambda name: name == "prune")
         return optimize(model, ",".join(self.PASSES[name] for name in names))

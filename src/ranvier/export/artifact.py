@@ -253,7 +253,7 @@ class Artifact:
         gives = [(x.shape[lead:], x.dtype) for x in self._step.out_avals]
         results = [((*one.shape,), jnp.dtype(one.dtype)) for one in self.outputs]
         if takes != expected or gives != results + expected[len(self.params) : len(self.params) + len(initial)]:
-            raise ValueError("its step takes and gives other arrays than it says")
+            raise ValueError("its step does not take and return the arrays that it declares")
         for arrays in (self.inputs, self.outputs):
             if len({one.name for one in arrays}) < len(arrays):
                 raise ValueError("two of its inputs or outputs have one name")

@@ -183,4 +183,4 @@ def _resolved(graph: SNNGraph, name: str) -> tuple[str, str]:
         mismatch = f"{population!r} is {type(neuron).__name__} with {list(ports)}, but has no {port!r}"
     if mismatch:
         raise GraphError(f"record: {mismatch}.")
-    raise GraphError(f"record: there is no population {name!r}; there are {list(graph.populations)}.")
+    raise GraphError(f"record: there is no population {name!r}; the populations are {list(graph.populations)}.")

@@ -71,7 +71,7 @@ def _options(name: str, text: str) -> dict[str, Any]:
         if match is None:
             raise PassError(f"{name}: {part.strip()!r} is not an option; write option=value.")
         if match[1] in options:
-            raise PassError(f"{name}: {match[1]} is given twice.")
+            raise PassError(f"{name}: {match[1]} is set twice.")
         options[match[1]] = _value(match[2])
     return options
 

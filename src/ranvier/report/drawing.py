@@ -52,8 +52,8 @@ def check_target(target: FilePath) -> None:
     check_can_draw()
     if target.suffix.lower() not in FORMATS:
         raise PictureError(
-            f"{target.name}: pictures end in {', '.join(FORMATS)}, not {target.suffix or 'nothing'}; "
-            f"write {target.with_suffix('.svg').name}, say."
+            f"{target.name}: pictures end in {', '.join(FORMATS)}, not {target.suffix or 'nothing'}; write, for "
+            f"example, {target.with_suffix('.svg').name}."
         )
     if not target.parent.is_dir():
         raise PictureError(f"the folder {target.parent} does not exist; make it first or choose another.")

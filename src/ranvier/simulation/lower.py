@@ -290,7 +290,8 @@ def with_weights(graph: SNNGraph, params: Mapping[Any, Any]) -> SNNGraph:
         use = graph.bindings.get(path)
         if use is not None and use.parameters:
             raise GraphError(
-                f"{path_text(path)} is made of {', '.join(map(repr, use.parameters))}; give the value of that."
+                f"{path_text(path)} is computed from {', '.join(map(repr, use.parameters))}; pass a value for that "
+                "instead."
             )
     for path, value in new_arrays.items():
         old = graph.parameters[path[0]] if len(path) == 1 else array_at(graph, path)
@@ -337,5 +338,5 @@ def _replaced(old: Any, value: Any, name: str) -> Any:
     """An array, or sparse rows with the same places, with other numbers."""
     new, shape = np.asarray(value), numbers_of(old).shape
     if new.shape != shape:
-        raise GraphError(f"{name} has shape {list(shape)}, but {list(new.shape)} was given.")
+        raise GraphError(f"{name} has shape {list(shape)}, but got {list(new.shape)}.")
     return with_numbers(old, new)

@@ -109,4 +109,4 @@ def _check_dtype(dtype: Any) -> None:
     except TypeError:
         known = False
     if not known:
-        raise InputError(f"dtype={dtype!r}: one of {[str(known) for known in FLOATING]} is expected.")
+        raise InputError(f"dtype={dtype!r}: expected one of {[str(known) for known in FLOATING]}.")

@@ -66,7 +66,9 @@ class Archive:
         for member in members:
             # LZMA and BZIP2 take memory that the file determines, and no writer of arrays uses them.
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{member.filename!r} is compressed in a way that is not read; use stored or deflated")
+                raise ValueError(
+                    f"{member.filename!r} uses a compression that is not supported; use stored or deflated"
+                )
             budget.spend(member.file_size, repr(member.filename))
 
     def text(self, name: str) -> bytes:
@@ -99,7 +101,7 @@ class Archive:
             reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, _, dtype = reader(member)
         if dtype.kind not in NUMBERS:
-            raise ValueError(f"{name!r} is an array of {dtype}; numbers are expected")
+            raise ValueError(f"{name!r} is an array of {dtype}; expected numbers")
         # Before numpy allocates what the header declares.
         if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size:
             raise ValueError(f"{name!r} says that it is an array {list(shape)} of {dtype}, but has {size:,} bytes")
@@ -160,7 +162,7 @@ def write_member(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None
         ValueError: the array is not one of numbers, so it could not be read again.
     """
     if value.dtype.kind not in NUMBERS:
-        raise ValueError(f"{name!r} is an array of {value.dtype}, which a file does not hold; give numbers")
+        raise ValueError(f"{name!r} is an array of {value.dtype}, which a file cannot hold; pass numbers")
     with archive.open(name, "w", force_zip64=True) as member:
         npy.write_array(member, np.asarray(value, order="C"), allow_pickle=False)
 

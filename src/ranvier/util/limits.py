@@ -100,7 +100,7 @@ def limits(**changes: float) -> Generator[Limits]:
     """
     known = [f.name for f in fields(Limits)]
     if unknown := sorted(set(changes) - set(known)):
-        raise InputError(f"there is no limit {unknown[0]!r}; there are {', '.join(known)}.")
+        raise InputError(f"there is no limit {unknown[0]!r}; the limits are {', '.join(known)}.")
     changed = replace(current_limits(), **changes)  # pyright: ignore[reportArgumentType]
     token = _changed.set(changed)
     try:
