@@ -64,6 +64,8 @@ from .learn.rules.rtrl import RTRL as RTRL
 from .learn.rules.snap import SnAp as SnAp
 from .learn.rules.three_factor import ThreeFactor as ThreeFactor
 from .learn.rules.uoro import UORO as UORO
+from .learn.training.compression import GradualPruning as GradualPruning
+from .learn.training.compression import QuantizeAware as QuantizeAware
 from .learn.training.fit import fit as fit
 from .learn.training.metrics import accuracy as accuracy
 from .nir.read import from_nir as from_nir

@@ -16,6 +16,8 @@ from .learn.plan import Plan as Plan
 from .learn.rules.by_parameter import ByParameter as ByParameter
 from .learn.state import Aux as Aux
 from .learn.state import LearnerState as LearnerState
+from .learn.training.compression import Compression as Compression
+from .learn.training.compression import HeldMasks as HeldMasks
 from .learn.training.fit import FitResult as FitResult
 from .passes.base import Remark as Remark
 from .passes.outcome import PassResult as PassResult
@@ -50,6 +52,7 @@ __all__ = [
     "Aux",
     "BindingTime",
     "ByParameter",
+    "Compression",
     "Connection",
     "Counterexample",
     "Diagnostic",
@@ -57,6 +60,7 @@ __all__ = [
     "EntryFacts",
     "Finding",
     "FitResult",
+    "HeldMasks",
     "HiddenGroup",
     "HiddenParamOpRelation",
     "HiddenPerturbation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -15,6 +15,7 @@ from ..kernel import Loss
 from ..learner import Learner
 from .batches import Data, batches_of, check_data
 from .checkpoint import Checkpoints
+from .compression import Compression, Compressions
 from .metrics import Metric, checked_metrics
 from .progress import progress_shown
 from .trainer import Trainer
@@ -29,11 +30,14 @@ class FitResult:
         optimizer_state: the optimizer's state, to go on with.
         history: one dictionary per epoch: ``"epoch"``, ``"loss"`` and the metrics, held-out ones with ``"eval_"``
             before.
+        uncompressed: the parameters behind compressed ones, which the optimizer moved; pass them as ``params`` to
+            continue. The same as ``params`` without ``compress``.
     """
 
     params: dict[Path, Any]
     optimizer_state: Any
     history: list[dict[str, float]] = field(default_factory=list)
+    uncompressed: dict[Path, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -46,6 +50,7 @@ def fit(
     params: Mapping[Path, Any] | None = None,
     optimizer_state: Any = None,
     metrics: Mapping[str, Metric] | None = None,
+    compress: Sequence[Compression] = (),
     held_out: Data | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -70,6 +75,9 @@ def fit(
         optimizer_state: what to start from, such as ``FitResult.optimizer_state``, or after :func:`ranvier.optimize`
             ``report.carry(...)`` of it; a fresh one by default.
         metrics: name to ``metric(outputs, ys, mask)``, time-major, e.g. ``{"accuracy": ranvier.accuracy}``.
+        compress: how weights are pruned or rounded while they are trained, such as ``[ranvier.GradualPruning(0.9),
+            ranvier.QuantizeAware(bits=8)]``, for any rule. Metrics, held-out numbers and the resulting parameters are
+            those of the compressed network.
         held_out: batches, as ``data``, on which loss and metrics are taken after every epoch.
         checkpoint: directory in which every epoch is kept (the last three), for one training at a time; needs
             ``orbax-checkpoint``.
@@ -82,7 +90,7 @@ def fit(
         InputError: a batch, a metric or the checkpoint does not fit.
     """
     _check(learner, data, held_out, optimizer, epochs)
-    trainer = Trainer(learner, loss, optimizer, checked_metrics(metrics))
+    trainer = Trainer(learner, loss, optimizer, checked_metrics(metrics), Compressions.of(compress))
     state = trainer.start(params, optimizer_state)
     history: list[dict[str, float]] = []
     with ExitStack() as open_:
@@ -94,16 +102,17 @@ def fit(
         shown = open_.enter_context(progress_shown(progress))
         for epoch in range(len(history), epochs):
             shown.start_epoch(epoch)
+            state = trainer.at_epoch(state, epoch, epochs)
             state, numbers = trainer.epoch(state, batches_of(data, epoch), epoch, shown)
             if held_out is not None:
-                evaluated = trainer.evaluate(state.params, batches_of(held_out, epoch))
+                evaluated = trainer.evaluate(trainer.running(state), batches_of(held_out, epoch))
                 numbers |= {f"eval_{name}": value for name, value in evaluated.items()}
                 shown.show(numbers)
             history.append({"epoch": float(epoch), **numbers})
             # After the held-out numbers, so that the history of a resumed training has them, too.
             if checkpoints is not None:
                 checkpoints.save(epoch, state, history)
-    return FitResult(state.params, state.optimizer_state, history)
+    return FitResult(trainer.running(state), state.optimizer_state, history, state.params)
 
 
 def _check(learner: Learner, data: Data, held_out: Data | None, optimizer: Any, epochs: int) -> None:

@@ -11,7 +11,8 @@ and where one of them is not, the state before the update is run again to say wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from ...program.paths import Path, path_text
 from ..kernel import Loss
 from ..learner import Learner
 from .batches import Batches, TrainingBatch, batch_count
+from .compression import NO_COMPRESSION, Compressions
 from .metrics import Metric
 from .progress import TrainingProgress
 
@@ -33,13 +35,22 @@ class FitState(NamedTuple):
     optimizer_state: Any
     updates: jax.Array
     lasting: Any
+    compression: tuple[Any, ...] = ()
 
 
 class Trainer:
     """The compiled parts of one call of :func:`fit`."""
 
-    def __init__(self, learner: Learner, loss: Loss, optimizer: Any, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        loss: Loss,
+        optimizer: Any,
+        metrics: Mapping[str, Metric],
+        compressions: Compressions = NO_COMPRESSION,
+    ) -> None:
         self.learner, self.loss, self.optimizer, self.metrics = learner, loss, optimizer, metrics
+        self.compressions = compressions
         self._update = jax.jit(self._updated)
         self._evaluated = jax.jit(self._evaluate)
 
@@ -51,21 +62,40 @@ class Trainer:
         first = fresh if optimizer_state is None else optimizer_state
         # An array from the start: a Python number is weakly typed, and the second update, with an int32, would be
         # compiled anew.
-        return FitState(first_params, first, jnp.zeros((), jnp.int32), self.learner.lasting(params))
+        compression = self.compressions.start(self.learner.by_path(first_params))
+        return FitState(first_params, first, jnp.zeros((), jnp.int32), self.learner.lasting(params), compression)
+
+    def at_epoch(self, state: FitState, epoch: int, epochs: int) -> FitState:
+        """The state before an epoch, counted from 0: how much is compressed in it."""
+        params = self.learner.by_path(state.params)
+        return state._replace(compression=self.compressions.at_epoch(state.compression, params, epoch, epochs))
+
+    def running(self, state: FitState) -> Any:
+        """The parameters that the network runs with, in the structure of the state's."""
+        return self._in_structure(state.params, partial(self.compressions.applied, state.compression))
+
+    def _in_structure(self, tree: Any, change: Callable[[Mapping[Path, Any]], Mapping[Path, Any]]) -> Any:
+        """A change of values by path, of values that may be in the model's own structure."""
+        if not self.compressions.parts:
+            return tree
+        by_path = self.learner.by_path(tree)
+        changed = change(by_path)
+        return changed if by_path is tree else self.learner.nested(changed)
 
     def _updated(self, state: FitState, batch: TrainingBatch) -> tuple[FitState, dict[str, jax.Array], dict[str, Any]]:
-        learner = self._learner_of(batch)
+        learner, running = self._learner_of(batch), self.running(state)
         # None for most models, whose memory is then known to be empty: the first chunk has no product with a trace.
-        start = learner.restart(state.params, state.lasting, state.updates)
+        start = learner.restart(running, state.lasting, state.updates)
         grads, aux = learner.grad(
             self.loss,
             batch.xs,
             batch.ys,
             state=start,
-            params=state.params,
+            params=running,
             mask=batch.mask,
             keep_state=start is not None,
         )
+        grads = self._in_structure(grads, partial(self.compressions.pulled, state.compression))
         # Of a complex parameter JAX gives the conjugate of the direction of steepest ascent.
         descending = jax.tree.map(jnp.conj, grads)
         updates, optimizer_state = self.optimizer.update(descending, state.optimizer_state, state.params)
@@ -76,7 +106,8 @@ class Trainer:
         # Flags for each parameter, computed in the same program: whole gradients need not be looked at outside it.
         finite = {"loss": _finite(aux.loss)} | {k: _by_slot(learner.by_path(tree)) for k, tree in slots.items()}
         lasting = state.lasting if aux.state is None else learner.lasting_of(aux.state)
-        return FitState(params, optimizer_state, state.updates + 1, lasting), numbers, finite
+        after = FitState(params, optimizer_state, state.updates + 1, lasting, state.compression)
+        return after, numbers, finite
 
     def _learner_of(self, batch: TrainingBatch) -> Learner:
         """The learner for as many samples as a batch has, such as the last one of the data."""
@@ -148,8 +179,9 @@ class Trainer:
         at = f"training stopped at epoch {epoch + 1}, update {count}: "
         learner = self._learner_of(batch)
         # The same start as in the update, noise included, or the failure might not come again.
-        start = learner.restart(state.params, state.lasting, state.updates)
-        bad = learner.first_bad_state(batch.xs, params=state.params, state=start)
+        running = self.running(state)
+        start = learner.restart(running, state.lasting, state.updates)
+        bad = learner.first_bad_state(batch.xs, params=running, state=start)
         if bad is not None:
             path, step = bad
             what = f"hidden state {path_text(path)} is not finite from step {step} on"
