@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from ranvier.graph.operations import AvgPool, Conv, Identity, Linear, Operation, Scale, SumPool
-from ranvier.passes.composition import composed
+from ranvier.passes.composition import RULES, composed, scale_after, scale_before
 from tests.support.examples import examples
+from tests.support.random_operations import channels, random_operation
 
 
 def affine(operation: Operation, source: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -97,9 +98,65 @@ def test_images(seed: int) -> None:
     ("second", "first", "source"),
     [
         (Scale(np.arange(18.0).reshape(2, 3, 3)), Conv(np.ones((2, 1, 1, 1))), (1, 3, 3)),
-        (Conv(np.ones((1, 1, 1, 1))), Conv(np.ones((1, 1, 2, 2))), (1, 4, 4)),
+        (Conv(np.ones((1, 1, 2, 2)), None, (1, 1), (1, 1)), Conv(np.ones((1, 1, 2, 2))), (1, 4, 4)),
         (AvgPool((2, 2), (2, 2), (1, 1)), Conv(np.ones((1, 1, 2, 2))), (1, 5, 5)),
     ],
 )
 def test_what_is_no_one_operation(second: Operation, first: Operation, source: tuple[int, ...]) -> None:
     assert composed(second, first, source) is None
+
+
+def random_source(rng: np.random.Generator) -> tuple[int, ...]:
+    image = (int(rng.integers(1, 4)), int(rng.integers(2, 6)), int(rng.integers(2, 6)))
+    return image if rng.random() < 0.7 else image[:1]
+
+
+def fitting(rng: np.random.Generator, source: tuple[int, ...]) -> Operation:
+    """A random operation that can read the source."""
+    while True:
+        operation = random_operation(rng, source)
+        try:
+            operation.target_shape(source)
+        except ValueError:
+            continue
+        return operation
+
+
+def test_every_rule_computes_the_product() -> None:
+    rng, used = np.random.default_rng(0), set()
+    for _ in range(4000):
+        source = random_source(rng)
+        first = fitting(rng, source)
+        second = fitting(rng, first.target_shape(source))
+        if composed(second, first, source) is not None:
+            check(second, first, source)
+            used |= {kinds for kinds in RULES if isinstance(second, kinds[0]) and isinstance(first, kinds[1])}
+    assert used == set(RULES)
+
+
+def random_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    if rng.random() < 0.2:
+        return rng.normal(size=())
+    return channels(rng, shape).scale if rng.random() < 0.6 else rng.normal(size=shape)
+
+
+def test_scales_move_through_operations() -> None:
+    rng, moved = np.random.default_rng(0), {"after": set(), "before": set()}
+    for _ in range(2000):
+        source = random_source(rng)
+        operation = fitting(rng, source)
+        a, b = affine(operation, source)
+        target = operation.target_shape(source)
+        s, t = random_scale(rng, source), random_scale(rng, target)
+        if (after := scale_after(operation, s, source)) is not None:
+            assert Scale(after).target_shape(target) == target
+            scaled = a * np.broadcast_to(s, source).ravel()
+            np.testing.assert_allclose(np.broadcast_to(after, target).reshape(-1, 1) * a, scaled, atol=1e-12)
+            moved["after"].add(type(operation).__name__)
+        if (before := scale_before(operation, t, source)) is not None:
+            assert Scale(before).target_shape(source) == source
+            scaled = np.broadcast_to(t, target).reshape(-1, 1) * a
+            np.testing.assert_allclose(a * np.broadcast_to(before, source).ravel(), scaled, atol=1e-12)
+            moved["before"].add(type(operation).__name__)
+        assert not np.any(b) or after is before is None
+    assert moved["after"] == moved["before"] == {"Linear", "Scale", "Select", "Conv", "SumPool", "AvgPool", "Flatten"}

@@ -98,7 +98,7 @@ class Identity(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Linear(Operation):
-    """``y = weight x + bias`` for a one-dimensional source.
+    """``y = weight x + bias``; a source with several axes is read as one, in C order, as :class:`Flatten` makes it.
 
     Attributes:
         weight: ``[out, in]``, dense or sparse rows.
@@ -117,7 +117,7 @@ class Linear(Operation):
         if self.weight.ndim != 2:
             raise ShapeError(f"weight has shape {list(self.weight.shape)}, expected a matrix [out, in]")
         out, inner = self.weight.shape
-        if source != (inner,):
+        if not source or prod(source) != inner:
             raise ShapeError(f"weight {[out, inner]} needs a source of shape {[inner]}, not {list(source)}")
         if self.bias is not None and self.bias.shape not in ((out,), ()):
             raise ShapeError(f"bias has shape {list(self.bias.shape)}, expected {[out]}")
@@ -131,6 +131,7 @@ class Linear(Operation):
 
     def apply(self, ops: OperationOps, arrays: Mapping[str, Array], x: Array) -> Array:
         weight = arrays["weight"]
+        x = x if len(x.shape) == 1 else ops.reshape(x, (prod(x.shape),))
         y = ops.sparse_product(weight, self.weight, x) if sparse.issparse(self.weight) else ops.product(weight, x)
         return y + arrays["bias"] if "bias" in arrays else y
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from .operations import Operation
 from .snn_graph import SNNGraph
 
 
@@ -39,6 +40,11 @@ class GraphSize:
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
+
+
+def stored_bytes(operation: Operation) -> int:
+    """Bytes of the arrays of an operation."""
+    return sum(bytes_of(value) for value in operation.arrays.values())
 
 
 def bytes_of(array: object) -> int:

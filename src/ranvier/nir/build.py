@@ -27,7 +27,7 @@ from ..errors import GraphError, reason_text
 from ..graph.elements import Input, Output, Population, Projection
 from ..graph.names import free_name
 from ..graph.neurons import Delay, Neuron, Relay
-from ..graph.operations import Identity, Operation
+from ..graph.operations import Identity, Linear, Operation
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
 from ..graph.windows import ShapeError
@@ -228,7 +228,7 @@ class NirBuilder:
         if name not in self.operations:
             return kind_of(self.nodes[name]) == "Output" or self._declared_shape(name) in (shape, None)
         try:
-            self.operations[name][0].target_shape(shape)
+            self._emitted_shape(name, shape)
         except ShapeError:
             return False
         return True
@@ -258,9 +258,24 @@ class NirBuilder:
         if delays not in ((), (1,), shape):
             raise GraphError(f"node {name!r} (Delay): delays have shape {list(delays)}, expected {list(shape)}.")
         try:
-            return self.operations[name][0].target_shape(shape)
+            return self._emitted_shape(name, shape)
         except ShapeError as error:
             raise GraphError(f"node {name!r} ({kind}) after {source!r}: {error}.") from error
+
+    def _emitted_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what an operation emits.
+
+        Raises:
+            ShapeError: it cannot read values of this shape.
+        """
+        operation = self.operations[name][0]
+        # NIR's matrices apply to the last axis: one that is as large as a whole image belongs after a Flatten.
+        if isinstance(operation, Linear) and len(shape) != 1:
+            inner = operation.weight.shape[1:]
+            raise ShapeError(
+                f"weight {list(operation.weight.shape)} needs a source of shape {list(inner)}, not {list(shape)}"
+            )
+        return operation.target_shape(shape)
 
     def _neuron(self, name: str) -> Neuron:
         node = self.nodes[name]

@@ -175,7 +175,7 @@ def _is_named_like_its_source(graph: SNNGraph, relay: str) -> bool:
 
 
 def _flatten_images(graph: SNNGraph) -> None:
-    """Flattens what is next to an operation that becomes a matrix, since NIR's matrices are for vectors."""
+    """Flattens what is next to an operation that is or becomes a matrix, since NIR's matrices are for vectors."""
     flat = _flattened(graph)
     shapes = {p.name: (graph.source_shape(p), graph.target_shape(p)) for p in graph.projections.values()}
     for name in flat:
@@ -188,7 +188,11 @@ def _flatten_images(graph: SNNGraph) -> None:
     for key, projection in list(graph.projections.items()):
         source, target = shapes[key]
         operation = projection.operation
-        if isinstance(operation, NAMELESS) or projection.source in flat or projection.target in flat:
+        if isinstance(operation, Linear) and len(source) > 1 and projection.source not in flat:
+            graph.projections[key] = _by_relay(
+                graph, projection.replace(operation=Flatten()), operation, (prod(source),)
+            )
+        elif isinstance(operation, NAMELESS) or projection.source in flat or projection.target in flat:
             graph.projections[key] = _flat_projection(graph, projection, source, target, flat)
 
 

@@ -112,6 +112,9 @@ def _no_stored_zeros(operation: Operation, source: tuple[int, ...]) -> Simpler:
 
 
 def _diagonal_is_scale(operation: Operation, source: tuple[int, ...]) -> Simpler:
+    # A scale keeps the axes of an image, which a matrix reads as one.
+    if len(source) != 1:
+        return None
     if isinstance(operation, Linear) and operation.bias is None and (diagonal := _diagonal(operation)) is not None:
         return Scale(diagonal), "diagonal matrix replaced by a scale"
     return None

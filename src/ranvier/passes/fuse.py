@@ -14,13 +14,13 @@ import numpy as np
 from scipy import sparse
 
 from ..graph.elements import Projection
-from ..graph.neurons import OUT, Relay
+from ..graph.neurons import Relay
 from ..graph.operations import Identity, Linear, Operation, Scale
-from ..graph.size import bytes_of
-from ..graph.snn_graph import SNNGraph
+from ..graph.size import stored_bytes
 from ..verification.promise import Promise
 from .base import Pass, Rewriting
-from .composition import composed
+from .composition import PASSING, composed, only_moves
+from .moving_scales import move_scales, starts_apart
 from .side_by_side import join, reason_against, with_the_same_ends
 
 
@@ -29,8 +29,9 @@ class Fuse(Pass):
     """Fuses consecutive operations and populations side by side (algebraic).
 
     Consecutive: the operations before and after a relay become one, such as two affine maps, a scale or a folded batch
-    norm after a matrix or convolution, or a pool after a convolution. If all input of a population is scaled alike, the
-    scale moves into the neurons' resistance. Side by side: populations of one kind with the same sources and targets
+    norm after a matrix or convolution, a pool after a convolution, or a matrix after a flatten. A scale moves through
+    pools and flattens to an operation that takes it up. If all input of a population is scaled alike, the scale moves
+    into the neurons' resistance. Side by side: populations of one kind with the same sources and targets
     become one. Nothing is fused that would take more memory for weights, unless requested.
 
     Attributes:
@@ -50,6 +51,7 @@ class Fuse(Pass):
 
     def _consecutive(self, rewriting: Rewriting) -> None:
         self._relays(rewriting)
+        move_scales(rewriting, self.grow)
         self._scales(rewriting)
 
     def _relays(self, rewriting: Rewriting) -> None:
@@ -58,14 +60,14 @@ class Fuse(Pass):
             before, after = graph.into(name), graph.out_of(name)
             if not before or not after or any(p.target == name for p in after):
                 continue
-            old = sum(_stored(p.operation) for p in (*before, *after))
+            old = sum(stored_bytes(p.operation) for p in (*before, *after))
             # A bound from the shapes, since the product itself may be too large to compute.
             least = sum(_least_stored(b.operation, a.operation) for b in after for a in before)
             fused = _fused(rewriting, before, after) if self.grow or least <= old else []
             if isinstance(fused, str):
                 rewriting.missed(name, fused)
                 continue
-            new = sum(_stored(p.operation) for p, _ in fused) if fused else least
+            new = sum(stored_bytes(p.operation) for p, _ in fused) if fused else least
             if new > old and not self.grow:
                 reason = f"not fused: {new} bytes would be stored instead of {old}; allow it with grow=true"
                 rewriting.missed(name, reason)
@@ -92,10 +94,9 @@ class Fuse(Pass):
             rewriting.remove_projection(projection.name)
         del rewriting.graph.populations[name]
         rewriting.origins = rewriting.origins.without(name)
-        # Composing with the identity leaves the numbers as they are. Several inputs change the order of the sums.
-        exact = len(before) == 1 and all(
-            isinstance(a.operation, Identity) or isinstance(b.operation, Identity) for a in before for b in after
-        )
+        # Composing with the identity or a flatten leaves the numbers as they are. Several inputs change the order of
+        # the sums.
+        exact = len(before) == 1 and all(_passes_on(a, b) for a in before for b in after)
         message = f"fused {', '.join(p.name for p in before)} with {', '.join(p.name for p in after)}"
         rewriting.did(name, message, Promise.BITWISE if exact else Promise.ALGEBRAIC)
 
@@ -137,12 +138,11 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
         for number, a in enumerate(before):
             source = graph.source_shape(a)
             # A delay reads the relay's initial value first. Fused, it would read the initial value of the source.
-            if b.delay and _starts_apart(graph, a):
+            if b.delay and starts_apart(graph, a):
                 return f"not fused: {b.name!r} has a delay, and {a.source!r} or {a.target!r} does not start from zero"
-            if a.trained != b.trained and not any(isinstance(p.operation, Identity) for p in (a, b)):
+            if a.trained != b.trained and not any(only_moves(p.operation) for p in (a, b)):
                 return f"not fused: only one of {a.name!r} and {b.name!r} is trained"
-            passes_on = any(isinstance(p.operation, Identity) for p in (a, b))
-            if not passes_on and (reason := rewriting.shared(a.name, b.name)) is not None:
+            if not _passes_on(a, b) and (reason := rewriting.shared(a.name, b.name)) is not None:
                 return f"not fused: {reason}"
             if b.delay and a.operation.offset(source) is not None:
                 return f"not fused: {b.name!r} has a delay, and before it the constant of {a.name!r} has not arrived"
@@ -152,18 +152,18 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
                 return f"not fused: {kinds} cannot be combined into one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
-            ports = {"source_port": a.source_port, "target_port": b.target_port, "masked": a.masked or b.masked}
-            trained = a.trained if isinstance(b.operation, Identity) else b.trained
-            projection = Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, trained=trained)
-            fused.append((projection, a.name if isinstance(b.operation, Identity) else b.name))
+            ports = {"source_port": a.source_port, "target_port": b.target_port}
+            owner = b if b.operation.arrays else a
+            learned = {"trained": owner.trained, "masked": a.masked or b.masked}
+            fused.append(
+                (Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, **learned), owner.name)
+            )
     return fused
 
 
-def _starts_apart(graph: SNNGraph, projection: Projection) -> bool:
-    """Whether the initial value of a projection's source or target is not zero."""
-    ends = ((projection.source, projection.source_port), (projection.target, OUT))
-    ports = [(graph.populations[name], port) for name, port in ends if name in graph.populations]
-    return any(np.any(population.initial_value(port)) for population, port in ports)
+def _passes_on(a: Projection, b: Projection) -> bool:
+    """Whether one of two projections leaves the numbers as they are."""
+    return isinstance(a.operation, PASSING) or isinstance(b.operation, PASSING)
 
 
 def _without_offset(operation: Operation) -> Operation:
@@ -178,8 +178,3 @@ def _least_stored(second: Operation, first: Operation) -> int:
         return 0
     item = np.result_type(second.weight.dtype, first.weight.dtype).itemsize
     return second.weight.shape[0] * first.weight.shape[1] * item
-
-
-def _stored(operation: Operation) -> int:
-    """Bytes of the arrays of an operation."""
-    return sum(bytes_of(value) for value in operation.arrays.values())

@@ -54,6 +54,8 @@ def presynaptic(graph: SNNGraph, calibration: Calibration) -> dict[str, Presynap
     by_projection: dict[str, Presynaptic] = {}
     for projection in weighted:
         activity = _filtered(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
+        if isinstance(projection.operation, Linear):
+            activity = activity.reshape(*activity.shape[:2], -1)
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
         power = (activity**2).mean(axis=by_channel)
         refits = isinstance(projection.operation, Linear) and power.size <= LARGEST

@@ -67,6 +67,12 @@ def layout_of(
         return _by_tiles(tiles, arrays)
     if not isinstance(operation, Linear):
         return Layout(dict(arrays), _one_by_one(operation))
+    layout = _product(operation, arrays, samples, rate, in_loop=in_loop)
+    return layout if len(image) == 1 else Layout(layout.arrays, _of_rows(layout.apply))
+
+
+def _product(operation: Linear, arrays: Arrays, samples: int, rate: float | None, *, in_loop: bool) -> Layout:
+    """A matrix, for sources ``[samples, in]``."""
     looking = _is_worth_looking(operation, samples, rate)
     if sparse.issparse(operation.weight):
         if looking:
@@ -74,6 +80,11 @@ def layout_of(
         return Layout(dict(arrays), _whole_sparse(operation))
     transposed = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
     return Layout(transposed, _whichever(_whole_dense, _active_dense, samples) if looking and in_loop else _whole_dense)
+
+
+def _of_rows(apply: Apply) -> Apply:
+    """The same for images, which a matrix reads as rows."""
+    return lambda arrays, x: apply(arrays, x.reshape(x.shape[0], -1))
 
 
 def _is_worth_looking(operation: Linear, samples: int, rate: float | None) -> bool:
