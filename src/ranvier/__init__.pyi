@@ -5,6 +5,7 @@ from .api.analyse import analyse as analyse
 from .api.export import export_artifact as export_artifact
 from .api.export import export_source as export_source
 from .api.export import load_artifact as load_artifact
+from .api.finetune import Finetune as Finetune
 from .api.optimize import optimize as optimize
 from .api.to_nir import to_nir as to_nir
 from .compat.brainscale import ETraceGraph as ETraceGraph

@@ -10,6 +10,7 @@ from ..passes.base import Pass
 from ..passes.canonicalize import Canonicalize
 from ..passes.levels import level_passes
 from ..passes.pipeline import parse_pipeline, pipeline_text
+from ..passes.prune import Prune
 from ..passes.search import is_searched
 from ..verification.promise import Promise
 
@@ -49,6 +50,11 @@ class ChosenPasses:
     def approximate(self) -> bool:
         """Whether a pass may change what the network does."""
         return any(one.promise is Promise.APPROXIMATE for one in self.passes)
+
+    @property
+    def gradual(self) -> bool:
+        """Whether a pass can be run in stages, with training in between."""
+        return any(isinstance(one, Prune) and one.sparsity is not None for one in self.passes)
 
     def with_zero_biases(self) -> ChosenPasses:
         """The same passes for a model that keeps learning: a bias of zeros stays, because training may change it."""

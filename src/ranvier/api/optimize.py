@@ -13,6 +13,7 @@ from ..program.program import ModuleInfo
 from ..report.optimization import OptimizationReport
 from ..verification.metric import Metric
 from .chosen_passes import Passes, chosen_passes
+from .finetune import Finetune, check_finetune
 from .optimize_graph import Data, optimize_graph
 from .optimize_model import optimize_model
 
@@ -31,6 +32,7 @@ class OptimizeKeywords(TypedDict, total=False):
     metric: Metric | None
     mask: Any
     validation: Any
+    finetune: Finetune | None
     budget: float | None
     confidence: float
     verify_each: bool
@@ -65,6 +67,7 @@ def optimize(
     metric: Metric | None = None,
     mask: Any = None,
     validation: Any = None,
+    finetune: Finetune | None = None,
     budget: float | None = None,
     confidence: float = CONFIDENCE,
     verify_each: bool = True,
@@ -100,6 +103,8 @@ def optimize(
         mask: weights of the steps, ``[T]``, such as 0 before an answer is asked for.
         validation: data that judges what approximate passes cost: inputs or a batch as for ``calibration``, with labels
             if that has them, ``(inputs, labels)``. By default half of the calibration samples, which then fit nothing.
+        finetune: how to train the network between the stages of ``prune``, with removed weights held at zero; see
+            :class:`ranvier.Finetune`. With ``sparsity=auto``, each stage is judged after its training.
         budget: what approximate passes whose strength is ``auto`` may cost: a drop of the metric if there are labels or
             a metric, else the root mean square of the change of the outputs relative to that of the outputs; by default
             0.01. A change is accepted only if an upper bound of its cost on unseen data is within the budget.
@@ -131,7 +136,9 @@ def optimize(
         on_progress=watch or silent,
     ).checked()
     chosen = chosen_passes(passes, level)
-    data = Data.of(calibration, labels, metric, mask, validation)
+    if finetune is not None:
+        check_finetune(finetune, chosen.gradual)
+    data = Data.of(calibration, labels, metric, mask, validation, finetune)
     if isinstance(model, SNNGraph):
         return optimize_graph(model, chosen, data, options)
     return optimize_model(model, inputs, dt, chosen, data, options)

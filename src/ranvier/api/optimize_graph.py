@@ -13,11 +13,13 @@ For example, 15 neurons of which one is a duplicate and three do nothing:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ..errors import InputError
+from ..frontends.step_function import StepFunction
 from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
@@ -27,6 +29,7 @@ from ..passes.options import OptimizeOptions
 from ..passes.outcome import pass_results
 from ..report.optimization import OptimizationReport
 from ..report.warnings import warnings_of
+from ..simulation.lower import lower
 from ..simulation.profile import profile
 from ..simulation.simulate import simulate
 from ..verification.calibration import Calibration
@@ -35,6 +38,10 @@ from ..verification.judge import Judge
 from ..verification.metric import Metric
 from ..verification.verify import Verification, verify
 from .chosen_passes import ChosenPasses
+from .finetune import Finetune, FineTuning
+
+AsModel = Callable[[SNNGraph], StepFunction]
+"""Makes a model of a graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +85,24 @@ class Data:
         calibration: what passes see; None for no data.
         validation: what judges losses; None to divide the calibration data.
         metric: of outputs and labels; None for the accuracy.
+        finetune: how to train between the stages of pruning; None for no stages.
     """
 
     calibration: Samples | None = None
     validation: Samples | None = None
     metric: Metric | None = None
+    finetune: Finetune | None = None
 
     @classmethod
-    def of(cls, calibration: Any, labels: Any, metric: Metric | None, mask: Any, validation: Any) -> Data:
+    def of(
+        cls,
+        calibration: Any,
+        labels: Any = None,
+        metric: Metric | None = None,
+        mask: Any = None,
+        validation: Any = None,
+        finetune: Finetune | None = None,
+    ) -> Data:
         """From the keywords of :func:`ranvier.optimize`.
 
         Raises:
@@ -96,7 +113,7 @@ class Data:
             raise InputError("validation= judges passes that fit weights on calibration=; pass that, too.")
         answers = fitting is not None and (fitting.labels is not None or metric is not None)
         judging = Samples.of(validation, mask=None if fitting is None else fitting.mask, pairs=answers)
-        return cls(fitting, judging, metric)
+        return cls(fitting, judging, metric, finetune)
 
     def fitting(self, graph: SNNGraph) -> Calibration | None:
         """The calibration data of a graph."""
@@ -139,13 +156,22 @@ def optimize_graph(
 
 
 def shrink(
-    graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions
+    graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions, as_model: AsModel = lower
 ) -> tuple[SNNGraph, OptimizationReport]:
-    """A smaller graph, and a report that does not know the parameters yet."""
+    """A smaller graph, and a report that does not know the parameters yet.
+
+    Args:
+        graph: the original.
+        chosen: the passes.
+        data: to measure on.
+        options: how the passes run.
+        as_model: a graph as the model that fine-tuning trains.
+    """
     start = time.perf_counter()
     measured = measure(graph, chosen, data, options)
     trials = make_trials(measured, options)
-    manager = pass_manager(measured, trials, chosen, options)
+    training = None if data.finetune is None else FineTuning(data.finetune, as_model)
+    manager = pass_manager(measured, trials, chosen, options, training)
     result = manager.run(measured.profiled)
     options.on_progress("checking the result")
     checks = check_whole(measured, result, trials, manager)
@@ -181,13 +207,17 @@ def make_trials(measured: Measured, options: OptimizeOptions) -> list[Trial]:
 
 
 def pass_manager(
-    measured: Measured, trials: list[Trial], chosen: ChosenPasses, options: OptimizeOptions
+    measured: Measured,
+    trials: list[Trial],
+    chosen: ChosenPasses,
+    options: OptimizeOptions,
+    training: FineTuning | None,
 ) -> PassManager:
     """The manager that runs the passes and checks each of them."""
     data = measured.data
     # Without data, rates measured before an approximate change say nothing of the network after it.
     again = without_activity if data is None else lambda graph: profile(graph, data)
-    return PassManager(chosen.passes, options, trials, data, measured.judge, measure=again)
+    return PassManager(chosen.passes, options, trials, data, measured.judge, training, measure=again)
 
 
 def check_whole(

@@ -59,8 +59,11 @@ def optimize_model(
         _by_name(raised, "calibration", data.calibration),
         _by_name(raised, "validation", data.validation),
         None if data.metric is None else _of_model_outputs(raised, data),
+        data.finetune,
     )
-    graph, report = shrink(raised.graph, chosen.with_zero_biases(), named, options)
+    graph, report = shrink(
+        raised.graph, chosen.with_zero_biases(), named, options, partial(rebuilt, raised.info, as_module=False)
+    )
     is_module = not isinstance(model, (StepFunction, ModuleInfo))
     carry = partial(_carry, raised, graph.copy(), report.origins, is_module)
     return rebuilt(raised.info, graph, as_module=is_module), replace(report, find_carry=carry)

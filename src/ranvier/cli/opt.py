@@ -78,7 +78,7 @@ def run_opt(console: Console, graph: SNNGraph, request: Request, results: Result
     with steps_shown(console) as show:
         options = replace(request.options, on_progress=show).checked()
         chosen = chosen_passes(request.passes, level)
-        optimized, report = optimize_graph(graph, chosen, Data.of(calibration, None, None, None, validation), options)
+        optimized, report = optimize_graph(graph, chosen, Data.of(calibration, validation=validation), options)
     _print(console, report, results, options)
     if results.output is not None:
         write_graph(optimized, results.output)

@@ -153,6 +153,11 @@ class Rewriting:
         """A rewriting that has done nothing yet."""
         return cls(graph.copy(), of, Provenance.of(graph), calibration)
 
+    def followed_by(self, then: Rewriting, graph: SNNGraph) -> Rewriting:
+        """This rewriting and another one of its result, as one; the graph is what the second one has become."""
+        remarks = [*self.remarks, *then.remarks]
+        return Rewriting(graph, self.of, self.origins.then(then.origins), self.calibration, remarks)
+
     @property
     def changed(self) -> bool:
         """Whether anything was done."""

@@ -31,8 +31,10 @@ from ..verification.runs import RunCache
 from ..verification.ties import Run
 from ..verification.verify import Verification, verify
 from .base import Facts, Pass, Remark, Rewriting
+from .gradual import StagedPruning, Training
 from .options import OptimizeOptions
 from .pipeline import pipeline_text
+from .prune import Prune
 from .search import Search, is_searched, needs_data, needs_samples
 
 
@@ -140,6 +142,7 @@ class PassManager:
         trials: inputs on which every pass that changed something is checked; none for no checks.
         calibration: data for passes that measure.
         judge: measures what a searched value costs; None if there is no data for it.
+        training: trains between the stages of pruning; None for no stages.
         run_checks: runs the graphs that are compared.
         measure: gives a graph the activity that it has after an approximate pass; by default none.
     """
@@ -149,6 +152,7 @@ class PassManager:
     trials: Sequence[Trial] = ()
     calibration: Calibration | None = None
     judge: Judge | None = None
+    training: Training | None = None
     run_checks: Run = field(default_factory=RunCache)
     measure: Callable[[SNNGraph], SNNGraph] = without_activity
 
@@ -212,6 +216,8 @@ class PassManager:
 
     def _rewritten(self, one: Pass, before: _Current) -> tuple[str, Rewriting]:
         """The pass as text, with the values that a search chose, and what it made of the graph."""
+        if self.training is not None and isinstance(one, Prune) and one.sparsity is not None:
+            return self._in_stages(one, before.graph, self.training)
         if not is_searched(one):
             return pipeline_text([one]), one.rewritten(before.graph, self.calibration, before.facts)
         if self.calibration is None:
@@ -221,6 +227,16 @@ class PassManager:
         else:
             search = Search(self.calibration, self.judge, self.options.on_progress)
             chosen, rewriting = search.best(one, before.graph)
+        return pipeline_text([chosen]), rewriting
+
+    def _in_stages(self, one: Prune, graph: SNNGraph, training: Training) -> tuple[str, Rewriting]:
+        """The same for pruning with training in between."""
+        staged = StagedPruning(one, graph, self.calibration, training, self.options.on_progress)
+        if not is_searched(one):
+            return pipeline_text([one]), staged.to(one.sparsity)
+        if self.judge is None:
+            raise needs_data(one)
+        chosen, rewriting = staged.as_far_as(self.judge)
         return pipeline_text([chosen]), rewriting
 
     def _checked(self, text: str, before: SNNGraph, rewriting: Rewriting) -> tuple[Verification, ...]:

@@ -19,6 +19,7 @@ from ..graph.analysis.bundles import Bundle, bundles
 from ..graph.arrays import as_rows
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear
+from ..graph.shared import parameters_of
 from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
 from ..verification.promise import Promise
@@ -109,11 +110,17 @@ class Prune(Pass):
                 rewriting.missed(name, f"more than {LARGEST} inputs: the remaining weights are not refitted")
         return measured
 
+    def size(self, graph: SNNGraph) -> int:
+        """The number of weights, or of neurons and channels, that a sparsity is a part of."""
+        if self.structured:
+            return sum(bundle.units for bundle in _removable(graph).values())
+        return sum(_values(p.operation.weight).size for p in _prunable(graph) if not parameters_of(graph, p.name))
+
     def _weights(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
         weights = {
-            name: p.operation.weight
-            for name, p in rewriting.graph.projections.items()
-            if isinstance(p.operation, (Linear, Conv)) and p.trained and not rewriting.leaves(name, "not pruned", name)
+            p.name: p.operation.weight
+            for p in _prunable(rewriting.graph)
+            if not rewriting.leaves(p.name, "not pruned", p.name)
         }
         scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
         if self.scope == "global" and self.sparsity is not None and measured:
@@ -155,13 +162,7 @@ class Prune(Pass):
         rewriting.did(projection.name, message, Promise.APPROXIMATE)
 
     def _neurons(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
-        graph = rewriting.graph
-        # A bundle of relays only has no neurons, so removing its channels is left to the populations around it.
-        removable = {
-            ", ".join(bundle.names): bundle
-            for bundle in bundles(graph)
-            if bundle.fixed is None and any(graph.populations[name].neuron.states for name in bundle.names)
-        }
+        graph, removable = rewriting.graph, _removable(rewriting.graph)
         scores = {about: _unit_importance(rewriting, bundle, measured) for about, bundle in removable.items()}
         for about, gone in self._weakest(scores).items():
             bundle = removable[about]
@@ -173,6 +174,21 @@ class Prune(Pass):
                 message = f"removed the {numbers.size} least important of {gone.size} {bundle.kind} by {self.method}"
                 rewriting.did(about, message, Promise.APPROXIMATE, numbers)
                 rewriting.keep({name: bundle.neurons(graph.populations[name].size, ~gone) for name in bundle.names})
+
+
+def _prunable(graph: SNNGraph) -> list[Any]:
+    """Projections with weights that are trained."""
+    return [p for p in graph.projections.values() if isinstance(p.operation, (Linear, Conv)) and p.trained]
+
+
+def _removable(graph: SNNGraph) -> dict[str, Bundle]:
+    """Bundles whose units can be removed, by their names."""
+    # A bundle of relays only has no neurons, so removing its channels is left to the populations around it.
+    return {
+        ", ".join(bundle.names): bundle
+        for bundle in bundles(graph)
+        if bundle.fixed is None and any(graph.populations[name].neuron.states for name in bundle.names)
+    }
 
 
 def _importance(weight: Any, moments: Presynaptic | None) -> np.ndarray:

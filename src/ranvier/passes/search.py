@@ -96,30 +96,30 @@ class Search:
             for _ in range(REFINEMENTS):
                 middle = (inner + outer) / 2
                 inner, outer = (middle, outer) if holds(middle) else (inner, middle)
-        return self._chosen(one, option, graph, tried, stop=inner == strongest)
+        strong = inner == strongest
+        why = f"{strongest:g} is the strongest value" if strong else f"{REFINEMENTS} refinements are done"
+        return chosen_attempt(one, option, graph, tried, self.judge, why)
 
-    def _chosen(
-        self, one: Pass, option: str, graph: SNNGraph, tried: list[Attempt], *, stop: bool
-    ) -> tuple[Pass, Rewriting]:
-        """The strongest attempt that holds, with a remark on all of them."""
-        weakest, strongest = one.search[option]
-        holding = [attempt for attempt in tried if attempt.holds]
-        best = max(holding, key=lambda attempt: abs(attempt.value - weakest), default=None)
-        if best is None:
-            chosen = replace(one, **{option: weakest})
-            rewriting = Rewriting.unchanged(graph, one.name, self.calibration)
-        else:
-            chosen, rewriting = best.chosen, best.rewriting
-        reason = f"{strongest:g} is the strongest value" if stop else f"{REFINEMENTS} refinements are done"
-        judge = self.judge
-        rewriting.missed(
-            graph.name,
-            f"searched {option} within a budget of {judge.limit:g} on {judge.data.samples} validation samples, with "
-            f"{judge.confidence:.3g} confidence: {'; '.join(map(str, tried))}; stopped because {reason}",
-        )
-        if best is None:
-            rewriting.missed(graph.name, _why_none(tried))
-        return chosen, rewriting
+
+def chosen_attempt(
+    one: Pass, option: str, graph: SNNGraph, tried: list[Attempt], judge: Judge, why: str
+) -> tuple[Pass, Rewriting]:
+    """The strongest attempt that holds, with remarks on all that was tried and on why the search ended."""
+    weakest, _ = one.search[option]
+    holding = [attempt for attempt in tried if attempt.holds]
+    best = max(holding, key=lambda attempt: abs(attempt.value - weakest), default=None)
+    if best is None:
+        chosen, rewriting = replace(one, **{option: weakest}), Rewriting.unchanged(graph, one.name)
+    else:
+        chosen, rewriting = best.chosen, best.rewriting
+    rewriting.missed(
+        graph.name,
+        f"searched {option} within a budget of {judge.limit:g} on {judge.data.samples} validation samples, with "
+        f"{judge.confidence:.3g} confidence: {'; '.join(map(str, tried))}; stopped because {why}",
+    )
+    if best is None:
+        rewriting.missed(graph.name, _why_none(tried))
+    return chosen, rewriting
 
 
 def _why_none(tried: list[Attempt]) -> str:

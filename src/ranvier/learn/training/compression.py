@@ -27,6 +27,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...program.paths import Path, path_text
+from ...util.schedule import cubic
 
 Values = Mapping[Path, Any]
 """Parameters by path."""
@@ -216,11 +217,6 @@ class QuantizeAware(Compression):
         largest = jnp.max(jnp.abs(leaf), axis=axes, keepdims=True)
         scale = jnp.where(largest > 0, largest / most, 1)
         return jnp.clip(jnp.round(leaf / scale), -most, most) * scale
-
-
-def cubic(sparsity: float, progress: float) -> float:
-    """The cubic schedule of :class:`GradualPruning`, for a progress from 0 to 1."""
-    return sparsity * (1 - (1 - progress) ** 3)
 
 
 def _largest(values: np.ndarray, pruned: float) -> np.ndarray:
