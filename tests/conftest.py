@@ -10,6 +10,9 @@ if version("jaxlib") < "0.11":
     # The older way to make loops of fused operations takes half as long, and most of the time is compilation.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
+# Tests choose the same forms of products on every machine, and leave nothing in the home directory.
+os.environ["RANVIER_COSTS"] = "default"
+
 import jax
 
 from tests.support import examples

@@ -1,5 +1,9 @@
 """Matrix products of a projection for a batch of samples: all weights, or those of the sources that are active.
 
+What is stored and how it is computed are two decisions: a matrix of which few elements are not zero is computed with
+its synapses, and many synapses are computed as a matrix, as costs on this machine say. So a pruned network is not
+slower than it was.
+
 With 1,000 sources of which 20 are active, a product that adds up 20 rows reads a fiftieth of the matrix. Looking for
 them costs as much as reading about a seventh of it for one sample, so it pays below 15 % of active sources, and below
 10 % in a batch, where a whole product reads the matrix once for all samples.
@@ -10,14 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
 import numpy as np
 from scipy import sparse
 
+from ..graph.arrays import as_rows, row_numbers
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear, Operation
+from ..graph.shared import with_numbers
+from ..program.costs import costs
+from ..program.gather_scatter import total_of_synapses
 from ..util.active_sources import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from .convolutions import TiledConvolution, tiled
 from .jax_ops import applied
@@ -31,6 +40,8 @@ WORTH_IN_BATCH = 0.1
 all."""
 MANY = 8
 """Samples from which on they are many."""
+LARGEST_DENSE = 2**24
+"""Elements of a matrix that synapses may be turned into."""
 VALUES_AT_ONCE = 2**24
 """Products of weights and values that are in memory at once, for sparse rows."""
 
@@ -74,12 +85,30 @@ def layout_of(
 def _product(operation: Linear, arrays: Arrays, samples: int, rate: float | None, *, in_loop: bool) -> Layout:
     """A matrix, for sources ``[samples, in]``."""
     looking = _is_worth_looking(operation, samples, rate)
+    operation, arrays = _in_fastest_form(operation, arrays, samples if in_loop else MANY, looking)
     if sparse.issparse(operation.weight):
         if looking:
             return _active_sparse(operation, arrays, samples)
         return Layout(dict(arrays), _whole_sparse(operation))
     transposed = {**arrays, "weight": np.ascontiguousarray(np.asarray(arrays["weight"]).T)}
     return Layout(transposed, _whichever(_whole_dense, _active_dense, samples) if looking and in_loop else _whole_dense)
+
+
+def _in_fastest_form(operation: Linear, arrays: Arrays, samples: int, looking: bool) -> tuple[Linear, dict[str, Any]]:
+    """A matrix as it is computed fastest, dense or as synapses, with its arrays in that form."""
+    weight, numbers = operation.weight, np.asarray(arrays["weight"])
+    is_sparse = sparse.issparse(weight)
+    synapses = weight.nnz if is_sparse else int(np.count_nonzero(numbers))
+    sparse_is_faster = costs().is_sparse_faster(synapses, weight.shape, samples)
+    # Synapses of active sources are cheaper than rows of them, however dense the matrix; and a large matrix of few
+    # synapses may not fit in memory.
+    if is_sparse and not sparse_is_faster and not looking and prod(weight.shape) <= LARGEST_DENSE:
+        dense = with_numbers(weight, numbers).toarray()
+        return operation.replace(weight=dense), {**arrays, "weight": dense}
+    if not is_sparse and sparse_is_faster and not looking:
+        rows = as_rows(numbers)
+        return operation.replace(weight=rows), {**arrays, "weight": rows.data}
+    return operation, dict(arrays)
 
 
 def _of_rows(apply: Apply) -> Apply:
@@ -121,13 +150,19 @@ def _whole_dense(arrays: Arrays, x: Any) -> Any:
 
 
 def _whole_sparse(operation: Linear) -> Apply:
-    one = partial(applied, operation)
-    count = operation.weight.nnz
+    rows = operation.weight
+    sources, targets = rows.indices.astype(np.int32), row_numbers(rows)
+    at_once = max(1, VALUES_AT_ONCE // max(rows.nnz, 1))
+
+    def some(arrays: Arrays, x: Any) -> Any:
+        return total_of_synapses(arrays["weight"], sources, targets, rows.shape[0], x)
 
     def apply(arrays: Arrays, x: Any) -> Any:
-        if count * x.shape[0] <= VALUES_AT_ONCE:
-            return jax.vmap(one, in_axes=(None, 0))(arrays, x)
-        return jax.lax.map(lambda values: one(arrays, values), x)
+        if x.shape[0] <= at_once:
+            return _with_bias(some(arrays, x), arrays)
+        # Batches that take too much memory at once go part by part.
+        total = jax.lax.map(lambda one: some(arrays, one[None])[0], x, batch_size=at_once)
+        return _with_bias(total, arrays)
 
     return apply
 
