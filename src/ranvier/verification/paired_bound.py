@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 DRAWS = 4000
 SEED = 0
@@ -74,12 +74,14 @@ class PairedSamples:
 
         None if the loss is over the limit, or at it: then no number of samples would.
         """
+        from scipy import optimize  # takes long to import, and most runs never get here
+
         if self.estimate >= limit:
             return None
         # The added sample moves the mean by worst / n; the spread of the draws is that of the samples and its own. With
         # samples that all cost the same, the bound is -ln(1 - confidence) worst / n, 3 / n for 95 %.
         worst = max(self._one_worst() - self.estimate, 0.0)
-        z, rare = float(stats.norm.ppf(confidence)), -math.log1p(-confidence) - 1.0
+        z, rare = float(special.ndtri(confidence)), -math.log1p(-confidence) - 1.0
 
         def over(log_samples: float) -> float:
             n = math.exp(log_samples)
