@@ -19,6 +19,7 @@ from .footprint import check_carried, check_recorded
 from .neurons import IN, OUT, Neuron
 from .ops import REFERENCE
 from .order import Port, delayed_ports, input_ports, update_order
+from .ordered_product import DenseColumns, SparseRows, ordered_product
 from .recording import Recording, Simulation, batched_inputs
 from .snn_graph import SNNGraph
 from .traced import Traced, run_traced
@@ -101,18 +102,19 @@ class Interpreter:
 
 @dataclass
 class _Connection:
-    """A projection ready to run: its matrix and constant in float64."""
+    """A projection ready to run: the product with its matrix, and its constant in float64."""
 
     projection: Projection
-    rows: Any
+    product: SparseRows | DenseColumns
     offset: np.ndarray | float
 
     @classmethod
     def of(cls, graph: SNNGraph, projection: Projection) -> _Connection:
-        return cls(projection, *graph.affine_map(projection))
+        matrix = projection.operation.matrix(graph.source_shape(projection))
+        return cls(projection, ordered_product(matrix), graph.offset_of(projection))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return (self.rows @ values.T).T + self.offset
+        return self.product(values) + self.offset
 
 
 class _Run:

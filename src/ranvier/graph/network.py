@@ -140,11 +140,14 @@ class Network:
 
     def affine_map(self, projection: Projection) -> tuple[Matrix, np.ndarray | float]:
         """A and b of a projection in float64: sparse rows, and ``[size of the target]`` or zero."""
+        return in_float64(projection.operation.rows(self.source_shape(projection))), self.offset_of(projection)
+
+    def offset_of(self, projection: Projection) -> np.ndarray | float:
+        """The constant of a projection in float64, ``[size of the target]`` or zero."""
         source = self.source_shape(projection)
         offset = projection.operation.offset(source)
         target = projection.operation.target_shape(source)
-        constant = 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
-        return in_float64(projection.operation.rows(source)), constant
+        return 0.0 if offset is None else np.broadcast_to(offset, target).ravel().astype(np.float64)
 
     @property
     def total_neurons(self) -> int:
