@@ -199,9 +199,11 @@ def _dropped_entries(followed: Followed) -> Iterator[LeftOut]:
     for trace in followed.carried.traces:
         group, dynamics = trace.lanes.connection.group, trace.dynamics
         reached = set(dynamics.reached(trace.lanes))
+        entries = group.transition.entries
         for a, b in sorted(group.transition.nonzero):
             # D of the model minus D of the rule: a three-factor rule has its filter's entry only.
-            if b in reached and (a, b) not in dynamics.entries and lasting >> state_of(trace, a) & 1:
+            missing = entries[a][b] is not None and (a, b) not in dynamics.entries
+            if b in reached and missing and lasting >> state_of(trace, a) & 1:
                 names = group.component_names
                 text = f"{names[b]} to {names[a]}, an entry of D that the rule drops"
                 yield LeftOut("dropped-entry", text, frozenset(trace.use.slots))

@@ -23,6 +23,7 @@ from .declared import BACKWARD, backward_of, declared_operands, pushed, why_not_
 from .interpret import apply_with_bodies, evaluate
 from .linearity import vanishes
 from .primitives import Kind, on_change, rule_of
+from .turn_axes import turn_mixing_in
 
 
 def contains(eqn: Equation, name: str) -> bool:
@@ -148,7 +149,8 @@ def _path_kind(closed: Any, argument: int) -> Kind:
 
 
 def _mixes_argument(closed: Any, argument: int, loop: Loop | None = None) -> bool:
-    return any(mixes(eqn, k) for eqn, reads in on_derivative_path(closed, argument, loop) for k in reads)
+    mixing = [(e, k) for e, reads in on_derivative_path(closed, argument, loop) for k in reads if mixes(e, k)]
+    return bool(mixing) and not turn_mixing_in(closed).issuperset((id(e), k) for e, k in mixing)
 
 
 def on_derivative_path(closed: Any, argument: int, loop: Loop | None = None) -> list[tuple[Equation, list[int]]]:

@@ -22,6 +22,7 @@ from ._jax import Equation, bind, copy, dtype_of, is_literal, num_closed_over, o
 from .bodies import bodies, called_body, is_call, loop_of
 from .declared import BACKWARD, closed_over, with_forward_rule
 from .interpret import apply_with_bodies, evaluate
+from .loop_arrays import with_arrays_by_turn
 from .loop_sums import with_sums_in_loops
 from .nested import classify, contains, tangents_of
 from .primitives import Kind, rule_of
@@ -54,7 +55,7 @@ def normalize(
     # Tracing again takes as long as the first time, so a step that is in normal form already is left alone.
     needed = any(inline.replaces(eqn) for eqn in open_jaxpr(traced)[0].eqns)
     inlined = trace(lambda *operands: evaluate(traced, operands, inline), avals) if needed else traced
-    inlined = with_sums_in_loops(inlined, avals)
+    inlined = with_sums_in_loops(with_arrays_by_turn(inlined, avals), avals)
     shared = _without_own_variable(inlined, hidden)
     if not shared:
         return inlined

@@ -385,16 +385,12 @@ def test_bad_options(options, what: str) -> None:
         ranvier.EProp(**options)
 
 
-def varying_decays(old, current):
-    return jnp.linspace(0.5, 0.9, N_OUT) * old + current
-
-
 def decay_by_state(old, current):
     return jnp.tanh(old) + current
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("readout", [varying_decays, decay_by_state])
+@pytest.mark.parametrize("readout", [decay_by_state])
 def test_a_readout_without_one_constant_decay(readout) -> None:
     model = LIF.model(readout=readout)
     with pytest.raises(ranvier.RuleError, match=r"one constant decay.*filter=") as caught:
@@ -402,6 +398,112 @@ def test_a_readout_without_one_constant_decay(readout) -> None:
     assert "v" in str(caught.value)
     expected = gradient(model, ranvier.EProp(filter=None), 4)
     assert difference(gradient(model, ranvier.EProp(filter=0.7), 4), expected) > 1e-3
+
+
+def with_decays(decays, to_readout=lambda current: current, bias: float = 0.0) -> ranvier.types.StepFunction:
+    """LIF neurons without recurrence, and leaky readouts with decays of their own."""
+    decays, n = jnp.asarray(decays), len(decays)
+
+    def step(params, state, x):
+        v = ALPHA * state["v"] + x @ params["w_in"]
+        z = spike(v - THRESHOLD)
+        r = decays * state["r"] + to_readout(z @ params["w_out"]) + bias
+        return {"v": v, "r": r}, r
+
+    params = {"w_in": normal(0, N_IN, N_REC, dtype=jnp.float64), "w_out": normal(2, N_REC, n, dtype=jnp.float64)}
+    return ranvier.step_function(step, params, zeros(jnp.float64, v=(N_REC,), r=(n,)))
+
+
+def by_backpropagation(model) -> dict:
+    """The gradient by JAX's reverse mode through the whole sequence."""
+
+    def total(params):
+        def one(state, given):
+            state, output = model.step(params, state, given[0])
+            return state, error_loss(output, given[1])
+
+        return jax.lax.scan(one, model.state, data_for(model))[1].sum()
+
+    return {(name,): g for name, g in jax.grad(total)(model.params).items()}
+
+
+def data_for(model) -> tuple[jax.Array, jax.Array]:
+    """Inputs, and targets for as many readouts as the model has."""
+    xs, ys = data()
+    return xs, jnp.tile(ys, (1, 9))[:, : model.state["r"].size]
+
+
+@pytest.mark.parametrize(
+    ("decays", "filters"),
+    [
+        pytest.param((0.5, 0.9), 2, id="two", marks=pytest.mark.slow),
+        pytest.param((0.9, 0.5, 0.9, 0.0, 0.5), 3, id="some alike"),
+        pytest.param(tuple(np.linspace(0.1, 0.9, 16)), 16, id="sixteen", marks=pytest.mark.slow),
+    ],
+)
+def test_every_decay_of_the_readouts_has_a_filter(decays, filters: int) -> None:
+    """Without recurrence e-prop with the readouts' filters is BPTT; with one filter for all it is not."""
+    model = with_decays(decays)
+    expected, (xs, ys) = by_backpropagation(model), data_for(model)
+    for chunk in (1, 3, None) if filters == 3 else (3,):
+        learner = learner_of(model, ranvier.EProp(), chunk)
+        assert not learner.plan.dropped
+        assert difference(learner.grad(error_loss, xs, ys)[0], expected) < ROUNDING
+    assert sum("filter" in name for trace in learner.info.hidden for name in map(str, trace.path)) == filters
+    for rule in (ranvier.EProp(filter=None), ranvier.EProp(filter=0.7)):
+        assert difference(learner_of(model, rule, 3).grad(error_loss, xs, ys)[0], expected) > 1e-3
+
+
+def test_a_filter_for_every_readout_behind_a_permutation() -> None:
+    model = with_decays((0.5, 0.9, 0.7), lambda current: 0.3 * current[::-1], 0.1)
+    xs, ys = data_for(model)
+    found = learner_of(model, ranvier.EProp(), 3).grad(error_loss, xs, ys)[0]
+    assert difference(found, by_backpropagation(model)) < ROUNDING
+
+
+@pytest.mark.slow
+def test_a_projection_to_a_readout_and_to_an_output_has_a_filter_for_the_readout_only() -> None:
+    def step(params, state, x):
+        v = ALPHA * state["v"] + x @ params["w_in"]
+        z = spike(v - THRESHOLD)
+        r = 0.8 * state["r"] + z @ params["w_out"]
+        return {"v": v, "r": r}, (r, z @ params["w_now"])
+
+    params = {
+        name: normal(k, *shape, dtype=jnp.float64)
+        for k, (name, shape) in enumerate({"w_in": (N_IN, 6), "w_out": (6, 2), "w_now": (6, 2)}.items())
+    }
+    model = ranvier.step_function(step, params, zeros(jnp.float64, v=(6,), r=(2,)))
+
+    def both(output, target):
+        return error_loss(output[0], target) + (output[1] * target).sum()
+
+    xs, ys = data()
+    ys = ys[:, :1] * jnp.ones(2)
+
+    def total(params):
+        def one(state, given):
+            state, output = step(params, state, given[0])
+            return state, both(output, given[1])
+
+        return jax.lax.scan(one, model.state, (xs, ys))[1].sum()
+
+    expected = {(name,): g for name, g in jax.grad(total)(params).items()}
+    learner = learner_of(model, ranvier.EProp(), 3)
+    assert not learner.plan.dropped
+    assert difference(learner.grad(both, xs, ys)[0], expected) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("decays", "to_readout", "what"),
+    [
+        (np.linspace(0.1, 0.9, 17), lambda current: current, "17 different decays.*at most 16"),
+        ((0.5, 0.9), lambda current: current.sum() * jnp.ones(2), "one result feeds several"),
+    ],
+)
+def test_readouts_whose_decays_allow_no_filter(decays, to_readout, what: str) -> None:
+    with pytest.raises(ranvier.RuleError, match=rf"{what}.*filter="):
+        learner_of(with_decays(decays, to_readout), ranvier.EProp())
 
 
 @pytest.mark.parametrize("feedback", ["random", "adaptive"])

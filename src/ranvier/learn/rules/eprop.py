@@ -16,11 +16,13 @@ from ..options import check_number, check_whole
 from ..rule import Rule
 from ..traces.feedback import Feedback
 from ..traces.filters import (
+    FilteredOutput,
+    Filters,
     check_kept_together,
     feedback_equations,
     filtered_readout_outputs_of,
     filtered_readouts,
-    readout_decay,
+    readout_filters,
     with_filters,
 )
 from ..traces.trace_kernel import TraceKernel
@@ -40,7 +42,9 @@ class EProp(Rule):
     fixed, or random and adapted with the readout's own gradient. Parameters that are not traced have their same-step
     gradient.
 
-    Memory: as D_RTRL and one number per weight and sample for the filter. Cost: as D_RTRL. Exact, with
+    Readouts with different decays have a filter each, up to 16 decays.
+
+    Memory: as D_RTRL and one number per weight and sample for every filter. Cost: as D_RTRL. Exact, with
     symmetric feedback, where D_RTRL is and also through a readout with memory.
 
     Attributes:
@@ -71,21 +75,21 @@ class EProp(Rule):
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         # F(e)_t = kappa F(e)_{t-1} + e_t is the eligibility trace of one more hidden state, m_t = kappa m_{t-1} + z_t.
         # With m in the program, D has the entry kappa, and traces, plan and chunks need not know of filters.
-        decays = {emission.var: self._decay(info, emission) for emission in filtered_readout_outputs_of(info)}
+        of_emissions = {emission.var: self._filters(info, emission) for emission in filtered_readout_outputs_of(info)}
         # A decay of 0 filters nothing: its state would cost a number per weight and change no gradient.
-        decays = {var: decay for var, decay in decays.items() if decay}
-        if not decays:
+        filters = {var: x for var, x in of_emissions.items() if x is not None}
+        if not filters:
             return info
-        filtered = with_filters(info, decays)
+        filtered = with_filters(info, filters)
         # D holds m only if m is a state of the neurons that emit z. Elsewhere the trace of m would stay at zero, and
         # the gradient would silently lose its temporal part.
-        check_kept_together(info, filtered, [e for e in filtered_readout_outputs_of(info) if e.var in decays])
+        check_kept_together(info, filtered, filters)
         return filtered
 
-    def _decay(self, info: ModuleInfo, emission) -> float:
-        if self.filter is None:
-            return 0.0
-        return readout_decay(info, emission) if self.filter == "readout" else float(self.filter)
+    def _filters(self, info: ModuleInfo, emission: FilteredOutput) -> Filters | None:
+        if self.filter == "readout":
+            return readout_filters(info, emission)
+        return Filters.with_decay(emission, float(self.filter)) if self.filter else None
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
         return sizes.of_traces(

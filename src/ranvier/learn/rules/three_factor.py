@@ -24,7 +24,7 @@ from ..linearization.group_dynamics import GroupDynamics
 from ..linearization.same_step import SameStep
 from ..options import check_function, check_number
 from ..rule import Rule
-from ..traces.filters import FILTERED, filtered_outputs_of, with_filters
+from ..traces.filters import FILTERED, Filters, filtered_outputs_of, with_filters
 from ..traces.trace_kernel import TraceKernel
 from ..traces.traces import Trace, traces_of
 from ..uses.alignment import Alignment
@@ -60,15 +60,15 @@ class ThreeFactor(Rule):
             check_function("modulator", self.modulator, ("output", "target"), example, RuleError)
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
-        decays = {emission.var: self.decay for emission in filtered_outputs_of(info)}
-        if not decays:
+        filters = {emission.var: Filters((self.decay,)) for emission in filtered_outputs_of(info)}
+        if not filters:
             raise RuleError(
                 f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
                 "so no weight has a postsynaptic factor; use another rule, such as D_RTRL."
             )
         # e_t = decay e_{t-1} + dz_t/dy_t (x) x_t is the trace of a filter of z that feels the step's projections only.
         # Were it not detached from the old states, the membrane's D would carry e too, on top of the rule's own decay.
-        return with_filters(info, decays, detached=True)
+        return with_filters(info, filters, detached=True)
 
     def memory(self, sizes: MemorySizes) -> RuleMemory:
         return sizes.of_traces(self.name, "Σ w", lambda t: t.pairs, lambda t: f"{t.pairs}")

@@ -6,22 +6,27 @@ more hidden state ``m_t = decay m_{t-1} + z_t``, so a filter is a rewriting of t
 
 For example, a decay of 0.9 and spikes at the steps 0 and 2: m is 1, 0.9, 1.81. The trace of m is the filtered trace of
 z, which no rule has to know of.
+
+Of two readouts with the decays 0.9 and 0.5 each needs a filter of its own. The projection that drives both is then
+taken twice, from the one filter and from the other, and of each result only the elements of its readout are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...errors import RuleError
 from ...program._jax import Equation, Literal, Var, bind, dtype_of, is_floating, located_at, shape_of, size_of
 from ...program.analysis.cache import cached_by_program
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
 from ...program.analysis.reachability import feeds_of, reach
+from ...program.analysis.relations import connections_of
 from ...program.bodies import has_derivative
 from ...program.interpret import Environment, read, run_equations
 from ...program.nested import classify_derivative
@@ -31,7 +36,7 @@ from ...program.primitives import Kind
 from ...program.program import ModuleInfo, Slot, SlotRole, slot_of
 from ..step.stages import stages_of
 from ..uses.traced_uses import traced_uses_of
-from .readouts import is_plain_move, path_out, readouts_of
+from .readouts import Readout, is_plain_move, path_out, readouts_of
 
 FILTERED = "filtered emission"
 """Label of the hidden states that filter emissions."""
@@ -50,6 +55,32 @@ class FilteredOutput:
     group: HiddenGroup
     var: Var
     equations: tuple[Equation, ...]
+
+
+MAX_DECAYS = 16
+"""Readouts of one emission with more different decays than this have no filter: each is a trace of every weight."""
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The low-pass filters of one emission.
+
+    Attributes:
+        decays: of the filters, without repetition.
+        of_results: by ``id`` of a projection that reads filtered values, for each of its results the decay of the
+            filter that each element is read through.
+    """
+
+    decays: tuple[float, ...]
+    of_results: Mapping[int, tuple[np.ndarray, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def with_decay(cls, emission: FilteredOutput, decay: float) -> Filters:
+        """One filter for all that reads an emission."""
+        of_results = {
+            id(eqn): tuple(np.full(shape_of(out), decay) for out in eqn.outvars) for eqn in emission.equations
+        }
+        return cls((decay,), of_results)
 
 
 @cached_by_program
@@ -120,64 +151,116 @@ def _stays_apart(eqn: Equation, moves: bool) -> bool:
     return moves and is_plain_move(eqn)
 
 
-def readout_decay(info: ModuleInfo, emission: FilteredOutput) -> float:
-    """The constant decay of the readouts that an emission drives; zero where they have no memory, or are no leaky
-    integrators of the emission that the rest of the step sees only through their new states.
+def readout_filters(info: ModuleInfo, emission: FilteredOutput) -> Filters | None:
+    """A filter for every decay of the leaky readouts that an emission drives; None where they have no memory.
+
+    A projection into no readout, to an output itself, say, has no memory: a filter there would add one.
 
     Raises:
-        RuleError: the readouts' decay is not one constant.
+        RuleError: a readout's decay is not constant, or there are too many.
     """
-    decays: set[float | None] = set()
-    for eqn in emission.equations:
-        # A projection into no readout, to an output itself, say, has no memory: a filter there would add one.
-        decays |= {readout.decay for readout in readouts_of(info, emission.var, eqn)} or {0.0}
-    if len(decays) == 1 and None not in decays:
-        (decay,) = decays
-        assert decay is not None
-        return decay
-    names = ", ".join(map(path_text, emission.group.hidden_paths))
-    raise RuleError(
-        f"the output of the group of {names} does not drive readouts with one constant decay, so EProp cannot take "
-        "its filter from them; write filter=exp(-dt / tau) with the readout's time constant, or filter=None for no "
-        "filter."
-    )
+    of_results = {
+        id(eqn): _decays_of_results(info, emission, eqn, readouts)
+        for eqn in emission.equations
+        if (readouts := readouts_of(info, emission.var, eqn))
+    }
+    decays = _distinct(of_results.values())
+    if len(decays) > MAX_DECAYS:
+        raise RuleError(
+            f"what the group of {_group_text(emission)} emits drives readouts with {len(decays)} different decays, and "
+            f"each is a filtered trace of every weight; at most {MAX_DECAYS} are filtered. Give the readouts fewer "
+            "decays, or write filter=exp(-dt / tau) with a time constant for all, or filter=None for no filter."
+        )
+    return Filters(decays, of_results) if any(decays) else None
 
 
-def with_filters(info: ModuleInfo, decays: Mapping[Var, float], *, detached: bool = False) -> ModuleInfo:
-    """The program with one more hidden state for each of these emissions: its low-pass filtered value.
+def _distinct(of_results: Iterable[tuple[np.ndarray, ...]]) -> tuple[float, ...]:
+    """The decays of some results, each once."""
+    return tuple(np.unique([x for results in of_results for result in results for x in result.flat]).tolist())
+
+
+def _group_text(emission: FilteredOutput) -> str:
+    return ", ".join(map(path_text, emission.group.hidden_paths))
+
+
+def _decays_of_results(
+    info: ModuleInfo, emission: FilteredOutput, eqn: Equation, readouts: Sequence[Readout]
+) -> tuple[np.ndarray, ...]:
+    """For every result of a projection the decay of the readout that each element drives."""
+    by_component = {(readout.group.index, readout.component): readout.decays for readout in readouts}
+    known = [decays for decays in by_component.values() if decays is not None]
+    if len(known) < len(by_component):
+        raise RuleError(
+            f"what the group of {_group_text(emission)} emits does not drive readouts with one constant decay each, so "
+            "there is no filter to take from them; write filter=exp(-dt / tau) with the readout's time constant, or "
+            "filter=None for no filter."
+        )
+    values = np.unique(np.concatenate(known))
+    # One decay for all, whatever lies between the projection and the readouts.
+    if values.size == 1:
+        return tuple(np.full(shape_of(out), values[0]) for out in eqn.outvars)
+    results = []
+    for out in eqn.outvars:
+        of_element = np.full(size_of(out), values[0])
+        reached: dict[int, float] = {}
+        for connection in connections_of(info, out, feeds_of(info)):
+            for component in connection.components:
+                decays = by_component.get((connection.group.index, component))
+                if decays is None:
+                    continue
+                for element, decay in zip(connection.y_index.tolist(), decays[connection.position].tolist()):
+                    _check_one_decay(emission, reached.setdefault(element, decay), decay)
+        if len(reached) < size_of(out):
+            _check_one_decay(emission, None, None)
+        of_element[list(reached)] = list(reached.values())
+        results.append(of_element.reshape(shape_of(out)))
+    return tuple(results)
+
+
+def _check_one_decay(emission: FilteredOutput, known: float | None, decay: float | None) -> None:
+    if known is None or known != decay:
+        raise RuleError(
+            f"what the group of {_group_text(emission)} emits drives readouts with different decays through a "
+            "projection of which one result feeds several of them, so no filter belongs to it; write "
+            "filter=exp(-dt / tau) with a time constant for all, or filter=None for no filter."
+        )
+
+
+def with_filters(info: ModuleInfo, filters: Mapping[Var, Filters], *, detached: bool = False) -> ModuleInfo:
+    """The program with more hidden states for every emission given, its low-pass filtered values.
 
     Args:
         info: the program.
-        decays: emission to the decay of its filter.
+        filters: emission to its filters.
         detached: whether the filtered value feels the step's projections only, not the old states; then the rest of
             the step does not read it. Otherwise the projections toward the outputs read the emission through it.
     """
     candidates = filtered_outputs_of(info) if detached else filtered_readout_outputs_of(info)
-    emissions = {e.var: e for e in candidates if e.var in decays}
+    emissions = {e.var: e for e in candidates if e.var in filters}
     counts = [len(info.input_invars), len(info.weight_invars), len(info.hidden_invars)]
     end = sum(counts)
-    extra = list(emissions)
+    extra = [(var, decay) for var in emissions for decay in filters[var].decays]
 
     def step(*operands: Any) -> list[Any]:
         # The filters come after the model's own hidden states, whose numbers stay as they are: parts of a mixed rule
         # share the model's states by number.
-        filters = dict(zip(extra, operands[end : end + len(extra)], strict=True))
+        old = dict(zip(extra, operands[end : end + len(extra)], strict=True))
         values: Environment = dict(zip(info.jaxpr.constvars, info.consts, strict=True))
         values.update(zip(info.jaxpr.invars, [*operands[:end], *operands[end + len(extra) :]], strict=True))
         if detached:
             run_equations(info.equations, values)
-            new = _detached(info, values, filters, decays)
+            new = _detached(info, values, old)
         else:
-            new = _run_filtered(info, values, filters, decays, emissions)
+            new = _run_filtered(info, values, old, filters, emissions)
         results = [jnp.asarray(read(values, atom)) for atom in info.jaxpr.outvars]
         last = len(info.output_outvars) + len(info.hidden_outvars)
         return [*results[:last], *new, *results[last:]]
 
     avals = [var.aval for var in info.jaxpr.invars]
-    avals[end:end] = [var.aval for var in extra]
+    avals[end:end] = [var.aval for var, _ in extra]
     first = len(info.output_outvars)
     closed = normalize(step, avals, slice(first, first + len(info.hidden) + len(extra)))
-    slots = tuple(_slot(emission, number) for number, emission in enumerate(emissions.values()))
+    slots = tuple(_slot(emissions[var], number) for number, (var, _) in enumerate(extra))
     return replace(info, closed_jaxpr=closed, hidden=(*info.hidden, *slots))
 
 
@@ -196,34 +279,59 @@ def _slot(emission: FilteredOutput, number: int) -> Slot:
 def _run_filtered(
     info: ModuleInfo,
     values: Environment,
-    filters: Mapping[Var, Any],
-    decays: Mapping[Var, float],
+    old: Mapping[tuple[Var, float], Any],
+    filters: Mapping[Var, Filters],
     emissions: Mapping[Var, FilteredOutput],
 ) -> list[Any]:
     """Runs the step; the projections read ``z`` with the derivative of its filtered value."""
+    new: dict[tuple[Var, float], Any] = {}
+
+    def advance(variables: Iterable[Var]) -> None:
+        for var, decay in old:
+            if var in variables:
+                new[var, decay] = decay * old[var, decay] + values[var]
+
     # Emissions that are old states are there from the start; the others are filtered as soon as they are computed.
-    filtered = {var: decays[var] * filters[var] + values[var] for var in emissions if var in values}
+    advance([var for var in emissions if var in values])
     for eqn in info.equations:
-        operands = []
-        for atom in eqn.invars:
-            value = read(values, atom)
-            # The projection reads z, so that the model's numbers stay. Its derivative is that of m, so that L is a
-            # signal for m and meets F(e). Other equations, a recurrent projection above all, read z as it is.
-            if not isinstance(atom, Literal) and atom in emissions and eqn in emissions[atom].equations:
-                hold = jax.lax.stop_gradient
-                value = hold(value) + (filtered[atom] - hold(filtered[atom]))
-            operands.append(value)
+        operands = [read(values, atom) for atom in eqn.invars]
+        # Other equations, a recurrent projection above all, read z as it is.
+        read_here = [a for a in eqn.invars if not isinstance(a, Literal) and a in filters]
+        filtered = {var: filters[var].of_results[id(eqn)] for var in read_here if id(eqn) in filters[var].of_results}
         with located_at(eqn):
-            values.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
-        for var in eqn.outvars:
-            if var in emissions:
-                filtered[var] = decays[var] * filters[var] + values[var]
-    return [filtered[var] for var in emissions]
+            results = _read_filtered(eqn, operands, filtered, new) if filtered else bind(eqn, operands)
+        values.update(zip(eqn.outvars, results, strict=True))
+        advance(eqn.outvars)
+    return [new[key] for key in old]
 
 
-def _detached(
-    info: ModuleInfo, values: Environment, filters: Mapping[Var, Any], decays: Mapping[Var, float]
+def _read_filtered(
+    eqn: Equation,
+    operands: Sequence[Any],
+    filtered: Mapping[Var, tuple[np.ndarray, ...]],
+    new: Mapping[tuple[Var, float], Any],
 ) -> list[Any]:
+    """The results of a projection, each element with the derivative of the emission as its filter has it."""
+    decays = _distinct(filtered.values())
+    (of_results, *_) = filtered.values()
+    by_decay = []
+    for decay in decays:
+        values = list(operands)
+        for k, atom in enumerate(eqn.invars):
+            if not isinstance(atom, Literal) and atom in filtered and (atom, decay) in new:
+                # The projection reads z, so that the model's numbers stay. Its derivative is that of m, so that L is a
+                # signal for m and meets F(e).
+                hold, m = jax.lax.stop_gradient, new[atom, decay]
+                values[k] = hold(values[k]) + (m - hold(m))
+        by_decay.append(bind(eqn, values))
+    results = by_decay[0]
+    for decay, others in zip(decays[1:], by_decay[1:], strict=True):
+        masks = [jnp.asarray(of_element == decay) for of_element in of_results]
+        results = [jnp.where(*parts) for parts in zip(masks, others, results, strict=True)]
+    return results
+
+
+def _detached(info: ModuleInfo, values: Environment, old: Mapping[tuple[Var, float], Any]) -> list[Any]:
     """The new filtered values, with no derivative by the old states; results of projections are those of the step."""
     # The population is computed a second time from old states without derivatives. Projections are not: their results
     # carry the derivative dz_t/dy_t, the rule's postsynaptic factor.
@@ -235,7 +343,7 @@ def _detached(
                 detached[a] if not isinstance(a, Literal) and a in detached else read(values, a) for a in eqn.invars
             ]
             detached.update(zip(eqn.outvars, bind(eqn, operands), strict=True))
-    return [decays[var] * filters[var] + detached.get(var, values[var]) for var in filters]
+    return [decay * before + detached.get(var, values[var]) for (var, decay), before in old.items()]
 
 
 def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
@@ -254,12 +362,14 @@ def filtered_readouts(info: ModuleInfo) -> frozenset[int]:
     return frozenset(id(eqn) for path in paths for eqn, _ in path if classify_derivative(eqn) is Kind.MIXING)
 
 
-def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, emissions: Sequence[FilteredOutput]) -> None:
+def check_kept_together(info: ModuleInfo, filtered: ModuleInfo, filters: Mapping[Var, Filters]) -> None:
     """Raises :class:`RuleError` where a filter feels states of the emission's group and is no state of that group.
 
     What the group's projections emit without its states, as ``tanh(x @ w)``, has a filter that stands by itself.
     """
     group_of, old = analyse_groups(filtered).group_of, filtered.hidden_path_to_invar
+    filtered_here = [e for e in filtered_readout_outputs_of(info) if e.var in filters]
+    emissions = [emission for emission in filtered_here for _ in filters[emission.var].decays]
     for number, emission in enumerate(emissions):
         path = filter_path(emission, number)
         group, index = group_of[path], [slot.path for slot in filtered.hidden].index(path)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...program._jax import Equation, Literal, Var, dtype_of, is_floating
 from ...program.analysis.binding_time import BindingTime, BindingTimes, binding_times_of
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
@@ -33,10 +35,9 @@ class Readout:
     component: int
 
     @property
-    def decay(self) -> float | None:
-        """The fraction that is left of it after a step; None if that is not one constant."""
-        fact = self.group.transition.entries[self.component][self.component]
-        return 0.0 if fact is None else fact.value
+    def decays(self) -> np.ndarray | None:
+        """What is left of it after a step, by position; None where that is not constant."""
+        return self.group.transition.constant_entry(self.component, self.component)
 
 
 def readouts_of(info: ModuleInfo, var: Var, eqn: Equation) -> tuple[Readout, ...]:

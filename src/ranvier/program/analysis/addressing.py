@@ -39,7 +39,11 @@ MOST_COMBINATIONS = 1024
 
 
 def possible_indices(
-    eqn: Equation, operands: Sequence[int], constant_value: ConstantValue, producers: Mapping[Var, Equation]
+    eqn: Equation,
+    operands: Sequence[int],
+    constant_value: ConstantValue,
+    producers: Mapping[Var, Equation],
+    most_along: Callable[[int], int] = lambda axis: MOST_CHOICES,
 ) -> list[Indices] | None:
     """All values that the indices of an equation can have, as far as they lead to places inside the array.
 
@@ -48,16 +52,19 @@ def possible_indices(
         operands: numbers of the operands that are indices.
         constant_value: gives the value of constants.
         producers: variable to the equation that computes it.
+        most_along: how many places are distinguished along an axis of the array.
 
     Returns:
         The distinct choices; None where they are too many or not known.
     """
     indices = bounded_indices(eqn, operands, constant_value, producers)
-    if indices is None:
-        origin, atoms = _origin_of(eqn, operands, constant_value, producers)
-        choices = None if origin is None else _by_axis(eqn, origin, atoms)
-        indices = _distinct(choices or (), operands)
-    return indices if indices and len(indices) <= MOST_CHOICES else None
+    if indices and len(indices) <= MOST_CHOICES:
+        return indices
+    origin, atoms = _origin_of(eqn, operands, constant_value, producers)
+    choices = None if origin is None else _by_axis(eqn, origin, atoms, most_along)
+    by_axis = _distinct(choices or (), operands)
+    # A step may bound the indices without naming a few places: a remainder by 100 in a buffer of 100, say.
+    return by_axis or None
 
 
 def bounded_indices(
@@ -245,7 +252,9 @@ def _varying_coordinates(indices: Sequence[np.ndarray]) -> int:
     return sum(int((x != x[:1]).any(axis=(0, 1)).sum()) for x in columns)
 
 
-def _by_axis(eqn: Equation, origin: _Origin, atoms: Sequence[Atom]) -> list[tuple[np.ndarray, ...]] | None:
+def _by_axis(
+    eqn: Equation, origin: _Origin, atoms: Sequence[Atom], most_along: Callable[[int], int]
+) -> list[tuple[np.ndarray, ...]] | None:
     """The indices with every place along the axis of the one coordinate that is not known."""
     limits = _last_places(eqn)
     zero = {root: np.zeros((1, *shape_of(root)), dtype_of(root)) for root in origin.roots}
@@ -255,13 +264,21 @@ def _by_axis(eqn: Equation, origin: _Origin, atoms: Sequence[Atom]) -> list[tupl
     columns = opened if scalars else list(np.moveaxis(opened[0], -1, 0))
     varying = [number for number, column in enumerate(columns) if column.any()]
     # With two open coordinates the choices would be all pairs of places.
-    if len(varying) != 1 or limits[varying[0]] >= MOST_CHOICES:
+    if len(varying) != 1 or limits[varying[0]] >= most_along(_axes_addressed(eqn)[varying[0]]):
         return None
     choices = []
     for place in range(limits[varying[0]] + 1):
         choice = [np.where(is_open, place, x).astype(x.dtype) for x, is_open in zip(values, opened, strict=True)]
         choices.append(tuple(choice))
     return choices
+
+
+def _axes_addressed(eqn: Equation) -> Sequence[int]:
+    """For every coordinate of the indices the axis of the array that it runs along."""
+    if eqn.primitive.name in ("dynamic_slice", "dynamic_update_slice"):
+        return range(len(shape_of(eqn.invars[0])))
+    numbers = eqn.params["dimension_numbers"]
+    return numbers.start_index_map if eqn.primitive.name == "gather" else numbers.scatter_dims_to_operand_dims
 
 
 def _last_places(eqn: Equation) -> list[int]:

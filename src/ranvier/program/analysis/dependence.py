@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -26,11 +26,13 @@ from ..folding import run_known
 from ..interpret import Environment
 from ..nested import mixes, tangents_of
 from ..primitives import Kind, PrimitiveRule, rule_of
-from .addressing import ConstantValue, Indices, index_operands, possible_indices
+from ..turn_axes import TurnAxes, turn_axes_in
+from .addressing import MOST_CHOICES, ConstantValue, Indices, index_operands, possible_indices
 from .dependences import Dependences, add_dependence, chained
 from .loop_dependence import loop_dependences
-from .position_map import ONLY_IDENTITY, Maps, PositionMap
+from .position_map import MAX_MAPS, MAX_TURNS, ONLY_IDENTITY, Maps, PositionMap
 from .position_sums import sums_within_positions
+from .turn_maps import maps_within_turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +43,15 @@ class Sources:
         producers: variable to the equation that computes it.
         is_fixed: whether no derivative passes into a value; None where sums count as mixing.
         samples: independent samples of the program.
+        turn_axes: variables that hold the turns of a loop, with the axes along which they do.
+        most_places: how many places are distinguished where an index is not known.
     """
 
     producers: Mapping[Var, Equation]
     is_fixed: Callable[[Atom], bool] | None = None
     samples: int = 1
+    turn_axes: TurnAxes = field(default_factory=dict)
+    most_places: int = MOST_CHOICES
 
 
 def equation_dependences(
@@ -70,8 +76,10 @@ def equation_dependences(
         results = _structural(eqn, rule, constant_value, sources)
     elif rule.kind is Kind.NESTED:
         results = _nested(eqn, constant_value, sources is not None)
-    elif rule.kind is Kind.MIXING and sources is not None and sources.is_fixed is not None:
-        sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers, sources.samples)
+    elif rule.kind is Kind.MIXING and sources is not None:
+        sums = maps_within_turns(eqn, sources.turn_axes)
+        if not sums and sources.is_fixed is not None:
+            sums = sums_within_positions(eqn, constant_value, sources.is_fixed, sources.producers, sources.samples)
         results = [{(k, is_floating(dtype_of(eqn.invars[k]))): maps for k, maps in sums.items()} for _ in eqn.outvars]
     else:
         results = [{} for _ in eqn.outvars]
@@ -130,7 +138,21 @@ def _choices(
     constants = {k: value for k in indices if (value := constant_value(eqn.invars[k])) is not None}
     if len(constants) == len(indices):
         return [constants]
-    return None if sources is None else possible_indices(eqn, indices, constant_value, sources.producers)
+    if sources is None:
+        return None
+    array = eqn.invars[0]
+    turns = sources.turn_axes.get(array, frozenset()) if isinstance(array, Var) else frozenset()
+
+    def most_along(axis: int) -> int:
+        # Any turn of a loop is at the same position as any other, and a body is walked for one of them.
+        return MAX_TURNS if axis in turns else sources.most_places
+
+    return possible_indices(eqn, indices, constant_value, sources.producers, most_along)
+
+
+def has_known_places(eqn: Equation, constant_value: ConstantValue, sources: Sources | None) -> bool:
+    """Whether all places are known that an equation can read or write."""
+    return _choices(eqn, index_operands(eqn), constant_value, sources) is not None
 
 
 def _kept_in_place(eqn: Equation) -> Dependences:
@@ -248,21 +270,14 @@ def body_dependences(
         constants: values of the operands that are known.
         at_changing_places: whether to follow what is read or written at places that are not constant.
     """
-    jaxpr, consts = open_jaxpr(body)
-    known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
-    known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
+    jaxpr, _ = open_jaxpr(body)
     sizes = [size_of(var) for var in jaxpr.invars]
     of_variable: dict[Var, Dependences] = {
         var: {(k, is_floating(dtype_of(var))): ONLY_IDENTITY} for k, var in enumerate(jaxpr.invars)
     }
-
-    def constant_value(atom: Atom) -> np.ndarray | None:
-        value = atom.val if isinstance(atom, Literal) else known.get(atom)
-        return None if value is None else np.asarray(value)
-
-    sources = Sources({var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}) if at_changing_places else None
+    constant_value = constants_of_body(body, constants)
+    sources = sources_in_body(body) if at_changing_places else None
     for eqn in jaxpr.eqns:
-        _fold_constants(eqn, known, constant_value)
         for out, of_eqn in zip(eqn.outvars, equation_dependences(eqn, constant_value, sources), strict=True):
             total: Dependences = {}
             for (operand, gradient), maps in of_eqn.items():
@@ -272,6 +287,27 @@ def body_dependences(
                     add_dependence(total, key, through, size_of(out), sizes[key[0]])
             of_variable[out] = total
     return [{} if isinstance(atom, Literal) else of_variable.get(atom, {}) for atom in jaxpr.outvars]
+
+
+def constants_of_body(body: Any, constants: Sequence[np.ndarray | None] = ()) -> ConstantValue:
+    """What gives the values of a body's constants, from those of its operands that are known."""
+    jaxpr, consts = open_jaxpr(body)
+    known: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
+    known.update({v: c for v, c in zip(jaxpr.invars, constants, strict=False) if c is not None})
+
+    def constant_value(atom: Atom) -> np.ndarray | None:
+        value = atom.val if isinstance(atom, Literal) else known.get(atom)
+        return None if value is None else np.asarray(value)
+
+    for eqn in jaxpr.eqns:
+        _fold_constants(eqn, known, constant_value)
+    return constant_value
+
+
+def sources_in_body(body: Any) -> Sources:
+    """How the operands of a body's equations come about."""
+    producers = {var: eqn for eqn in open_jaxpr(body)[0].eqns for var in eqn.outvars}
+    return Sources(producers, turn_axes=turn_axes_in(body), most_places=MAX_MAPS)
 
 
 def _fold_constants(eqn: Equation, known: Environment, constant_value: ConstantValue) -> None:

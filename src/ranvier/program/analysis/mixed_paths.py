@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .._jax import Equation, Var
 from ..bodies import has_derivative
 from ..program import ModuleInfo
-from .reachability import differentiated_operands, feeds_of, is_mixed, reach
+from .reachability import differentiated_operands, feeds_of, mixed_results, reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +62,22 @@ def mixed_paths(
     for eqn in info.equations:
         if not has_derivative(eqn):
             continue
-        mixed = unmixed = 0
+        mixed = targets = 0
         operands: list[Var] = []
         for k, atom in differentiated_operands(eqn):
-            if is_mixed(feeds, eqn, k):
-                mixed |= direct.get(atom, 0)
-                operands += [atom] if direct.get(atom) else []
-            else:
-                unmixed |= direct.get(atom, 0)
-        targets = 0
-        for var in eqn.outvars:
-            targets |= reached.mask(var)
-            # A new hidden state is a source of its own: what reached it is carried by D, or lost before.
-            direct[var] = direct.get(var, 0) | (0 if var in own else unmixed)
+            arriving = direct.get(atom, 0)
+            if not arriving:
+                continue
+            in_results = mixed_results(feeds, eqn, k)
+            if in_results:
+                mixed |= arriving
+                operands.append(atom)
+            for var in eqn.outvars:
+                if var in in_results:
+                    targets |= reached.mask(var)
+                # A new hidden state is a source of its own: what reached it is carried by D, or lost before.
+                elif var not in own:
+                    direct[var] = direct.get(var, 0) | arriving
         if mixed and targets and id(eqn) not in without:
             paths.append(MixedPath(eqn, mixed, targets, tuple(operands)))
     return paths

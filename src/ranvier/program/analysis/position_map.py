@@ -16,6 +16,9 @@ import numpy as np
 MAX_MAPS = 64
 """More maps than this between two arrays count as mixing."""
 
+MAX_TURNS = 2**13
+"""So do more than this into an array with an element for every turn of a loop."""
+
 
 class PositionMap:
     """For every element of a target array, the flat index of the source element it depends on, or -1.
@@ -88,7 +91,13 @@ def union(first: Maps, second: Maps, target_size: int, source_size: int) -> Maps
     merged: list[PositionMap] = list(first)
     for candidate in second:
         _add(merged, candidate, target_size, source_size)
-    return tuple(merged) if len(merged) <= MAX_MAPS else None
+    return tuple(merged) if len(merged) <= _most_maps(target_size, source_size) else None
+
+
+def _most_maps(target_size: int, source_size: int) -> int:
+    """How many maps may lead from one array into another: more into one that is so many times its size, as is what a
+    loop stacks along time."""
+    return min(MAX_TURNS, max(MAX_MAPS, source_size // max(target_size, 1)))
 
 
 def _add(maps: list[PositionMap], candidate: PositionMap, target_size: int, source_size: int) -> None:
@@ -126,10 +135,20 @@ def compose(outer: Maps, inner: Maps, target_size: int, source_size: int) -> Map
     if inner == ONLY_IDENTITY:
         return outer
     result: list[PositionMap] = []
-    for second in inner:
-        for first in outer:
-            _add(result, first.after(second, source_size), target_size, source_size)
-    return tuple(result) if len(result) <= MAX_MAPS else None
+    for candidate in _all_through(outer, inner, target_size, source_size):
+        _add(result, candidate, target_size, source_size)
+    return tuple(result) if len(result) <= _most_maps(target_size, source_size) else None
+
+
+def _all_through(
+    outer: tuple[PositionMap, ...], inner: tuple[PositionMap, ...], target_size: int, source_size: int
+) -> Iterable[PositionMap]:
+    """Every map of ``outer`` and then every map of ``inner``, those that are many without repetition."""
+    pairs = ((first, second) for second in inner for first in outer)
+    if len(outer) * len(inner) <= MAX_MAPS:
+        return [first.after(second, source_size) for first, second in pairs]
+    # The same few maps come up again and again where the middle value holds the turns of a loop.
+    return dict.fromkeys(first.after(second, source_size) for first, second in pairs)
 
 
 def is_injective(maps: Iterable[PositionMap]) -> bool:

@@ -16,14 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .._jax import Atom, Equation, Literal, Var, dtype_of, is_floating, size_of
-from ..bodies import has_derivative
+from ..bodies import has_derivative, is_loop
 from ..nested import classify_derivative, mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
+from ..turn_axes import turn_axes_of
 from .binding_time import BindingTime, binding_times_of
 from .cache import cached_by_program
 from .dependence import Sources, equation_dependences
 from .dependences import Dependences, add_dependence
+from .lost_paths import lost_paths
 from .position_map import ONLY_IDENTITY, Maps, compose
 
 NOTHING: Dependences = {}
@@ -37,11 +39,13 @@ class Feeds:
         of_variable: for every variable, (index of the hidden state, whether a derivative passes) to the maps
             from the elements of the new hidden state to the elements of the variable.
         of_equation: for every equation on such a path, by ``id``, the dependences of its results.
+        lost: for every branch and loop among these the pairs (operand, result) between which positions are lost.
         consumers: variable to the numbers of the equations that read it, in order.
     """
 
     of_variable: dict[Var, Dependences]
     of_equation: dict[int, list[Dependences]]
+    lost: dict[int, frozenset[tuple[int, int]]]
     consumers: dict[Var, list[int]]
 
     def of(self, atom: Atom) -> Dependences:
@@ -79,19 +83,31 @@ def _feeds(info: ModuleInfo, equations: Sequence[Equation]) -> Feeds:
     sizes = [size_of(var) for var in info.hidden_outvars]
     of_variable: dict[Var, Dependences] = {var: {(j, True): ONLY_IDENTITY} for j, var in enumerate(info.hidden_outvars)}
     of_equation: dict[int, list[Dependences]] = {}
-    sources = Sources(binding_times.producers, lambda atom: not binding_times.learned_of(atom), info.samples)
+    lost: dict[int, frozenset[tuple[int, int]]] = {}
+
+    def is_fixed(atom: Atom) -> bool:
+        return not binding_times.learned_of(atom)
+
+    old_states = sum(binding_times.bits[var] for var in info.hidden_invars)
+
+    def holds_no_state(atom: Atom) -> bool:
+        return not binding_times.learned_of(atom) & old_states
+
+    sources = Sources(binding_times.producers, is_fixed, info.samples, turn_axes_of(info.equations, holds_no_state))
     # Backward: when an equation is visited, all that its results feed is known, so each is visited once.
     for eqn in reversed(equations):
         if not any(var in of_variable for var in eqn.outvars):
             continue
         of_equation[id(eqn)] = equation_dependences(eqn, binding_times.constant_value, sources)
+        if eqn.primitive.name == "cond" or is_loop(eqn):
+            lost[id(eqn)] = lost_paths(eqn, of_equation[id(eqn)], binding_times.constant_value, sources)
         for out, dependences in zip(eqn.outvars, of_equation[id(eqn)], strict=True):
             fed = of_variable.get(out, NOTHING)
             for (operand, gradient), maps in dependences.items():
                 source = eqn.invars[operand]
                 if not isinstance(source, Literal):
                     _extend(of_variable, source, fed, gradient, maps, sizes)
-    return Feeds(of_variable, of_equation, _consumers(info))
+    return Feeds(of_variable, of_equation, lost, _consumers(info))
 
 
 def _extend(
@@ -224,15 +240,16 @@ def paths_through_mixing(info: ModuleInfo) -> dict[Var, tuple[int, Equation]]:
         if not has_derivative(eqn):
             continue
         through = eqn
-        reached = later = 0
+        later = 0
         for var in eqn.outvars:
-            reached |= masks.get(var, 0)
             # A new state ends a path: what mixes after it belongs to the next relation.
             if var in paths and var not in new_states:
                 later, through = later | paths[var][0], paths[var][1]
         for k, atom in differentiated_operands(eqn):
-            mixed = is_mixed(feeds, eqn, k)
-            if mask := reached if mixed else later:
+            mask, mixed = later, mixed_results(feeds, eqn, k)
+            for var in mixed:
+                mask |= masks.get(var, 0)
+            if mask:
                 known, first = paths.get(atom, (0, eqn if mixed else through))
                 paths[atom] = known | mask, first
     return paths
@@ -249,10 +266,20 @@ def is_mixed(feeds: Feeds, eqn: Equation, operand: int) -> bool:
     """Whether the equation mixes the operand's positions.
 
     A sum into constant places mixes what it adds up, and so does any other move that leaves an operand no place. A sum
-    over the elements of one position (see :mod:`.blocks`) does not.
+    over the elements of one position (see :mod:`.position_sums`) does not.
+    """
+    return bool(mixed_results(feeds, eqn, operand))
+
+
+def mixed_results(feeds: Feeds, eqn: Equation, operand: int) -> Sequence[Var]:
+    """The results in which an equation mixes the operand's positions, as :func:`is_mixed` has it.
+
+    A loop that takes v to the new v, and writes it into a row of a buffer that data decide, mixes it in the buffer.
     """
     if rule_of(eqn.primitive).kind is Kind.MIXING and feeds.passes(eqn, operand):
-        return False
+        return ()
+    if id(eqn) in feeds.lost:
+        return [out for r, out in enumerate(eqn.outvars) if (operand, r) in feeds.lost[id(eqn)]]
     moved = classify_derivative(eqn) in (Kind.STRUCTURAL, Kind.MIXING)
     lost = moved and id(eqn) in feeds.of_equation and not feeds.passes(eqn, operand)
-    return mixes(eqn, operand) or lost
+    return eqn.outvars if mixes(eqn, operand) or lost else ()

@@ -15,11 +15,12 @@ import jax
 
 from ...errors import AnalysisError
 from .._jax import Equation, Literal, Var, bind, is_floating
-from ..bodies import called_body, is_call, is_loop
+from ..bodies import bodies, called_body, is_call, is_loop
 from ..interpret import Environment, apply_with_bodies, evaluate, read, run_equations
 from ..nested import classify_derivative, mixes
 from ..primitives import Kind, rule_of
 from ..program import ModuleInfo
+from ..turn_axes import turn_mixing_in
 from .reachability import Feeds
 
 
@@ -67,7 +68,7 @@ class Slice:
         cut = [x if passes else _without_derivative(x) for x, passes in zip(operands, passing, strict=True)]
         # A sum over the elements of one position mixes, but belongs to D: derivatives pass through it as a whole.
         sums_within = any(passing) and rule_of(eqn.primitive).kind is Kind.MIXING
-        return bind(eqn, cut) if sums_within else _apply_unmixed(eqn, cut)
+        return bind(eqn, cut) if sums_within else _Unmixed()(eqn, cut)
 
 
 def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
@@ -80,14 +81,25 @@ def _picked(values: Mapping[Var, Any], variables: Sequence[Var]) -> list[Any]:
     return [values[var] for var in variables]
 
 
-def _apply_unmixed(eqn: Equation, operands: list[Any]) -> Sequence[Any]:
-    """Applies an equation so that forward-mode derivatives pass, but not through mixing in its body."""
-    if eqn.primitive.name == "cond" or is_loop(eqn):
-        return apply_with_bodies(eqn, operands, _apply_unmixed)
-    if is_call(eqn):
-        return evaluate(called_body(eqn), operands, _apply_unmixed)
-    opaque = classify_derivative(eqn) is Kind.OPAQUE
-    return bind(eqn, [_without_derivative(x) if opaque or mixes(eqn, k) else x for k, x in enumerate(operands)])
+@dataclass(frozen=True)
+class _Unmixed:
+    """Applies equations so that forward-mode derivatives pass, but not through mixing in their bodies.
+
+    Attributes:
+        turns: operands that may be mixed all the same, since only the turns of a loop meet there.
+    """
+
+    turns: frozenset[tuple[int, int]] = frozenset()
+
+    def __call__(self, eqn: Equation, operands: list[Any]) -> Sequence[Any]:
+        if eqn.primitive.name == "cond" or is_loop(eqn):
+            inside = _Unmixed(frozenset().union(*map(turn_mixing_in, bodies(eqn))))
+            return apply_with_bodies(eqn, operands, inside)
+        if is_call(eqn):
+            return evaluate(called_body(eqn), operands, _Unmixed())
+        opaque = classify_derivative(eqn) is Kind.OPAQUE
+        cut = [opaque or (mixes(eqn, k) and (id(eqn), k) not in self.turns) for k in range(len(operands))]
+        return bind(eqn, [_without_derivative(x) if is_cut else x for x, is_cut in zip(operands, cut, strict=True)])
 
 
 def _without_derivative(value: Any) -> Any:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import AnalysisError
-from .._jax import Var, trace
+from .._jax import Var, dtype_of, shape_of, trace
 from ..paths import path_text
 from ..program import ModuleInfo
 from .binding_time import BindingTime, binding_times_of
@@ -212,6 +212,24 @@ class Transition:
         facts = self._facts()
         count = len(self._positions.components)
         return tuple(tuple(facts.get((a, b)) for b in range(count)) for a in range(count))
+
+    def constant_entry(self, a: int, b: int) -> np.ndarray | None:
+        """The values of an entry of D at all positions; None where they are not constant."""
+        fact = self.entries[a][b]
+        if fact is None:
+            return np.zeros(self._positions.size)
+        if fact.binding_time is not BindingTime.CONSTANT:
+            return None
+        if fact.value is not None:
+            return np.full(self._positions.size, fact.value)
+        binding_times = binding_times_of(self.info)
+        with jax.ensure_compile_time_eval():
+            # What is no constant has no part in the entry, so any number will do for it.
+            values = [jnp.ones(shape_of(var), dtype_of(var)) for var in self.path.sources]
+            known = [binding_times.constant_value(var) for var in self.path.residuals]
+            pairs = zip(known, self.path.residuals, strict=True)
+            rest = [jnp.ones(shape_of(var), dtype_of(var)) if x is None else x for x, var in pairs]
+            return np.asarray(self.columns_at(values, rest, frozenset([(a, b)]))[a, b])
 
     def _facts(self) -> dict[tuple[int, int], EntryFacts]:
         order = sorted(self.nonzero)
