@@ -167,9 +167,10 @@ def readout_filters(info: ModuleInfo, emission: FilteredOutput) -> Filters | Non
     decays = _distinct(of_results.values())
     if len(decays) > MAX_DECAYS:
         raise RuleError(
-            f"what the group of {_group_text(emission)} emits drives readouts with {len(decays)} different decays, and "
-            f"each is a filtered trace of every weight; at most {MAX_DECAYS} are filtered. Give the readouts fewer "
-            "decays, or write filter=exp(-dt / tau) with a time constant for all, or filter=None for no filter."
+            f"the output of the group of {_group_text(emission)} drives readouts with {len(decays)} different decays, "
+            f"and each takes a filtered trace of every weight; EProp filters for at most {MAX_DECAYS}. Give the "
+            "readouts fewer decays, or write filter=exp(-dt / tau) with one time constant for all, or filter=None for "
+            "no filter."
         )
     return Filters(decays, of_results) if any(decays) else None
 
@@ -191,9 +192,9 @@ def _decays_of_results(
     known = [decays for decays in by_component.values() if decays is not None]
     if len(known) < len(by_component):
         raise RuleError(
-            f"what the group of {_group_text(emission)} emits does not drive readouts with one constant decay each, so "
-            "there is no filter to take from them; write filter=exp(-dt / tau) with the readout's time constant, or "
-            "filter=None for no filter."
+            f"the output of the group of {_group_text(emission)} does not drive readouts with one constant decay each, "
+            "so EProp cannot take its filter from them; write filter=exp(-dt / tau) with the readout's time constant, "
+            "or filter=None for no filter."
         )
     values = np.unique(np.concatenate(known))
     # One decay for all, whatever lies between the projection and the readouts.
@@ -220,14 +221,14 @@ def _decays_of_results(
 def _check_one_decay(emission: FilteredOutput, known: float | None, decay: float | None) -> None:
     if known is None or known != decay:
         raise RuleError(
-            f"what the group of {_group_text(emission)} emits drives readouts with different decays through a "
-            "projection of which one result feeds several of them, so no filter belongs to it; write "
-            "filter=exp(-dt / tau) with a time constant for all, or filter=None for no filter."
+            f"the output of the group of {_group_text(emission)} drives readouts with different decays, but one result "
+            "of the projection feeds several of them, so no one filter is right for it; write filter=exp(-dt / tau) "
+            "with one time constant for all, or filter=None for no filter."
         )
 
 
 def with_filters(info: ModuleInfo, filters: Mapping[Var, Filters], *, detached: bool = False) -> ModuleInfo:
-    """The program with more hidden states for every emission given, its low-pass filtered values.
+    """The program with more hidden states for each of these emissions: its low-pass filtered values.
 
     Args:
         info: the program.
