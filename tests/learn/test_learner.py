@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import ranvier
+from ranvier.learn.sequences.gradients import GradientFunction
 from tests.support.learning import T, difference, flat, gradient, learning, loss, phases, sequence
 from tests.support.slow_d_rtrl import CASES
 from tests.support.zoo import MODELS
@@ -396,3 +397,15 @@ def test_bad_options_of_compile(options: dict, message: str) -> None:
 def test_example_inputs_with_a_batch_and_a_batch_size() -> None:
     with pytest.raises(ranvier.RanvierError, match=r"float64\[2,5\]"):
         ranvier.compile(CASES["lif_with_synapse"]().model, ranvier.D_RTRL(), jnp.ones((2, 3)), batch_size=2)
+
+
+def test_a_learner_does_not_write_out_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``jax.jit`` names a callable object by its text, which for a large program takes longer than to compile it."""
+
+    def refuse(self: object) -> str:
+        raise AssertionError("the program was written out")
+
+    monkeypatch.setattr(GradientFunction, "__repr__", refuse)
+    learner, xs = network()
+    gradients, _ = learner.grad(squares, xs, targets())
+    assert gradients

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import ranvier
+from ranvier.program import kernels
 from tests.support.learning import difference
 
 DENSE = np.array([[0.5, 0, 0], [0, -1, 2], [0.25, 0, 0]], np.float32)
@@ -89,3 +90,18 @@ def test_kernels_in_plain_jax_need_no_package() -> None:
 @pytest.mark.usefixtures("_without_numba")
 def test_a_kernel_chosen_in_the_model_needs_no_package() -> None:
     assert difference(gradient(model(backend="jax_raw")), by_hand()) < 1e-5
+
+
+def test_equal_equations_are_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: list[Any] = []
+    monkeypatch.setattr(kernels, "_missing_package", lambda eqn: lowered.append(eqn))
+
+    def step(params: Any, state: Any, x: Any) -> Any:
+        other = brainevent.CSR((params["w"][:2], ROWS.indices[:2], np.array([0, 1, 2])), shape=(2, 3))
+        v = 0.9 * state["v"] + x @ ROWS + (x + 1) @ ROWS + x[:2] @ other
+        return {"v": v}, v
+
+    kernels.check_kernels(
+        ranvier.analyse(ranvier.step_function(step, {"w": ROWS.data}, {"v": jnp.zeros(3)}), jnp.zeros(3)).info
+    )
+    assert len(lowered) == 2  # products with three rows, of which there are two, and one with two rows

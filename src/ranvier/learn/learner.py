@@ -59,9 +59,10 @@ class Learner(Remade):
         self._kernel = applied.kernel
         self._structure = Structure(self.model, self.info)
         self._form = SequenceForm(self.info, self.batch_size, self.reduction)
+        # The method rather than the object, of which jax.jit would write out all fields, every equation among them.
         # Static are the loss, whether the memory is empty, and whether it is wanted after the call: each makes a
         # program of its own, without the products that nobody needs.
-        self._jitted = jax.jit(GradientFunction(applied.kernel, applied.plan), static_argnums=(0, 1, 2))
+        self._jitted = jax.jit(GradientFunction(applied.kernel, applied.plan).__call__, static_argnums=(0, 1, 2))
         # Compiled, or every call would run the static equations and make the traces one by one.
         self._empty_memory = jax.jit(lambda params, other: self._kernel.init(self._static(params, other)))
 

@@ -6,7 +6,7 @@ a compilation. A primitive that JAX does not list is therefore lowered once on i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import jax
 
@@ -28,7 +28,7 @@ def check_kernels(info: ModuleInfo) -> None:
         ModelError: a package that a primitive's kernel needs is not installed; the message says how to install it.
     """
     missing: dict[str, list[str]] = {}
-    for eqn in _foreign(info.equations):
+    for eqn in {_form(eqn): eqn for eqn in _foreign(info.equations)}.values():
         name = _missing_package(eqn)
         if name is not None:
             missing.setdefault(name, []).append(eqn.primitive.name)
@@ -51,6 +51,19 @@ def _foreign(equations: Iterable[Equation]) -> Iterator[Equation]:
             yield from _foreign(open_jaxpr(body)[0].eqns)
         if not inside and eqn.primitive.name not in names_of_primitives():
             yield eqn
+
+
+def _form(eqn: Equation) -> Hashable:
+    """All that lowering an equation depends on; a number of its own where its parameters cannot be compared.
+
+    The layers of a network have the same few forms, and lowering one of them takes milliseconds.
+    """
+    form = (eqn.primitive, tuple(atom.aval for atom in eqn.invars), tuple(eqn.params.items()))
+    try:
+        hash(form)
+    except TypeError:
+        return id(eqn)
+    return form
 
 
 def _missing_package(eqn: Equation) -> str | None:
