@@ -12,6 +12,7 @@ goes through the whole range from the strong end, and what it ends with holds in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -125,6 +126,10 @@ def chosen_attempt(
 def _why_none(tried: list[Attempt]) -> str:
     """Why no value holds, and whether more data would help."""
     judgements = [attempt.judgement for attempt in tried if attempt.judgement is not None]
+    if all(math.isinf(judgement.loss) for judgement in judgements):
+        return (
+            "no value holds: the outputs stay at zero on the validation data, so they do not show what a change costs"
+        )
     needed = min((j.needed for j in judgements if j.needed is not None), default=None)
     if needed is None:
         return "no value holds: even the weakest that was tried costs more than the budget on the validation data"

@@ -152,10 +152,11 @@ class OptimizationReport:
         lines, judgement = [], self.judgement
         data = "the calibration data" if judgement is None else counted(judgement.samples, "validation sample")
         if self.accuracy is not None:
-            lines.append(f"score on {data}: {self.accuracy[0]:.4g} before, {self.accuracy[1]:.4g} after")
+            is_part = all(0 <= value <= 1 for value in self.accuracy)
+            name, before, after = "accuracy" if is_part else "metric", *(_score(value) for value in self.accuracy)
+            lines.append(f"{name} on {data}: {before} before, {after} after")
         if judgement is not None:
-            what = "outputs" if judgement.before is None else "score"
-            lines.append(f"{what}, on data like {data}: {judgement}")
+            lines.append(f"on data like the {data}: {judgement}")
         return lines
 
     def size_rows(self) -> list[tuple[str, ...]]:
@@ -216,6 +217,10 @@ class OptimizationReport:
             "seconds": self.seconds,
             "settled": self.settled,
         }
+
+
+def _score(value: float) -> str:
+    return f"{value:.2%}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
 def _has_reset(neuron: Any) -> bool:

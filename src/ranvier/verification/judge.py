@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,8 +78,11 @@ class Judge:
         return self.data.simulation(self.original)
 
     def judge(self, graph: SNNGraph) -> Judgement:
-        """What a network has lost against the original."""
+        """What a network has lost against the original; infinitely much where its outputs show nothing."""
         after = self.data.simulation(graph)
+        if not self.data.scored and not any(x.any() for x in self.before.outputs.values()):
+            # Nothing that a pass does to a silent network shows in its outputs.
+            return Judgement(math.inf, math.inf, self.confidence, self.data.samples, self.limit, None)
         if not self.data.scored:
             return self._judgement(_change_of_outputs(self.before, after, self.data.mask))
         if self.data.metric is None:
