@@ -498,7 +498,7 @@ def test_a_projection_to_a_readout_and_to_an_output_has_a_filter_for_the_readout
     ("decays", "to_readout", "what"),
     [
         (np.linspace(0.1, 0.9, 17), lambda current: current, "17 different decays.*at most 16"),
-        ((0.5, 0.9), lambda current: current.sum() * jnp.ones(2), "one result feeds several"),
+        ((0.5, 0.9), lambda current: current.sum() * jnp.ones(2), "one result of the projection feeds several"),
     ],
 )
 def test_readouts_whose_decays_allow_no_filter(decays, to_readout, what: str) -> None:
