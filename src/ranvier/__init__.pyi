@@ -85,6 +85,7 @@ from .raising.constructors import to_graph as to_graph
 from .raising.raised import raise_model as raise_model
 from .raising.raised import raise_program as raise_program
 from .report.picture import draw as draw
+from .simulation.count_operations import count_operations as count_operations
 from .simulation.lower import lower as lower
 from .simulation.lower import with_weights as with_weights
 from .simulation.profile import profile as profile

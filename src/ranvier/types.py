@@ -3,6 +3,8 @@
 from .api.analyse import Analysis as Analysis
 from .export.artifact import Artifact as Artifact
 from .frontends.step_function import StepFunction as StepFunction
+from .graph.analysis.operation_counts import OperationCounts as OperationCounts
+from .graph.analysis.operation_counts import ProjectionCounts as ProjectionCounts
 from .graph.elements import Activity as Activity
 from .graph.recording import Simulation as Simulation
 from .graph.shared import ParameterBinding as ParameterBinding
@@ -40,6 +42,8 @@ from .program.program import Slot as Slot
 from .program.program import SlotRole as SlotRole
 from .raising.raised import Raised as Raised
 from .report.optimization import OptimizationReport as OptimizationReport
+from .report.timings import Timing as Timing
+from .report.timings import Timings as Timings
 from .util.limits import Limits as Limits
 from .verification.counterexample import Counterexample as Counterexample
 from .verification.verify import Verification as Verification
@@ -69,12 +73,14 @@ __all__ = [
     "LeftOut",
     "Limits",
     "ModuleInfo",
+    "OperationCounts",
     "OptimizationReport",
     "ParameterBinding",
     "ParameterUse",
     "PassResult",
     "Plan",
     "Problem",
+    "ProjectionCounts",
     "Raised",
     "Remark",
     "RuleComparison",
@@ -85,6 +91,8 @@ __all__ = [
     "Slot",
     "SlotRole",
     "StepFunction",
+    "Timing",
+    "Timings",
     "Transition",
     "UseKind",
     "Verification",

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..frontends.step_function import StepFunction
+from ..graph.analysis.operation_counts import OperationCounts
 from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
@@ -29,9 +30,11 @@ from ..passes.options import OptimizeOptions
 from ..passes.outcome import pass_results
 from ..report.optimization import OptimizationReport
 from ..report.warnings import warnings_of
+from ..simulation.count_operations import count_operations
 from ..simulation.lower import lower
 from ..simulation.profile import profile
 from ..simulation.simulate import simulate
+from ..simulation.timing import time_simulations
 from ..verification.calibration import Calibration
 from ..verification.inputs import Trial, trials_of
 from ..verification.judge import Judge
@@ -267,7 +270,13 @@ def make_report(
         data=None if data is None else data.fingerprint,
         settled=result.settled,
         warnings=warnings_of(measured.profiled, after, data),
+        find_counts=None if data is None else partial(_counts, before.copy(), after.copy(), data),
+        find_timings=partial(time_simulations, before.copy(), after.copy(), data),
     )
+
+
+def _counts(before: SNNGraph, after: SNNGraph, data: Calibration) -> tuple[OperationCounts, OperationCounts]:
+    return count_operations(before, data), count_operations(after, data)
 
 
 def _carry(before: SNNGraph, after: SNNGraph, origins: Provenance) -> OptimizerStateMap:

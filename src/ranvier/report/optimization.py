@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..errors import PassError, printable
+from ..graph.analysis.operation_counts import OperationCounts
 from ..graph.provenance import Provenance
 from ..graph.size import GraphSize
 from ..graph.snn_graph import SNNGraph
@@ -20,11 +21,21 @@ from ..passes.manager import PassRun
 from ..passes.merge_neurons import MergeNeurons
 from ..passes.optimizer_state import OptimizerStateMap
 from ..passes.outcome import PassResult
-from ..util.counting import counted
+from ..util.counting import counted, grouped
 from ..util.table import table
 from ..verification.judge import Judgement
 from ..verification.promise import Promise
 from ..verification.verify import Verification
+from .timings import Timings
+
+OPERATIONS = {
+    "dense": "dense synaptic operations",
+    "effective_macs": "effective multiply-accumulates",
+    "effective_acs": "effective accumulates",
+    "multiply_adds": "multiply-adds per step",
+}
+SPARSITIES = {"connection_sparsity": "connection sparsity", "activation_sparsity": "activation sparsity"}
+"""Names of counts, and their descriptions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +59,8 @@ class OptimizationReport:
         settled: whether passes were run until nothing changed.
         warnings: what makes the result doubtful, see :mod:`ranvier.report.warnings`.
         find_carry: computes :attr:`carry`. It takes memory for every weight, so it runs only on demand.
+        find_counts: computes :attr:`operations` from runs on the calibration data; None if there is none.
+        find_timings: computes :meth:`timings`.
     """
 
     pass_results: list[PassResult] = field(default_factory=list)
@@ -68,6 +81,8 @@ class OptimizationReport:
     settled: bool = True
     warnings: tuple[str, ...] = ()
     find_carry: Callable[[], OptimizerStateMap] | None = None
+    find_counts: Callable[[], tuple[OperationCounts, OperationCounts]] | None = None
+    find_timings: Callable[[Sequence[int], int | None, int], Timings] | None = None
 
     @cached_property
     def carry(self) -> OptimizerStateMap:
@@ -79,6 +94,30 @@ class OptimizationReport:
         if self.find_carry is None:
             raise PassError("this report does not know the parameters; ranvier.optimize returns one that does.")
         return self.find_carry()
+
+    @cached_property
+    def operations(self) -> tuple[OperationCounts, OperationCounts] | None:
+        """What :func:`ranvier.count_operations` counts on the calibration data, before and after; None without data.
+
+        Counted at the first use, which runs both graphs.
+        """
+        return None if self.find_counts is None else self.find_counts()
+
+    def timings(self, batch_sizes: Sequence[int] = (1, 32), *, steps: int | None = None, repeats: int = 9) -> Timings:
+        """Measures how long simulations take on this machine, before and after.
+
+        Args:
+            batch_sizes: numbers of samples that are simulated together.
+            steps: of each sample; None for as many as the calibration data has, or 100.
+            repeats: runs of each graph, of which the median is taken; compiling is not part of them.
+
+        Raises:
+            PassError: the report was made without the means to run the graphs.
+            InputError: a number is not a positive whole number.
+        """
+        if self.find_timings is None:
+            raise PassError("this report cannot run its graphs; ranvier.optimize returns one that can.")
+        return self.find_timings(batch_sizes, steps, repeats)
 
     @cached_property
     def before(self) -> GraphSize:
@@ -129,6 +168,8 @@ class OptimizationReport:
         lines = [*(f"warning: {warning}" for warning in self.warnings), *([""] if self.warnings else [])]
         lines += [f"{self.original.name}: {self.pipeline or 'no passes'}", f"  {facts}", ""]
         lines += table(("", "before", "after", "left"), self.size_rows())
+        if rows := self.operation_rows():
+            lines += ["", *table(("per sample of the calibration data", "before", "after", "left"), rows)]
         if runs := [run for run in self.runs if run.changed or run.skipped]:
             lines += [
                 "",
@@ -162,7 +203,17 @@ class OptimizationReport:
     def size_rows(self) -> list[tuple[str, ...]]:
         """Rows of names, counts before and after, and the fraction that is left."""
         pairs = [(name, old, self.after.as_dict()[name]) for name, old in self.before.as_dict().items()]
-        return [(name, f"{old:,}", f"{new:,}", f"{new / old:.1%}" if old else "-") for name, old, new in pairs]
+        return [_compared(name, old, new) for name, old, new in pairs]
+
+    def operation_rows(self) -> list[tuple[str, ...]]:
+        """Rows on synaptic operations and sparsity, before and after, and the fraction that is left; none without
+        data."""
+        if self.operations is None:
+            return []
+        old, new = (counts.totals() for counts in self.operations)
+        rows = [_compared(text, old[name], new[name]) for name, text in OPERATIONS.items()]
+        parts = [(text, f"{old[name]:.1%}", f"{new[name]:.1%}", "") for name, text in SPARSITIES.items()]
+        return [*rows, *parts]
 
     # Names from the documentation of sc-neurocore.
 
@@ -207,6 +258,7 @@ class OptimizationReport:
             "facts": self.facts,
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),
+            "operations": None if self.operations is None else [counts.totals() for counts in self.operations],
             "promise": str(self.promise),
             "runs": [_run_as_dict(run) for run in self.runs],
             "statistics": self.statistics,
@@ -221,6 +273,10 @@ class OptimizationReport:
 
 def _score(value: float) -> str:
     return f"{value:.2%}" if 0 <= value <= 1 else f"{value:.4g}"
+
+
+def _compared(name: str, old: float, new: float) -> tuple[str, ...]:
+    return (name, grouped(old), grouped(new), f"{new / old:.1%}" if old else "-")
 
 
 def _has_reset(neuron: Any) -> bool:
