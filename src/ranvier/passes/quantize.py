@@ -16,6 +16,8 @@ from scipy import sparse
 from ..errors import PassError
 from ..graph.elements import Projection
 from ..graph.operations import Constant, Conv, Linear, Scale
+from ..graph.snn_graph import SNNGraph
+from ..verification.calibration import Calibration
 from ..verification.promise import Promise
 from .base import Pass, Rewriting
 
@@ -36,15 +38,18 @@ class Quantize(Pass):
 
     Attributes:
         format: ``"intN"`` or ``"Qm.n"``.
+        activity: a remark names each population whose number of spikes on the calibration data changes by more than
+            this part.
 
     Raises:
-        PassError: the format is unknown or has too many bits.
+        PassError: the format is unknown or has too many bits, or the part is negative.
     """
 
     name = "quantize"
     promise = Promise.APPROXIMATE
     once = True
     format: str = "int8"
+    activity: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,11 +60,28 @@ class Quantize(Pass):
                 f"quantize: format {self.format!r} is unknown; write int8 (int{FEWEST} to int{MOST}) or Qm.n, "
                 "such as Q3.4."
             )
+        if self.activity < 0:
+            raise PassError(f"quantize: activity={self.activity!r} is negative; pass a part, such as 0.1.")
 
     def run(self, rewriting: Rewriting) -> None:
+        before = rewriting.graph.copy()
         for projection in list(rewriting.graph.projections.values()):
             if isinstance(projection.operation, (Linear, Conv, Scale, Constant)):
                 self._quantize(rewriting, projection)
+        if rewriting.changed and rewriting.calibration is not None:
+            self._compare_activity(rewriting, before, rewriting.calibration)
+
+    def _compare_activity(self, rewriting: Rewriting, before: SNNGraph, data: Calibration) -> None:
+        """Remarks on populations that fire more or less than before."""
+        # Small errors of weights add up over a row, and a network may fall silent though every weight is close.
+        old, new = (_spikes(graph, data) for graph in (before, rewriting.graph))
+        for name, count in old.items():
+            if abs(new[name] - count) > self.activity * count:
+                change = f" ({new[name] / count - 1:+.1%})" if count else ""
+                message = (
+                    f"activity changed: {count:,} spikes on the calibration data before, {new[name]:,} after{change}"
+                )
+                rewriting.missed(name, message)
 
     def _quantize(self, rewriting: Rewriting, projection: Projection) -> None:
         operation, errors, clipped = projection.operation, [], 0
@@ -104,6 +126,13 @@ class Quantize(Pass):
         numbers = np.round(values / scale)
         outside = int(np.count_nonzero(np.abs(numbers) > most))
         return (np.clip(numbers, -most, most) * scale).astype(values.dtype), outside
+
+
+def _spikes(graph: SNNGraph, data: Calibration) -> dict[str, int]:
+    """Number of spikes of every spiking population."""
+    names = [name for name, population in graph.populations.items() if population.neuron.spikes]
+    simulation = data.simulation(graph, names)
+    return {name: int(np.count_nonzero(simulation[name])) for name in names}
 
 
 def _largest(value: Any) -> float:
