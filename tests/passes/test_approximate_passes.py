@@ -361,3 +361,53 @@ def test_approximate_passes_keep_the_graph_valid(pipeline: str, seed: int) -> No
         assert place.numbers.max(initial=-1) < max(size, 1)
     text, arrays = ranvier.to_text(made)
     assert ranvier.to_text(ranvier.from_text(text, arrays))[0] == text
+
+
+# Goals -------------------------------------------------------------------------------------------------------------
+
+
+def two_rates() -> tuple[ranvier.SNNGraph, np.ndarray]:
+    """Eight sources, of which half are active in nine of ten steps and half in one of ten, with like weights."""
+    rng = np.random.default_rng(0)
+    graph = two_layers(rng.normal(0, 1, (6, 8)), np.eye(6), LI(tau=3e-3))
+    rates = np.where(np.arange(8) < 4, 0.9, 0.1)
+    return graph, (rng.random((40, 80, 8)) < rates).astype(np.float64)
+
+
+def operations(graph: ranvier.SNNGraph, data: np.ndarray) -> float:
+    """Synaptic operations of the first matrix per step, counted one by one."""
+    synapses = np.count_nonzero(weight(graph, "w1"), axis=0)
+    return float((data != 0).mean(axis=(0, 1)) @ synapses)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "saliency"])
+def test_weights_that_pass_on_more_spikes_go_first_for_synaptic_operations(method: str) -> None:
+    graph, data = two_rates()
+    made = {
+        per: run(graph, f"prune{{sparsity=0.5,method={method},per={per}}}", calibration=data)[0]
+        for per in ("weights", "synops")
+    }
+    assert operations(made["synops"], data) < 0.8 * operations(made["weights"], data)
+    assert made["synops"].total_synapses == made["weights"].total_synapses
+
+
+def test_synaptic_operations_need_data() -> None:
+    _, report = run(two_layers(W1, W2), "prune{sparsity=0.5,per=synops}")
+    assert any("per=synops needs calibration data" in remark.message for remark in report.remarks)
+
+
+def test_goals_of_the_third_level() -> None:
+    from ranvier.passes.levels import GOALS, level_passes
+
+    last = {goal: level_passes("O3", goal)[-1].options for goal in GOALS}
+    assert (last["time"]["structured"], last["size"]["structured"]) == (True, False)
+    assert (last["synops"]["per"], last["size"]["per"]) == ("synops", "weights")
+    assert level_passes("O3") == level_passes("O3", "size")
+    graph, data = two_rates()
+    for options, message in (
+        ({"goal": "speed"}, "the goals are time, size, synops"),
+        ({"goal": "time", "level": "O2"}, "level O2 has none"),
+        ({"goal": "time", "passes": "prune{sparsity=0.5}"}, "leave out one of"),
+    ):
+        with pytest.raises(ranvier.PassError, match=message):
+            ranvier.optimize(graph, **{"level": "O3", "calibration": data, **options})

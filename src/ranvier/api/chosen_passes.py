@@ -62,14 +62,16 @@ class ChosenPasses:
         return replace(self, passes=tuple(passes))
 
 
-def chosen_passes(passes: Passes, level: str) -> ChosenPasses:
-    """The chosen passes, or those of the level if ``passes`` is None.
+def chosen_passes(passes: Passes, level: str, goal: str | None = None) -> ChosenPasses:
+    """The chosen passes, or those of the level and goal if ``passes`` is None.
 
     Raises:
-        PassError: a pass, an option or the level is not known.
+        PassError: a pass, an option, the level or the goal is not known, or there is a goal for chosen passes.
     """
     if passes is None:
-        return ChosenPasses(tuple(level_passes(level)), {})
+        return ChosenPasses(tuple(level_passes(level, goal)), {})
+    if goal is not None:
+        raise PassError(f"goal={goal!r} chooses passes of level='O3'; leave out one of goal= and passes.")
     if isinstance(passes, str):
         return ChosenPasses(tuple(parse_pipeline(passes)), {})
     if not isinstance(passes, Iterable):

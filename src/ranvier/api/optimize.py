@@ -27,6 +27,7 @@ class OptimizeKeywords(TypedDict, total=False):
     inputs: Any
     dt: float | None
     level: str
+    goal: str | None
     calibration: Any
     labels: Any
     metric: Metric | None
@@ -62,6 +63,7 @@ def optimize(
     inputs: Any = None,
     dt: float | None = None,
     level: str = "O2",
+    goal: str | None = None,
     calibration: Any = None,
     labels: Any = None,
     metric: Metric | None = None,
@@ -93,6 +95,9 @@ def optimize(
         dt: for a module or step function, the time step of its graph in seconds; by default brainstate's.
         level: ``"O1"`` for bitwise and algebraic passes; ``"O2"`` also for profiled ones, if there is calibration data
             or a profile; ``"O3"`` also for approximate ones within a budget.
+        goal: what O3 spends the budget on: ``"time"`` removes whole neurons and channels, which makes products smaller;
+            ``"size"``, the default, single weights; ``"synops"`` weights by their synaptic operations, the spikes that
+            they pass on, which event-driven hardware counts.
         calibration: inputs as :func:`ranvier.simulate` takes them, or a batch with the attributes ``xs``, ``ys`` and
             ``mask``. The network is profiled on them, and approximate passes fit weights on them.
         labels: class of every sample, integers ``[samples]``, or of every step, ``[T, samples]``; other targets,
@@ -135,7 +140,7 @@ def optimize(
         bisect_limit=bisect_limit,
         on_progress=watch or silent,
     ).checked()
-    chosen = chosen_passes(passes, level)
+    chosen = chosen_passes(passes, level, goal)
     if finetune is not None:
         check_finetune(finetune, chosen.gradual)
     data = Data.of(calibration, labels, metric, mask, validation, finetune)

@@ -110,6 +110,12 @@ def opt(
             help="1: bitwise and algebraic passes; 2: profiled passes too; 3: approximate passes too. 0: none.",
         ),
     ] = "2",
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="What -O3 makes smaller: time (whole neurons), size (weights; the default), synops (spikes)."
+        ),
+    ] = None,
     passes: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +185,7 @@ def opt(
     run_opt(
         Console(),
         original,
-        Request(passes, level, calibration, validation, input_range, options),
+        Request(passes, level, goal, calibration, validation, input_range, options),
         Results(output, report, as_json, time_passes, remarks, neurons),
     )
 

@@ -31,6 +31,7 @@ class Request:
     Attributes:
         passes: a pipeline; None for the passes of the level.
         level: such as ``"O2"`` or ``"2"``.
+        goal: what level O3 spends its budget on.
         calibration: file with calibration data.
         validation: file with data that judges what approximate passes cost.
         input_range: smallest and largest value of the inputs.
@@ -39,6 +40,7 @@ class Request:
 
     passes: str | None = None
     level: str = "O2"
+    goal: str | None = None
     calibration: Path | None = None
     validation: Path | None = None
     input_range: tuple[float, float] | None = None
@@ -77,7 +79,7 @@ def run_opt(console: Console, graph: SNNGraph, request: Request, results: Result
     level = request.level if request.level in LEVELS else f"O{request.level}"
     with steps_shown(console) as show:
         options = replace(request.options, on_progress=show).checked()
-        chosen = chosen_passes(request.passes, level)
+        chosen = chosen_passes(request.passes, level, request.goal)
         optimized, report = optimize_graph(graph, chosen, Data.of(calibration, validation=validation), options)
     _print(console, report, results, options)
     if results.output is not None:

@@ -24,10 +24,13 @@ from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
 from ..verification.promise import Promise
 from .base import Facts, Pass, Rewriting
-from .saliency import LARGEST, Presynaptic, compensated, presynaptic, saliency
+from .saliency import LARGEST, Presynaptic, by_weight, compensated, presynaptic, saliency
 
 SCOPES = ("global", "projection", "neuron")
 METHODS = ("magnitude", "saliency")
+PER = ("weights", "synops")
+SELDOM = 1e-6
+"""The least activity of a source that importance is taken relative to."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Prune(Pass):
             ``"neuron"``.
         method: ``"magnitude"`` or ``"saliency"``, which needs calibration data. Convolutions and weights from more than
             2048 sources are ranked by ``w^2 E[x^2]`` and not refitted.
+        per: what the sparsity makes fewer: ``"weights"``, or ``"synops"``, synaptic operations; then the importance of
+            a weight counts relative to how often its source is active on the calibration data.
         structured: remove whole neurons, those with the least important outgoing weights.
         regrow: whether training may bring removed weights back; if not, their synapses are absent for good.
 
@@ -62,12 +67,14 @@ class Prune(Pass):
     threshold: float | None = None
     scope: str = "projection"
     method: str = "magnitude"
+    per: str = "weights"
     structured: bool = False
     regrow: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, known in (("scope", self.scope, SCOPES), ("method", self.method, METHODS)):
+        choices = (("scope", self.scope, SCOPES), ("method", self.method, METHODS), ("per", self.per, PER))
+        for name, value, known in choices:
             if value not in known:
                 raise PassError(f"prune: {name} {value!r} is unknown; use one of {', '.join(known)}.")
         if self.sparsity is not None and self.threshold is not None:
@@ -85,8 +92,11 @@ class Prune(Pass):
         if self.sparsity is None and self.threshold is None:
             rewriting.missed(rewriting.graph.name, "nothing to prune without a sparsity or a threshold")
             return
-        if self.method == "saliency" and rewriting.calibration is None:
-            reason = "saliency needs calibration data: pass --calibration data.npz, or use method=magnitude"
+        if self._measures and rewriting.calibration is None:
+            needy, other = (
+                ("saliency", "method=magnitude") if self.method == "saliency" else ("per=synops", "per=weights")
+            )
+            reason = f"{needy} needs calibration data: pass --calibration data.npz, or use {other}"
             rewriting.missed(rewriting.graph.name, reason)
             return
         measured = self._measured(rewriting)
@@ -96,11 +106,16 @@ class Prune(Pass):
             self._weights(rewriting, measured)
 
     def prepared(self, graph: SNNGraph, calibration: Calibration) -> Facts:
-        return {presynaptic: presynaptic(graph, calibration)} if self.method == "saliency" else {}
+        return {presynaptic: presynaptic(graph, calibration)} if self._measures else {}
+
+    @property
+    def _measures(self) -> bool:
+        """Whether it needs to know what projections read."""
+        return self.method == "saliency" or self.per == "synops"
 
     def _measured(self, rewriting: Rewriting) -> dict[str, Presynaptic]:
-        """The moments of what projections read, for saliency."""
-        if self.method != "saliency":
+        """The moments of what projections read, where they are needed."""
+        if not self._measures:
             return {}
         graph, calibration = rewriting.graph, rewriting.calibration
         assert calibration is not None
@@ -122,15 +137,19 @@ class Prune(Pass):
             for p in _prunable(rewriting.graph)
             if not rewriting.leaves(p.name, "not pruned", p.name)
         }
-        scores = {name: _importance(weight, measured.get(name)) for name, weight in weights.items()}
-        if self.scope == "global" and self.sparsity is not None and measured:
+        salient = measured if self.method == "saliency" else {}
+        scores = {name: _importance(weight, salient.get(name)) for name, weight in weights.items()}
+        if self.scope == "global" and self.sparsity is not None and salient:
             scores = _relative_to_input(rewriting.graph, weights, scores, measured)
+        if self.per == "synops":
+            for name, weight in weights.items():
+                scores[name] = scores[name] / by_weight(weight, np.maximum(measured[name].active, SELDOM))
         if self.scope == "neuron" and self.sparsity is not None:
             gone = {name: _lowest_of_rows(weight, scores[name], self.sparsity) for name, weight in weights.items()}
         else:
             gone = self._weakest(scores)
         for name in weights:
-            self._prune(rewriting, rewriting.graph.projections[name], gone[name], measured)
+            self._prune(rewriting, rewriting.graph.projections[name], gone[name], salient)
 
     def _weakest(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Masks of what is removed, by name."""
@@ -208,7 +227,7 @@ def _relative_to_input(
     for name, weight in weights.items():
         projection = graph.projections[name]
         port = projection.target, projection.target_port
-        uncompensated = Presynaptic(measured[name].power)
+        uncompensated = Presynaptic(measured[name].power, measured[name].active)
         power[port] = power.get(port, 0.0) + float(saliency(weight, uncompensated).sum()) / weight.shape[0]
     return {
         name: score / (power[graph.projections[name].target, graph.projections[name].target_port] or 1.0)

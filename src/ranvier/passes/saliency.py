@@ -33,10 +33,12 @@ class Presynaptic:
 
     Attributes:
         power: ``E[x^2]``, float64 ``[in]``; of images ``[channels]``.
+        active: part of the time that each is not zero, float64 ``[in]``; of images ``[channels]``.
         moments: H, float64 ``[in, in]``: damped means of products over steps and samples; None if not computed.
     """
 
     power: np.ndarray
+    active: np.ndarray
     moments: np.ndarray | None = None
 
     @cached_property
@@ -53,14 +55,16 @@ def presynaptic(graph: SNNGraph, calibration: Calibration) -> dict[str, Presynap
     values = {**calibration.inputs, **{name: simulation[name] for name in sources}}
     by_projection: dict[str, Presynaptic] = {}
     for projection in weighted:
-        activity = _filtered(graph, projection.target, np.asarray(values[_port(projection)], np.float64))
+        read = np.asarray(values[_port(projection)], np.float64)
         if isinstance(projection.operation, Linear):
-            activity = activity.reshape(*activity.shape[:2], -1)
+            read = read.reshape(*read.shape[:2], -1)
+        activity = _filtered(graph, projection.target, read)
         by_channel = tuple(k for k in range(activity.ndim) if k != 2)
+        active = (read != 0).mean(axis=by_channel)
         power = (activity**2).mean(axis=by_channel)
         refits = isinstance(projection.operation, Linear) and power.size <= LARGEST
         moments = _moments(activity) if refits else None
-        by_projection[projection.name] = Presynaptic(power, moments)
+        by_projection[projection.name] = Presynaptic(power, active, moments)
     return by_projection
 
 
@@ -103,15 +107,21 @@ def saliency(weight: Any, inputs: Presynaptic) -> np.ndarray:
         The shape of ``weight``; of sparse rows, that of their stored values.
     """
     of_source = inputs.power if inputs.moments is None else 1 / inputs.inverse_diagonal
+    values = weight.data if sparse.issparse(weight) else weight
+    return values**2 * by_weight(weight, of_source)
+
+
+def by_weight(weight: Any, of_source: np.ndarray) -> np.ndarray:
+    """For each stored weight, the number of its source; it broadcasts to the shape of the stored values."""
     if sparse.issparse(weight):
-        return weight.data**2 * of_source[weight.indices]
+        return of_source[weight.indices]
     groups = of_source.size // weight.shape[1]
     if groups > 1:
         # Each group of kernels of a grouped convolution reads its own group of channels.
         of_source = np.repeat(of_source.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     else:
         of_source = of_source[None, :]
-    return weight**2 * of_source.reshape(*of_source.shape, *(1 for _ in weight.shape[2:]))
+    return of_source.reshape(*of_source.shape, *(1 for _ in weight.shape[2:]))
 
 
 def compensated(weight: Any, pruned: Any, inputs: Presynaptic) -> Any:
