@@ -35,6 +35,7 @@ from ..nir.read import from_nir
 from ..program.analysis.memory import size_text
 from ..raising.raised import raise_model
 from ..report.optimization import OptimizationReport
+from ..simulation.count_operations import count_operations
 from ..simulation.simulate import Simulator, simulate
 from ..util.extras import require
 from ..verification.calibration import Calibration
@@ -208,12 +209,18 @@ class Demo:
             (output,) = result.outputs.values()
             exact = [run for run in self.report.runs if run.changed and run.promise <= Promise.ALGEBRAIC]
             before, after = (self._milliseconds(graph) for graph in (original, smaller))
+            spikes = [count_operations(graph, self.validation.xs).effective_acs for graph in (original, smaller)]
             self._tell(
                 (
                     "outputs",
                     f"differ by at most {output.largest:.3g} (largest: {output.scale:.3g}): pruning is approximate",
                 ),
                 ("exact passes", f"{len(exact)} that promise to change nothing, each checked by running the network"),
+                (
+                    "operations",
+                    f"{spikes[0]:,.0f} synaptic operations for an image before, {spikes[1]:,.0f} after: one for every "
+                    "spike at every synapse",
+                ),
                 ("gained", f"{BATCH} images take {before:.2g} ms before and {after:.2g} ms after on this machine"),
             )
 

@@ -152,12 +152,12 @@ def _fused(rewriting: Rewriting, before: list[Projection], after: list[Projectio
                 kinds = f"{type(a.operation).__name__} and {type(b.operation).__name__}"
                 return f"not fused: {kinds} cannot be combined into one operation"
             name = b.name if number == 0 else f"{b.name}.{a.name}"
-            ports = {"source_port": a.source_port, "target_port": b.target_port}
             owner = b if b.operation.arrays else a
-            learned = {"trained": owner.trained, "masked": a.masked or b.masked}
-            fused.append(
-                (Projection(name, a.source, b.target, operation, a.delay + b.delay, **ports, **learned), owner.name)
+            delay, masked = a.delay + b.delay, a.masked or b.masked
+            projection = Projection(
+                name, a.source, b.target, operation, delay, a.source_port, b.target_port, owner.trained, masked
             )
+            fused.append((projection, owner.name))
     return fused
 
 
