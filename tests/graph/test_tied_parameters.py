@@ -76,6 +76,58 @@ def _scaled(p, s, x):
     return {"h": h}, h
 
 
+def _picked_by_argmax(p, s, x):
+    h = jnp.tanh(0.5 * s["h"] + x @ p["w"] + jnp.eye(N)[jnp.argmax(p["w"].sum(0))])
+    return {"h": h}, h
+
+
+def _compared(p, s, x):
+    h = jnp.tanh(0.5 * s["h"] + x @ p["w"])
+    return {"h": h}, h * (p["w"].sum(0) > 0) + jnp.round(3 * p["w"][0])
+
+
+def _stopped(p, s, x):
+    """A product that follows the parameter without teaching it, beside one that teaches."""
+    h = jnp.tanh(0.5 * s["h"] + x @ jax.lax.stop_gradient(p["w"]) + x * p["w"][0])
+    return {"h": h}, h
+
+
+def _in_a_branch(p, s, x):
+    y = jax.lax.cond(x.sum() > 0, lambda: jnp.tanh(x @ p["w"]), lambda: -x @ p["w"])
+    h = jnp.tanh(0.5 * s["h"] + y + s["h"] @ p["w"])
+    return {"h": h}, h
+
+
+def _long_scan(p, s, x):
+    h, _ = jax.lax.scan(lambda h, _: (h + 0.02 * (jnp.tanh(x @ p["w"]) + h @ p["w"] - h), None), s["h"], length=100)
+    return {"h": h}, h
+
+
+@jax.custom_jvp
+def _fires(v, threshold):
+    return (v > threshold).astype(v.dtype)
+
+
+_fires.defjvp(lambda x, t: (_fires(*x), (t[0] - t[1]) / (1 + jnp.abs(x[0] - x[1])) ** 2))
+
+
+def _threshold_of_a_spike(p, s, x):
+    h = 0.8 * s["h"] + x @ p["w"]
+    z = _fires(h, p["w"][0])
+    return {"h": h - z}, z @ p["w"]
+
+
+def _solved(p, s, x):
+    h = jnp.tanh(0.5 * s["h"] + jnp.linalg.solve(3 * jnp.eye(N) + p["w"], x) + x @ p["w"])
+    return {"h": h}, h
+
+
+def _fourier(p, s, x):
+    kernel = jnp.fft.irfft(jnp.fft.rfft(p["w"][0]) * jnp.fft.rfft(p["w"][1]), n=N)
+    h = jnp.tanh(0.5 * s["h"] + x * kernel + x @ p["w"])
+    return {"h": h}, h
+
+
 def _cell(weight):
     """A recurrent step whose one matrix is a function of the parameter."""
 
@@ -125,7 +177,19 @@ MODELS = [
     _scaled,
     *map(_cell, OF_CELLS),
 ]
+IN_MEMORY = {
+    _picked_by_argmax: r"argmax at .*_picked_by_argmax.*untie.*export_artifact",
+    _compared: None,
+    _stopped: None,
+    _threshold_of_a_spike: None,
+    _in_a_branch: r"works on whole arrays \[dot_general at .*_in_a_branch.*export_artifact",
+    _long_scan: r"works on whole arrays \[dot_general at .*_long_scan.*export_artifact",
+    _solved: r"(lu|custom_linear_solve|map without a name).*(untie.*)?export_artifact",
+    _fourier: r"fft at .*_fourier.*untie.*export_artifact",
+}
+"""Models that graphs hold as programs, with what the export of source says of those that it refuses."""
 KINDS = [pytest.param(step, id=step.__name__.strip("_")) for step in MODELS]
+OF_PROGRAMS = [pytest.param(step, id=step.__name__.strip("_")) for step in IN_MEMORY]
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +237,41 @@ def test_the_graph_has_the_one_parameter_and_its_gradient(step):
     np.testing.assert_array_equal(lowered.params["w"], model.params["w"])
     assert jax.tree.structure(lowered.params) == jax.tree.structure({"w": 0})
     np.testing.assert_allclose(_gradient(lowered, xs)["w"], _gradient(model, xs)["w"], rtol=1e-9, atol=1e-12)
+
+
+@few("step", OF_PROGRAMS)
+def test_what_graphs_hold_as_programs_has_the_one_parameter(step):
+    model, xs = _model(step), _array(1, 5, N)
+    graph = ranvier.SNNGraph.from_module(model, xs[0])
+    assert graph.total_params <= N * N + N
+    lowered = ranvier.lower(graph, dtype=jnp.float64)
+    (value,) = jax.tree.leaves(lowered.params)
+    np.testing.assert_array_equal(value, model.params["w"])
+    found, expected = _gradient(lowered, xs), _gradient(model, xs)
+    np.testing.assert_allclose(jax.tree.leaves(found)[0], expected["w"], rtol=1e-9, atol=1e-12)
+    # Other weights, as training makes them: what has no derivative follows too.
+    other = -1.7 * model.params["w"][::-1]
+    moved = _loss(lowered, jax.tree.map(lambda _: other, lowered.params), xs)
+    np.testing.assert_allclose(moved, _loss(model, {"w": other}, xs), rtol=1e-9)
+
+
+@few("step", OF_PROGRAMS, quick=1)
+def test_programs_that_are_optimized_train_as_the_model_does(step):
+    model, xs = _model(step), _array(1, 5, N)
+    small, _ = ranvier.optimize(model, level="O1", inputs=xs[0], calibration=xs[:, None])
+    np.testing.assert_allclose(_losses(small, xs), _losses(model, xs), rtol=1e-6)
+
+
+@few("step", OF_PROGRAMS, quick=1)
+def test_what_the_text_and_the_source_cannot_hold_is_refused_with_a_remedy(step, tmp_path):
+    graph = ranvier.SNNGraph.from_module(_model(step), np.zeros(N))
+    with pytest.raises(ranvier.GraphError, match=r"traced program.*export_artifact"):
+        ranvier.save(graph, tmp_path / "model.snn")
+    if IN_MEMORY[step] is None:
+        ranvier.export_source(graph, tmp_path / "model.py")
+    else:
+        with pytest.raises(ranvier.ExportError, match=IN_MEMORY[step]):
+            ranvier.export_source(graph, tmp_path / "model.py")
 
 
 @few("step", KINDS)

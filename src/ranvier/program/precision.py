@@ -66,7 +66,7 @@ class TracedFunction(Remade):
         return str(jaxpr), tuple((str(np.asarray(c).dtype), np.asarray(c).tobytes()) for c in consts)
 
     def in_precision(self, dtype: Any) -> Any:
-        """The closed jaxpr with everything real in ``dtype``."""
+        """The closed jaxpr with everything real in ``dtype``, and what is complex in that precision."""
         return self.jaxpr if self._is_bound else _converted(self, dtype)
 
 
@@ -117,7 +117,21 @@ class _Apply:
         return x if wanted == dtype and isinstance(x, jax.Array) else jnp.asarray(x, wanted)
 
     def _changed(self, value: Any) -> Any:
-        return _other(value, self.dtype) if isinstance(value, np.dtype) else value
+        """A parameter of an equation: a dtype, a function that it applies, several of these, or something else."""
+        if isinstance(value, np.dtype):
+            return _other(value, self.dtype)
+        if hasattr(value, "eqns") and hasattr(value, "consts"):
+            return self._traced(value)
+        # The functions of a linear solution come as a named tuple.
+        if hasattr(value, "_fields"):
+            return type(value)(*map(self._changed, value))
+        return value
+
+    def _traced(self, closed: Any) -> Any:
+        avals = [
+            jax.ShapeDtypeStruct(v.aval.shape, _other(dtype_of(v), self.dtype)) for v in open_jaxpr(closed)[0].invars
+        ]
+        return trace(lambda *operands: evaluate(closed, operands, self), avals)
 
 
 in_float64 = _Apply(np.dtype(np.float64))
@@ -125,4 +139,6 @@ in_float64 = _Apply(np.dtype(np.float64))
 
 
 def _other(dtype: Any, real: Any) -> Any:
-    return real if is_floating(dtype) and not is_complex(dtype) else dtype
+    if is_complex(dtype):
+        return np.dtype(np.complex128 if real.itemsize == 8 else np.complex64)
+    return real if is_floating(dtype) else dtype

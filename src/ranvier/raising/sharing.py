@@ -12,7 +12,7 @@ parameter of the graph, and both arrays are ``w.T``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..graph.shared import ArrayName, ParameterBinding
-from ..program._jax import Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
+from ..program._jax import Equation, Var, dtype_of, is_floating, open_jaxpr, trace, variables_of
+from ..program.bodies import has_derivative
 from ..program.interpret import needed_equations, read, run_equations
 from ..program.precision import TracedFunction, in_float64
 from .affine_operation import Derived
@@ -91,7 +92,11 @@ def find_sharing(step: StepView, derived: Mapping[ArrayName, Derived]) -> Sharin
     # Numbers come before the trace: an index array that JAX has traced in single precision cannot be used in double.
     index = _index(leaves, derived)
     arrays = _trace_arrays(leaves, derived)
-    sources = _sources(arrays)
+    sources, differentiated = _sources(arrays, _any), _sources(arrays, has_derivative)
+    for array, numbers in index.items():
+        # Numbers that stop_gradient lets through are those of a leaf, but as a parameter of their own they would train.
+        if sources[array] and not differentiated[array]:
+            index[array] = np.full_like(numbers, NOWHERE)
     shared = _shared_leaves(leaves, sources, index)
     # An array without any leaf is a fixed function of something that is no real number; nothing of it is trained.
     recipes = {
@@ -210,13 +215,17 @@ def _trace_arrays(leaves: _Leaves, derived: Mapping[ArrayName, Derived]) -> _Tra
     return _TracedArrays(leaves, jaxpr, consts, dict(zip(derived, jaxpr.outvars, strict=True)))
 
 
-def _sources(arrays: _TracedArrays) -> dict[ArrayName, AbstractSet[int]]:
-    """Of every array the real leaves that it is made of."""
+def _any(eqn: Equation) -> bool:
+    return True
+
+
+def _sources(arrays: _TracedArrays, passes: Callable[[Equation], bool]) -> dict[ArrayName, AbstractSet[int]]:
+    """Of every array the real leaves that it is made of, by equations through which one passes."""
     jaxpr = arrays.jaxpr
     reached: dict[Var, set[int]] = {var: {k} for k, var in enumerate(jaxpr.invars) if is_floating(dtype_of(var))}
     for eqn in jaxpr.eqns:
-        leaves = set().union(*(reached.get(a, set()) for a in variables_of(eqn.invars)))
-        reached.update((out, leaves if is_floating(dtype_of(out)) else set()) for out in eqn.outvars)
+        leaves = set().union(*(reached.get(a, set()) for a in variables_of(eqn.invars) if passes(eqn)))
+        reached.update((out, leaves) for out in eqn.outvars)
     return {
         array: set().union(*(reached.get(a, set()) for a in variables_of([atom])))
         for array, atom in arrays.results.items()

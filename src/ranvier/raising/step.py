@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..program._jax import Equation, Literal, Var, bind, size_of
+from ..program._jax import Equation, Literal, Var, bind, dtype_of, is_floating, size_of
 from ..program.analysis.binding_time import BindingTimes, binding_times_of
 from ..program.analysis.dependence import Dependences, equation_dependences
 from ..program.analysis.hidden_groups import analyse_groups
@@ -54,8 +54,14 @@ class StepView:
         return not isinstance(root, (OldState, Earlier)) and self.binding_times.is_static(root)
 
     def is_learned(self, var: Var) -> bool:
-        """Whether a value that does not change has a derivative by a parameter."""
-        return bool(self.binding_times.learned_of(var))
+        """Whether a real value that does not change from step to step follows a parameter when that is trained.
+
+        What an argmax of a weight picks, or a comparison with one, has no derivative but follows it all the same.
+        """
+        bits, times = self.binding_times.bits, self.binding_times
+        parameters = sum(bits[leaf] for leaf in self.info.weight_invars)
+        follows = is_floating(dtype_of(var)) and bool(times.sources.get(var, 0) & parameters)
+        return follows or bool(times.learned_of(var))
 
     def size(self, root: Root) -> int:
         """Number of elements of a root."""
