@@ -385,6 +385,17 @@ def test_damaged_checkpoints_are_errors(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_a_checkpoint_whose_text_is_too_long_is_refused(tmp_path) -> None:
+    learner, data = make(), [batch(0)]
+    train(learner, data, epochs=1, checkpoint=tmp_path)
+    (text,) = (tmp_path / "0" / "about").glob("metadata")
+    text.write_text(text.read_text() + " " * 4000)
+    with ranvier.limits(text_bytes=3000), pytest.raises(ranvier.InputError, match=r"about/metadata.*text_bytes=\d+"):
+        train(learner, data, epochs=2, checkpoint=tmp_path)
+    train(learner, data, epochs=2, checkpoint=tmp_path)
+
+
+@pytest.mark.slow
 def test_the_epoch_before_a_damaged_one_can_be_gone_on_from(tmp_path) -> None:
     learner, data = make(), [batch(0)]
     train(learner, data, epochs=2, checkpoint=tmp_path)

@@ -21,6 +21,7 @@ from ...program.paths import path_text
 from ...program.program import shape_text
 from ...util.extras import require
 from ...util.global_state import global_state_unchanged
+from ...util.limits import MemoryBudget, TooLarge
 from ...util.locks import locked
 from ..learner import Learner
 
@@ -126,6 +127,7 @@ class Checkpoints:
         epoch = self._manager.latest_step()
         if epoch is None:
             return None
+        self._check_texts(epoch)
         about, history, digest = self._description(epoch)
         leaves, treedef = jax.tree.flatten(like)
         # Before any array is read: those of another model may have the same shapes and would be taken without a
@@ -152,6 +154,22 @@ class Checkpoints:
             raise self._damaged(epoch, "its content is not what was written")
         return jax.tree.unflatten(treedef, restored), history
 
+    def _check_texts(self, epoch: int) -> None:
+        """Raises :class:`InputError` if a text of a checkpoint is too long to be read.
+
+        Arrays need no limit of their own: those that do not have the shapes of this training are not read.
+        """
+        texts = [file for file in (self._directory / str(epoch)).rglob("*") if file.is_file() and not _is_data(file)]
+        try:
+            for file in texts:
+                size = file.stat().st_size
+                # By itself, not by the size of the folder: a checkpoint is as large as the arrays in it.
+                MemoryBudget(0).check_text(size, repr(str(file.relative_to(self._directory))))
+        except TooLarge as error:
+            raise InputError(
+                f"the checkpoint of epoch {epoch + 1} in {self._directory} is too large: {error}."
+            ) from error
+
     def _description(self, epoch: int) -> tuple[str, History, str]:
         """What a checkpoint says of itself: what it is of, the history, and the hash of its content."""
         args = self._orbax.args
@@ -175,6 +193,11 @@ class Checkpoints:
         if not earlier:
             return "pass another directory"
         return f"remove its folder {epoch} to continue from epoch {max(earlier) + 1}, or pass another directory"
+
+
+def _is_data(file: FilePath) -> bool:
+    """Whether a file of a checkpoint holds arrays."""
+    return file.parent.name == "d"
 
 
 def _digest(leaves: Sequence[Any], history: History) -> str:
