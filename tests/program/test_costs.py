@@ -47,7 +47,8 @@ def test_every_form_gives_the_same_results(
     path.write_text(json.dumps(asdict(form)))
     monkeypatch.setenv(module.VARIABLE, str(path))
     rng = np.random.default_rng(0)
-    dense = rng.normal(0.1, 0.5, (20, 20)) * (rng.random((20, 20)) < 0.5)
+    monkeypatch.setattr("ranvier.simulation.products.WORTH_MEASURING", 1)
+    dense = rng.normal(0.1, 0.5, (20, 20)) * (rng.random((20, 20)) < 0.4)
     weight = dense if stored == "dense" else sparse.csr_array(dense)
     bias = rng.normal(size=20)
     graph = ranvier.SNNGraph(

@@ -25,7 +25,7 @@ from ..graph.arrays import as_rows, row_numbers
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear, Operation
 from ..graph.shared import with_numbers
-from ..program.costs import costs
+from ..program.costs import Costs, costs
 from ..program.gather_scatter import total_of_synapses
 from ..util.active_sources import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from .convolutions import TiledConvolution, tiled
@@ -40,6 +40,8 @@ WORTH_IN_BATCH = 0.1
 all."""
 MANY = 8
 """Samples from which on they are many."""
+WORTH_MEASURING = 2**14
+"""Elements of a matrix from which on its costs are measured."""
 LARGEST_DENSE = 2**24
 """Elements of a matrix that synapses may be turned into."""
 VALUES_AT_ONCE = 2**24
@@ -99,10 +101,14 @@ def _in_fastest_form(operation: Linear, arrays: Arrays, samples: int, looking: b
     weight, numbers = operation.weight, np.asarray(arrays["weight"])
     is_sparse = sparse.issparse(weight)
     synapses = weight.nnz if is_sparse else int(np.count_nonzero(numbers))
-    sparse_is_faster = costs().is_sparse_faster(synapses, weight.shape, samples)
+    elements = prod(weight.shape)
+    # A measurement takes a second, which no simulation of small or full matrices would win back.
+    half_empty = 2 * synapses <= elements
+    known = costs() if half_empty and elements >= WORTH_MEASURING else Costs()
+    sparse_is_faster = half_empty and known.is_sparse_faster(synapses, weight.shape, samples)
     # Synapses of active sources are cheaper than rows of them, however dense the matrix; and a large matrix of few
     # synapses may not fit in memory.
-    if is_sparse and not sparse_is_faster and not looking and prod(weight.shape) <= LARGEST_DENSE:
+    if is_sparse and not sparse_is_faster and not looking and elements <= LARGEST_DENSE:
         dense = with_numbers(weight, numbers).toarray()
         return operation.replace(weight=dense), {**arrays, "weight": dense}
     if not is_sparse and sparse_is_faster and not looking:
