@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import brainunit
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import pytest
 import ranvier
 from ranvier.graph.neurons import Relay
 from ranvier.graph.operations import Linear
+from ranvier.util import compiled
 from tests.support.examples import few
 from tests.support.zoo import MODELS
 from tests.support.zoo.model import zeros
@@ -296,3 +299,22 @@ def test_a_parameter_called_tau_that_is_no_time_constant(float64: None) -> None:
     model = ranvier.step_function(step, {"tau": jnp.asarray(tau)}, {"v": jnp.zeros(2)})
     graph = ranvier.to_graph(model, jnp.ones(2))
     np.testing.assert_allclose(ranvier.interpret(graph, np.ones((2, 2))).output[1], 1 + tau)
+
+
+def test_maps_that_are_alike_are_compiled_once() -> None:
+    """The weights of a layer are operands of the program that tries whether its map is affine."""
+
+    def layers(count: int) -> Any:
+        def step(params: Any, state: Any, x: Any) -> Any:
+            new = {}
+            for name in params:
+                x = new[name] = 0.5 * state[name] + x @ params[name]
+            return new, x
+
+        weights = {f"layer{k}": jnp.full((7, 7), 0.1 * k) for k in range(count)}
+        return ranvier.step_function(step, weights, {name: jnp.zeros(7) for name in weights})
+
+    ranvier.raise_model(layers(1), jnp.ones(7))
+    programs = set(compiled._programs)
+    ranvier.raise_model(layers(4), jnp.ones(7))
+    assert set(compiled._programs) == programs

@@ -102,7 +102,7 @@ class Interpreter:
 
 @dataclass
 class _Connection:
-    """A projection ready to run: the product with its matrix, and its constant in float64."""
+    """A projection ready to run: the product with its matrix, and its constant in float64; a number for none."""
 
     projection: Projection
     product: SparseRows | DenseColumns
@@ -114,7 +114,8 @@ class _Connection:
         return cls(projection, ordered_product(matrix), graph.offset_of(projection))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return self.product(values) + self.offset
+        product = self.product(values)
+        return product if isinstance(self.offset, float) else product + self.offset
 
 
 class _Run:

@@ -140,13 +140,13 @@ class _InNumpy:
 
     Attributes:
         program: the calls.
-        parameters: by name, ``[size]`` or one number.
-        dtypes: of the operands.
+        changing: names and dtypes of the operands that each step brings.
+        parameters: ``[size]`` or one number each; the operands after those.
     """
 
     program: NumpyProgram
-    parameters: Values
-    dtypes: list[Any]
+    changing: list[tuple[str, Any]]
+    parameters: list[np.ndarray]
 
 
 @lru_cache(maxsize=256)
@@ -154,18 +154,23 @@ def _in_numpy(neuron: Traced) -> _InNumpy | None:
     program = NumpyProgram.of(neuron.function.in_precision(DOUBLE)) if neuron.by_position else None
     if program is None:
         return None
-    parameters = {name: value.ravel() if value.ndim else value for name, value in neuron.values.items()}
-    return _InNumpy(program, parameters, neuron.function.dtypes(DOUBLE))
+    dtypes = dict(zip(neuron.names, neuron.function.dtypes(DOUBLE), strict=True))
+    changing = [(name, dtypes[name]) for name in (*neuron.inputs, *neuron.states)]
+    parameters = [np.asarray(v.ravel() if v.ndim else v, dtypes[name]) for name, v in neuron.values.items()]
+    return _InNumpy(program, changing, parameters)
 
 
 def _run_in_numpy(neuron: Traced, ready: _InNumpy, inputs: Values, states: Values) -> tuple[Values, Values]:
-    by_name = {**ready.parameters, **inputs, **states}
-    operands = [np.asarray(by_name[name], dtype) for name, dtype in zip(neuron.names, ready.dtypes, strict=True)]
+    by_name = {**inputs, **states}
+    operands = [np.asarray(by_name[name], dtype) for name, dtype in ready.changing] + ready.parameters
     with np.errstate(all="ignore"):
         results = ready.program(operands)
+    arrays = [np.asarray(x, np.float64) for x in results]
     # A result that depends on no input or state is one number, or one per neuron.
-    shape = np.broadcast_shapes(*(np.shape(x) for x in operands))
-    arrays = [np.broadcast_to(np.asarray(x, np.float64), shape) for x in results]
+    shape = operands[0].shape if ready.changing else ()
+    if any(array.shape != shape for array in arrays):
+        shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        arrays = [np.broadcast_to(array, shape) for array in arrays]
     count = len(neuron.states)
     return dict(zip(neuron.states, arrays[:count], strict=True)), dict(zip(neuron.outputs, arrays[count:], strict=True))
 

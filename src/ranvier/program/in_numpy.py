@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,16 @@ class NumpyProgram:
         return cls(tuple(writer.constants), tuple(writer.calls), tuple(results), writer.size)
 
     def __call__(self, operands: Sequence[Any]) -> list[Any]:
-        values: list[Any] = [*operands, *(None for _ in range(self.size - len(operands)))]
-        for place, constant in self.constants:
-            values[place] = constant
+        values: list[Any] = [*operands, *self._after_operands[len(operands) :]]
         for function, sources, target in self.calls:
             values[target] = function(*[values[source] for source in sources])
         return [values[place] for place in self.results]
+
+    @cached_property
+    def _after_operands(self) -> list[Any]:
+        """All places, with the constants filled in."""
+        constants = dict(self.constants)
+        return [constants.get(place) for place in range(self.size)]
 
 
 class _NoForm(Exception):

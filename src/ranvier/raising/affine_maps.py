@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +22,7 @@ from ..program.analysis.parameter_use import ParameterUse, UseKind
 from ..program.analysis.parameter_uses import parameter_uses_of
 from ..program.nested import classify
 from ..program.primitives import Kind
+from ..util.compiled import compiled
 from .step import StepView
 
 TRIES = 4
@@ -114,12 +114,15 @@ def _is_affine(step: StepView, candidate: AffineMap) -> bool:
     dtype = dtype_of(x)
     generator = np.random.default_rng(0)
     operands = [step.static[var] for var in candidate.operands]
-    run = jax.jit(lambda value: candidate([value], operands))
+    origin = jnp.zeros(shape_of(x), dtype)
     try:
-        zero = np.asarray(run(jnp.zeros(shape_of(x), dtype)), np.float64)
+        # Parameters are operands, not constants: then maps that are alike are compiled once.
+        program = compiled(lambda value, others: candidate([value], others), origin, operands)
+        zero = np.asarray(program(origin, operands), np.float64)
         for _ in range(TRIES):
             a, b = (jnp.asarray(generator.normal(size=shape_of(x)), dtype) for _ in range(2))
-            f_a, f_b, f_mirrored, f_both = (np.asarray(run(value), np.float64) for value in (a, b, -a, a + 2.5 * b))
+            values = (a, b, -a, a + 2.5 * b)
+            f_a, f_b, f_mirrored, f_both = (np.asarray(program(value, operands), np.float64) for value in values)
             # A maximum keeps sums of values that are largest at the same place, and so does a sort of values in the
             # same order. Mirrored values are largest elsewhere.
             if not _agree(f_mirrored, 2 * zero - f_a, dtype):
