@@ -175,6 +175,21 @@ def test_a_bad_decay(decay: float) -> None:
         ranvier.ThreeFactor(decay)
 
 
+@pytest.mark.parametrize("addressed", [False, True], ids=["line", "ring"])
+def test_outputs_that_read_a_delay_only_are_refused_with_the_reason(addressed: bool) -> None:
+    def step(params, state, x):
+        v = 0.9 * state["v"] + x @ params["w"]
+        z, k = spike(v - 1.0), state["k"]
+        late = state["line"][(k + 1) % 3] if addressed else state["line"][-1]
+        line = state["line"].at[k % 3].set(z) if addressed else jnp.concatenate([z[None], state["line"][:-1]])
+        return {"v": v, "line": line, "k": k + 1}, late @ params["o"]
+
+    state = {**zeros(jnp.float64, v=(4,), line=(3, 4)), "k": jnp.zeros((), jnp.int32)}
+    model = ranvier.step_function(step, {"w": jnp.ones((3, 4)), "o": jnp.ones((4, 2))}, state)
+    with pytest.raises(ranvier.RuleError, match=r"read line of an earlier step.*delay line.*D_RTRL or EProp"):
+        ranvier.compile(model, ranvier.ThreeFactor(), jnp.zeros(3))
+
+
 def test_a_model_without_an_emitting_population_is_refused() -> None:
     def step(params, state, x):
         v = 0.8 * state["v"] + x @ params["w"]

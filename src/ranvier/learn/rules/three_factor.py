@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from ...errors import InputError, RuleError
 from ...program.analysis.hidden_groups import HiddenGroup, analyse_groups
 from ...program.analysis.memory import MemorySizes, RuleMemory, batch_size
+from ...program.analysis.reachability import reach
 from ...program.analysis.transition import EntryFacts
 from ...program.interpret import Environment
+from ...program.paths import path_text
 from ...program.program import ModuleInfo
 from ..linearization.dynamics import Components, Entries, TraceDynamics
 from ..linearization.group_dynamics import GroupDynamics
@@ -28,6 +30,7 @@ from ..traces.filters import FILTERED, Filters, filtered_outputs_of, with_filter
 from ..traces.trace_kernel import TraceKernel
 from ..traces.traces import Trace, traces_of
 from ..uses.alignment import Alignment
+from ..uses.traced_uses import traced_uses_of
 
 Modulator = Callable[[Any, Any], Any]
 
@@ -61,6 +64,13 @@ class ThreeFactor(Rule):
 
     def prepare(self, info: ModuleInfo) -> ModuleInfo:
         filters = {emission.var: Filters((self.decay,)) for emission in filtered_outputs_of(info)}
+        if not filters and (stored := _read_later(info)):
+            raise RuleError(
+                f"the outputs of {info.name} read {', '.join(stored)} of an earlier step only, such as the end of a "
+                "delay line or of a ring buffer, but the postsynaptic factor of ThreeFactor is the activity of the "
+                "same step; let a projection to the outputs read that, or use D_RTRL or EProp, whose traces go "
+                "through delays."
+            )
         if not filters:
             raise RuleError(
                 f"ThreeFactor found no population in {info.name} whose activity a projection carries to the outputs, "
@@ -93,6 +103,14 @@ class ThreeFactor(Rule):
         # M e_t has the step's own x_t in it. The same-step gradient beside it would count that step twice, once by M
         # and once by the loss.
         return TraceKernel(info, tuple(traces), replaces_same_step=True)
+
+
+def _read_later(info: ModuleInfo) -> list[str]:
+    """The states of populations with traced weights whose old values act on the outputs other than through new ones."""
+    groups = dict.fromkeys(connection.group for use in traced_uses_of(info) for connection in use.connections)
+    within = reach(info, by_gradient=True, past_hidden=False)
+    old = [(path, var) for group in groups for path, var in zip(group.hidden_paths, group.hidden_invars, strict=True)]
+    return [path_text(path) for path, var in old if within.outputs(var)]
 
 
 @dataclass(frozen=True, eq=False)
