@@ -226,7 +226,7 @@ def two_layers() -> ranvier.types.StepFunction:
 
 @pytest.mark.slow
 def test_what_ostl_and_snap_do_not_keep_is_named() -> None:
-    assert not check(two_layers(), ranvier.OSTL(), ("what w does to u",))
+    assert not check(two_layers(), ranvier.OSTL(), ("the effect of w on u",))
     assert check(readout(lambda p, s, x, z: z @ p["o"]), ranvier.OSTL())
     assert check(two_layers(), ranvier.SnAp(3))
     plan = ranvier.compile(two_layers(), ranvier.SnAp(3), xs()[0]).plan
