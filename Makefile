@@ -59,6 +59,8 @@ bench: $(BENCH)/ready
 	$(BENCH)/bin/python -m benchmarks.graph_trained --write
 	$(BENCH)/bin/python -m benchmarks.inference_time --write
 	$(BENCH)/bin/python -m benchmarks.sparse_learning --write
+	$(BENCH)/bin/python -m benchmarks.pruned_inference --write
+	$(BENCH)/bin/python -m benchmarks.budgets --write
 	$(BENCH)/bin/python -m benchmarks.whole_brain --write
 
 .venv/ready: pyproject.toml
