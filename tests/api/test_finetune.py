@@ -131,6 +131,24 @@ def test_the_largest_sparsity_within_the_budget(network: ranvier.SNNGraph) -> No
 
 
 @pytest.mark.slow
+def test_one_shot_finds_the_largest_sparsity_too(network: ranvier.SNNGraph) -> None:
+    xs, labels = samples(300, seed=5)
+    made, report = ranvier.optimize(
+        network,
+        "prune{sparsity=auto}",
+        calibration=xs,
+        labels=labels,
+        budget=0.1,
+        finetune=finetune(schedule="one shot"),
+        verify_each=False,
+    )
+    assert made.total_synapses < 0.5 * network.total_synapses
+    (remark,) = (r.message for r in report.remarks if r.message.startswith("searched sparsity"))
+    assert remark.startswith("searched sparsity within a budget of 0.1 on 150 validation samples")
+    assert any(r.message.startswith("trained for 1 epoch") for r in report.remarks)
+
+
+@pytest.mark.slow
 def test_whole_neurons_go_in_stages(network: ranvier.SNNGraph) -> None:
     made, report = ranvier.optimize(
         network, "prune{sparsity=0.5,structured=true}", finetune=finetune(stages=3), verify_each=False

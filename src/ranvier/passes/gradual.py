@@ -113,22 +113,26 @@ class StagedPruning:
         """Prunes as far as a budget allows: the pass with the sparsity that was reached, and the network."""
         _, largest = self.one.search["sparsity"]
         count = self.training.stages
-        tried, held, failed = list[Attempt](), (0.0, self.first()), list[float]()
-        stage = held[1]
+        tried, failed = list[Attempt](), list[float]()
+        reached, best = 0.0, self.first()
+        stage = best
         for sparsity in (cubic(largest, number / count) for number in range(1, count + 1)):
             stage = self.next(stage, sparsity)
             tried.append(self._attempt(judge, sparsity, stage))
             if tried[-1].holds:
-                held, failed = (sparsity, stage), []
+                reached, best, failed = sparsity, stage, []
             else:
                 failed.append(sparsity)
             if len(failed) == FAILURES:
                 break
         for _ in range(REFINEMENTS if failed else 0):
-            middle = (held[0] + failed[0]) / 2
-            stage = self.next(held[1], middle)
+            middle = (reached + failed[0]) / 2
+            stage = self.next(best, middle)
             tried.append(self._attempt(judge, middle, stage))
-            held, failed = ((middle, stage), failed) if tried[-1].holds else (held, [middle])
+            if tried[-1].holds:
+                reached, best = middle, stage
+            else:
+                failed = [middle]
         why = f"{FAILURES} stages in a row cost too much" if failed else f"{largest:g} is the strongest value"
         chosen, rewriting = chosen_attempt(self.one, "sparsity", self.graph, tried, judge, why)
         assert isinstance(chosen, Prune)

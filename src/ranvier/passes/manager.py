@@ -231,12 +231,22 @@ class PassManager:
 
     def _in_stages(self, one: Prune, graph: SNNGraph, training: Training) -> tuple[str, Rewriting]:
         """The same for pruning with training in between."""
-        staged = StagedPruning(one, graph, self.calibration, training, self.options.on_progress)
+
+        def staged(one: Prune) -> StagedPruning:
+            return StagedPruning(one, graph, self.calibration, training, self.options.on_progress)
+
         if not is_searched(one):
-            return pipeline_text([one]), staged.to(one.sparsity)
-        if self.judge is None:
+            return pipeline_text([one]), staged(one).to(one.sparsity)
+        if self.judge is None or self.calibration is None:
             raise needs_data(one)
-        chosen, rewriting = staged.as_far_as(self.judge)
+        if training.stages > 1:
+            chosen, rewriting = staged(one).as_far_as(self.judge)
+        else:
+            # Nothing to go on from: each value starts anew, as in a search without training.
+            search = Search(
+                self.calibration, self.judge, self.options.on_progress, lambda one, _: staged(one).to(one.sparsity)
+            )
+            chosen, rewriting = search.best(one, graph)
         return pipeline_text([chosen]), rewriting
 
     def _checked(self, text: str, before: SNNGraph, rewriting: Rewriting) -> tuple[Verification, ...]:

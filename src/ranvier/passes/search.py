@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import PassError
 from ..graph.snn_graph import SNNGraph
@@ -64,11 +65,13 @@ class Search:
         calibration: data that passes fit weights on.
         judge: measures what a value costs, on other data.
         on_progress: called with what is tried next.
+        trained: what training makes of a pass with a value and a graph; None to apply the pass and nothing else.
     """
 
     calibration: Calibration
     judge: Judge
     on_progress: Callable[[str], None] = field(default=lambda text: None)
+    trained: Callable[[Any, SNNGraph], Rewriting] | None = None
 
     def best(self, one: Pass, graph: SNNGraph) -> tuple[Pass, Rewriting]:
         """The pass with the strongest value that holds, and what it made of the graph.
@@ -85,7 +88,10 @@ class Search:
         def holds(value: float) -> bool:
             self.on_progress(f"{one.name}: trying {option}={value:.4g}, {len(tried) + 1} of {SWEEP + REFINEMENTS}")
             chosen = replace(one, **{option: value})
-            rewriting = chosen.rewritten(graph, self.calibration, facts)
+            if self.trained is None:
+                rewriting = chosen.rewritten(graph, self.calibration, facts)
+            else:
+                rewriting = self.trained(chosen, graph)
             judgement = self.judge.judge(rewriting.graph) if rewriting.changed else None
             tried.append(Attempt(value, chosen, rewriting, judgement))
             return tried[-1].holds

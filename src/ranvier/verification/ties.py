@@ -25,7 +25,7 @@ MOST = 100
 def followed(
     original: SNNGraph,
     optimized: SNNGraph,
-    given: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
     origins: Provenance,
     after: Simulation,
     runs: tuple[Run, Run],
@@ -41,15 +41,15 @@ def followed(
     ties: list[Divergence] = []
     nudges: list[Nudge] = []
     while True:
-        told = {"nudges": tuple(nudges)} if nudges else {}
-        before = runs[0](original, given, record=spiking(original), **told)
+        moved = {"nudges": tuple(nudges)} if nudges else {}
+        before = runs[0](original, inputs, record=spiking(original), **moved)
         trains = compared_trains(original, origins, before, after, batched)
         divergence = first_divergence(trains)
         if divergence is None:
             return before, trains, None, tuple(ties)
         if isinstance(original.populations[divergence.population].neuron, Traced):
             return before, trains, divergence, tuple(ties)
-        place = _Place.of(divergence, original, optimized, origins, given, batched, nudges)
+        place = _Place.of(divergence, original, optimized, origins, inputs, batched, nudges)
         margin, scale = place.margin(runs)
         divergence = replace(divergence, margin=margin)
         near = abs(margin) <= tie * scale and not place.fires_above(2 * tie * scale, runs)
@@ -87,21 +87,22 @@ class _Place:
     @classmethod
     def of(
         cls,
-        found: Divergence,
+        divergence: Divergence,
         original: SNNGraph,
         optimized: SNNGraph,
         origins: Provenance,
-        given: Mapping[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
         batched: bool,
         nudges: Sequence[Nudge],
     ) -> _Place:
-        place = origins.places[found.population]
+        place = origins.places[divergence.population]
         assert place.population is not None
-        inputs = {n: (x[:, found.sample] if batched else x)[: found.step + 1] for n, x in given.items()}
-        numbers = found.neuron, int(place.numbers[found.neuron])
-        names = found.population, place.population
-        followed = tuple(replace(nudge, sample=0) for nudge in nudges if nudge.sample == found.sample)
-        return cls(int(found.fired), (original, optimized), names, numbers, found.step, inputs, followed)
+        sample, step = divergence.sample, divergence.step
+        until = {n: (x[:, sample] if batched else x)[: step + 1] for n, x in inputs.items()}
+        numbers = divergence.neuron, int(place.numbers[divergence.neuron])
+        names = divergence.population, place.population
+        followed = tuple(replace(nudge, sample=0) for nudge in nudges if nudge.sample == sample)
+        return cls(int(divergence.fired), (original, optimized), names, numbers, step, until, followed)
 
     def _run(self, runs: tuple[Run, Run], which: int, record: list[str], nudges: tuple[Nudge, ...] = ()) -> Simulation:
         nudges = nudges + (self.nudges if which == 0 else ())
