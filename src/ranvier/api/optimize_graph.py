@@ -24,6 +24,7 @@ from ..graph.analysis.operation_counts import OperationCounts
 from ..graph.provenance import Provenance
 from ..graph.snn_graph import SNNGraph
 from ..graph.verifier import check
+from ..passes.gradual import Training
 from ..passes.manager import PassManager, Result, without_activity
 from ..passes.optimizer_state import OptimizerStateMap, moved_index, optimizer_state_map, own_index, trained_arrays
 from ..passes.options import OptimizeOptions
@@ -41,7 +42,7 @@ from ..verification.judge import Judge
 from ..verification.metric import Metric
 from ..verification.verify import Verification, verify
 from .chosen_passes import ChosenPasses
-from .finetune import Finetune, FineTuning
+from .finetune import Finetune
 
 AsModel = Callable[[SNNGraph], StepFunction]
 """Makes a model of a graph."""
@@ -173,13 +174,23 @@ def shrink(
     start = time.perf_counter()
     measured = measure(graph, chosen, data, options)
     trials = make_trials(measured, options)
-    training = None if data.finetune is None else FineTuning(data.finetune, as_model)
+    training = staged_training(data.finetune, as_model)
     manager = pass_manager(measured, trials, chosen, options, training)
     result = manager.run(measured.profiled)
     options.on_progress("checking the result")
     checks = check_whole(measured, result, trials, manager)
     report = make_report(measured, chosen, result, checks)
     return result.graph, replace(report, seconds=time.perf_counter() - start)
+
+
+def staged_training(finetune: Finetune | None, as_model: AsModel) -> Training | None:
+    """What trains between the stages of pruning; None if nothing does."""
+    if finetune is None:
+        return None
+    # Learning takes a while to import, and most optimizations do without.
+    from .staged_training import FineTuning
+
+    return FineTuning(finetune, as_model)
 
 
 def measure(graph: SNNGraph, chosen: ChosenPasses, data: Data, options: OptimizeOptions) -> Measured:
@@ -214,7 +225,7 @@ def pass_manager(
     trials: list[Trial],
     chosen: ChosenPasses,
     options: OptimizeOptions,
-    training: FineTuning | None,
+    training: Training | None,
 ) -> PassManager:
     """The manager that runs the passes and checks each of them."""
     data = measured.data
