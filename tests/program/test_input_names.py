@@ -90,7 +90,7 @@ def test_of_models_with_one_input() -> None:
         return {"h": h}, h
 
     model = ranvier.step_function(step, {"w": jnp.ones((3, 4))}, {"h": jnp.zeros(4)})
-    with pytest.raises(ranvier.InputError, match=r"got inputs for \['signal'\].*\['input'\]"):
+    with pytest.raises(ranvier.InputError, match=r"got calibration for \['signal'\].*\['input'\]"):
         ranvier.optimize(model, level="O1", calibration={"signal": X}, inputs=jnp.zeros(3))
     for right in (X, {"input": X}, {"input": X, "labels": np.zeros(3, int)}):
         ranvier.optimize(model, level="O1", calibration=right, inputs=jnp.zeros(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ import ranvier
 from ranvier.graph.neurons import LI, LIF, Relay
 from ranvier.graph.operations import Conv, Identity, Linear, Scale
 from ranvier.simulation import convolutions, engine, parts, products
+from ranvier.util.compiled import compiled
 from tests.support.examples import examples, few
 from tests.support.random_graphs import inputs_of, random_graph
 
@@ -266,6 +268,15 @@ def test_graphs_that_differ_in_weights_alone_are_compiled_once(monkeypatch):
     for name, values in ranvier.interpret(other, inputs).outputs.items():
         np.testing.assert_allclose(second.outputs[name], values, rtol=1e-4, atol=1e-4)
     assert any(np.abs(first.outputs[name] - second.outputs[name]).max() > 1e-3 for name in first.outputs)
+
+
+def test_programs_that_differ_in_an_operand_that_is_not_read_are_not_shared():
+    def second(unread, x):
+        return 2 * x
+
+    x = jnp.ones(3)
+    for unread in (jnp.ones((8, 2)), jnp.ones(6), jnp.ones(6, jnp.int32)):
+        np.testing.assert_array_equal(compiled(second, unread, x)(unread, x), 2.0)
 
 
 def test_graphs_that_differ_in_a_time_constant_are_compiled_anew(monkeypatch):

@@ -33,7 +33,9 @@ def compiled(function: Callable[..., Any], *operands: Any) -> Callable[..., Any]
         return function
     lowered = jax.jit(function).lower(*operands)
     text = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-    key = (text, lowered.in_tree, lowered.out_tree, *_placement(operands))
+    # What the function does not read is not in the text either, but a program takes only operands of its own shapes.
+    avals = tuple(map(str, jax.tree.leaves(lowered.in_avals)))
+    key = (text, lowered.in_tree, lowered.out_tree, avals, *_placement(operands))
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)

@@ -552,7 +552,11 @@ def weight_inside_while(dtype=jnp.float32):
             count, r = carry
             return count + 1, jnp.tanh(r @ params["u"] + 0.1)
 
-        _, r = lax.while_loop(lambda carry: carry[0] < 5, turn, (0, state["v"]))
+        def goes_on(carry):
+            count, r = carry
+            return (count < 5) & (jnp.abs(r).max() < 100)
+
+        _, r = lax.while_loop(goes_on, turn, (0, state["v"]))
         v = 0.5 * state["v"] + mixed("w", x @ params["w"]) + mixed("r", r)
         return {"v": v}, v
 
