@@ -17,8 +17,8 @@ from ranvier.program import costs as module
 from ranvier.program.costs import Costs, costs
 from ranvier.program.gather_scatter import total_of_synapses
 
-DENSE_IS_FREE = Costs(1e-9, 1e-9, 1.0, 1.0)
-SPARSE_IS_FREE = Costs(1.0, 1.0, 1e-9, 1e-9)
+DENSE_IS_FREE = Costs(1e-9, 1e-9, 1e-9, 1.0, 1.0, 1.0)
+SPARSE_IS_FREE = Costs(1.0, 1.0, 1.0, 1e-9, 1e-9, 1e-9)
 
 
 @pytest.fixture(autouse=True)
@@ -75,26 +75,26 @@ def test_costs_are_measured_once_and_read_from_then_on(tmp_path: Path, monkeypat
 
     def measure() -> Costs:
         measured.append(None)
-        return Costs(1.0, 2.0, 3.0, 4.0)
+        return Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
     monkeypatch.setattr(module, "measure", measure)
     monkeypatch.setenv(module.VARIABLE, str(path))
     for _ in range(3):
         module._costs.cache_clear()
-        assert costs() == Costs(1.0, 2.0, 3.0, 4.0)
+        assert costs() == Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert len(measured) == 1
     # A damaged file is not trusted, and is written anew.
     for text in ("", "{", "[]", '{"dense": 1}', json.dumps({**asdict(Costs()), "dense": -1}), "[" * 10_000):
         path.write_text(text)
         module._costs.cache_clear()
-        assert costs() == Costs(1.0, 2.0, 3.0, 4.0)
+        assert costs() == Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
 def test_where_nothing_can_be_written_costs_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(module, "measure", lambda: Costs(1.0, 2.0, 3.0, 4.0))
+    monkeypatch.setattr(module, "measure", lambda: Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
     monkeypatch.setenv(module.VARIABLE, str(tmp_path / "file" / "costs.json"))
-    assert costs() == Costs(1.0, 2.0, 3.0, 4.0)
+    assert costs() == Costs(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
 def test_defaults_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +109,4 @@ def test_a_measurement_is_of_the_right_size() -> None:
     numbers = module.measure()
     assert 1e-4 < numbers.dense < numbers.sparse < 1e4
     assert 1e-4 < numbers.dense_in_batch < numbers.sparse_in_batch < 1e4
+    assert 1e-4 < numbers.dense_at_once < numbers.sparse_at_once < 1e4

@@ -31,7 +31,12 @@ from .gather_scatter import MANY, total_of_synapses
 
 VARIABLE = "RANVIER_COSTS"
 DEFAULT = "default"
-SIZE, DENSITY, BATCH, STEPS, REPEATS = 512, 0.1, 32, 20, 5
+SIZE, DENSITY, BATCH, STEPS, FEW_STEPS, REPEATS = 512, 0.1, 32, 20, 2, 5
+AT_ONCE = 1024
+"""Samples from which on, or steps of samples, products run at full speed."""
+SURELY = 2.0
+"""How many times as fast synapses must seem: they are read in no order, so that larger networks than the measured one,
+which do not fit in the cache, take longer for each."""
 NARROW = 16
 """Sources or targets below which dense products do not run at full speed."""
 
@@ -43,21 +48,29 @@ class Costs:
     Attributes:
         dense: for an element of a dense matrix and one sample.
         dense_in_batch: for an element and each sample of a batch.
+        dense_at_once: the same for all steps of a batch at once, where a product runs at full speed.
         sparse: for a synapse and one sample.
         sparse_in_batch: for a synapse and each sample of a batch.
+        sparse_at_once: the same for all steps of a batch at once.
     """
 
     dense: float = 0.07
     dense_in_batch: float = 0.025
+    dense_at_once: float = 0.012
     sparse: float = 2.0
     sparse_in_batch: float = 0.6
+    sparse_at_once: float = 0.8
 
     def is_sparse_faster(self, synapses: int, shape: tuple[int, int], samples: int) -> bool:
         """Whether a product with the synapses of a matrix is faster than one with the matrix."""
-        elements = max(shape[0], NARROW) * max(shape[1], NARROW)
         if samples < MANY:
-            return synapses * self.sparse < elements * self.dense
-        return synapses * self.sparse_in_batch < elements * self.dense_in_batch
+            sparse, dense = self.sparse, self.dense
+        elif samples < AT_ONCE:
+            sparse, dense = self.sparse_in_batch, self.dense_in_batch
+        else:
+            sparse, dense = self.sparse_at_once, self.dense_at_once
+        elements = max(shape[0], NARROW) * max(shape[1], NARROW)
+        return SURELY * synapses * sparse < elements * dense
 
 
 def costs() -> Costs:
@@ -106,15 +119,13 @@ def measure() -> Costs:
     weight = np.where(rng.random((SIZE, SIZE)) < DENSITY, rng.normal(size=(SIZE, SIZE)), 0).astype(np.float32)
     targets, sources = np.nonzero(weight)
     values, elements = weight[targets, sources], weight.size
-    dense = [_seconds(_dense, weight, samples) for samples in (1, BATCH)]
-    sparse = [_seconds(_sparse(targets, sources), values, samples) for samples in (1, BATCH)]
-    nano = 1e9 / STEPS
-    return Costs(
-        dense=nano * dense[0] / elements,
-        dense_in_batch=nano * dense[1] / (elements * BATCH),
-        sparse=nano * sparse[0] / values.size,
-        sparse_in_batch=nano * sparse[1] / (values.size * BATCH),
+    cases = ((1, STEPS), (BATCH, STEPS), (AT_ONCE, FEW_STEPS))
+    forms = ((_dense, weight, elements), (_sparse(targets, sources), values, values.size))
+    dense, sparse = (
+        [1e9 * _seconds(product, numbers, *case) / (count * case[0] * case[1]) for case in cases]
+        for product, numbers, count in forms
     )
+    return Costs(*dense, *sparse)
 
 
 def _dense(weight: Any, x: Any) -> Any:
@@ -126,9 +137,9 @@ def _sparse(targets: np.ndarray, sources: np.ndarray) -> Callable[[Any, Any], An
     return lambda values, x: total_of_synapses(values, *ends, SIZE, x)
 
 
-def _seconds(product: Callable[[Any, Any], Any], weight: np.ndarray, samples: int) -> float:
+def _seconds(product: Callable[[Any, Any], Any], weight: np.ndarray, samples: int, steps: int) -> float:
     def run(weight: Any, x: Any) -> Any:
-        return jax.lax.scan(lambda x, _: (0.1 + 0.5 * jnp.tanh(product(weight, x)), None), x, None, length=STEPS)[0]
+        return jax.lax.scan(lambda x, _: (0.1 + 0.5 * jnp.tanh(product(weight, x)), None), x, None, length=steps)[0]
 
     compiled, x = jax.jit(run), jnp.ones((samples, SIZE), jnp.float32)
     times = []

@@ -25,7 +25,7 @@ from ..graph.arrays import as_rows, row_numbers
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear, Operation
 from ..graph.shared import with_numbers
-from ..program.costs import Costs, costs
+from ..program.costs import AT_ONCE, Costs, costs
 from ..program.gather_scatter import total_of_synapses
 from ..util.active_sources import SMALLEST, WORTH, SourceBlocks, total_of_rows, whichever
 from .convolutions import TiledConvolution, tiled
@@ -87,7 +87,7 @@ def layout_of(
 def _product(operation: Linear, arrays: Arrays, samples: int, rate: float | None, *, in_loop: bool) -> Layout:
     """A matrix, for sources ``[samples, in]``."""
     looking = _is_worth_looking(operation, samples, rate)
-    operation, arrays = _in_fastest_form(operation, arrays, samples if in_loop else MANY, looking)
+    operation, arrays = _in_fastest_form(operation, arrays, samples if in_loop else AT_ONCE, looking)
     if sparse.issparse(operation.weight):
         if looking:
             return _active_sparse(operation, arrays, samples)
