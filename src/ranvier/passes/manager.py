@@ -244,7 +244,7 @@ class PassManager:
         else:
             # Nothing to go on from: each value starts anew, as in a search without training.
             search = Search(
-                self.calibration, self.judge, self.options.on_progress, lambda one, _: staged(one).to(one.sparsity)
+                self.calibration, self.judge, self.options.on_progress, lambda one: staged(one).to(one.sparsity)
             )
             chosen, rewriting = search.best(one, graph)
         return pipeline_text([chosen]), rewriting

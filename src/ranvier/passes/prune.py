@@ -19,8 +19,9 @@ from ..graph.analysis.bundles import Bundle, bundles
 from ..graph.arrays import as_rows
 from ..graph.elements import Projection
 from ..graph.operations import Conv, Linear
-from ..graph.shared import parameters_of
+from ..graph.shared import numbers_of, parameters_of
 from ..graph.snn_graph import SNNGraph
+from ..util.ranking import lowest
 from ..verification.calibration import Calibration
 from ..verification.promise import Promise
 from .base import Facts, Pass, Rewriting
@@ -129,7 +130,7 @@ class Prune(Pass):
         """The number of weights, or of neurons and channels, that a sparsity is a part of."""
         if self.structured:
             return sum(bundle.units for bundle in _removable(graph).values())
-        return sum(_values(p.operation.weight).size for p in _prunable(graph) if not parameters_of(graph, p.name))
+        return sum(numbers_of(p.operation.weight).size for p in _prunable(graph) if not parameters_of(graph, p.name))
 
     def _weights(self, rewriting: Rewriting, measured: dict[str, Presynaptic]) -> None:
         weights = {
@@ -156,9 +157,9 @@ class Prune(Pass):
         if self.threshold is not None:
             return {name: score < self.threshold for name, score in scores.items()}
         if self.scope == "projection" or not scores:
-            return {name: _lowest(score, self.sparsity) for name, score in scores.items()}
+            return {name: lowest(score, self.sparsity) for name, score in scores.items()}
         sizes = np.cumsum([score.size for score in scores.values()])
-        together = _lowest(np.concatenate([score.ravel() for score in scores.values()]), self.sparsity)
+        together = lowest(np.concatenate([score.ravel() for score in scores.values()]), self.sparsity)
         parts = np.split(together, sizes[:-1])
         return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
@@ -167,7 +168,7 @@ class Prune(Pass):
     ) -> None:
         operation = projection.operation
         assert isinstance(operation, (Linear, Conv))
-        values = _values(operation.weight)
+        values = numbers_of(operation.weight)
         gone = gone & (values != 0)
         if not gone.any():
             return
@@ -212,7 +213,7 @@ def _removable(graph: SNNGraph) -> dict[str, Bundle]:
 
 def _importance(weight: Any, moments: Presynaptic | None) -> np.ndarray:
     """The importance of every stored weight."""
-    return np.abs(_values(weight)) if moments is None else saliency(weight, moments)
+    return np.abs(numbers_of(weight)) if moments is None else saliency(weight, moments)
 
 
 def _relative_to_input(
@@ -235,10 +236,6 @@ def _relative_to_input(
     }
 
 
-def _values(weight: Any) -> np.ndarray:
-    return weight.data if sparse.issparse(weight) else weight
-
-
 def _with_values(weight: Any, values: np.ndarray) -> Any:
     """A matrix with other values; sparse rows without the values that are zero."""
     if not sparse.issparse(weight):
@@ -250,15 +247,8 @@ def _lowest_of_rows(weight: Any, scores: np.ndarray, part: float) -> np.ndarray:
     """A mask of the lowest values of every row."""
     if sparse.issparse(weight):
         rows = np.split(scores, weight.indptr[1:-1])
-        return np.concatenate([_lowest(row, part) for row in rows])
-    return np.stack([_lowest(row, part) for row in scores])
-
-
-def _lowest(values: np.ndarray, part: float) -> np.ndarray:
-    """A mask of the lowest values, a fraction ``part`` of all; of equal values the first."""
-    lowest = np.zeros(values.size, bool)
-    lowest[np.argsort(values, axis=None, kind="stable")[: round(part * values.size)]] = True
-    return lowest.reshape(values.shape)
+        return np.concatenate([lowest(row, part) for row in rows])
+    return np.stack([lowest(row, part) for row in scores])
 
 
 def _unit_importance(rewriting: Rewriting, bundle: Bundle, measured: dict[str, Presynaptic]) -> np.ndarray:

@@ -18,6 +18,7 @@ from scipy import linalg, sparse
 from ..graph.elements import Projection
 from ..graph.neurons import OUT
 from ..graph.operations import Conv, Linear
+from ..graph.shared import numbers_of
 from ..graph.snn_graph import SNNGraph
 from ..verification.calibration import Calibration
 
@@ -107,8 +108,7 @@ def saliency(weight: Any, inputs: Presynaptic) -> np.ndarray:
         The shape of ``weight``; of sparse rows, that of their stored values.
     """
     of_source = inputs.power if inputs.moments is None else 1 / inputs.inverse_diagonal
-    values = weight.data if sparse.issparse(weight) else weight
-    return values**2 * by_weight(weight, of_source)
+    return numbers_of(weight) ** 2 * by_weight(weight, of_source)
 
 
 def by_weight(weight: Any, of_source: np.ndarray) -> np.ndarray:

@@ -65,13 +65,13 @@ class Search:
         calibration: data that passes fit weights on.
         judge: measures what a value costs, on other data.
         on_progress: called with what is tried next.
-        trained: what training makes of a pass with a value and a graph; None to apply the pass and nothing else.
+        trained: what a pass with a value and training make of the graph; None to apply the pass and nothing else.
     """
 
     calibration: Calibration
     judge: Judge
     on_progress: Callable[[str], None] = field(default=lambda text: None)
-    trained: Callable[[Any, SNNGraph], Rewriting] | None = None
+    trained: Callable[[Any], Rewriting] | None = None
 
     def best(self, one: Pass, graph: SNNGraph) -> tuple[Pass, Rewriting]:
         """The pass with the strongest value that holds, and what it made of the graph.
@@ -82,7 +82,7 @@ class Search:
         option = searched_option(one)
         weakest, strongest = one.search[option]
         # What does not depend on the value, such as moments of the activity, is measured once.
-        facts = one.prepared(graph, self.calibration)
+        facts = one.prepared(graph, self.calibration) if self.trained is None else {}
         tried: list[Attempt] = []
 
         def holds(value: float) -> bool:
@@ -91,7 +91,7 @@ class Search:
             if self.trained is None:
                 rewriting = chosen.rewritten(graph, self.calibration, facts)
             else:
-                rewriting = self.trained(chosen, graph)
+                rewriting = self.trained(chosen)
             judgement = self.judge.judge(rewriting.graph) if rewriting.changed else None
             tried.append(Attempt(value, chosen, rewriting, judgement))
             return tried[-1].holds

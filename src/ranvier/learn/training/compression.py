@@ -27,6 +27,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...program.paths import Path, path_text
+from ...util.ranking import lowest
 from ...util.schedule import cubic
 
 Values = Mapping[Path, Any]
@@ -90,7 +91,18 @@ def _is_weight(path: Path, leaf: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class HeldMasks(Compression):
+class Masking(Compression):
+    """A compression whose state is masks, by path: one where a weight is present."""
+
+    def applied(self, state: Any, params: Values) -> Values:
+        return _masked(params, state)
+
+    def pulled(self, state: Any, gradients: Values) -> Values:
+        return _masked(gradients, state)
+
+
+@dataclass(frozen=True)
+class HeldMasks(Masking):
     """Keeps weights at zero where a mask is.
 
     Attributes:
@@ -102,15 +114,9 @@ class HeldMasks(Compression):
     def start(self, params: Values) -> Any:
         return {path: jnp.asarray(mask, jnp.result_type(params[path])) for path, mask in (self.masks or {}).items()}
 
-    def applied(self, state: Any, params: Values) -> Values:
-        return _masked(params, state)
-
-    def pulled(self, state: Any, gradients: Values) -> Values:
-        return _masked(gradients, state)
-
 
 @dataclass(frozen=True)
-class GradualPruning(Compression):
+class GradualPruning(Masking):
     """Sets the smallest weights to zero, more of them from epoch to epoch, and holds them there.
 
     The part that is zero rises as ``sparsity (1 - (1 - t)^3)``, with t from 0 to 1 between two epochs: fast at first,
@@ -152,7 +158,7 @@ class GradualPruning(Compression):
         magnitudes, tree = jax.tree.flatten({p: jax.tree.map(jnp.abs, _masked(params, state)[p]) for p in state})
         together = [jnp.concatenate([jnp.ravel(x) for x in magnitudes])]
         groups = together if self.scope == "global" else [jnp.ravel(x) for x in magnitudes]
-        flat = np.concatenate([_largest(np.asarray(group), part) for group in groups])
+        flat = np.concatenate([~lowest(np.asarray(group), part) for group in groups])
         ends = np.cumsum([x.size for x in magnitudes])[:-1]
         parts = zip(np.split(flat, ends), magnitudes, strict=True)
         return jax.tree.unflatten(tree, [jnp.asarray(mask.reshape(x.shape), x.dtype) for mask, x in parts])
@@ -166,12 +172,6 @@ class GradualPruning(Compression):
             last = self.start_epoch + math.ceil(2 / 3 * (epochs - self.start_epoch)) - 1
         progress = min(1.0, (epoch - self.start_epoch + 1) / (max(last, self.start_epoch) - self.start_epoch + 1))
         return cubic(self.sparsity, progress)
-
-    def applied(self, state: Any, params: Values) -> Values:
-        return _masked(params, state)
-
-    def pulled(self, state: Any, gradients: Values) -> Values:
-        return _masked(gradients, state)
 
 
 @dataclass(frozen=True)
@@ -217,13 +217,6 @@ class QuantizeAware(Compression):
         largest = jnp.max(jnp.abs(leaf), axis=axes, keepdims=True)
         scale = jnp.where(largest > 0, largest / most, 1)
         return jnp.clip(jnp.round(leaf / scale), -most, most) * scale
-
-
-def _largest(values: np.ndarray, pruned: float) -> np.ndarray:
-    """One for the largest values, zero for a part of all of them; of equal values the first are zero."""
-    mask = np.ones(values.size)
-    mask[np.argsort(values, kind="stable")[: round(pruned * values.size)]] = 0
-    return mask
 
 
 def _masked(values: Values, masks: Values) -> Values:
